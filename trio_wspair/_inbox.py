@@ -1,0 +1,169 @@
+"""What has been sent to a half and is not taken yet: a memory channel that counts.
+
+Knows messages and ends, not who sends them and not who takes them. A taker either
+awaits `receive()`, or sets `wake` and is called when something arrives; the first
+is how connections and `receive()` take, the second is the dispatcher's way.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from ._codes import Close
+from ._errors import BufferFullError
+from ._state import End, Failure
+
+__all__ = ("Inbox", "Item", "Message", "size_of")
+
+Message = str | bytes
+Item = Message | Close | Failure
+
+_MIN_WEIGHT: Final = 64
+"""What a message counts at least towards the limit: the queue is not free."""
+
+
+def size_of(message: Message) -> int:
+    """Return the bytes that `message` takes on the wire, without framing."""
+    if message.__class__ is bytes or message.isascii():
+        return len(message)
+    return len(message.encode()) if isinstance(message, str) else len(message)
+
+
+class Inbox:
+    """The queue in front of one half."""
+
+    __slots__ = (
+        "_drain_level",
+        "_drained",
+        "_finished",
+        "_receive_channel",
+        "_send_channel",
+        "buffered",
+        "end",
+        "limit",
+        "marked",
+        "receive_nowait",
+        "wake",
+        "weight",
+    )
+
+    buffered: int
+    """Bytes of the messages in the queue, as `buffered_amount` tells them."""
+    weight: int
+    """The same for the limit: a message counts at least 64."""
+    end: End | None
+    """The end that has been put, if any: the last item."""
+    wake: Callable[[], object] | None
+    """Tells the taker that something has arrived. Never blocks."""
+    marked: bool
+    """The taker has been told, or doesn't want to be, and will look by itself."""
+
+    def __init__(self, limit: int) -> None:
+        self._send_channel, self._receive_channel = trio.open_memory_channel[Item](
+            math.inf
+        )
+        self.receive_nowait = self._receive_channel.receive_nowait
+        self.limit = limit
+        self.buffered = self.weight = 0
+        self.end = None
+        self.wake = None
+        self.marked = False
+        self._drain_level = -1
+        self._drained: trio.Event | None = None
+        self._finished: trio.Event | None = None
+
+    # -- the sender's side: synchronous -------------------------------------
+
+    def put(self, message: Message, size: int) -> None:
+        """Queue a message of `size` bytes.
+
+        Raises:
+            BufferFullError: There is no room for it.
+        """
+        if self.weight + max(size, _MIN_WEIGHT) > self.limit:
+            msg = (
+                f"{self.buffered} bytes wait for the other side already, and this "
+                f"message of {size} would pass the limit of {self.limit} "
+                "(max_buffered_bytes): await drain() before sending more"
+            )
+            raise BufferFullError(msg)
+        self.put_anyway(message, size)
+
+    def put_anyway(self, message: Message, size: int) -> None:
+        """Queue a message whatever the limit; the caller waits for room afterwards."""
+        try:
+            self._send_channel.send_nowait(message)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return  # The taker's life is over; its Close is on the way to us.
+        self.buffered += size
+        self.weight += size if size > _MIN_WEIGHT else _MIN_WEIGHT
+        if not self.marked and self.wake is not None:
+            self.marked = True
+            self.wake()
+
+    def put_end(self, end: End) -> None:
+        """Queue the end. Only the first counts."""
+        if self.end is not None:
+            return
+        self.end = end
+        try:
+            self._send_channel.send_nowait(end)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return
+        self.alert()
+
+    def alert(self) -> None:
+        """Make the taker look at the half, whether anything has arrived or not."""
+        if self.wake is not None:
+            self.wake()
+
+    async def wait_drained(self, max_bytes: int) -> None:
+        """Wait until at most `max_bytes` are queued, or `stop_draining()`."""
+        if self.buffered > max_bytes:
+            self._drain_level = max(self._drain_level, max_bytes)
+            if self._drained is None:
+                self._drained = trio.Event()
+            await self._drained.wait()
+
+    def stop_draining(self) -> None:
+        """Wake everybody in `wait_drained()`."""
+        if self._drained is not None:
+            self._drained.set()
+            self._drained = None
+            self._drain_level = -1
+
+    # -- the taker's side ----------------------------------------------------
+
+    async def receive(self) -> Item:
+        """Take the next item. The caller calls `release()` once it is done with."""
+        return await self._receive_channel.receive()
+
+    def release(self, message: Message) -> None:
+        """Stop counting a message that was taken."""
+        size = size_of(message)
+        self.buffered -= size
+        self.weight -= size if size > _MIN_WEIGHT else _MIN_WEIGHT
+        if self.buffered <= self._drain_level:
+            self.stop_draining()
+
+    def close(self) -> None:
+        """Drop what is queued and take nothing more."""
+        self._send_channel.close()
+        self._receive_channel.close()
+        self.wake = None
+        self.buffered = self.weight = 0
+        self.stop_draining()
+
+    def finish(self) -> None:
+        """Wake everybody in `wait_finished()`."""
+        self.wake = None
+        if self._finished is not None:
+            self._finished.set()
+
+    async def wait_finished(self) -> None:
+        """Wait for `finish()`, which is still to come."""
+        if self._finished is None:
+            self._finished = trio.Event()
+        await self._finished.wait()

@@ -1,0 +1,124 @@
+"""The listeners of one half: who is called for an event, and in what order.
+
+Pure and synchronous: it calls nobody, and knows no events but their names. The
+order is workerd's: the `on...` slot first, then the listeners as they were added
+(WHATWG DOM, section 2.7: no duplicates, removal counts at once, additions wait
+for the next event, `once` is removed before its call).
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import attrs
+
+__all__ = ("EVENT_TYPES", "Listener", "Listeners")
+
+Listener = Callable[..., object]
+"""Takes the event; an awaitable result is awaited, any other is ignored."""
+
+EVENT_TYPES: Final = ("message", "close", "error")
+
+
+@attrs.frozen(slots=True)
+class _Entry:
+    listener: Listener
+    once: bool
+
+
+def _find(entries: tuple[_Entry, ...], listener: Listener) -> _Entry | None:
+    # Differs: workerd compares by identity; bound methods are only ever equal.
+    return next((entry for entry in entries if entry.listener == listener), None)
+
+
+class Listeners:
+    """The registry of one half."""
+
+    __slots__ = ("_entries", "_slots", "only_message_listener")
+
+    only_message_listener: Listener | None
+    """The listener to call for a message when there is no more to it than that."""
+
+    def __init__(self) -> None:
+        # Tuples are replaced and never changed, so that a dispatch has a snapshot.
+        self._entries: dict[str, tuple[_Entry, ...]] = {}
+        self._slots: dict[str, Listener] = {}
+        self.only_message_listener = None
+
+    def add(self, event_type: str, listener: Listener, *, once: bool) -> None:
+        """Add a listener, unless it is there already."""
+        entries = self._checked_entries(event_type, listener)
+        if _find(entries, listener) is None:
+            self._replace(event_type, (*entries, _Entry(listener, once)))
+
+    def remove(self, event_type: str, listener: Listener) -> None:
+        """Remove a listener, if it is there."""
+        entries = self._checked_entries(event_type, listener)
+        found = _find(entries, listener)
+        if found is not None:
+            self._replace(event_type, tuple(e for e in entries if e is not found))
+
+    def slot(self, event_type: str) -> Listener | None:
+        """Return what the `on...` attribute holds."""
+        return self._slots.get(event_type)
+
+    def set_slot(self, event_type: str, listener: Listener | None) -> None:
+        """Fill or empty the `on...` attribute."""
+        if listener is None:
+            self._slots.pop(event_type, None)
+        else:
+            _check_callable(listener)
+            self._slots[event_type] = listener
+        self._find_only_message_listener()
+
+    def to_call(self, event_type: str) -> Iterator[Listener]:
+        """Yield the listeners for one event, each when its turn comes."""
+        slot = self._slots.get(event_type)
+        if slot is not None:
+            yield slot
+        for entry in self._entries.get(event_type, ()):
+            # Removed and added again by an earlier listener: workerd calls it.
+            current = _find(self._entries.get(event_type, ()), entry.listener)
+            if current is None:
+                continue
+            if current.once:
+                self.remove(event_type, current.listener)
+            yield current.listener
+
+    def clear(self) -> None:
+        """Forget everybody."""
+        self._entries.clear()
+        self._slots.clear()
+        self.only_message_listener = None
+
+    def _checked_entries(
+        self, event_type: str, listener: Listener
+    ) -> tuple[_Entry, ...]:
+        # Differs: workerd takes any type, and objects with a handleEvent method.
+        if event_type not in EVENT_TYPES:
+            msg = (
+                f"no event is called {event_type!r}: a WebSocket has "
+                "'message', 'close' and 'error'"
+            )
+            raise ValueError(msg)
+        _check_callable(listener)
+        return self._entries.get(event_type, ())
+
+    def _replace(self, event_type: str, entries: tuple[_Entry, ...]) -> None:
+        self._entries[event_type] = entries
+        self._find_only_message_listener()
+
+    def _find_only_message_listener(self) -> None:
+        plain = [e.listener for e in self._entries.get("message", ()) if not e.once]
+        slots = [s for s in [self._slots.get("message")] if s is not None]
+        everybody = len(self._entries.get("message", ())) + len(slots)
+        alone = everybody == 1 and len(plain) + len(slots) == 1
+        self.only_message_listener = (plain + slots)[0] if alone else None
+
+
+def _check_callable(listener: object) -> None:
+    if not callable(listener):
+        msg = (
+            "a listener is a callable that takes the event, "
+            f"not {type(listener).__name__}"
+        )
+        raise TypeError(msg)
