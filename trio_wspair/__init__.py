@@ -1,5 +1,6 @@
 """WebSocketPair for Trio: two connected WebSockets, in memory or on the network."""
 
+from ._client import connect as connect, open_websocket as open_websocket
 from ._codes import CloseCode as CloseCode
 from ._errors import (
     BufferFullError as BufferFullError,
@@ -9,10 +10,12 @@ from ._errors import (
     ProtocolError as ProtocolError,
     WebSocketError as WebSocketError,
 )
+from ._http import Headers as Headers, Request as Request, Response as Response
 from ._pair import (
     WebSocketPair as WebSocketPair,
     open_websocket_pair as open_websocket_pair,
 )
+from ._server import Server as Server, serve as serve
 from ._socket import (
     CloseEvent as CloseEvent,
     ErrorEvent as ErrorEvent,
@@ -20,3 +23,28 @@ from ._socket import (
     WebSocket as WebSocket,
 )
 from ._state import ReadyState as ReadyState
+from ._version import __version__ as __version__
+
+__all__ = (
+    "BufferFullError",
+    "CloseCode",
+    "CloseEvent",
+    "ConnectionClosedError",
+    "ErrorEvent",
+    "HandshakeError",
+    "Headers",
+    "InvalidStateError",
+    "MessageEvent",
+    "ProtocolError",
+    "ReadyState",
+    "Request",
+    "Response",
+    "Server",
+    "WebSocket",
+    "WebSocketError",
+    "WebSocketPair",
+    "connect",
+    "open_websocket",
+    "open_websocket_pair",
+    "serve",
+)

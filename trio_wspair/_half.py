@@ -72,7 +72,7 @@ class Half:
         if self.state.fail(failure):
             self.inbox.alert()  # The taker has a close event to deliver.
             self.inbox.close()
-            self.outbox.stop_draining()
+            self.outbox.wake_senders()
 
     def finish(self) -> None:
         """Cut all ties: the life of this half is over, its end has been told."""

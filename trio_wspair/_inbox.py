@@ -35,7 +35,6 @@ class Inbox:
     """The queue in front of one half."""
 
     __slots__ = (
-        "_drain_level",
         "_drained",
         "_finished",
         "_receive_channel",
@@ -70,7 +69,6 @@ class Inbox:
         self.end = None
         self.wake = None
         self.marked = False
-        self._drain_level = -1
         self._drained: trio.Event | None = None
         self._finished: trio.Event | None = None
 
@@ -119,20 +117,17 @@ class Inbox:
         if self.wake is not None:
             self.wake()
 
-    async def wait_drained(self, max_bytes: int) -> None:
-        """Wait until at most `max_bytes` are queued, or `stop_draining()`."""
-        if self.buffered > max_bytes:
-            self._drain_level = max(self._drain_level, max_bytes)
-            if self._drained is None:
-                self._drained = trio.Event()
-            await self._drained.wait()
+    async def wait_release(self) -> None:
+        """Wait until something was taken, or the half has ended."""
+        if self._drained is None:
+            self._drained = trio.Event()
+        await self._drained.wait()
 
-    def stop_draining(self) -> None:
-        """Wake everybody in `wait_drained()`."""
+    def wake_senders(self) -> None:
+        """Wake everybody in `wait_release()`."""
         if self._drained is not None:
             self._drained.set()
             self._drained = None
-            self._drain_level = -1
 
     # -- the taker's side ----------------------------------------------------
 
@@ -145,8 +140,8 @@ class Inbox:
         size = size_of(message)
         self.buffered -= size
         self.weight -= size if size > _MIN_WEIGHT else _MIN_WEIGHT
-        if self.buffered <= self._drain_level:
-            self.stop_draining()
+        if self._drained is not None:
+            self.wake_senders()
 
     def close(self) -> None:
         """Drop what is queued and take nothing more."""
@@ -154,7 +149,7 @@ class Inbox:
         self._receive_channel.close()
         self.wake = None
         self.buffered = self.weight = 0
-        self.stop_draining()
+        self.wake_senders()
 
     def finish(self) -> None:
         """Wake everybody in `wait_finished()`."""

@@ -16,10 +16,11 @@ def as_message(value: object) -> Message:
     Raises:
         TypeError: It is neither text, bytes nor a number.
     """
+    kind = value.__class__
+    if kind is bytes:
+        return value  # type: ignore[return-value]
     if isinstance(value, str):
-        return usv_string(str(value))
-    if isinstance(value, bytes):
-        return bytes(value)
+        return value if kind is str and value.isascii() else usv_string(str(value))
     # Differs: workerd sends text for anything, such as "null" or "true".
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return _number_text(value)

@@ -15,6 +15,7 @@ from ._checks import check_limit, check_seconds
 from ._dispatcher import NurseryHome
 from ._errors import InvalidStateError
 from ._half import join
+from ._nurseries import open_service_nursery
 from ._socket import WebSocket, half_of
 from ._state import Failure, Holder
 
@@ -136,25 +137,12 @@ async def open_websocket_pair(
         TypeError: An argument is of another type.
         ValueError: An argument is out of range.
     """
-    body_error: BaseException | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            pair = WebSocketPair(
-                nursery, max_buffered_bytes=max_buffered_bytes, close_grace=close_grace
-            )
-            try:
-                async with closing_on_exit(*pair, grace=close_grace):
-                    yield pair
-            except BaseException as exc:
-                body_error = exc
-                raise
-            finally:
-                nursery.cancel_scope.cancel(reason="the block of the pair has ended")
-    except BaseExceptionGroup as group:
-        if group.exceptions != (body_error,):
-            raise
-    if body_error is not None:
-        raise body_error
+    async with open_service_nursery() as nursery:
+        pair = WebSocketPair(
+            nursery, max_buffered_bytes=max_buffered_bytes, close_grace=close_grace
+        )
+        async with closing_on_exit(*pair, grace=close_grace):
+            yield pair
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ known here, only that a `Home` has someone for it.
 """
 
 from collections.abc import Callable
-from typing import ClassVar, Literal, Protocol, TypeVar, cast, overload
+from typing import ClassVar, Literal, Protocol, TypeVar, overload
 
 import attrs
 import trio
@@ -85,8 +85,9 @@ _E = TypeVar("_E", bound=ErrorListener)
 class Home(Protocol):
     """Where a half lives: the nursery side, as far as a half needs to know."""
 
-    close_grace: float
-    """Seconds that a closing handshake may take."""
+    @property
+    def close_grace(self) -> float:
+        """Seconds that a closing handshake may take."""
 
     def adopt(self, socket: "WebSocket", *, pull: bool) -> None:
         """Deliver the events of this half from now on."""
@@ -275,14 +276,8 @@ class WebSocket:
             or not state.holder.speaks
         ):
             state.check_send()
-        if message.__class__ is bytes or (
-            message.__class__ is str and cast("str", message).isascii()
-        ):
-            plain = cast("Message", message)
-            half.outbox.put(plain, len(plain))
-        else:
-            plain = as_message(message)
-            half.outbox.put(plain, size_of(plain))
+        plain = as_message(message)
+        half.outbox.put(plain, size_of(plain))
 
     @enable_ki_protection
     def close(self, code: int | None = None, reason: str | None = None) -> None:
@@ -419,7 +414,7 @@ class WebSocket:
         half.state.check_speaks("drain()")
         await trio.lowlevel.checkpoint()
         while half.state.failure is None and half.outbox.buffered > max_bytes:
-            await half.outbox.wait_drained(max_bytes)
+            await half.outbox.wait_release()
         if half.state.failure is not None:
             raise half.state.closed_error()
 

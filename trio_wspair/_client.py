@@ -1,0 +1,228 @@
+"""`connect()` and `open_websocket()`: the client half of a real connection."""
+
+import math
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from urllib.parse import SplitResult, urlsplit
+
+import attrs
+import trio
+
+from ._checks import check_limit, check_seconds
+from ._errors import HandshakeError
+from ._http import Headers, HeadersInit
+from ._nurseries import open_service_nursery
+from ._pair import (
+    DEFAULT_MAX_BUFFERED_BYTES,
+    WebSocketPair,
+    closing_on_exit,
+    nursery_for,
+)
+from ._socket import WebSocket, half_of
+from .transports._couple import Coupling
+from .transports._trio_websocket import open_client_connection
+
+__all__ = ("connect", "open_websocket")
+
+_PORTS = {"ws": 80, "wss": 443}
+
+
+async def connect(
+    url: str,
+    *,
+    nursery: trio.Nursery | None = None,
+    protocols: str | Sequence[str] = (),
+    headers: HeadersInit = (),
+    ssl_context: ssl.SSLContext | None = None,
+    connect_timeout: float = 10.0,
+    close_grace: float = 5.0,
+    max_message_bytes: int = 2**25,
+    max_buffered_bytes: int = DEFAULT_MAX_BUFFERED_BYTES,
+    receive_buffer_bytes: int = 2**20,
+) -> WebSocket:
+    """Open a WebSocket and return its half, not accepted yet: nothing gets lost.
+
+    Always a checkpoint. Cancelled, there is no connection.
+
+    Args:
+        url: ``ws://`` or ``wss://``.
+        nursery: Where the tasks of the connection run; by default that of the request
+            or Durable Object that is being handled. Else use `open_websocket()`.
+        protocols: The subprotocols to offer; ``ws.protocol`` tells which was chosen.
+        headers: More headers for the request.
+        ssl_context: For ``wss://``; by default one that trusts the system's CAs.
+        connect_timeout: Seconds until the WebSocket has to be open.
+        close_grace: Seconds for the closing handshake.
+        max_message_bytes: The server gets Close 1009 for a larger message.
+        max_buffered_bytes: How much may be sent and not taken.
+        receive_buffer_bytes: Reading stops while so much was not taken.
+
+    Raises:
+        HandshakeError: The server did not open a WebSocket, or not in time.
+        OSError: The server can't be reached.
+        InvalidStateError: There is no nursery.
+        ValueError: The URL, or another argument, can't be used.
+        TypeError: An argument is of another type.
+    """
+    nursery = nursery_for(nursery, "connect()", "open_websocket(url)")
+    check_seconds("connect_timeout", connect_timeout)
+    check_seconds("close_grace", close_grace)
+    check_limit("max_message_bytes", max_message_bytes)
+    check_limit("receive_buffer_bytes", receive_buffer_bytes)
+    address = _parse(url, ssl_context)
+    offered = [protocols] if isinstance(protocols, str) else list(protocols)
+    pair = WebSocketPair(
+        nursery, max_buffered_bytes=max_buffered_bytes, close_grace=close_grace
+    )
+    dial = _Dial(
+        address,
+        offered,
+        Headers(headers).pairs(),
+        connect_timeout,
+        max_message_bytes,
+        Coupling(pair[1], close_grace, receive_buffer_bytes),
+    )
+    link = half_of(pair[0]).link
+    link.url = url
+    link.protocol = await nursery.start(dial.run)
+    return pair[0]
+
+
+@asynccontextmanager
+async def open_websocket(
+    url: str,
+    *,
+    protocols: str | Sequence[str] = (),
+    headers: HeadersInit = (),
+    ssl_context: ssl.SSLContext | None = None,
+    connect_timeout: float = 10.0,
+    close_grace: float = 5.0,
+    max_message_bytes: int = 2**25,
+    max_buffered_bytes: int = DEFAULT_MAX_BUFFERED_BYTES,
+    receive_buffer_bytes: int = 2**20,
+) -> AsyncIterator[WebSocket]:
+    """Open a WebSocket for a block of code that awaits `receive()` or iterates.
+
+    ``async with open_websocket(url) as ws:``. On leaving it is closed with 1000, or
+    1011 when the block has raised. The arguments and exceptions are `connect()`'s.
+    """
+    async with open_service_nursery() as nursery:
+        socket = await connect(
+            url,
+            nursery=nursery,
+            protocols=protocols,
+            headers=headers,
+            ssl_context=ssl_context,
+            connect_timeout=connect_timeout,
+            close_grace=close_grace,
+            max_message_bytes=max_message_bytes,
+            max_buffered_bytes=max_buffered_bytes,
+            receive_buffer_bytes=receive_buffer_bytes,
+        )
+        socket.accept(pull=True)
+        async with closing_on_exit(socket, grace=close_grace):
+            yield socket
+
+
+@attrs.frozen(slots=True)
+class _Address:
+    """What a URL says."""
+
+    host: str
+    port: int
+    host_header: str
+    resource: str
+    ssl_context: ssl.SSLContext | None
+
+
+def _parse(url: str, ssl_context: ssl.SSLContext | None) -> _Address:
+    """Take a URL apart.
+
+    Raises:
+        ValueError: It is no URL of a WebSocket.
+        TypeError: It is no str.
+    """
+    if not isinstance(url, str):
+        msg = f"url must be a str, not {type(url).__name__}"
+        raise TypeError(msg)
+    parts: SplitResult = urlsplit(url)
+    if parts.scheme not in _PORTS:
+        msg = f"a WebSocket URL begins with ws:// or wss://, not like {url!r}"
+        raise ValueError(msg)
+    if parts.hostname is None or parts.username is not None or parts.fragment:
+        msg = f"a WebSocket URL has a host, no user and no '#fragment': {url!r}"
+        raise ValueError(msg)
+    if ssl_context is not None and parts.scheme == "ws":
+        msg = f"ssl_context is for wss:// URLs, this one is {url!r}"
+        raise ValueError(msg)
+    default_port = _PORTS[parts.scheme]
+    port = parts.port or default_port
+    if parts.scheme == "wss" and ssl_context is None:
+        ssl_context = ssl.create_default_context()
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return _Address(
+        parts.hostname,
+        port,
+        host if port == default_port else f"{host}:{port}",
+        (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
+        ssl_context,
+    )
+
+
+@attrs.frozen(eq=False)
+class _Dial:
+    """A connection that is being opened, and then runs."""
+
+    address: _Address
+    protocols: list[str]
+    headers: list[tuple[str, str]]
+    timeout: float
+    max_message_bytes: int
+    coupling: Coupling
+
+    async def run(self, *, task_status: trio.TaskStatus[str]) -> None:
+        """Connect, tell the subprotocol, and stay until the end."""
+        error: Exception | None = None
+        with trio.move_on_after(self.timeout) as patience:
+            try:
+                stream = await self._open_stream()
+                async with open_client_connection(
+                    stream,
+                    host=self.address.host_header,
+                    resource=self.address.resource,
+                    subprotocols=self.protocols,
+                    headers=self.headers,
+                    max_message_bytes=self.max_message_bytes,
+                ) as connection:
+                    patience.deadline = math.inf
+                    task_status.started(connection.subprotocol)
+                    await self.coupling.run(connection)
+            except (HandshakeError, OSError) as exc:
+                error = exc
+        if patience.cancelled_caught:
+            host = self.address.host_header
+            error = HandshakeError(f"no WebSocket at {host} within {self.timeout} s")
+        if error is not None:
+            raise error
+
+    async def _open_stream(self) -> trio.abc.Stream:
+        address = self.address
+        stream = await trio.open_tcp_stream(address.host, address.port)
+        if address.ssl_context is None:
+            return stream
+        secure = trio.SSLStream(
+            stream,
+            address.ssl_context,
+            server_hostname=address.host,
+            https_compatible=True,
+        )
+        try:
+            await secure.do_handshake()
+        except BaseException as exc:
+            await trio.aclose_forcefully(stream)
+            if isinstance(exc, trio.BrokenResourceError):
+                msg = f"no TLS with {address.host_header}: {exc.__cause__ or exc}"
+                raise HandshakeError(msg) from exc
+            raise
+        return secure

@@ -1,0 +1,204 @@
+"""`Request`, `Response` and `Headers`: what a `fetch` handler gets and gives.
+
+Values after the Fetch standard and Workers; knows no sockets and no parser.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
+from typing import Final
+
+import attrs
+import trio
+from multidict import CIMultiDict
+
+from ._socket import WebSocket
+
+__all__ = ("FetchHandler", "Headers", "HeadersInit", "Request", "Response")
+
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""A header's name (RFC 9110, section 5.6.2)."""
+_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+"""A header's value: no line breaks, nothing beyond Latin-1 (RFC 9110, 5.5)."""
+
+
+class Headers(MutableMapping[str, str]):
+    """HTTP headers: names without regard to case, several values per name.
+
+    Like the Fetch standard's class, reading a name gives its values joined with
+    ``", "``; `get_all()` gives them one by one. Nothing gets in that would not be
+    one header on the wire.
+
+    Args:
+        headers: Pairs, or a mapping, to start with.
+
+    Raises:
+        TypeError: A name or a value is no str.
+        ValueError: A name or a value can't be sent.
+    """
+
+    __slots__ = ("_values",)
+
+    def __init__(self, headers: "HeadersInit" = ()) -> None:
+        self._values: CIMultiDict[str] = CIMultiDict()
+        if isinstance(headers, Headers):
+            pairs: Iterable[tuple[str, str]] = headers.pairs()
+        elif isinstance(headers, Mapping):
+            pairs = headers.items()
+        else:
+            pairs = headers
+        for name, value in pairs:
+            self.append(name, value)
+
+    def __repr__(self) -> str:
+        return f"Headers({self.pairs()!r})"
+
+    def __getitem__(self, name: str) -> str:
+        """Return the values of `name`, joined."""
+        return ", ".join(self._values.getall(name))
+
+    def __setitem__(self, name: str, value: str) -> None:
+        """Replace all values of `name`."""
+        self._values[_checked_name(name)] = _checked_value(name, value)
+
+    def __delitem__(self, name: str) -> None:
+        """Remove all values of `name`."""
+        del self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names, each once and in lower case."""
+        return iter(dict.fromkeys(name.lower() for name in self._values))
+
+    def __len__(self) -> int:
+        """Return the number of names."""
+        return len(list(iter(self)))
+
+    def append(self, name: str, value: str) -> None:
+        """Add a value to those that `name` has.
+
+        Raises:
+            TypeError: The name or the value is no str.
+            ValueError: The name or the value can't be sent.
+        """
+        self._values.add(_checked_name(name), _checked_value(name, value))
+
+    def get_all(self, name: str) -> list[str]:
+        """Return the values of `name`, in order; none is an empty list."""
+        return list(self._values.getall(name, []))
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Return every name with each of its values, in order."""
+        return list(self._values.items())
+
+
+HeadersInit = Headers | Mapping[str, str] | Iterable[tuple[str, str]]
+
+
+def _checked_name(name: object) -> str:
+    if not isinstance(name, str):
+        msg = f"a header's name is a str, not {type(name).__name__}"
+        raise TypeError(msg)
+    if _TOKEN.fullmatch(name) is None:
+        msg = f"{name!r} can't be the name of a header (RFC 9110, section 5.1)"
+        raise ValueError(msg)
+    return name
+
+
+def _checked_value(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        msg = f"the value of header {name!r} is a str, not {type(value).__name__}"
+        raise TypeError(msg)
+    stripped = value.strip(" \t")
+    if _VALUE.fullmatch(stripped) is None:
+        msg = (
+            f"header {name!r} can't have the value {value!r}: no line breaks, and "
+            "nothing beyond Latin-1"
+        )
+        raise ValueError(msg)
+    return stripped
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Request:
+    """A request, as a `fetch` handler gets it."""
+
+    method: str
+    """Such as ``"GET"``."""
+    url: str
+    """The whole URL, such as ``"http://localhost:8000/chat?room=1"``."""
+    headers: Headers
+    nursery: trio.Nursery
+    """Runs tasks for the life of the connection: it is cancelled when that is over,
+    and `WebSocketPair()` and `connect()` use it by themselves in the handler."""
+    client: str
+    """The address of the client, such as ``"127.0.0.1"``; ``""`` if there is none."""
+
+
+_NULL_BODY_STATUSES: Final = frozenset({101, 204, 205, 304})
+
+
+class Response:
+    """The answer to a request.
+
+    ``Response("no", status=403)``, or with the half of a pair that the client shall
+    talk to, ``Response(None, status=101, web_socket=client)``.
+
+    Args:
+        body: Text, bytes or nothing. Text gets a ``Content-Type`` of plain UTF-8
+            unless the headers have one.
+        status: 200-599, or 101 with a WebSocket.
+        headers: Pairs or a mapping. With 101, ``Sec-WebSocket-Protocol`` chooses one
+            of the subprotocols that the client has offered.
+        web_socket: A half that nobody has accepted.
+
+    Raises:
+        TypeError: An argument is of another type, or there is a body with a status
+            that has none.
+        ValueError: The status doesn't fit.
+    """
+
+    __slots__ = ("body", "headers", "status", "web_socket")
+
+    status: int
+    headers: Headers
+    body: bytes
+    web_socket: WebSocket | None
+
+    def __init__(
+        self,
+        body: str | bytes | None = None,
+        *,
+        status: int = 200,
+        headers: HeadersInit = (),
+        web_socket: WebSocket | None = None,
+    ) -> None:
+        if body is not None and not isinstance(body, (str, bytes)):
+            msg = f"a body is str, bytes or None, not {type(body).__name__}"
+            raise TypeError(msg)
+        if web_socket is not None and not isinstance(web_socket, WebSocket):
+            msg = f"web_socket is one half of a pair, not {type(web_socket).__name__}"
+            raise TypeError(msg)
+        if not isinstance(status, int) or isinstance(status, bool):
+            msg = f"a status is an int such as 200, not {status!r}"
+            raise TypeError(msg)
+        if web_socket is not None and status != 101:  # noqa: PLR2004
+            msg = f"a response with a WebSocket has status=101, not {status}"
+            raise ValueError(msg)
+        if web_socket is None and not 200 <= status <= 599:  # noqa: PLR2004
+            msg = f"a status is 200-599, or 101 with a WebSocket, not {status}"
+            raise ValueError(msg)
+        if body and status in _NULL_BODY_STATUSES:
+            msg = f"a response with status {status} has no body"
+            raise TypeError(msg)
+        self.status = status
+        self.headers = Headers(headers)
+        self.web_socket = web_socket
+        self.body = body.encode() if isinstance(body, str) else body or b""
+        if isinstance(body, str) and web_socket is None:
+            self.headers.setdefault("Content-Type", "text/plain;charset=UTF-8")
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status}>"
+
+
+FetchHandler = Callable[[Request], Awaitable[Response]]
+"""What `serve()` calls for each request."""

@@ -1,0 +1,334 @@
+"""`serve()`: a port on which a `fetch` handler answers.
+
+Knows how a connection goes from its first byte to its end; what HTTP and WebSockets
+are is known below. Each connection has a nursery of its own for what the handler
+starts, so that a failure ends one connection and is logged.
+"""
+
+import logging
+import math
+import ssl
+from collections.abc import Awaitable, Sequence
+from typing import Final
+
+import attrs
+import trio
+
+from ._checks import check_limit, check_seconds
+from ._errors import HandshakeError
+from ._http import FetchHandler, Headers, Request, Response
+from ._http1 import Head, Refusal, read_head, send_response
+from ._pair import current_nursery
+from ._socket import WebSocket, half_of
+from ._state import Holder
+from .transports._couple import Coupling
+from .transports._linger import linger
+from .transports._trio_websocket import open_server_connection
+
+__all__ = ("Server", "serve")
+
+_logger: Final = logging.getLogger("trio_wspair")
+
+
+@attrs.frozen(eq=False)
+class Server:
+    """Where a server listens; ``await nursery.start(serve, ...)`` returns it."""
+
+    addresses: tuple[tuple[str, int], ...]
+    """Host and port of each listening socket."""
+    secure: bool
+    """Whether TLS is spoken."""
+
+    @property
+    def port(self) -> int:
+        """The port of the first address."""
+        return self.addresses[0][1]
+
+    @property
+    def url(self) -> str:
+        """The WebSocket URL of the first address, such as ``ws://127.0.0.1:8000/``."""
+        host, port = self.addresses[0]
+        scheme = "wss" if self.secure else "ws"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
+async def serve(
+    fetch: FetchHandler,
+    port: int,
+    *,
+    host: str | None = "127.0.0.1",
+    ssl_context: ssl.SSLContext | None = None,
+    max_connections: int = 1000,
+    handshake_timeout: float = 10.0,
+    close_grace: float = 5.0,
+    max_message_bytes: int = 2**25,
+    receive_buffer_bytes: int = 2**20,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Answer requests with `fetch`, until cancelled.
+
+    ``async def fetch(request)`` returns a `Response`; with a WebSocket in it the
+    client gets that half of a pair, and the handler keeps the other. What `fetch`, a
+    listener or a task in `request.nursery` raises is logged to the logger
+    ``trio_wspair``, and ends that connection only.
+
+    Cancelled, it stops listening, sends Close 1001 to everybody, and waits
+    `close_grace` seconds for their answers. Always a checkpoint.
+
+    Args:
+        fetch: The handler.
+        port: 0 picks a free one, which ``nursery.start()`` tells.
+        host: Where to listen: a name or an address; `None` for everywhere.
+        ssl_context: For ``https`` and ``wss``.
+        max_connections: One more gets 503 (with TLS: is dropped).
+        handshake_timeout: Seconds for TLS and for the head of the request.
+        close_grace: Seconds for a closing handshake.
+        max_message_bytes: The peer of a larger message gets Close 1009.
+        receive_buffer_bytes: Reading from a client stops while the handler's half
+            has so much that it has not taken.
+        task_status: For ``nursery.start()``.
+
+    Raises:
+        OSError: The port can't be had.
+        TypeError: An argument is of another type.
+        ValueError: An argument is out of range.
+    """
+    if not callable(fetch):
+        msg = f"fetch is an async function of a request, not {type(fetch).__name__}"
+        raise TypeError(msg)
+    check_limit("max_connections", max_connections)
+    check_seconds("handshake_timeout", handshake_timeout)
+    check_seconds("close_grace", close_grace)
+    check_limit("max_message_bytes", max_message_bytes)
+    check_limit("receive_buffer_bytes", receive_buffer_bytes)
+    service = _Service(
+        fetch,
+        max_connections,
+        handshake_timeout,
+        close_grace,
+        max_message_bytes,
+        receive_buffer_bytes,
+        "http" if ssl_context is None else "https",
+    )
+    sockets = await trio.open_tcp_listeners(port, host=host)
+    listeners: Sequence[trio.abc.Listener[trio.abc.Stream]] = sockets
+    if ssl_context is not None:
+        listeners = [
+            trio.SSLListener(listener, ssl_context, https_compatible=True)
+            for listener in sockets
+        ]
+    names = [listener.socket.getsockname() for listener in sockets]
+    addresses = tuple((str(name[0]), int(name[1])) for name in names)
+    async with trio.open_nursery() as nursery:
+        task_status.started(Server(addresses, ssl_context is not None))
+        try:
+            await trio.serve_listeners(
+                service.serve_stream, list(listeners), handler_nursery=nursery
+            )
+        finally:
+            service.stopping.set()
+
+
+@attrs.frozen(eq=False)
+class _Service:
+    """What all connections of a server share."""
+
+    fetch: FetchHandler
+    max_connections: int
+    handshake_timeout: float
+    close_grace: float
+    max_message_bytes: int
+    receive_buffer_bytes: int
+    scheme: str
+    streams: set[trio.abc.Stream] = attrs.Factory(set)
+    """The connections that are being served."""
+    stopping: trio.Event = attrs.Factory(trio.Event)
+
+    async def serve_stream(self, stream: trio.abc.Stream) -> None:
+        """Serve one connection. Raises nothing but what stops the server."""
+        try:
+            if len(self.streams) < self.max_connections:
+                self.streams.add(stream)
+                await self._serve_admitted(stream)
+            elif not isinstance(stream, trio.SSLStream):
+                body = "Too many connections. Try again later.\n"
+                await self.send(stream, Response(body, status=503))
+        except Exception:
+            _logger.exception("a connection has failed")
+        finally:
+            self.streams.discard(stream)
+            await trio.aclose_forcefully(stream)
+
+    async def _serve_admitted(self, stream: trio.abc.Stream) -> None:
+        secure = isinstance(stream, trio.SSLStream)
+        head = refusal = None
+        with trio.move_on_after(self.handshake_timeout) as patience:
+            try:
+                if isinstance(stream, trio.SSLStream):
+                    await stream.do_handshake()
+                head = await read_head(stream)
+            except trio.BrokenResourceError:
+                return
+            except Refusal as exc:
+                refusal = exc.response
+        if patience.cancelled_caught and not secure:
+            refusal = Response("The request took too long.\n", status=408)
+        if head is not None:
+            await _Exchange(self, stream, head).run()
+        elif refusal is not None:
+            await self.send(stream, refusal)
+
+    async def send(
+        self, stream: trio.abc.Stream, response: Response, *, to_head: bool = False
+    ) -> None:
+        """Send the last response of a connection, as far as the peer takes it."""
+        with trio.move_on_after(self.close_grace):
+            try:
+                await send_response(stream, response, to_head=to_head)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return
+            await linger(stream)
+
+
+class _Exchange:
+    """One request and what becomes of it."""
+
+    def __init__(self, service: _Service, stream: trio.abc.Stream, head: Head) -> None:
+        self._service = service
+        self._stream = stream
+        self._head = head
+        self._coupling: Coupling | None = None
+        self._over = trio.Event()
+        """The connection of the coupling has ended."""
+
+    async def run(self) -> None:
+        """Call the handler, and answer with what it returns."""
+        response = Response("Internal Server Error\n", status=500)
+        with trio.CancelScope() as scope:
+            # Two nurseries: when the handler's fails, the Close still gets out.
+            async with trio.open_nursery() as transport_nursery:
+                try:
+                    async with trio.open_nursery() as nursery:
+                        answer = await self._call_handler(nursery)
+                        if self._coupling is not None:
+                            scope.shield = True  # The server's stop is told by Close.
+                            await self._converse(transport_nursery, answer)
+                        nursery.cancel_scope.cancel(reason="the connection has closed")
+                    response = answer
+                except Exception:
+                    head = self._head
+                    _logger.exception("handling %s %s failed", head.method, head.target)
+                if self._coupling is not None:
+                    await self._over.wait()
+                transport_nursery.cancel_scope.cancel(reason="the connection has ended")
+        if self._coupling is None:
+            to_head = self._head.method == "HEAD"
+            await self._service.send(self._stream, response, to_head=to_head)
+
+    async def _call_handler(self, nursery: trio.Nursery) -> Response:
+        head = self._head
+        url = head.target
+        if url.startswith("/"):
+            host = head.headers.get("host", "")
+            url = f"{self._service.scheme}://{host}{url}"
+        request = Request(
+            method=head.method,
+            url=url,
+            headers=head.headers,
+            nursery=nursery,
+            client=_client_address(self._stream),
+        )
+        current_nursery.set(nursery)
+        awaitable: object = self._service.fetch(request)
+        if not isinstance(awaitable, Awaitable):
+            msg = "fetch must be an async function: async def fetch(request): ..."
+            raise TypeError(msg)
+        response: object = await awaitable
+        if not isinstance(response, Response):
+            msg = f"fetch must return a Response, not {type(response).__name__}"
+            raise TypeError(msg)
+        if response.web_socket is not None:
+            self._take(response.web_socket, response)
+        return response
+
+    def _take(self, socket: WebSocket, response: Response) -> None:
+        """Take the half that the handler gives to this client.
+
+        Raises:
+            ValueError: The client has not asked for it like this.
+            InvalidStateError: The half was taken before.
+        """
+        if not self._head.wants_websocket:
+            msg = (
+                "fetch returned a WebSocket to a request without 'Upgrade: websocket': "
+                "look at request.headers.get('upgrade') before, and answer 426"
+            )
+            raise ValueError(msg)
+        offered = self._head.headers.get("sec-websocket-protocol", "")
+        chosen = response.headers.get("sec-websocket-protocol")
+        if chosen is not None and chosen not in [p.strip() for p in offered.split(",")]:
+            msg = f"subprotocol {chosen!r} was not offered by the client: {offered!r}"
+            raise ValueError(msg)
+        service = self._service
+        self._coupling = Coupling(
+            socket, service.close_grace, service.receive_buffer_bytes
+        )
+
+    async def _converse(self, nursery: trio.Nursery, response: Response) -> None:
+        """Wait until the client's half and the handler's half have both ended."""
+        assert response.web_socket is not None
+        half = half_of(response.web_socket)
+        patience = trio.CancelScope()
+        nursery.start_soon(self._couple, response)
+        nursery.start_soon(self._watch_for_stop, patience)
+        with patience:
+            await self._over.wait()
+            if half.peer.holder is not Holder.NOBODY:
+                await half.wait_peer_finished()
+
+    async def _couple(self, response: Response) -> None:
+        assert response.web_socket is not None
+        assert self._coupling is not None
+        service = self._service
+        headers = Headers(response.headers)
+        subprotocol = headers.pop("sec-websocket-protocol", None)
+        connected = False
+        try:
+            with trio.move_on_after(service.handshake_timeout) as handshake:
+                async with open_server_connection(
+                    self._stream,
+                    head=self._head.raw,
+                    held=self._head.rest,
+                    subprotocol=subprotocol,
+                    headers=headers.pairs(),
+                    max_message_bytes=service.max_message_bytes,
+                ) as connection:
+                    handshake.deadline = math.inf
+                    connected = True
+                    half_of(response.web_socket).link.protocol = connection.subprotocol
+                    await self._coupling.run(connection)
+        except HandshakeError as exc:
+            _logger.debug("the client has gone before its 101", exc_info=exc)
+        finally:
+            if not connected:
+                self._coupling.forsake("the client has gone")
+            self._over.set()
+
+    async def _watch_for_stop(self, patience: trio.CancelScope) -> None:
+        """When the server stops, say Close 1001, and see that this ends too."""
+        assert self._coupling is not None
+        await self._service.stopping.wait()
+        self._coupling.stop("the server stops")
+        await self._over.wait()
+        patience.deadline = trio.current_time() + self._service.close_grace
+
+
+def _client_address(stream: trio.abc.Stream) -> str:
+    while isinstance(stream, trio.SSLStream):
+        stream = stream.transport_stream
+    if isinstance(stream, trio.SocketStream):
+        try:
+            return str(stream.socket.getpeername()[0])
+        except OSError:
+            pass  # The client has gone already.
+    return ""

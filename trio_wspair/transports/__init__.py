@@ -1,0 +1,19 @@
+"""Ends of a half that are no application: connections, and what couples them."""
+
+from .._codes import Close as Close
+from ._connection import Connection as Connection
+from ._couple import couple as couple
+from ._trio_websocket import (
+    TrioWebSocketConnection as TrioWebSocketConnection,
+    open_client_connection as open_client_connection,
+    open_server_connection as open_server_connection,
+)
+
+__all__ = (
+    "Close",
+    "Connection",
+    "TrioWebSocketConnection",
+    "couple",
+    "open_client_connection",
+    "open_server_connection",
+)

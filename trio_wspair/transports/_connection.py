@@ -1,0 +1,57 @@
+"""What a connection is, for those who couple a half with one."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from .._codes import Close
+
+__all__ = ("Connection", "Item")
+
+Item = str | bytes | Close
+"""What travels: a message, or a Close frame as the last thing of its direction."""
+
+
+class Connection(Protocol):
+    """An open WebSocket connection, as `couple()` uses it.
+
+    One task receives and one sends, at the same time. None of the methods answers a
+    Close by itself: what is said is decided by the halves.
+    """
+
+    async def receive(self) -> Sequence[Item]:
+        """Wait for what has arrived: one item at least, a Close only at the end.
+
+        After a Close it waits until the connection is gone.
+
+        Raises:
+            ConnectionClosedError: The connection is gone.
+            ProtocolError: The peer broke the protocol. Nothing more is received;
+                `error.code` is the close code for it, which is still to be sent.
+        """
+        ...
+
+    async def send(self, items: Sequence[Item]) -> None:
+        """Send these, and return when the network has taken them.
+
+        Cancelled, some of them may be on their way, but no frame is torn.
+
+        Raises:
+            ConnectionClosedError: The connection is gone.
+        """
+        ...
+
+    async def ping(self) -> float:
+        """Return the round trip in seconds.
+
+        Raises:
+            ConnectionClosedError: The connection ends before the pong comes.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """End the connection so that what was sent arrives. The caller bounds it."""
+        ...
+
+    async def abort(self) -> None:
+        """End the connection at once."""
+        ...

@@ -1,0 +1,234 @@
+"""`couple()`: a half on one side, a connection on the other, and the pumps between.
+
+Knows the `Connection` protocol and halves, no network and no trio-websocket. What
+the wire says is passed to the other half of the pair and back, Closes included;
+only when one side fails is something said here.
+"""
+
+import contextlib
+
+import trio
+
+from .._checks import check_limit, check_seconds
+from .._codes import Close
+from .._errors import ConnectionClosedError, ProtocolError
+from .._inbox import Message, size_of
+from .._socket import CloseEvent, WebSocket, half_of
+from .._state import Act, End, Failure
+from ._connection import Connection
+
+__all__ = ("Coupling", "couple")
+
+_BATCH_BYTES = 2**18
+"""About what is taken from the inbox for one write."""
+
+
+async def couple(
+    half: WebSocket,
+    connection: Connection,
+    *,
+    close_grace: float = 5.0,
+    receive_buffer_bytes: int = 2**20,
+) -> CloseEvent:
+    """Join a half with a connection, until both have closed or one has failed.
+
+    What arrives is sent to the other half of the pair, and what that half sends goes
+    out. The connection is always ended in the end. Cancelled, it says Close 1001
+    after what was sent before, and waits `close_grace` seconds for the answer.
+
+    Always a checkpoint.
+
+    Args:
+        half: A half that nobody has accepted.
+        connection: An open connection.
+        close_grace: Seconds for the closing handshake, from our Close on.
+        receive_buffer_bytes: Reading stops while the other half has so much that it
+            has not taken.
+
+    Returns:
+        How the connection ended.
+
+    Raises:
+        InvalidStateError: The half was taken before.
+        TypeError: An argument is of another type.
+        ValueError: An argument is out of range.
+    """
+    check_seconds("close_grace", close_grace)
+    check_limit("receive_buffer_bytes", receive_buffer_bytes)
+    return await Coupling(half, close_grace, receive_buffer_bytes).run(connection)
+
+
+class Coupling:
+    """A half that was given to a connection, which may still be on its way.
+
+    Raises:
+        InvalidStateError: The half was taken before.
+    """
+
+    def __init__(self, socket: WebSocket, grace: float, receive_limit: int) -> None:
+        self._socket = socket
+        self._half = half = half_of(socket)
+        self._grace = grace
+        self._receive_limit = receive_limit
+        self._scope = trio.CancelScope()
+        self._closing = trio.Event()
+        """The other half has said Close, which may still be in the queue."""
+        self._heard: Close | None = None
+        self._failure: Failure | None = None
+        half.state.take(Act.COUPLE)
+        half.inbox.marked = True  # Woken for the end only; the rest is awaited.
+        half.inbox.wake = self._closing.set
+        if half.inbox.end is not None:
+            self._closing.set()
+
+    async def run(self, connection: Connection) -> CloseEvent:
+        """Pump until both sides have closed or one has failed; see `couple()`."""
+        self._connection = connection
+        self._half.link.ping = connection.ping
+        finished = False
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._write)
+                    nursery.start_soon(self._limit_handshake)
+                    await self._read()
+                    self._scope.cancel(reason="the connection has ended")
+            finished = True
+        finally:
+            with trio.CancelScope(shield=True):  # Bounded by the grace, twice.
+                # Others that are cancelled now clean up first, whatever the order.
+                await trio.lowlevel.checkpoint()
+                if not finished:
+                    await self._say_goodbye()
+                await self._end()
+        heard = self._heard
+        if heard is not None and self._half.state.close_received is not None:
+            return CloseEvent(heard.code, heard.reason, was_clean=True, target=self._socket)
+        reason = self._failure.reason if self._failure is not None else ""
+        return CloseEvent(1006, reason, was_clean=False, target=self._socket)
+
+    def stop(self, reason: str) -> None:
+        """Say Close 1001, after what is queued, as if the other half had."""
+        self._half.inbox.put_end(Close(1001, reason))
+
+    def forsake(self, why: str) -> None:
+        """End a half whose connection will never come."""
+        self._half.outbox.put_end(Failure(why))
+        self._half.fail(Failure(why))
+        self._half.finish()
+
+    # -- pumps ------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        """Pass on what arrives, until nothing more can."""
+        outbox = self._half.outbox
+        try:
+            while True:
+                for item in await self._connection.receive():
+                    if isinstance(item, Close):
+                        self._heard = item
+                        self._half.say_close(item)
+                        if self._half.state.finished:
+                            return
+                    else:
+                        self._half.deliver(item, size_of(item))
+                while outbox.weight > self._receive_limit:
+                    await outbox.wait_release()
+        except ConnectionClosedError as exc:
+            self._fail(Failure(exc.reason))
+        except ProtocolError as exc:
+            self._fail(Failure(str(exc), exc))
+
+    async def _write(self) -> None:
+        """Send what the other half says, until its end."""
+        while True:
+            messages, end = await self._take_batch()
+            if isinstance(end, Failure):  # It is coupled too, and has lost its peer.
+                self._scope.cancel(reason="the other connection has failed")
+                return
+            try:
+                await self._connection.send(messages if end is None else [*messages, end])
+            except ConnectionClosedError:
+                return  # The reader finds out why, after all that has arrived.
+            for message in messages:
+                self._half.inbox.release(message)
+            if end is not None:
+                self._half.state.receive_close(end)
+                if self._half.state.finished:
+                    self._scope.cancel(reason="both sides have said Close")
+                return
+
+    async def _take_batch(self) -> tuple[list[Message], End | None]:
+        """Wait for something to send, and take all there is up to some size."""
+        inbox = self._half.inbox
+        item = await inbox.receive()
+        messages: list[Message] = []
+        size = 0
+        while not isinstance(item, (Close, Failure)):
+            messages.append(item)
+            size += len(item)
+            if size > _BATCH_BYTES:
+                return messages, None
+            try:
+                item = inbox.receive_nowait()
+            except trio.WouldBlock:
+                return messages, None
+        return messages, item
+
+    async def _limit_handshake(self) -> None:
+        """Give the peer `grace` seconds from the moment when our Close is queued."""
+        await self._closing.wait()
+        await trio.sleep(self._grace)
+        error = TimeoutError(f"the peer did not answer the Close in {self._grace} s")
+        self._fail(Failure(str(error), error))
+        self._scope.cancel(reason="the closing handshake took too long")
+
+    # -- ends ---------------------------------------------------------------------
+
+    def _fail(self, failure: Failure) -> None:
+        """Tell the other half, unless it has heard the peer's Close."""
+        self._failure = failure
+        self._half.outbox.put_end(failure)
+
+    async def _say_goodbye(self) -> None:
+        """Send what is queued and a Close, and wait for the answer."""
+        if self._failure is None:
+            with trio.move_on_after(self._grace):
+                messages = self._left_in_inbox()
+                close = self._half.inbox.end
+                if not isinstance(close, Close):
+                    close = Close(1001)
+                try:
+                    await self._connection.send([*messages, close])
+                except ConnectionClosedError:
+                    return
+                self._half.state.receive_close(close)
+                if not self._half.state.finished:
+                    await self._read()
+
+    def _left_in_inbox(self) -> list[Message]:
+        messages: list[Message] = []
+        while True:
+            try:
+                item = self._half.inbox.receive_nowait()
+            except (trio.WouldBlock, trio.ClosedResourceError):
+                return messages
+            if not isinstance(item, (Close, Failure)):
+                messages.append(item)
+
+    async def _end(self) -> None:
+        """End the connection, so that what was sent last arrives if it can."""
+        error = self._failure.error if self._failure is not None else None
+        half = self._half
+        with trio.move_on_after(self._grace):
+            if isinstance(error, ProtocolError) and half.state.close_received is None:
+                close = Close(error.code, error.args[1])
+                with contextlib.suppress(ConnectionClosedError):
+                    await self._connection.send([close])
+            if half.state.finished or isinstance(error, ProtocolError):
+                await self._connection.aclose()
+        await self._connection.abort()
+        half.outbox.put_end(Failure("the connection was aborted"))
+        half.fail(Failure("the connection has ended"))
+        half.inbox.close()
+        half.finish()

@@ -1,0 +1,353 @@
+"""A `Connection` on trio-websocket: its handshake and its reading, our writing.
+
+Knows trio-websocket's public API and what is odd about it, which is told where it
+matters. Outgoing messages and Closes are framed here, with wsproto, and go through
+`Wire`, so that no cancellation tears a frame and no Close is said but by a half.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import attrs
+import h11
+import trio
+import trio_websocket
+from wsproto.frame_protocol import FrameProtocol
+
+from .._codes import Close
+from .._errors import ConnectionClosedError, HandshakeError, ProtocolError
+from .._inbox import size_of
+from .._nurseries import open_service_nursery
+from ._connection import Item
+from ._linger import linger
+from ._wire import Wire
+
+__all__ = (
+    "TrioWebSocketConnection",
+    "open_client_connection",
+    "open_server_connection",
+)
+
+_logger: Final = logging.getLogger("trio_wspair")
+_RECEIVE_BYTES: Final = 2**16
+_VANISHED: Final = "WebSocket disconnected without sending Close frame."
+"""The words of workerd for it."""
+
+
+class TrioWebSocketConnection:
+    """An open connection; see `Connection` for the methods.
+
+    Made by `open_server_connection()` and `open_client_connection()`.
+    """
+
+    subprotocol: str
+    """The subprotocol that was agreed on, or ``""``."""
+
+    def __init__(
+        self,
+        wire: Wire,
+        stream: trio.abc.Stream,
+        engine: trio_websocket.WebSocketConnection,
+        nursery: trio.Nursery,
+        max_message_bytes: int,
+    ) -> None:
+        self._wire = wire
+        self._stream = stream
+        self._engine = engine
+        self._nursery = nursery
+        self._framer = FrameProtocol(engine.is_client, [])
+        self._max_message_bytes = max_message_bytes
+        self._heard_close = False
+        # A client waits for the server to end TCP first (RFC 6455, 7.1.1).
+        self._lingers = engine.is_client
+        self.subprotocol = engine.subprotocol or ""
+
+    async def receive(self) -> Sequence[Item]:
+        """Wait for a message or a Close; see `Connection`."""
+        if self._heard_close:
+            self._nursery.cancel_scope.cancel(reason="trio-websocket has read all")
+            await self._wire.wait_gone()
+            raise ConnectionClosedError(1006, "the peer has gone", was_clean=False)
+        try:
+            message = await self._engine.get_message()
+        except trio_websocket.ConnectionClosed as exc:
+            return [self._end_told_by(exc)]
+        # trio-websocket has counted the characters of a text, not its bytes.
+        if size_of(message) > self._max_message_bytes:
+            raise self._too_big()
+        return [message]
+
+    def _end_told_by(self, exc: trio_websocket.ConnectionClosed) -> Close:
+        """Find out which of its ends trio-websocket means: it raises one error for all.
+
+        It writes a Close, which the wire has noticed, in answer to the peer's, and
+        when a message is too big. It writes none when the peer breaks the protocol,
+        and reports that as if the peer had said it; nor when the network has gone.
+        """
+        code = exc.reason.code if exc.reason is not None else 1006
+        reason = (exc.reason.reason if exc.reason is not None else None) or ""
+        if self._wire.engine_said_close:
+            limit = self._max_message_bytes
+            if reason == f"Exceeded maximum message size: {limit} bytes":
+                raise self._too_big()
+            self._heard_close = True
+            return Close(int(code), reason)
+        if code == 1006:  # noqa: PLR2004
+            raise ConnectionClosedError(1006, _VANISHED, was_clean=False)
+        self._lingers = True
+        raise ProtocolError(int(code), reason or "the peer broke the protocol")
+
+    def _too_big(self) -> ProtocolError:
+        self._lingers = True
+        limit = self._max_message_bytes
+        return ProtocolError(1009, f"a message has more than {limit} bytes")
+
+    async def send(self, items: Sequence[Item]) -> None:
+        """Frame and send; see `Connection`."""
+        for item in items:
+            if isinstance(item, Close):
+                code = None if item.code == 1005 else item.code  # noqa: PLR2004
+                frame = self._framer.close(code, item.reason or None)
+                self._wire.write(bytes(frame), last=True)
+            else:
+                self._wire.write(bytes(self._framer.send_data(item)))
+        await trio.lowlevel.checkpoint()
+        try:
+            await self._wire.flush()
+        except trio.BrokenResourceError:
+            raise ConnectionClosedError(1006, _VANISHED, was_clean=False) from None
+
+    async def ping(self) -> float:
+        """Send a ping and return the seconds until its pong; see `Connection`."""
+        start = trio.current_time()
+        pong = _Pong()
+        try:
+            # A task of its own: trio-websocket never forgets a cancelled ping, and
+            # never wakes one whose connection has ended.
+            self._nursery.start_soon(self._ping, pong)
+        except RuntimeError:
+            await trio.lowlevel.checkpoint()
+        else:
+            await pong.over.wait()
+        if not pong.came:
+            raise ConnectionClosedError(1006, "no pong came", was_clean=False)
+        return trio.current_time() - start
+
+    async def _ping(self, pong: "_Pong") -> None:
+        try:
+            await self._engine.ping()
+            pong.came = True
+        except trio_websocket.ConnectionClosed:
+            pass
+        finally:
+            pong.over.set()
+
+    async def aclose(self) -> None:
+        """Flush and end TCP in good order; see `Connection`."""
+        self._nursery.cancel_scope.cancel(reason="the conversation is over")
+        await trio.lowlevel.checkpoint()
+        try:
+            await self._wire.flush()
+        except trio.BrokenResourceError:
+            return
+        if self._lingers:
+            await linger(self._stream)
+
+    async def abort(self) -> None:
+        """Drop the connection; see `Connection`."""
+        self._nursery.cancel_scope.cancel(reason="the connection is aborted")
+        self._wire.stop()
+        await trio.aclose_forcefully(self._stream)
+
+
+@attrs.define(slots=True, eq=False)
+class _Pong:
+    over: trio.Event = attrs.Factory(trio.Event)
+    came: bool = False
+
+
+@asynccontextmanager
+async def open_server_connection(
+    stream: trio.abc.Stream,
+    *,
+    head: bytes,
+    held: bytes = b"",
+    subprotocol: str | None,
+    headers: Sequence[tuple[str, str]],
+    max_message_bytes: int,
+) -> AsyncIterator[TrioWebSocketConnection]:
+    """Answer an upgrade request with 101, and keep the connection for the block.
+
+    The caller bounds the time of the handshake by cancelling.
+
+    Args:
+        stream: The network. It is closed in the end.
+        head: The request, already read and found good.
+        held: What was read after it.
+        subprotocol: The one chosen, if any.
+        headers: More headers for the answer.
+        max_message_bytes: Larger messages are a `ProtocolError` with code 1009.
+
+    Raises:
+        HandshakeError: The client has gone, or the request isn't good after all.
+    """
+    wire = Wire(stream, head=head, held=held)
+
+    async def shake_hands(
+        nursery: trio.Nursery,
+    ) -> trio_websocket.WebSocketConnection:
+        request = await trio_websocket.wrap_server_stream(
+            nursery,
+            wire,
+            message_queue_size=0,
+            max_message_size=max_message_bytes,
+            receive_buffer_size=_RECEIVE_BYTES,
+        )
+        return await request.accept(
+            subprotocol=subprotocol,
+            extra_headers=_as_bytes(headers),
+        )
+
+    async with _open(wire, stream, shake_hands, max_message_bytes) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def open_client_connection(
+    stream: trio.abc.Stream,
+    *,
+    host: str,
+    resource: str,
+    subprotocols: Sequence[str],
+    headers: Sequence[tuple[str, str]],
+    max_message_bytes: int,
+) -> AsyncIterator[TrioWebSocketConnection]:
+    """Ask for a WebSocket on `stream`, and keep the connection for the block.
+
+    The caller bounds the time of the handshake by cancelling.
+
+    Args:
+        stream: The network. It is closed in the end.
+        host: For the `Host` header, with the port unless that is the default.
+        resource: The path and query.
+        subprotocols: The ones offered.
+        headers: More headers for the request.
+        max_message_bytes: Larger messages are a `ProtocolError` with code 1009.
+
+    Raises:
+        HandshakeError: The server has refused, or answered nonsense.
+    """
+    wire = Wire(stream, record=True)
+
+    async def shake_hands(
+        nursery: trio.Nursery,
+    ) -> trio_websocket.WebSocketConnection:
+        return await trio_websocket.wrap_client_stream(
+            nursery,
+            wire,  # type: ignore[arg-type]  # "an arbitrary stream", its docs say
+            host,
+            resource,
+            subprotocols=subprotocols,
+            extra_headers=_as_bytes(headers),
+            message_queue_size=0,
+            max_message_size=max_message_bytes,
+            receive_buffer_size=_RECEIVE_BYTES,
+        )
+
+    async with _open(wire, stream, shake_hands, max_message_bytes) as connection:
+        yield connection
+
+
+_ShakeHands = Callable[[trio.Nursery], Awaitable[trio_websocket.WebSocketConnection]]
+
+
+@asynccontextmanager
+async def _open(
+    wire: Wire,
+    stream: trio.abc.Stream,
+    shake_hands: _ShakeHands,
+    max_message_bytes: int,
+) -> AsyncIterator[TrioWebSocketConnection]:
+    """Keep the tasks of a connection running while the block runs."""
+
+    async def give_up(handshake: trio.CancelScope) -> None:
+        # trio-websocket waits for ever for a peer that has gone.
+        await wire.given_up.wait()
+        handshake.cancel(reason="the peer has gone, or answered nonsense")
+
+    async def run_engine(
+        *,
+        task_status: trio.TaskStatus[TrioWebSocketConnection | HandshakeError],
+    ) -> None:
+        # A task of its own, so that whatever trio-websocket's reader raises ends the
+        # connection and nothing else.
+        connection = None
+        try:
+            async with trio.open_nursery() as nursery:
+                with trio.CancelScope() as handshake:
+                    nursery.start_soon(give_up, handshake)
+                    engine = await shake_hands(nursery)
+                    connection = TrioWebSocketConnection(
+                        wire, stream, engine, nursery, max_message_bytes
+                    )
+                    wire.stop_recording()
+                    task_status.started(connection)
+                if connection is None:
+                    nursery.cancel_scope.cancel(reason="the handshake has failed")
+        except Exception as exc:
+            _logger.debug("trio-websocket's reader has ended", exc_info=exc)
+        if connection is None:
+            task_status.started(_handshake_error(bytes(wire.recorded)))
+
+    try:
+        async with open_service_nursery() as nursery:
+            nursery.start_soon(wire.run)
+            try:
+                result = await nursery.start(run_engine)
+                if isinstance(result, HandshakeError):
+                    raise result
+                yield result
+            finally:
+                wire.stop()
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
+def _as_bytes(headers: Sequence[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+
+
+def _handshake_error(answer: bytes) -> HandshakeError:
+    """Tell what a server has answered instead of a WebSocket."""
+    parser = h11.Connection(h11.CLIENT)
+    parser.send(h11.Request(method="GET", target="/", headers=[("Host", "x")]))
+    status: int | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    body = b""
+    try:
+        parser.receive_data(answer)
+        parser.receive_data(b"")
+        while isinstance(
+            event := parser.next_event(), (h11.InformationalResponse, h11.Response, h11.Data)
+        ):
+            if isinstance(event, h11.Data):
+                body += bytes(event.data)
+            else:
+                status = event.status_code
+                headers = tuple(
+                    (name.decode("latin-1"), value.decode("latin-1"))
+                    for name, value in event.headers
+                )
+    except h11.RemoteProtocolError:
+        pass  # Nonsense, or cut short: what was understood so far is told.
+    if not answer:
+        message = "the connection was closed before the WebSocket was open"
+    elif status is None:
+        message = f"the server answered no HTTP but {answer[:40]!r}"
+    elif status == 101:  # noqa: PLR2004
+        message = "the server answered 101, but not as RFC 6455, section 4.2.2, asks"
+    else:
+        message = f"the server refused the WebSocket with status {status}"
+    return HandshakeError(message, status=status, headers=headers, body=body)

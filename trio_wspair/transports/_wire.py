@@ -1,0 +1,160 @@
+"""The stream that trio-websocket gets instead of the network: nothing can tear it.
+
+Knows streams and the first byte of a frame, no more. trio-websocket reads through
+it and writes its handshake and its pongs into it. What matters is written by us,
+with `write()`, which is synchronous: only whole frames enter the buffer, and one
+task, `run()`, which no cancellation of others reaches, brings them to the network.
+"""
+
+from typing import Final
+
+import trio
+
+__all__ = ("Wire",)
+
+_CLOSE_FRAME: Final = 0x88
+"""First byte of a Close: final fragment, opcode 8 (RFC 6455, section 5.2)."""
+_CHUNK: Final = 2**18
+
+
+class Wire(trio.abc.Stream):
+    """A stream with a buffer in front of `stream`.
+
+    Args:
+        stream: The network.
+        head: Bytes that were read already, given out first.
+        held: Bytes read after these, held back until something has been written:
+            trio-websocket takes nothing before it has sent its 101.
+        record: Keep the first bytes that come, for error messages.
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        *,
+        head: bytes = b"",
+        held: bytes = b"",
+        record: bool = False,
+    ) -> None:
+        self._stream = stream
+        self._head = head
+        self._held = held
+        self._answered = trio.Event()
+        if not head:
+            self._answered.set()
+        self._buffer = bytearray()
+        self._filled = trio.Event()
+        self._flushed = trio.Event()
+        self._scope = trio.CancelScope(shield=True)
+        self._muted = False
+        self._broken = False
+        self.given_up = trio.Event()
+        """Nothing more can be read, or trio-websocket doesn't want to."""
+        self.engine_said_close = False
+        """trio-websocket has written a Close, which was swallowed."""
+        self.recorded = bytearray()
+        """The first bytes that came, as far as they are kept."""
+        self._left_to_record = _CHUNK if record else 0
+
+    # -- trio-websocket's side --------------------------------------------------
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Read, as any stream."""
+        if self._head:
+            await trio.lowlevel.checkpoint()
+            data, self._head = self._head, b""
+            return data
+        await self._answered.wait()
+        if self._held:
+            data, self._held = self._held, b""
+            return data
+        try:
+            received = bytes(await self._stream.receive_some(max_bytes))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self.given_up.set()
+            raise
+        if not received:
+            self.given_up.set()
+        if self._left_to_record:
+            self.recorded += received[: self._left_to_record]
+            self._left_to_record = _CHUNK - len(self.recorded)
+        return received
+
+    def stop_recording(self) -> None:
+        """Keep no more of what comes, and forget what was kept."""
+        self._left_to_record = 0
+        self.recorded.clear()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Buffer a handshake or a pong, and swallow a Close: we say that ourselves."""
+        await trio.lowlevel.checkpoint()
+        if data and data[0] == _CLOSE_FRAME:
+            self.engine_said_close = True
+            return
+        if self._broken:
+            raise trio.BrokenResourceError
+        # Pongs wait for room, so that a flood of pings can't grow the buffer.
+        while len(self._buffer) > _CHUNK and not self._broken:
+            await self._flushed.wait()
+        self.write(bytes(data))
+        self._answered.set()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Return, as `send_all()` buffers."""
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        """Note that trio-websocket has done with it. The network stays open."""
+        self.given_up.set()
+        await trio.lowlevel.checkpoint()
+
+    # -- our side -----------------------------------------------------------------
+
+    def write(self, frames: bytes, *, last: bool = False) -> None:
+        """Buffer whole frames. After the `last` ones nothing more is taken."""
+        if not self._muted:
+            self._buffer += frames
+            self._muted = last
+            self._filled.set()
+
+    async def flush(self) -> None:
+        """Wait until the network has taken everything.
+
+        Raises:
+            BrokenResourceError: It won't.
+        """
+        while self._buffer and not self._broken:
+            await self._flushed.wait()
+        if self._broken:
+            raise trio.BrokenResourceError
+
+    async def run(self) -> None:
+        """Bring the buffer to the network until `stop()`, whoever is cancelled."""
+        with self._scope:
+            try:
+                while True:
+                    await self._filled.wait()
+                    self._filled = trio.Event()
+                    while self._buffer:
+                        chunk = bytes(self._buffer[:_CHUNK])
+                        await self._stream.send_all(chunk)
+                        del self._buffer[: len(chunk)]
+                        self._flushed.set()
+                        self._flushed = trio.Event()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                pass
+            finally:
+                self._broken = True
+                self._flushed.set()
+
+    def stop(self) -> None:
+        """Make `run()` return."""
+        self._scope.cancel(reason="the connection has ended")
+
+    async def wait_gone(self) -> None:
+        """Discard what comes until the peer has gone."""
+        try:
+            while await self._stream.receive_some(_CHUNK):
+                pass
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
