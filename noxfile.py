@@ -1,0 +1,116 @@
+"""Sessions: `nox` runs what has to pass, `nox -l` lists them all."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_external_run = True
+nox.options.error_on_missing_interpreters = True
+nox.options.sessions = ["lint", "layers", "types", "tests", "examples", "docs"]
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def group(name: str) -> list[str]:
+    return list(nox.project.dependency_groups(PROJECT, name))
+
+
+def interpreters() -> list[str]:
+    """Find every CPython from 3.11 on at hand; pyenv hides all but one of its own."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    found = []
+    for minor in range(11, 16):
+        name = f"python3.{minor}"
+        candidates = [shutil.which(name), *sorted(pyenv.glob(f"3.{minor}.*/bin/{name}"))]
+        for candidate in candidates:
+            if candidate is not None and runs(str(candidate), minor):
+                found.append(str(candidate))
+                break
+    return found or [sys.executable]
+
+
+def runs(python: str, minor: int) -> bool:
+    code = (
+        "import sys; sys.exit(sys.version_info[:2] != (3, %d) "
+        "or sys.implementation.name != 'cpython')" % minor
+    )
+    return subprocess.run([python, "-c", code], capture_output=True).returncode == 0
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, spelling, and the mistakes that are peculiar to Trio."""
+    session.install(*group("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("codespell", "trio_wspair", "tests", "examples", "benchmarks", "docs",
+                "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "--skip", "*.svg,_build")
+    session.run(
+        "flake8-async",
+        "--enable",
+        "ASYNC102,ASYNC103,ASYNC104,ASYNC105,ASYNC119,ASYNC120,ASYNC912,ASYNC913",
+        "trio_wspair",
+        "examples",
+    )
+
+
+@nox.session
+def layers(session: nox.Session) -> None:
+    """Imports go down only."""
+    session.install("-e", ".", *group("layers"))
+    session.run("lint-imports")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Everything is typed, and everything public completely."""
+    session.install("-e", ".", *group("types"))
+    session.run("mypy")
+    session.run("pyright")
+    session.run("pyright", "--verifytypes", "trio_wspair", "--ignoreexternal")
+
+
+@nox.session(python=interpreters())
+def tests(session: nox.Session) -> None:
+    """The tests, with every line and branch of the library run."""
+    session.install("-e", ".", *group("tests"))
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    if not session.posargs:
+        session.run("coverage", "report")
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """Every example, run as a stranger would."""
+    session.install(".", *group("tests"))
+    session.run("pytest", "tests/test_examples.py")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation, without a warning, and its examples."""
+    session.install("-e", ".", *group("docs"))
+    session.run("sphinx-build", "-W", "-n", "-E", "-b", "html", "docs", "docs/_build/html")
+    session.run("sphinx-build", "-W", "-b", "doctest", "docs", "docs/_build/doctest")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The benchmarks: ratios, measured side by side."""
+    session.install(".", *group("bench"))
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
+def echo(session: nox.Session) -> None:
+    """The echo server of the README."""
+    session.install(".")
+    session.run("python", "examples/echo_server.py", *session.posargs)
