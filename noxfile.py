@@ -28,7 +28,10 @@ def interpreters() -> list[str]:
     found = []
     for minor in range(11, 16):
         name = f"python3.{minor}"
-        candidates = [shutil.which(name), *sorted(pyenv.glob(f"3.{minor}.*/bin/{name}"))]
+        candidates = [
+            shutil.which(name),
+            *sorted(pyenv.glob(f"3.{minor}.*/bin/{name}")),
+        ]
         for candidate in candidates:
             if candidate is not None and runs(str(candidate), minor):
                 found.append(str(candidate))
@@ -37,11 +40,13 @@ def interpreters() -> list[str]:
 
 
 def runs(python: str, minor: int) -> bool:
-    code = (
-        "import sys; sys.exit(sys.version_info[:2] != (3, %d) "
-        "or sys.implementation.name != 'cpython')" % minor
-    )
-    return subprocess.run([python, "-c", code], capture_output=True).returncode == 0
+    code = f"""if True:
+        import sys
+        this = sys.version_info[:2], sys.implementation.name
+        sys.exit(this != ((3, {minor}), "cpython"))
+    """
+    done = subprocess.run([python, "-c", code], capture_output=True, check=False)
+    return done.returncode == 0
 
 
 @nox.session
@@ -50,8 +55,19 @@ def lint(session: nox.Session) -> None:
     session.install(*group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
-    session.run("codespell", "trio_wspair", "tests", "examples", "benchmarks", "docs",
-                "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "--skip", "*.svg,_build")
+    session.run(
+        "codespell",
+        "trio_wspair",
+        "tests",
+        "examples",
+        "benchmarks",
+        "docs",
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "--skip",
+        "*.svg,_build",
+    )
     session.run(
         "flake8-async",
         "--enable",
@@ -98,7 +114,9 @@ def examples(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """The documentation, without a warning, and its examples."""
     session.install("-e", ".", *group("docs"))
-    session.run("sphinx-build", "-W", "-n", "-E", "-b", "html", "docs", "docs/_build/html")
+    session.run(
+        "sphinx-build", "-W", "-n", "-E", "-b", "html", "docs", "docs/_build/html"
+    )
     session.run("sphinx-build", "-W", "-b", "doctest", "docs", "docs/_build/doctest")
 
 

@@ -20,8 +20,9 @@ before anything is sent, so that none sees the farewell of another.
 """
 
 import contextvars
+import itertools
 import math
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import attrs
@@ -29,17 +30,10 @@ import trio
 from trio.lowlevel import RunVar, enable_ki_protection
 
 from ._codes import Close
+from ._delivery import Delivery, Event, deliver, last_events
 from ._errors import InvalidStateError
 from ._half import Half, delivering
-from ._listeners import Listener
-from ._socket import (
-    CloseEvent,
-    ErrorEvent,
-    MessageEvent,
-    WebSocket,
-    close_event,
-    half_of,
-)
+from ._socket import MessageEvent, WebSocket, half_of
 from ._state import Failure
 
 __all__ = ("Dispatcher", "NurseryHome")
@@ -50,12 +44,6 @@ _BUDGET: Final = 64
 _dispatchers: Final[RunVar[dict[trio.Nursery, "Dispatcher"]]] = RunVar(
     "trio_wspair_dispatchers"
 )
-
-_Event = MessageEvent | CloseEvent | ErrorEvent
-_Steps = Generator[Awaitable[object], None, None]
-"""Calls listeners one after the other, and yields what has to be awaited."""
-_First = tuple[Awaitable[object], _Steps]
-"""The first thing to await, and the steps that come after it."""
 
 
 @attrs.frozen(slots=True)
@@ -82,7 +70,7 @@ class _Served:
     context: contextvars.Context
     busy: bool = False
     """A task of its own is serving it."""
-    last_events: list[_Event] | None = None
+    last_events: list[Event] | None = None
     """The events of its end that are still to be told, once the end is decided."""
     deadline: float = math.inf
     """When the async listeners of the present one are cancelled."""
@@ -205,21 +193,16 @@ class Dispatcher:
                 self._end(served)
                 return count
             inbox.release(item)
-            event = MessageEvent(item, served.socket)
-            errors: list[Exception] = []
-            only = half.listeners.only_message_listener
-            calls = (
-                half.listeners.to_call("message") if only is None else iter((only,))
-            )
-            awaitable = _call(calls, event, errors)
-            if awaitable is not None:
-                self._start_task(served, self._own, calls, event, errors, awaitable)
-                return count
-            if errors:
-                self._fail(half, errors)
-                self._errors.extend(errors)
+            delivery = deliver(MessageEvent(item, served.socket), half.listeners)
+            if delivery is None:
+                continue
+            if delivery.awaitable is not None:
+                self._start_task(served, self._own, delivery)
+            else:
+                self._fail(half, delivery.errors)
+                self._errors.extend(delivery.errors)
                 self._end(served)
-                return count
+            return count
         self._send_ready.send_nowait(served)  # Again, after the others.
         return budget
 
@@ -228,65 +211,58 @@ class Dispatcher:
     def _start_task(
         self,
         served: _Served,
-        task: Callable[..., Awaitable[None]],
-        *args: object,
+        task: Callable[[_Served, Delivery], Awaitable[None]],
+        delivery: Delivery,
     ) -> None:
         served.busy = True
-        self._nursery.start_soon(task, served, *args)
+        self._nursery.start_soon(task, served, delivery)
 
-    async def _own(
-        self,
-        served: _Served,
-        calls: Iterator[Listener],
-        event: _Event,
-        errors: list[Exception],
-        awaitable: Awaitable[object] | None,
-    ) -> None:
+    async def _own(self, served: _Served, delivery: Delivery) -> None:
         """Serve one half, from an async listener on, until its inbox is empty."""
-        half = served.half
-        delivering.set(half)
-        count = 0
+        delivering.set(served.half)
         try:
-            while True:
-                while awaitable is not None:
-                    try:
-                        await awaitable
-                    except Exception as exc:  # noqa: BLE001 - told below
-                        errors.append(exc)
-                    awaitable = _call(calls, event, errors)
-                await trio.lowlevel.checkpoint_if_cancelled()
-                if half.state.end is not None:  # Decided by others meanwhile.
-                    break
-                if errors:
-                    self._fail(half, errors)
-                    break
-                count += 1
-                if count % _BUDGET == 0:
-                    await trio.lowlevel.checkpoint()
-                try:
-                    item = half.inbox.receive_nowait()
-                except trio.WouldBlock:
-                    half.inbox.marked = served.busy = False
-                    return
-                if not isinstance(item, (str, bytes)):
-                    half.receive_end(item)
-                    break
-                half.inbox.release(item)
-                event = MessageEvent(item, served.socket)
-                calls = half.listeners.to_call("message")
-                awaitable = _call(calls, event, errors)
-            if errors:
+            if not await self._serve_async(served, delivery):
+                return
+            if delivery.errors:
                 self._fall(queued_ends_count=True)
                 self._nursery.cancel_scope.cancel(reason="a WebSocket listener raised")
         except BaseException:
             await trio.lowlevel.cancel_shielded_checkpoint()
             self._fall()
-            await self._finish(served, self._begin_end(served, errors), errors)
-            if not errors:
+            # The listeners that this event has not reached are not called.
+            await self._tell_end(served, Delivery(errors=delivery.errors))
+            if not delivery.errors:
                 raise
         else:
-            await self._finish(served, self._begin_end(served, errors), errors)
-        self._raise_from_task(errors)
+            await self._tell_end(served, delivery)
+        self._raise_from_task(delivery.errors)
+
+    async def _serve_async(self, served: _Served, delivery: Delivery) -> bool:
+        """Deliver one event after the other. Return whether the half has ended."""
+        half = served.half
+        for count in itertools.count(1):
+            while delivery.awaitable is not None:
+                await delivery.wait()
+                delivery.call_next()
+            if count % _BUDGET == 0:
+                await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if half.state.end is not None:  # Decided by others meanwhile.
+                break
+            if delivery.errors:
+                self._fail(half, delivery.errors)
+                break
+            try:
+                item = half.inbox.receive_nowait()
+            except trio.WouldBlock:
+                half.inbox.marked = served.busy = False
+                return False
+            if not isinstance(item, (str, bytes)):
+                half.receive_end(item)
+                break
+            half.inbox.release(item)
+            delivery.start(MessageEvent(item, served.socket), half.listeners)
+        return True
 
     # -- the end of a half --------------------------------------------------------
 
@@ -299,57 +275,41 @@ class Dispatcher:
 
     def _end(self, served: _Served) -> None:
         """Tell the end of a half that is decided."""
-        errors: list[Exception] = []
-        awaitable = self._begin_end(served, errors)
-        if awaitable is None:
-            self._settle(served)
-            self._errors.extend(errors)
+        delivery = Delivery()
+        self._tell_end_until_await(served, delivery)
+        if delivery.awaitable is not None:
+            self._start_task(served, self._own_end, delivery)
         else:
-            self._start_task(served, self._own_end, awaitable, errors)
+            self._settle(served)
+            self._errors.extend(delivery.errors)
 
-    async def _own_end(
-        self, served: _Served, first: _First, errors: list[Exception]
-    ) -> None:
+    async def _own_end(self, served: _Served, delivery: Delivery) -> None:
         """Tell the end of one half that has async listeners for it."""
         delivering.set(served.half)
-        await self._finish(served, first, errors)
-        self._raise_from_task(errors)
+        await self._tell_end(served, delivery)
+        self._raise_from_task(delivery.errors)
 
-    def _begin_end(self, served: _Served, errors: list[Exception]) -> _First | None:
-        """Tell the end up to the first listener that has to be awaited."""
+    def _tell_end_until_await(self, served: _Served, delivery: Delivery) -> None:
+        """Take up the events of the end, until a listener has to be awaited."""
         if served.last_events is None:
-            served.last_events = _last_events(served.socket)
-        steps = self._tell_end(served, errors)
-        awaitable = next(steps, None)
-        return None if awaitable is None else (awaitable, steps)
-
-    def _tell_end(self, served: _Served, errors: list[Exception]) -> _Steps:
-        events = served.last_events
-        while events:
-            event = events.pop(0)
+            served.last_events = last_events(served.socket)
+        while served.last_events and delivery.awaitable is None:
+            event = served.last_events.pop(0)
             served.deadline = math.inf
             if self._falling:
                 served.deadline = trio.current_time() + served.grace
-            calls = served.half.listeners.to_call(event.type)
-            while (awaitable := _call(calls, event, errors)) is not None:
-                yield awaitable
+            delivery.start(event, served.half.listeners)
 
-    async def _finish(
-        self, served: _Served, first: _First | None, errors: list[Exception]
-    ) -> None:
-        """Await the listeners that `_begin_end()` has left, then settle."""
-        if first is not None:
-            awaitable: Awaitable[object] | None
-            awaitable, steps = first
-            while awaitable is not None:
-                with trio.CancelScope(shield=True, deadline=served.deadline) as scope:
-                    served.scope = scope
-                    try:
-                        await awaitable
-                    except Exception as exc:  # noqa: BLE001 - raised by the caller
-                        errors.append(exc)
-                served.scope = None
-                awaitable = next(steps, None)
+    async def _tell_end(self, served: _Served, delivery: Delivery) -> None:
+        """Tell the end, async listeners shielded and each event bounded."""
+        self._tell_end_until_await(served, delivery)
+        while delivery.awaitable is not None:
+            with trio.CancelScope(shield=True, deadline=served.deadline) as scope:
+                served.scope = scope
+                await delivery.wait()
+            served.scope = None
+            delivery.call_next()
+            self._tell_end_until_await(served, delivery)
         self._settle(served)
 
     @enable_ki_protection
@@ -394,25 +354,22 @@ class Dispatcher:
 
     async def _finish_all(self) -> None:
         """Tell the end of every half that no task of its own does it for."""
-        waiting: list[tuple[_Served, _First]] = []
+        waiting: list[tuple[_Served, Delivery]] = []
         for served in list(self._halves):
             if served.busy:
                 continue
-            first = served.context.run(self._begin_end, served, self._errors)
-            if first is None:
+            delivery = Delivery(errors=self._errors)
+            served.context.run(self._tell_end_until_await, served, delivery)
+            if delivery.awaitable is None:
                 self._settle(served)
             else:
-                waiting.append((served, first))
+                waiting.append((served, delivery))
         if waiting:
-            with trio.CancelScope(shield=True):  # Bounded by the deadlines in _finish.
+            with trio.CancelScope(shield=True):  # The deadlines in _tell_end bound it.
                 async with trio.open_nursery() as nursery:
-                    for served, first in waiting:
+                    for served, delivery in waiting:
                         served.context.run(
-                            nursery.start_soon,
-                            self._finish,
-                            served,
-                            first,
-                            self._errors,
+                            nursery.start_soon, self._tell_end, served, delivery
                         )
 
     def _raise_from_task(self, errors: list[Exception]) -> None:
@@ -420,32 +377,6 @@ class Dispatcher:
         if errors:
             self._fall(queued_ends_count=True)
             _raise_all(errors)
-
-
-def _last_events(socket: WebSocket) -> list[_Event]:
-    """Return the events that tell the end of a half."""
-    end = half_of(socket).state.end
-    events: list[_Event] = []
-    if isinstance(end, Failure) and end.error is not None:
-        message = f"{type(end.error).__name__}: {end.error}"
-        events.append(ErrorEvent(message, end.error, socket))
-    events.append(close_event(socket))
-    return events
-
-
-def _call(
-    calls: Iterator[Listener], event: _Event, errors: list[Exception]
-) -> Awaitable[object] | None:
-    """Call listeners until one has to be awaited; keep what they raise."""
-    for listener in calls:
-        try:
-            result = listener(event)
-        except Exception as exc:  # noqa: BLE001 - raised from the nursery later
-            errors.append(exc)
-        else:
-            if result is not None and isinstance(result, Awaitable):
-                return result
-    return None
 
 
 def _raise_all(errors: list[Exception]) -> None:

@@ -4,7 +4,14 @@ Values after the Fetch standard and Workers; knows no sockets and no parser.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+)
 from typing import Final
 
 import attrs
@@ -180,10 +187,10 @@ class Response:
         if not isinstance(status, int) or isinstance(status, bool):
             msg = f"a status is an int such as 200, not {status!r}"
             raise TypeError(msg)
-        if web_socket is not None and status != 101:  # noqa: PLR2004
+        if web_socket is not None and status != 101:
             msg = f"a response with a WebSocket has status=101, not {status}"
             raise ValueError(msg)
-        if web_socket is None and not 200 <= status <= 599:  # noqa: PLR2004
+        if web_socket is None and not 200 <= status <= 599:
             msg = f"a status is 200-599, or 101 with a WebSocket, not {status}"
             raise ValueError(msg)
         if body and status in _NULL_BODY_STATUSES:

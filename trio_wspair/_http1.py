@@ -126,7 +126,7 @@ def _check_handshake(request: h11.Request, headers: Headers) -> None:
 
 def _is_key(key: str) -> bool:
     try:
-        return len(base64.b64decode(key, validate=True)) == 16  # noqa: PLR2004
+        return len(base64.b64decode(key, validate=True)) == 16
     except (binascii.Error, ValueError):
         return False
 

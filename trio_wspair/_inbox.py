@@ -96,7 +96,7 @@ class Inbox:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return  # The taker's life is over; its Close is on the way to us.
         self.buffered += size
-        self.weight += size if size > _MIN_WEIGHT else _MIN_WEIGHT
+        self.weight += max(_MIN_WEIGHT, size)
         if not self.marked and self.wake is not None:
             self.marked = True
             self.wake()
@@ -139,7 +139,7 @@ class Inbox:
         """Stop counting a message that was taken."""
         size = size_of(message)
         self.buffered -= size
-        self.weight -= size if size > _MIN_WEIGHT else _MIN_WEIGHT
+        self.weight -= max(_MIN_WEIGHT, size)
         if self._drained is not None:
             self.wake_senders()
 

@@ -57,11 +57,11 @@ def _number_text(value: float) -> str:
 
 def _placed(digits: str, point: int) -> str:
     """Set the point after `point` digits, with an exponent where ECMAScript has one."""
-    if len(digits) <= point <= 21:  # noqa: PLR2004
+    if len(digits) <= point <= 21:
         return digits + "0" * (point - len(digits))
-    if 0 < point <= 21:  # noqa: PLR2004
+    if 0 < point <= 21:
         return f"{digits[:point]}.{digits[point:]}"
-    if -6 < point <= 0:  # noqa: PLR2004
+    if -6 < point <= 0:
         return "0." + "0" * -point + digits
     head, rest = digits[0], digits[1:]
     return f"{head}{'.' if rest else ''}{rest}e{point - 1:+d}"

@@ -158,9 +158,7 @@ async def closing_on_exit(*sockets: WebSocket, grace: float) -> AsyncIterator[No
     await _close_all(sockets, 1000, grace)
 
 
-async def _close_all(
-    sockets: tuple[WebSocket, ...], code: int, grace: float
-) -> None:
+async def _close_all(sockets: tuple[WebSocket, ...], code: int, grace: float) -> None:
     halves = [half_of(socket) for socket in sockets]
     taken = [half for half in halves if half.state.holder is not Holder.NOBODY]
     for socket in sockets:

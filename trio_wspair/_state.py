@@ -2,8 +2,8 @@
 
 Knows no Trio, no listeners and no messages. Two facts with an owner each: the
 *holder* moves along a table, where a missing row is an error; the *latches*
-`close_sent`, `close_received`, `failure` and `released` are set once. Everything else is
-derived from them.
+`close_sent`, `close_received`, `failure` and `released` are set once. Everything
+else is derived from them.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,7 @@
 """Ends of a half that are no application: connections, and what couples them."""
 
-from .._codes import Close as Close
+from trio_wspair._codes import Close as Close
+
 from ._connection import Connection as Connection
 from ._couple import couple as couple
 from ._trio_websocket import (

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from .._codes import Close
+from trio_wspair._codes import Close
 
 __all__ = ("Connection", "Item")
 

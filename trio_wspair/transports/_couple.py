@@ -9,12 +9,13 @@ import contextlib
 
 import trio
 
-from .._checks import check_limit, check_seconds
-from .._codes import Close
-from .._errors import ConnectionClosedError, ProtocolError
-from .._inbox import Message, size_of
-from .._socket import CloseEvent, WebSocket, half_of
-from .._state import Act, End, Failure
+from trio_wspair._checks import check_limit, check_seconds
+from trio_wspair._codes import Close
+from trio_wspair._errors import ConnectionClosedError, ProtocolError
+from trio_wspair._inbox import Message, size_of
+from trio_wspair._socket import CloseEvent, WebSocket, half_of
+from trio_wspair._state import Act, End, Failure
+
 from ._connection import Connection
 
 __all__ = ("Coupling", "couple")
@@ -103,7 +104,9 @@ class Coupling:
                 await self._end()
         heard = self._heard
         if heard is not None and self._half.state.close_received is not None:
-            return CloseEvent(heard.code, heard.reason, was_clean=True, target=self._socket)
+            return CloseEvent(
+                heard.code, heard.reason, was_clean=True, target=self._socket
+            )
         reason = self._failure.reason if self._failure is not None else ""
         return CloseEvent(1006, reason, was_clean=False, target=self._socket)
 
@@ -147,7 +150,9 @@ class Coupling:
                 self._scope.cancel(reason="the other connection has failed")
                 return
             try:
-                await self._connection.send(messages if end is None else [*messages, end])
+                await self._connection.send(
+                    messages if end is None else [*messages, end]
+                )
             except ConnectionClosedError:
                 return  # The reader finds out why, after all that has arrived.
             for message in messages:

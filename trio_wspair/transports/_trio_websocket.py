@@ -16,10 +16,11 @@ import trio
 import trio_websocket
 from wsproto.frame_protocol import FrameProtocol
 
-from .._codes import Close
-from .._errors import ConnectionClosedError, HandshakeError, ProtocolError
-from .._inbox import size_of
-from .._nurseries import open_service_nursery
+from trio_wspair._codes import Close
+from trio_wspair._errors import ConnectionClosedError, HandshakeError, ProtocolError
+from trio_wspair._inbox import size_of
+from trio_wspair._nurseries import open_service_nursery
+
 from ._connection import Item
 from ._linger import linger
 from ._wire import Wire
@@ -94,7 +95,7 @@ class TrioWebSocketConnection:
                 raise self._too_big()
             self._heard_close = True
             return Close(int(code), reason)
-        if code == 1006:  # noqa: PLR2004
+        if code == 1006:
             raise ConnectionClosedError(1006, _VANISHED, was_clean=False)
         self._lingers = True
         raise ProtocolError(int(code), reason or "the peer broke the protocol")
@@ -108,7 +109,7 @@ class TrioWebSocketConnection:
         """Frame and send; see `Connection`."""
         for item in items:
             if isinstance(item, Close):
-                code = None if item.code == 1005 else item.code  # noqa: PLR2004
+                code = None if item.code == 1005 else item.code
                 frame = self._framer.close(code, item.reason or None)
                 self._wire.write(bytes(frame), last=True)
             else:
@@ -316,7 +317,9 @@ async def _open(
 
 
 def _as_bytes(headers: Sequence[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    return [
+        (name.encode("latin-1"), value.encode("latin-1")) for name, value in headers
+    ]
 
 
 def _handshake_error(answer: bytes) -> HandshakeError:
@@ -330,7 +333,8 @@ def _handshake_error(answer: bytes) -> HandshakeError:
         parser.receive_data(answer)
         parser.receive_data(b"")
         while isinstance(
-            event := parser.next_event(), (h11.InformationalResponse, h11.Response, h11.Data)
+            event := parser.next_event(),
+            (h11.InformationalResponse, h11.Response, h11.Data),
         ):
             if isinstance(event, h11.Data):
                 body += bytes(event.data)
@@ -346,7 +350,7 @@ def _handshake_error(answer: bytes) -> HandshakeError:
         message = "the connection was closed before the WebSocket was open"
     elif status is None:
         message = f"the server answered no HTTP but {answer[:40]!r}"
-    elif status == 101:  # noqa: PLR2004
+    elif status == 101:
         message = "the server answered 101, but not as RFC 6455, section 4.2.2, asks"
     else:
         message = f"the server refused the WebSocket with status {status}"
