@@ -457,7 +457,7 @@ class WebSocket:
             await trio.lowlevel.checkpoint()
             return
         grace = self._home.close_grace
-        error: TimeoutError | None = None
+        error: Exception | None = None
         try:
             with trio.move_on_after(grace):
                 await half.wait_finished()
@@ -465,7 +465,8 @@ class WebSocket:
             error = TimeoutError(f"the peer did not answer the Close in {grace} s")
         finally:
             if not half.state.finished:
-                half.fail(Failure(str(error or "closing was cancelled"), error))
+                why = "closing was cancelled" if error is None else str(error)
+                half.fail(Failure(why, error))
         with trio.move_on_after(grace):  # For the listeners of that end.
             await half.wait_finished()
 

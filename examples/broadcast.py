@@ -1,0 +1,79 @@
+"""A broadcast: what one client says, all clients hear.
+
+Run it with `python examples/broadcast.py --port 8002`, and connect a few times with
+any WebSocket client. Ctrl-C stops it.
+"""
+
+import argparse
+from functools import partial
+
+import trio
+
+from trio_wspair import (
+    BufferFullError,
+    CloseEvent,
+    ConnectionClosedError,
+    MessageEvent,
+    Request,
+    Response,
+    WebSocket,
+    WebSocketPair,
+    serve,
+)
+
+MAX_BACKLOG = 2**20
+"""Bytes that a client may be behind before it has to go."""
+
+
+class Room:
+    """Everybody who is connected."""
+
+    def __init__(self) -> None:
+        self.members: set[WebSocket] = set()
+
+    async def fetch(self, request: Request) -> Response:
+        """Let one more in."""
+        if request.headers.get("upgrade") is None:
+            return Response("A WebSocket is needed here.\n", status=426)
+        client, server = WebSocketPair(max_buffered_bytes=MAX_BACKLOG)
+
+        @server.on("message")
+        def pass_on(event: MessageEvent) -> None:
+            self.broadcast(event.data)
+
+        @server.on("close")
+        def leave(event: CloseEvent) -> None:
+            self.members.discard(server)
+
+        server.accept()
+        self.members.add(server)
+        return Response(None, status=101, web_socket=client)
+
+    def broadcast(self, message: str | bytes) -> None:
+        """Send to all, and wait for nobody: send() never blocks."""
+        for member in list(self.members):
+            try:
+                member.send(message)
+            except BufferFullError:
+                member.close(1008, "too slow")
+                self.members.discard(member)
+            except ConnectionClosedError:
+                self.members.discard(member)
+
+
+async def main(host: str, port: int) -> None:
+    """Serve until cancelled."""
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(partial(serve, Room().fetch, port, host=host))
+        print(server.url, flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="A WebSocket broadcast server.")
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen")
+    parser.add_argument("--port", type=int, default=8002, help="0 picks a free one")
+    options = parser.parse_args()
+    try:
+        trio.run(main, options.host, options.port)
+    except* KeyboardInterrupt:
+        print("stopped")

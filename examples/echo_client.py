@@ -1,0 +1,26 @@
+"""A client for the echo server: sends its arguments, prints what comes back.
+
+Run it with `python examples/echo_client.py ws://127.0.0.1:8000/ hello world`.
+"""
+
+import argparse
+
+import trio
+
+from trio_wspair import open_websocket
+
+
+async def main(url: str, messages: list[str]) -> None:
+    """Send each message and wait for its echo."""
+    async with open_websocket(url) as ws:
+        for message in messages:
+            ws.send(message)
+            print(await ws.receive())
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="A client for the echo server.")
+    parser.add_argument("url", help="such as ws://127.0.0.1:8000/")
+    parser.add_argument("messages", nargs="+", metavar="message")
+    options = parser.parse_args()
+    trio.run(main, options.url, options.messages)

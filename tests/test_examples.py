@@ -1,0 +1,126 @@
+"""Each example does what it says, run as a stranger would run it."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from trio_wspair import (
+    CloseEvent,
+    ConnectionClosedError,
+    HandshakeError,
+    connect,
+    open_websocket,
+)
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def command(name: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments]
+
+
+@contextmanager
+def server(name: str, *arguments: str) -> Iterator[str]:
+    """Run an example that serves; give its URL, and stop it as Ctrl-C does."""
+    with subprocess.Popen(
+        command(name, *arguments, "--port", "0"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip()
+            assert url.startswith("ws://127.0.0.1:"), process.communicate()
+            yield url
+            process.send_signal(signal.SIGINT)
+            output, errors = process.communicate(timeout=20)
+            assert process.returncode == 0, errors
+            assert "Traceback" not in errors
+            assert output in ("", "stopped\n")
+        finally:
+            process.kill()
+
+
+async def test_the_echo_server_echoes_text_and_binary() -> None:
+    with server("echo_server.py") as url, trio.fail_after(20):
+        async with open_websocket(url) as ws:
+            for message in ("text", b"\x00\xff", "", "\u00fc" * 50_000):
+                ws.send(message)
+                assert await ws.receive() == message
+
+
+async def test_the_echo_server_stops_with_1001_on_ctrl_c() -> None:
+    closes: list[CloseEvent] = []
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            with server("echo_server.py") as url:
+                ws = await connect(url, nursery=nursery)
+                ws.add_event_listener("close", closes.append)
+                ws.accept()
+            await ws.wait_closed()
+    assert [event.code for event in closes] == [1001]
+    assert closes[0].was_clean
+
+
+def test_the_echo_client_prints_what_comes_back() -> None:
+    with server("echo_server.py") as url:
+        output = subprocess.check_output(
+            command("echo_client.py", url, "hello", "world"), text=True, timeout=20
+        )
+    assert output == "hello\nworld\n"
+
+
+def test_the_conversation_is_as_printed() -> None:
+    output = subprocess.check_output(command("conversation.py"), text=True, timeout=20)
+    assert output.splitlines() == [
+        "client: Hello?",
+        "server: You said 'Hello?'.",
+        "client: Is it me?",
+        "server: You said 'Is it me?'.",
+        "client: Goodbye.",
+        "server: You said 'Goodbye.'.",
+        "server: closed with 1000, 'that was all'",
+    ]
+
+
+async def test_the_proxy_passes_messages_and_close_codes_on() -> None:
+    with (
+        server("echo_server.py") as upstream,
+        server("proxy.py", upstream) as url,
+        trio.fail_after(20),
+    ):
+        async with open_websocket(url) as ws:
+            ws.send("through")
+            ws.send(b"both")
+            assert [await ws.receive(), await ws.receive()] == ["through", b"both"]
+            ws.close(4321, "the far end answers")
+            with pytest.raises(ConnectionClosedError) as caught:
+                await ws.receive()
+            assert (caught.value.code, caught.value.was_clean) == (4321, True)
+
+
+async def test_the_proxy_refuses_when_there_is_no_upstream() -> None:
+    with server("proxy.py", "ws://127.0.0.1:1/") as url, trio.fail_after(20):
+        with pytest.raises(HandshakeError) as caught:
+            async with open_websocket(url):
+                pass
+        assert caught.value.status == 502
+
+
+async def test_a_broadcast_reaches_everybody() -> None:
+    with server("broadcast.py") as url, trio.fail_after(20):
+        async with (
+            open_websocket(url) as one,
+            open_websocket(url) as two,
+            open_websocket(url) as three,
+        ):
+            two.send("hello all")
+            for ws in (one, two, three):
+                assert await ws.receive() == "hello all"
