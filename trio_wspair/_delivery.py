@@ -19,7 +19,7 @@ from ._socket import (
 )
 from ._state import Failure
 
-__all__ = ("Delivery", "Event", "deliver", "last_events")
+__all__ = ("Delivery", "Event", "last_events")
 
 Event = MessageEvent | CloseEvent | ErrorEvent
 
@@ -61,23 +61,6 @@ class Delivery:
             await self.awaitable
         except Exception as exc:  # noqa: BLE001 - raised from the nursery later
             self.errors.append(exc)
-
-
-def deliver(event: Event, listeners: Listeners) -> Delivery | None:
-    """Call the listeners. Return `None` if that is all there is to do."""
-    only = listeners.only_message_listener
-    if only is None:
-        delivery = Delivery()
-        delivery.start(event, listeners)
-        return delivery if delivery.awaitable or delivery.errors else None
-    # The usual case, without a delivery.
-    try:
-        result = only(event)
-    except Exception as exc:  # noqa: BLE001 - raised from the nursery later
-        return Delivery(errors=[exc])
-    if result is not None and isinstance(result, Awaitable):
-        return Delivery(awaitable=result)
-    return None
 
 
 def last_events(socket: WebSocket) -> list[Event]:

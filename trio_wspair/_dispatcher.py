@@ -23,6 +23,7 @@ import contextvars
 import itertools
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import attrs
@@ -30,7 +31,7 @@ import trio
 from trio.lowlevel import RunVar, enable_ki_protection
 
 from ._codes import Close
-from ._delivery import Delivery, Event, deliver, last_events
+from ._delivery import Delivery, Event, last_events
 from ._errors import InvalidStateError
 from ._half import Half, delivering
 from ._socket import MessageEvent, WebSocket, half_of
@@ -123,8 +124,7 @@ class Dispatcher:
         half = half_of(socket)
         served = _Served(socket, half, grace, pull, contextvars.copy_context())
         self._halves[served] = None
-        send_ready = self._send_ready.send_nowait
-        half.inbox.wake = lambda: send_ready(served)
+        half.inbox.wake = partial(self._send_ready.send_nowait, served)
         half.inbox.marked = True
         half.inbox.wake()
 
@@ -175,36 +175,58 @@ class Dispatcher:
         """Call the listeners for what has arrived. Return the budget that it took."""
         half = served.half
         inbox = half.inbox
-        if served.pull and half.state.close_sent is not None and inbox.end is not None:
-            # Its own Close is out: nothing waits for the messages to be read.
-            half.receive_end(inbox.end)
         if served.pull or half.state.end is not None:
-            if half.state.end is not None:
-                self._end(served)
+            self._serve_end(served)
             return 1
-        for count in range(1, budget + 1):
-            try:
-                item = inbox.receive_nowait()
-            except trio.WouldBlock:
-                inbox.marked = False
-                return count
+        listeners = half.listeners
+        for count in range(budget):
+            if inbox.weight == 0 and inbox.end is None:
+                inbox.marked = False  # Empty: cheaper to see than to run into.
+                return count + 1
+            item = inbox.items.receive_nowait()
             if not isinstance(item, (str, bytes)):
                 half.receive_end(item)
                 self._end(served)
-                return count
+                return count + 1
             inbox.release(item)
-            delivery = deliver(MessageEvent(item, served.socket), half.listeners)
-            if delivery is None:
-                continue
-            if delivery.awaitable is not None:
-                self._start_task(served, self._own, delivery)
-            else:
-                self._fail(half, delivery.errors)
-                self._errors.extend(delivery.errors)
-                self._end(served)
-            return count
+            event = MessageEvent(item, served.socket)
+            only = listeners.only_message_listener
+            if only is None:
+                delivery = Delivery()
+                delivery.start(event, listeners)
+            else:  # The usual case, with as little as possible around the call.
+                try:
+                    result = only(event)
+                except Exception as exc:  # noqa: BLE001 - raised from the nursery
+                    delivery = Delivery(errors=[exc])
+                else:
+                    if result is None or not isinstance(result, Awaitable):
+                        continue
+                    delivery = Delivery(awaitable=result)
+            if delivery.awaitable is not None or delivery.errors:
+                self._leave(served, delivery)
+                return count + 1
         self._send_ready.send_nowait(served)  # Again, after the others.
         return budget
+
+    def _leave(self, served: _Served, delivery: Delivery) -> None:
+        """Do what can't be done on the way: a task of its own, or a failure."""
+        if delivery.awaitable is not None:
+            self._start_task(served, self._own, delivery)
+        else:
+            self._fail(served.half, delivery.errors)
+            self._errors.extend(delivery.errors)
+            self._end(served)
+
+    def _serve_end(self, served: _Served) -> None:
+        """Tell the end of a half if that has been decided elsewhere."""
+        half = served.half
+        end = half.inbox.end
+        if served.pull and half.state.close_sent is not None and end is not None:
+            # Its own Close is out: the peer's needn't wait for unread messages.
+            half.receive_end(end)
+        if half.state.end is not None:
+            self._end(served)
 
     # -- a half with async listeners: a task of its own --------------------------
 
@@ -253,7 +275,7 @@ class Dispatcher:
                 self._fail(half, delivery.errors)
                 break
             try:
-                item = half.inbox.receive_nowait()
+                item = half.inbox.items.receive_nowait()
             except trio.WouldBlock:
                 half.inbox.marked = served.busy = False
                 return False

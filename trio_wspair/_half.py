@@ -48,7 +48,7 @@ class Half:
 
     def deliver(self, message: Message, size: int) -> None:
         """Send what a connection has received; its reader bounds the queue."""
-        self.outbox.put_anyway(message, size)
+        self.outbox.put(message, size, limited=False)
 
     def say_close(self, close: Close) -> None:
         """Send `close`, unless a Close was sent before."""

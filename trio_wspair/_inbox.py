@@ -1,8 +1,8 @@
 """What has been sent to a half and is not taken yet: a memory channel that counts.
 
 Knows messages and ends, not who sends them and not who takes them. A taker either
-awaits `receive()`, or sets `wake` and is called when something arrives; the first
-is how connections and `receive()` take, the second is the dispatcher's way.
+awaits the `items`, or sets `wake` and is called when something arrives; the first
+is how connections and pullers take, the second is the dispatcher's way.
 """
 
 import math
@@ -37,21 +37,22 @@ class Inbox:
     __slots__ = (
         "_drained",
         "_finished",
-        "_receive_channel",
         "_send_channel",
         "buffered",
         "end",
+        "items",
         "limit",
         "marked",
-        "receive_nowait",
         "wake",
         "weight",
     )
 
+    items: trio.MemoryReceiveChannel[Item]
+    """The queue. Who takes a message from it calls `release()` once it is done with."""
     buffered: int
-    """Bytes of the messages in the queue, as `buffered_amount` tells them."""
+    """Bytes of the messages that are not released, as `buffered_amount` tells them."""
     weight: int
-    """The same for the limit: a message counts at least 64."""
+    """The same for the limit: a message counts at least 64. 0 means that none is."""
     end: End | None
     """The end that has been put, if any: the last item."""
     wake: Callable[[], object] | None
@@ -60,10 +61,7 @@ class Inbox:
     """The taker has been told, or doesn't want to be, and will look by itself."""
 
     def __init__(self, limit: int) -> None:
-        self._send_channel, self._receive_channel = trio.open_memory_channel[Item](
-            math.inf
-        )
-        self.receive_nowait = self._receive_channel.receive_nowait
+        self._send_channel, self.items = trio.open_memory_channel[Item](math.inf)
         self.limit = limit
         self.buffered = self.weight = 0
         self.end = None
@@ -74,29 +72,26 @@ class Inbox:
 
     # -- the sender's side: synchronous -------------------------------------
 
-    def put(self, message: Message, size: int) -> None:
+    def put(self, message: Message, size: int, *, limited: bool = True) -> None:
         """Queue a message of `size` bytes.
 
         Raises:
-            BufferFullError: There is no room for it.
+            BufferFullError: There is no room for it, and it is `limited`.
         """
-        if self.weight + max(size, _MIN_WEIGHT) > self.limit:
+        weight = self.weight + (size if size > _MIN_WEIGHT else _MIN_WEIGHT)  # noqa: FURB136 - hot
+        if weight > self.limit and limited:
             msg = (
                 f"{self.buffered} bytes wait for the other side already, and this "
                 f"message of {size} would pass the limit of {self.limit} "
                 "(max_buffered_bytes): await drain() before sending more"
             )
             raise BufferFullError(msg)
-        self.put_anyway(message, size)
-
-    def put_anyway(self, message: Message, size: int) -> None:
-        """Queue a message whatever the limit; the caller waits for room afterwards."""
         try:
             self._send_channel.send_nowait(message)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return  # The taker's life is over; its Close is on the way to us.
+        self.weight = weight
         self.buffered += size
-        self.weight += max(_MIN_WEIGHT, size)
         if not self.marked and self.wake is not None:
             self.marked = True
             self.wake()
@@ -131,22 +126,22 @@ class Inbox:
 
     # -- the taker's side ----------------------------------------------------
 
-    async def receive(self) -> Item:
-        """Take the next item. The caller calls `release()` once it is done with."""
-        return await self._receive_channel.receive()
-
     def release(self, message: Message) -> None:
         """Stop counting a message that was taken."""
-        size = size_of(message)
+        # size_of(), written out: this runs for every message.
+        if message.__class__ is bytes or message.isascii():
+            size = len(message)
+        else:
+            size = size_of(message)
         self.buffered -= size
-        self.weight -= max(_MIN_WEIGHT, size)
+        self.weight -= size if size > _MIN_WEIGHT else _MIN_WEIGHT  # noqa: FURB136 - hot
         if self._drained is not None:
             self.wake_senders()
 
     def close(self) -> None:
         """Drop what is queued and take nothing more."""
         self._send_channel.close()
-        self._receive_channel.close()
+        self.items.close()
         self.wake = None
         self.buffered = self.weight = 0
         self.wake_senders()

@@ -6,8 +6,9 @@ order is workerd's: the `on...` slot first, then the listeners as they were adde
 for the next event, `once` is removed before its call).
 """
 
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, Final
 
 import attrs
 
@@ -16,6 +17,7 @@ __all__ = ("EVENT_TYPES", "Listener", "Listeners")
 Listener = Callable[..., object]
 """Takes the event; an awaitable result is awaited, any other is ignored."""
 
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 EVENT_TYPES: Final = ("message", "close", "error")
 
 
@@ -40,8 +42,9 @@ class Listeners:
 
     def __init__(self) -> None:
         # Tuples are replaced and never changed, so that a dispatch has a snapshot.
-        self._entries: dict[str, tuple[_Entry, ...]] = {}
-        self._slots: dict[str, Listener] = {}
+        # They start as one shared empty mapping: most halves listen to little.
+        self._entries: Mapping[str, tuple[_Entry, ...]] = _NOTHING
+        self._slots: Mapping[str, Listener] = _NOTHING
         self.only_message_listener = None
 
     def add(self, event_type: str, listener: Listener, *, once: bool) -> None:
@@ -63,11 +66,11 @@ class Listeners:
 
     def set_slot(self, event_type: str, listener: Listener | None) -> None:
         """Fill or empty the `on...` attribute."""
-        if listener is None:
-            self._slots.pop(event_type, None)
-        else:
+        slots = {t: slot for t, slot in self._slots.items() if t != event_type}
+        if listener is not None:
             _check_callable(listener)
-            self._slots[event_type] = listener
+            slots[event_type] = listener
+        self._slots = slots
         self._find_only_message_listener()
 
     def to_call(self, event_type: str) -> Iterator[Listener]:
@@ -86,8 +89,7 @@ class Listeners:
 
     def clear(self) -> None:
         """Forget everybody."""
-        self._entries.clear()
-        self._slots.clear()
+        self._entries = self._slots = _NOTHING
         self.only_message_listener = None
 
     def _checked_entries(
@@ -104,7 +106,7 @@ class Listeners:
         return self._entries.get(event_type, ())
 
     def _replace(self, event_type: str, entries: tuple[_Entry, ...]) -> None:
-        self._entries[event_type] = entries
+        self._entries = {**self._entries, event_type: entries}
         self._find_only_message_listener()
 
     def _find_only_message_listener(self) -> None:

@@ -276,8 +276,11 @@ class WebSocket:
             or not state.holder.speaks
         ):
             state.check_send()
-        plain = as_message(message)
-        half.outbox.put(plain, size_of(plain))
+        if message.__class__ is str and message.isascii():
+            half.outbox.put(message, len(message))
+        else:
+            plain = as_message(message)
+            half.outbox.put(plain, size_of(plain))
 
     @enable_ki_protection
     def close(self, code: int | None = None, reason: str | None = None) -> None:
@@ -363,9 +366,11 @@ class WebSocket:
             ConnectionClosedError: There are no more messages.
             InvalidStateError: The messages go to listeners or to a connection.
         """
-        half = await self._pulled()
+        half = self._half
+        if half.state.holder is not Holder.PULLER:
+            await self._start_pulling()
         try:
-            item = await half.inbox.receive()
+            item = await half.inbox.items.receive()
         except trio.ClosedResourceError:
             await trio.lowlevel.checkpoint()
             raise half.state.closed_error() from None
@@ -387,7 +392,7 @@ class WebSocket:
         item: Item | None = None
         if half.state.holder is Holder.PULLER and self._streak < _STREAK:
             try:
-                item = half.inbox.receive_nowait()
+                item = half.inbox.items.receive_nowait()
             except (trio.WouldBlock, trio.ClosedResourceError):
                 item = None
         try:
@@ -488,20 +493,17 @@ class WebSocket:
             raise InvalidStateError(msg)
         return await ping()
 
-    async def _pulled(self) -> Half:
-        """Return the half, held by a puller."""
-        half = self._half
-        holder = half.state.holder
-        if holder is Holder.NOBODY:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            self.accept(pull=True)
-        elif holder is not Holder.PULLER:
+    async def _start_pulling(self) -> None:
+        """Take the half for pulling, or say why that can't be."""
+        holder = self._half.state.holder
+        if holder is not Holder.NOBODY:
             msg = (
                 f"receive() on a half that is {holder.label}: its messages go "
                 "elsewhere. For receive() and iteration call accept(pull=True)"
             )
             raise InvalidStateError(msg)
-        return half
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self.accept(pull=True)
 
     @staticmethod
     @enable_ki_protection

@@ -166,7 +166,7 @@ class Coupling:
     async def _take_batch(self) -> tuple[list[Message], End | None]:
         """Wait for something to send, and take all there is up to some size."""
         inbox = self._half.inbox
-        item = await inbox.receive()
+        item = await inbox.items.receive()
         messages: list[Message] = []
         size = 0
         while not isinstance(item, (Close, Failure)):
@@ -175,7 +175,7 @@ class Coupling:
             if size > _BATCH_BYTES:
                 return messages, None
             try:
-                item = inbox.receive_nowait()
+                item = inbox.items.receive_nowait()
             except trio.WouldBlock:
                 return messages, None
         return messages, item
@@ -215,7 +215,7 @@ class Coupling:
         messages: list[Message] = []
         while True:
             try:
-                item = self._half.inbox.receive_nowait()
+                item = self._half.inbox.items.receive_nowait()
             except (trio.WouldBlock, trio.ClosedResourceError):
                 return messages
             if not isinstance(item, (Close, Failure)):
