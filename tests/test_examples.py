@@ -3,8 +3,9 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,10 +26,11 @@ def command(name: str, *arguments: str) -> list[str]:
     return [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments]
 
 
-@contextmanager
-def server(name: str, *arguments: str) -> Iterator[str]:
+@asynccontextmanager
+async def server(name: str, *arguments: str) -> AsyncGenerator[str, None]:
     """Run an example that serves; give its URL, and stop it as Ctrl-C does."""
-    with subprocess.Popen(
+    in_thread = trio.to_thread.run_sync
+    with subprocess.Popen(  # noqa: ASYNC220 - quick enough for a test
         command(name, *arguments, "--port", "0"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -36,11 +38,11 @@ def server(name: str, *arguments: str) -> Iterator[str]:
     ) as process:
         try:
             assert process.stdout is not None
-            url = process.stdout.readline().strip()
+            url = (await in_thread(process.stdout.readline)).strip()
             assert url.startswith("ws://127.0.0.1:"), process.communicate()
             yield url
             process.send_signal(signal.SIGINT)
-            output, errors = process.communicate(timeout=20)
+            output, errors = await in_thread(partial(process.communicate, timeout=20))
             assert process.returncode == 0, errors
             assert "Traceback" not in errors
             assert output in ("", "stopped\n")
@@ -48,19 +50,25 @@ def server(name: str, *arguments: str) -> Iterator[str]:
             process.kill()
 
 
+async def run(name: str, *arguments: str) -> str:
+    """Run an example to its end; give what it prints."""
+    with trio.fail_after(20):
+        done = await trio.run_process(command(name, *arguments), capture_stdout=True)
+    return done.stdout.decode()
+
+
 async def test_the_echo_server_echoes_text_and_binary() -> None:
-    with server("echo_server.py") as url, trio.fail_after(20):
-        async with open_websocket(url) as ws:
-            for message in ("text", b"\x00\xff", "", "\u00fc" * 50_000):
-                ws.send(message)
-                assert await ws.receive() == message
+    async with server("echo_server.py") as url, open_websocket(url) as ws:
+        for message in ("text", b"\x00\xff", "", "\u00fc" * 50_000):
+            ws.send(message)
+            assert await ws.receive() == message
 
 
 async def test_the_echo_server_stops_with_1001_on_ctrl_c() -> None:
     closes: list[CloseEvent] = []
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
-            with server("echo_server.py") as url:
+            async with server("echo_server.py") as url:
                 ws = await connect(url, nursery=nursery)
                 ws.add_event_listener("close", closes.append)
                 ws.accept()
@@ -69,16 +77,14 @@ async def test_the_echo_server_stops_with_1001_on_ctrl_c() -> None:
     assert closes[0].was_clean
 
 
-def test_the_echo_client_prints_what_comes_back() -> None:
-    with server("echo_server.py") as url:
-        output = subprocess.check_output(
-            command("echo_client.py", url, "hello", "world"), text=True, timeout=20
-        )
+async def test_the_echo_client_prints_what_comes_back() -> None:
+    async with server("echo_server.py") as url:
+        output = await run("echo_client.py", url, "hello", "world")
     assert output == "hello\nworld\n"
 
 
-def test_the_conversation_is_as_printed() -> None:
-    output = subprocess.check_output(command("conversation.py"), text=True, timeout=20)
+async def test_the_conversation_is_as_printed() -> None:
+    output = await run("conversation.py")
     assert output.splitlines() == [
         "client: Hello?",
         "server: You said 'Hello?'.",
@@ -91,23 +97,22 @@ def test_the_conversation_is_as_printed() -> None:
 
 
 async def test_the_proxy_passes_messages_and_close_codes_on() -> None:
-    with (
+    async with (
         server("echo_server.py") as upstream,
         server("proxy.py", upstream) as url,
-        trio.fail_after(20),
+        open_websocket(url) as ws,
     ):
-        async with open_websocket(url) as ws:
-            ws.send("through")
-            ws.send(b"both")
-            assert [await ws.receive(), await ws.receive()] == ["through", b"both"]
-            ws.close(4321, "the far end answers")
-            with pytest.raises(ConnectionClosedError) as caught:
-                await ws.receive()
-            assert (caught.value.code, caught.value.was_clean) == (4321, True)
+        ws.send("through")
+        ws.send(b"both")
+        assert [await ws.receive(), await ws.receive()] == ["through", b"both"]
+        ws.close(4321, "the far end answers")
+        with pytest.raises(ConnectionClosedError) as caught:
+            await ws.receive()
+        assert (caught.value.code, caught.value.was_clean) == (4321, True)
 
 
 async def test_the_proxy_refuses_when_there_is_no_upstream() -> None:
-    with server("proxy.py", "ws://127.0.0.1:1/") as url, trio.fail_after(20):
+    async with server("proxy.py", "ws://127.0.0.1:1/") as url:
         with pytest.raises(HandshakeError) as caught:
             async with open_websocket(url):
                 pass
@@ -115,12 +120,12 @@ async def test_the_proxy_refuses_when_there_is_no_upstream() -> None:
 
 
 async def test_a_broadcast_reaches_everybody() -> None:
-    with server("broadcast.py") as url, trio.fail_after(20):
-        async with (
-            open_websocket(url) as one,
-            open_websocket(url) as two,
-            open_websocket(url) as three,
-        ):
-            two.send("hello all")
-            for ws in (one, two, three):
-                assert await ws.receive() == "hello all"
+    async with (
+        server("broadcast.py") as url,
+        open_websocket(url) as one,
+        open_websocket(url) as two,
+        open_websocket(url) as three,
+    ):
+        two.send("hello all")
+        for ws in (one, two, three):
+            assert await ws.receive() == "hello all"

@@ -2,12 +2,13 @@
 
 import math
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from urllib.parse import SplitResult, urlsplit
 
 import attrs
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from ._checks import check_limit, check_seconds
 from ._errors import HandshakeError
@@ -101,7 +102,7 @@ async def open_websocket(
     max_message_bytes: int = 2**25,
     max_buffered_bytes: int = DEFAULT_MAX_BUFFERED_BYTES,
     receive_buffer_bytes: int = 2**20,
-) -> AsyncIterator[WebSocket]:
+) -> AsyncGenerator[WebSocket, None]:
     """Open a WebSocket for a block of code that awaits `receive()` or iterates.
 
     ``async with open_websocket(url) as ws:``. On leaving it is closed with 1000, or
@@ -181,6 +182,7 @@ class _Dial:
     max_message_bytes: int
     coupling: Coupling
 
+    @enable_ki_protection
     async def run(self, *, task_status: trio.TaskStatus[str]) -> None:
         """Connect, tell the subprotocol, and stay until the end."""
         error: Exception | None = None

@@ -30,7 +30,7 @@ class Delivery:
 
     awaitable: Awaitable[object] | None = None
     """What the last listener that was called wants awaited, if anything."""
-    errors: list[Exception] = attrs.Factory(list)
+    errors: list[Exception] = attrs.field(factory=list[Exception])
     """What listeners have raised so far."""
     _event: Event | None = None
     _listeners: Iterator[Listener] = attrs.field(factory=lambda: iter(()))
@@ -46,7 +46,7 @@ class Delivery:
         self.awaitable = None
         for listener in self._listeners:
             try:
-                result = listener(self._event)
+                result: object = listener(self._event)
             except Exception as exc:  # noqa: BLE001 - raised from the nursery later
                 self.errors.append(exc)
             else:

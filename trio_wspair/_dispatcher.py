@@ -24,7 +24,7 @@ import itertools
 import math
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 import attrs
 import trio
@@ -102,7 +102,7 @@ class Dispatcher:
         try:
             table = _dispatchers.get()
         except LookupError:
-            table = {}
+            table = dict[trio.Nursery, Dispatcher]()
             _dispatchers.set(table)
         dispatcher = table.get(nursery)
         if dispatcher is None:
@@ -196,13 +196,13 @@ class Dispatcher:
                 delivery.start(event, listeners)
             else:  # The usual case, with as little as possible around the call.
                 try:
-                    result = only(event)
+                    result: object = only(event)
                 except Exception as exc:  # noqa: BLE001 - raised from the nursery
                     delivery = Delivery(errors=[exc])
                 else:
                     if result is None or not isinstance(result, Awaitable):
                         continue
-                    delivery = Delivery(awaitable=result)
+                    delivery = Delivery(cast("Awaitable[object]", result))
             if delivery.awaitable is not None or delivery.errors:
                 self._leave(served, delivery)
                 return count + 1

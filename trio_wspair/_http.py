@@ -12,7 +12,7 @@ from collections.abc import (
     Mapping,
     MutableMapping,
 )
-from typing import Final
+from typing import Final, cast
 
 import attrs
 import trio
@@ -48,12 +48,10 @@ class Headers(MutableMapping[str, str]):
     def __init__(self, headers: "HeadersInit" = ()) -> None:
         self._values: CIMultiDict[str] = CIMultiDict()
         if isinstance(headers, Headers):
-            pairs: Iterable[tuple[str, str]] = headers.pairs()
+            headers = headers.pairs()
         elif isinstance(headers, Mapping):
-            pairs = headers.items()
-        else:
-            pairs = headers
-        for name, value in pairs:
+            headers = list(cast("Mapping[str, str]", headers).items())
+        for name, value in headers:
             self.append(name, value)
 
     def __repr__(self) -> str:

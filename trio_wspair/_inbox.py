@@ -57,6 +57,8 @@ class Inbox:
     """The end that has been put, if any: the last item."""
     wake: Callable[[], object] | None
     """Tells the taker that something has arrived. Never blocks."""
+    limit: int
+    """What the weight may reach."""
     marked: bool
     """The taker has been told, or doesn't want to be, and will look by itself."""
 

@@ -1,6 +1,6 @@
 """A nursery for tasks that serve one block of code and end with it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import trio
@@ -9,7 +9,7 @@ __all__ = ("open_service_nursery",)
 
 
 @asynccontextmanager
-async def open_service_nursery() -> AsyncIterator[trio.Nursery]:
+async def open_service_nursery() -> AsyncGenerator[trio.Nursery, None]:
     """Open a nursery that is cancelled when its block ends.
 
     What the block raises comes out as it is, when nothing else was raised: nobody

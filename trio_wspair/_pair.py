@@ -4,7 +4,7 @@ Knows which nursery a pair lives in; what happens there is the dispatcher's.
 """
 
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Final, overload
@@ -120,7 +120,7 @@ async def open_websocket_pair(
     *,
     max_buffered_bytes: int = DEFAULT_MAX_BUFFERED_BYTES,
     close_grace: float = 1.0,
-) -> AsyncIterator[WebSocketPair]:
+) -> AsyncGenerator[WebSocketPair, None]:
     """Open a nursery with a pair in it, and close the pair on leaving.
 
     ``async with open_websocket_pair() as (client, server):``. On leaving, both
@@ -146,7 +146,9 @@ async def open_websocket_pair(
 
 
 @asynccontextmanager
-async def closing_on_exit(*sockets: WebSocket, grace: float) -> AsyncIterator[None]:
+async def closing_on_exit(
+    *sockets: WebSocket, grace: float
+) -> AsyncGenerator[None, None]:
     """Close these halves on leaving, and give the handshake `grace` seconds."""
     try:
         yield

@@ -13,6 +13,7 @@ from typing import Final
 
 import attrs
 import trio
+from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from ._checks import check_limit, check_seconds
 from ._errors import HandshakeError
@@ -22,7 +23,7 @@ from ._pair import current_nursery
 from ._socket import WebSocket, half_of
 from ._state import Holder
 from .transports._couple import Coupling
-from .transports._linger import linger
+from .transports._linger import below_tls, linger
 from .transports._trio_websocket import open_server_connection
 
 __all__ = ("Server", "serve")
@@ -140,17 +141,18 @@ class _Service:
     max_message_bytes: int
     receive_buffer_bytes: int
     scheme: str
-    streams: set[trio.abc.Stream] = attrs.Factory(set)
+    streams: set[trio.abc.Stream] = attrs.field(factory=set[trio.abc.Stream])
     """The connections that are being served."""
     stopping: trio.Event = attrs.Factory(trio.Event)
 
+    @enable_ki_protection
     async def serve_stream(self, stream: trio.abc.Stream) -> None:
         """Serve one connection. Raises nothing but what stops the server."""
         try:
             if len(self.streams) < self.max_connections:
                 self.streams.add(stream)
                 await self._serve_admitted(stream)
-            elif not isinstance(stream, trio.SSLStream):
+            elif not _is_secure(stream):
                 body = "Too many connections. Try again later.\n"
                 await self.send(stream, Response(body, status=503))
         except Exception:
@@ -160,18 +162,14 @@ class _Service:
             await trio.aclose_forcefully(stream)
 
     async def _serve_admitted(self, stream: trio.abc.Stream) -> None:
-        secure = isinstance(stream, trio.SSLStream)
         head = refusal = None
         with trio.move_on_after(self.handshake_timeout) as patience:
             try:
-                if isinstance(stream, trio.SSLStream):
-                    await stream.do_handshake()
+                # Of TLS, the first reading includes the handshake.
                 head = await read_head(stream)
-            except trio.BrokenResourceError:
-                return
             except Refusal as exc:
                 refusal = exc.response
-        if patience.cancelled_caught and not secure:
+        if patience.cancelled_caught and not _is_secure(stream):
             refusal = Response("The request took too long.\n", status=408)
         if head is not None:
             await _Exchange(self, stream, head).run()
@@ -225,6 +223,7 @@ class _Exchange:
             to_head = self._head.method == "HEAD"
             await self._service.send(self._stream, response, to_head=to_head)
 
+    @disable_ki_protection
     async def _call_handler(self, nursery: trio.Nursery) -> Response:
         head = self._head
         url = head.target
@@ -286,6 +285,7 @@ class _Exchange:
             if half.peer.holder is not Holder.NOBODY:
                 await half.wait_peer_finished()
 
+    @enable_ki_protection
     async def _couple(self, response: Response) -> None:
         assert response.web_socket is not None
         assert self._coupling is not None
@@ -314,6 +314,7 @@ class _Exchange:
                 self._coupling.forsake("the client has gone")
             self._over.set()
 
+    @enable_ki_protection
     async def _watch_for_stop(self, patience: trio.CancelScope) -> None:
         """When the server stops, say Close 1001, and see that this ends too."""
         assert self._coupling is not None
@@ -323,12 +324,15 @@ class _Exchange:
         patience.deadline = trio.current_time() + self._service.close_grace
 
 
+def _is_secure(stream: trio.abc.Stream) -> bool:
+    return below_tls(stream) is not stream
+
+
 def _client_address(stream: trio.abc.Stream) -> str:
-    while isinstance(stream, trio.SSLStream):
-        stream = stream.transport_stream
-    if isinstance(stream, trio.SocketStream):
+    bottom = below_tls(stream)
+    if isinstance(bottom, trio.SocketStream):
         try:
-            return str(stream.socket.getpeername()[0])
+            return str(bottom.socket.getpeername()[0])
         except OSError:
             pass  # The client has gone already.
     return ""

@@ -80,6 +80,7 @@ ErrorListener = Callable[[ErrorEvent], object]
 _M = TypeVar("_M", bound=MessageListener)
 _C = TypeVar("_C", bound=CloseListener)
 _E = TypeVar("_E", bound=ErrorListener)
+_L = TypeVar("_L", bound=Listener)
 
 
 class Home(Protocol):
@@ -88,9 +89,11 @@ class Home(Protocol):
     @property
     def close_grace(self) -> float:
         """Seconds that a closing handshake may take."""
+        ...
 
     def adopt(self, socket: "WebSocket", *, pull: bool) -> None:
         """Deliver the events of this half from now on."""
+        ...
 
 
 class WebSocket:
@@ -212,14 +215,17 @@ class WebSocket:
     def on(self, type: Literal["close"]) -> Callable[[_C], _C]: ...
     @overload
     def on(self, type: Literal["error"]) -> Callable[[_E], _E]: ...
-    def on(self, type: str) -> Callable[[Listener], Listener]:
+    def on(
+        self, type: str
+    ) -> Callable[[_M], _M] | Callable[[_C], _C] | Callable[[_E], _E]:
         """Return a decorator that adds a listener: ``@ws.on("message")``.
 
         Raises:
             ValueError: There is no such event type (when it decorates).
         """
 
-        def add(listener: Listener) -> Listener:
+        @enable_ki_protection
+        def add(listener: _L) -> _L:
             self._half.listeners.add(type, listener, once=False)
             return listener
 
@@ -231,6 +237,7 @@ class WebSocket:
         return self._half.listeners.slot("message")
 
     @onmessage.setter
+    @enable_ki_protection
     def onmessage(self, listener: MessageListener | None) -> None:
         self._half.listeners.set_slot("message", listener)
 
@@ -240,6 +247,7 @@ class WebSocket:
         return self._half.listeners.slot("close")
 
     @onclose.setter
+    @enable_ki_protection
     def onclose(self, listener: CloseListener | None) -> None:
         self._half.listeners.set_slot("close", listener)
 
@@ -249,6 +257,7 @@ class WebSocket:
         return self._half.listeners.slot("error")
 
     @onerror.setter
+    @enable_ki_protection
     def onerror(self, listener: ErrorListener | None) -> None:
         self._half.listeners.set_slot("error", listener)
 
@@ -276,7 +285,7 @@ class WebSocket:
             or not state.holder.speaks
         ):
             state.check_send()
-        if message.__class__ is str and message.isascii():
+        if type(message) is str and message.isascii():
             half.outbox.put(message, len(message))
         else:
             plain = as_message(message)

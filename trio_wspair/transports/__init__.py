@@ -2,7 +2,7 @@
 
 from trio_wspair._codes import Close as Close
 
-from ._connection import Connection as Connection
+from ._connection import Connection as Connection, SupportsPing as SupportsPing
 from ._couple import couple as couple
 from ._trio_websocket import (
     TrioWebSocketConnection as TrioWebSocketConnection,
@@ -13,6 +13,7 @@ from ._trio_websocket import (
 __all__ = (
     "Close",
     "Connection",
+    "SupportsPing",
     "TrioWebSocketConnection",
     "couple",
     "open_client_connection",

@@ -1,11 +1,11 @@
 """What a connection is, for those who couple a half with one."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from trio_wspair._codes import Close
 
-__all__ = ("Connection", "Item")
+__all__ = ("Connection", "Item", "SupportsPing")
 
 Item = str | bytes | Close
 """What travels: a message, or a Close frame as the last thing of its direction."""
@@ -40,18 +40,26 @@ class Connection(Protocol):
         """
         ...
 
+    async def aclose(self, code: int, reason: str) -> None:
+        """End the connection so that what was sent arrives. The caller bounds it.
+
+        If no Close was sent yet, this one is.
+        """
+        ...
+
+    def abort(self) -> None:
+        """End the connection at once. Never blocks."""
+        ...
+
+
+@runtime_checkable
+class SupportsPing(Protocol):
+    """A connection that can also measure the way to the peer and back."""
+
     async def ping(self) -> float:
         """Return the round trip in seconds.
 
         Raises:
             ConnectionClosedError: The connection ends before the pong comes.
         """
-        ...
-
-    async def aclose(self) -> None:
-        """End the connection so that what was sent arrives. The caller bounds it."""
-        ...
-
-    async def abort(self) -> None:
-        """End the connection at once."""
         ...

@@ -5,9 +5,8 @@ the wire says is passed to the other half of the pair and back, Closes included;
 only when one side fails is something said here.
 """
 
-import contextlib
-
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from trio_wspair._checks import check_limit, check_seconds
 from trio_wspair._codes import Close
@@ -16,7 +15,7 @@ from trio_wspair._inbox import Message, size_of
 from trio_wspair._socket import CloseEvent, WebSocket, half_of
 from trio_wspair._state import Act, End, Failure
 
-from ._connection import Connection
+from ._connection import Connection, SupportsPing
 
 __all__ = ("Coupling", "couple")
 
@@ -82,10 +81,14 @@ class Coupling:
         if half.inbox.end is not None:
             self._closing.set()
 
+    # None of these tasks runs the user's code: Ctrl-C is for those that do.
+
+    @enable_ki_protection
     async def run(self, connection: Connection) -> CloseEvent:
         """Pump until both sides have closed or one has failed; see `couple()`."""
         self._connection = connection
-        self._half.link.ping = connection.ping
+        if isinstance(connection, SupportsPing):
+            self._half.link.ping = connection.ping
         finished = False
         try:
             with self._scope:
@@ -122,6 +125,7 @@ class Coupling:
 
     # -- pumps ------------------------------------------------------------------
 
+    @enable_ki_protection
     async def _read(self) -> None:
         """Pass on what arrives, until nothing more can."""
         outbox = self._half.outbox
@@ -142,6 +146,7 @@ class Coupling:
         except ProtocolError as exc:
             self._fail(Failure(str(exc), exc))
 
+    @enable_ki_protection
     async def _write(self) -> None:
         """Send what the other half says, until its end."""
         while True:
@@ -180,6 +185,7 @@ class Coupling:
                 return messages, None
         return messages, item
 
+    @enable_ki_protection
     async def _limit_handshake(self) -> None:
         """Give the peer `grace` seconds from the moment when our Close is queued."""
         await self._closing.wait()
@@ -223,16 +229,14 @@ class Coupling:
 
     async def _end(self) -> None:
         """End the connection, so that what was sent last arrives if it can."""
-        error = self._failure.error if self._failure is not None else None
         half = self._half
+        error = self._failure.error if self._failure is not None else None
         with trio.move_on_after(self._grace):
-            if isinstance(error, ProtocolError) and half.state.close_received is None:
-                close = Close(error.code, error.args[1])
-                with contextlib.suppress(ConnectionClosedError):
-                    await self._connection.send([close])
-            if half.state.finished or isinstance(error, ProtocolError):
-                await self._connection.aclose()
-        await self._connection.abort()
+            if isinstance(error, ProtocolError):
+                await self._connection.aclose(error.code, error.args[1])
+            elif half.state.finished:
+                await self._connection.aclose(1000, "")
+        self._connection.abort()
         half.outbox.put_end(Failure("the connection was aborted"))
         half.fail(Failure("the connection has ended"))
         half.inbox.close()

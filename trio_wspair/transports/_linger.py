@@ -1,8 +1,18 @@
-"""Ending a TCP connection without destroying what was sent last."""
+"""What lies below TLS: finding it, and ending it without destroying what was sent."""
+
+from typing import cast
 
 import trio
 
-__all__ = ("linger",)
+__all__ = ("below_tls", "linger")
+
+
+def below_tls(stream: trio.abc.Stream) -> trio.abc.Stream:
+    """Return the stream that carries this one, if that is TLS."""
+    while isinstance(stream, trio.SSLStream):
+        secure = cast("trio.SSLStream[trio.abc.Stream]", stream)
+        stream = secure.transport_stream
+    return stream
 
 
 async def linger(stream: trio.abc.Stream) -> None:
@@ -11,12 +21,11 @@ async def linger(stream: trio.abc.Stream) -> None:
     A socket that is closed with unread data in it answers with a reset, and that
     makes the peer lose what it has not read yet. The caller bounds the time.
     """
-    while isinstance(stream, trio.SSLStream):
-        stream = stream.transport_stream
+    bottom = below_tls(stream)
     try:
-        if isinstance(stream, trio.abc.HalfCloseableStream):
-            await stream.send_eof()
-        while await stream.receive_some(65536):
+        if isinstance(bottom, trio.abc.HalfCloseableStream):
+            await bottom.send_eof()
+        while await bottom.receive_some(65536):
             pass
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass  # Gone is gone.

@@ -6,7 +6,7 @@ matters. Outgoing messages and Closes are framed here, with wsproto, and go thro
 """
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -14,6 +14,7 @@ import attrs
 import h11
 import trio
 import trio_websocket
+from trio.lowlevel import enable_ki_protection
 from wsproto.frame_protocol import FrameProtocol
 
 from trio_wspair._codes import Close
@@ -109,9 +110,7 @@ class TrioWebSocketConnection:
         """Frame and send; see `Connection`."""
         for item in items:
             if isinstance(item, Close):
-                code = None if item.code == 1005 else item.code
-                frame = self._framer.close(code, item.reason or None)
-                self._wire.write(bytes(frame), last=True)
+                self._wire.write(self._close_frame(item), last=True)
             else:
                 self._wire.write(bytes(self._framer.send_data(item)))
         await trio.lowlevel.checkpoint()
@@ -145,8 +144,10 @@ class TrioWebSocketConnection:
         finally:
             pong.over.set()
 
-    async def aclose(self) -> None:
-        """Flush and end TCP in good order; see `Connection`."""
+    async def aclose(self, code: int, reason: str) -> None:
+        """Say Close, flush and end TCP in good order; see `Connection`."""
+        # The wire takes nothing after the first Close.
+        self._wire.write(self._close_frame(Close(code, reason)), last=True)
         self._nursery.cancel_scope.cancel(reason="the conversation is over")
         await trio.lowlevel.checkpoint()
         try:
@@ -156,11 +157,14 @@ class TrioWebSocketConnection:
         if self._lingers:
             await linger(self._stream)
 
-    async def abort(self) -> None:
+    def abort(self) -> None:
         """Drop the connection; see `Connection`."""
         self._nursery.cancel_scope.cancel(reason="the connection is aborted")
-        self._wire.stop()
-        await trio.aclose_forcefully(self._stream)
+        self._wire.stop()  # The stream is closed by whoever has opened us.
+
+    def _close_frame(self, close: Close) -> bytes:
+        code = None if close.code == 1005 else close.code
+        return bytes(self._framer.close(code, close.reason or None))
 
 
 @attrs.define(slots=True, eq=False)
@@ -178,7 +182,7 @@ async def open_server_connection(
     subprotocol: str | None,
     headers: Sequence[tuple[str, str]],
     max_message_bytes: int,
-) -> AsyncIterator[TrioWebSocketConnection]:
+) -> AsyncGenerator[TrioWebSocketConnection, None]:
     """Answer an upgrade request with 101, and keep the connection for the block.
 
     The caller bounds the time of the handshake by cancelling.
@@ -224,7 +228,7 @@ async def open_client_connection(
     subprotocols: Sequence[str],
     headers: Sequence[tuple[str, str]],
     max_message_bytes: int,
-) -> AsyncIterator[TrioWebSocketConnection]:
+) -> AsyncGenerator[TrioWebSocketConnection, None]:
     """Ask for a WebSocket on `stream`, and keep the connection for the block.
 
     The caller bounds the time of the handshake by cancelling.
@@ -270,14 +274,16 @@ async def _open(
     stream: trio.abc.Stream,
     shake_hands: _ShakeHands,
     max_message_bytes: int,
-) -> AsyncIterator[TrioWebSocketConnection]:
+) -> AsyncGenerator[TrioWebSocketConnection, None]:
     """Keep the tasks of a connection running while the block runs."""
 
+    @enable_ki_protection
     async def give_up(handshake: trio.CancelScope) -> None:
         # trio-websocket waits for ever for a peer that has gone.
         await wire.given_up.wait()
         handshake.cancel(reason="the peer has gone, or answered nonsense")
 
+    @enable_ki_protection
     async def run_engine(
         *,
         task_status: trio.TaskStatus[TrioWebSocketConnection | HandshakeError],

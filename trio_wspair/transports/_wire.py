@@ -9,6 +9,7 @@ task, `run()`, which no cancellation of others reaches, brings them to the netwo
 from typing import Final
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 __all__ = ("Wire",)
 
@@ -48,11 +49,11 @@ class Wire(trio.abc.Stream):
         self._scope = trio.CancelScope(shield=True)
         self._muted = False
         self._broken = False
-        self.given_up = trio.Event()
+        self.given_up: trio.Event = trio.Event()
         """Nothing more can be read, or trio-websocket doesn't want to."""
-        self.engine_said_close = False
+        self.engine_said_close: bool = False
         """trio-websocket has written a Close, which was swallowed."""
-        self.recorded = bytearray()
+        self.recorded: bytearray = bytearray()
         """The first bytes that came, as far as they are kept."""
         self._left_to_record = _CHUNK if record else 0
 
@@ -128,6 +129,7 @@ class Wire(trio.abc.Stream):
         if self._broken:
             raise trio.BrokenResourceError
 
+    @enable_ki_protection
     async def run(self) -> None:
         """Bring the buffer to the network until `stop()`, whoever is cancelled."""
         with self._scope:
