@@ -155,18 +155,23 @@ class Coupling:
                 self._scope.cancel(reason="the other connection has failed")
                 return
             try:
-                await self._connection.send(
-                    messages if end is None else [*messages, end]
-                )
+                await self._send(messages, end)
             except ConnectionClosedError:
                 return  # The reader finds out why, after all that has arrived.
             for message in messages:
                 self._half.inbox.release(message)
             if end is not None:
-                self._half.state.receive_close(end)
                 if self._half.state.finished:
                     self._scope.cancel(reason="both sides have said Close")
                 return
+
+    async def _send(self, messages: list[Message], close: Close | None) -> None:
+        if close is None:
+            await self._connection.send(messages)
+        else:
+            # First, as the answer may come before send() returns.
+            self._half.state.receive_close(close)
+            await self._connection.send([*messages, close])
 
     async def _take_batch(self) -> tuple[list[Message], End | None]:
         """Wait for something to send, and take all there is up to some size."""
@@ -202,20 +207,17 @@ class Coupling:
         self._half.outbox.put_end(failure)
 
     async def _say_goodbye(self) -> None:
-        """Send what is queued and a Close, and wait for the answer."""
-        if self._failure is None:
-            with trio.move_on_after(self._grace):
-                messages = self._left_in_inbox()
-                close = self._half.inbox.end
-                if not isinstance(close, Close):
-                    close = Close(1001)
+        """Send what is queued and a Close, if there was none, and hear the answer."""
+        with trio.move_on_after(self._grace):
+            if self._failure is None and self._half.state.close_received is None:
+                end = self._half.inbox.end
+                close = end if isinstance(end, Close) else Close(1001)
                 try:
-                    await self._connection.send([*messages, close])
+                    await self._send(self._left_in_inbox(), close)
                 except ConnectionClosedError:
                     return
-                self._half.state.receive_close(close)
-                if not self._half.state.finished:
-                    await self._read()
+            if self._failure is None and self._heard is None:
+                await self._read()
 
     def _left_in_inbox(self) -> list[Message]:
         messages: list[Message] = []
