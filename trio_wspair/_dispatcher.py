@@ -222,8 +222,8 @@ class Dispatcher:
         """Tell the end of a half if that has been decided elsewhere."""
         half = served.half
         end = half.inbox.end
-        if served.pull and half.state.close_sent is not None and end is not None:
-            # Its own Close is out: the peer's needn't wait for unread messages.
+        if served.pull and end is not None:
+            # At once: who only sends must learn of it. Messages can still be pulled.
             half.receive_end(end)
         if half.state.end is not None:
             self._end(served)

@@ -58,7 +58,8 @@ class Half:
     def receive_end(self, end: End) -> None:
         """Let the end that has arrived take effect, and answer a Close."""
         if isinstance(end, Failure):
-            self.fail(end)
+            self.state.fail(end)
+            self.outbox.wake_senders()
             return
         answer = self.state.receive_close(end)
         if answer is not None:

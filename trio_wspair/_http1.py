@@ -14,7 +14,7 @@ import trio
 
 from ._http import Headers, Response
 
-__all__ = ("Head", "Refusal", "read_head", "send_response")
+__all__ = ("Head", "Refusal", "comma_list", "read_head", "send_response")
 
 _MAX_HEAD_BYTES: Final = 2**15
 _RECEIVE_BYTES: Final = 2**16
@@ -35,8 +35,6 @@ class Head:
     method: str
     target: str
     headers: Headers
-    raw: bytes
-    """Exactly its bytes."""
     rest: bytes
     """What was read after it."""
     wants_websocket: bool
@@ -71,13 +69,17 @@ async def read_head(stream: trio.abc.Stream) -> Head | None:
         raise Refusal(Response(f"{exc}\n", status=status)) from None
     assert isinstance(event, h11.Request)
     rest, _ = parser.trailing_data
-    head = bytes(raw[: len(raw) - len(rest)])
-    if len(head) > _MAX_HEAD_BYTES:
+    if len(raw) - len(rest) > _MAX_HEAD_BYTES:
         raise _too_large()
-    headers = Headers(
-        (name.decode("latin-1"), value.decode("latin-1"))
-        for name, value in event.headers
-    )
+    if event.http_version not in (b"1.0", b"1.1"):
+        raise Refusal(Response("Only HTTP/1.1 is spoken here.\n", status=505))
+    try:
+        headers = Headers(
+            (name.decode("latin-1"), value.decode("latin-1"))
+            for name, value in event.headers
+        )
+    except ValueError as exc:
+        raise Refusal(Response(f"{exc}\n", status=400)) from None
     upgrades = "websocket" in _tokens(headers, "upgrade")
     if upgrades:
         _check_handshake(event, headers)
@@ -85,7 +87,6 @@ async def read_head(stream: trio.abc.Stream) -> Head | None:
         event.method.decode("latin-1"),
         event.target.decode("latin-1"),
         headers,
-        head,
         bytes(rest),
         upgrades,
     )
@@ -96,7 +97,13 @@ def _too_large() -> Refusal:
 
 
 def _tokens(headers: Headers, name: str) -> list[str]:
-    return [token.strip().lower() for token in headers.get(name, "").split(",")]
+    return [token.lower() for token in comma_list(headers, name)]
+
+
+def comma_list(headers: Headers, name: str) -> list[str]:
+    """Return the elements of a header that is a list (RFC 9110, section 5.6.1)."""
+    elements = [element.strip() for element in headers.get(name, "").split(",")]
+    return [element for element in elements if element]
 
 
 def _check_handshake(request: h11.Request, headers: Headers) -> None:
@@ -151,7 +158,13 @@ async def send_response(
     headers["Content-Length"] = str(len(response.body))
     headers["Connection"] = "close"
     data = writer.send(
-        h11.Response(status_code=response.status, headers=headers.pairs())
+        h11.Response(
+            status_code=response.status,
+            headers=[
+                (name.encode("latin-1"), value.encode("latin-1"))
+                for name, value in headers.pairs()
+            ],
+        )
     )
     body = b"" if to_head else response.body
     await stream.send_all((data or b"") + body)

@@ -18,7 +18,7 @@ from trio.lowlevel import disable_ki_protection, enable_ki_protection
 from ._checks import check_limit, check_seconds
 from ._errors import HandshakeError
 from ._http import FetchHandler, Headers, Request, Response
-from ._http1 import Head, Refusal, read_head, send_response
+from ._http1 import Head, Refusal, comma_list, read_head, send_response
 from ._pair import current_nursery
 from ._socket import WebSocket, half_of
 from ._state import Holder
@@ -28,6 +28,16 @@ from .transports._trio_websocket import open_server_connection
 
 __all__ = ("Server", "serve")
 
+_HEADERS_OF_THE_HANDSHAKE: Final = frozenset(
+    {
+        "connection",
+        "content-length",
+        "sec-websocket-accept",
+        "sec-websocket-extensions",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
 _logger: Final = logging.getLogger("trio_wspair")
 
 
@@ -263,11 +273,15 @@ class _Exchange:
                 "look at request.headers.get('upgrade') before, and answer 426"
             )
             raise ValueError(msg)
-        offered = self._head.headers.get("sec-websocket-protocol", "")
+        offered = comma_list(self._head.headers, "sec-websocket-protocol")
         chosen = response.headers.get("sec-websocket-protocol")
-        if chosen is not None and chosen not in [p.strip() for p in offered.split(",")]:
+        if chosen is not None and chosen not in offered:
             msg = f"subprotocol {chosen!r} was not offered by the client: {offered!r}"
             raise ValueError(msg)
+        for name in response.headers:
+            if name in _HEADERS_OF_THE_HANDSHAKE:
+                msg = f"a 101 can't have the header {name!r}: the server makes it"
+                raise ValueError(msg)
         service = self._service
         self._coupling = Coupling(
             socket, service.close_grace, service.receive_buffer_bytes
@@ -297,8 +311,8 @@ class _Exchange:
             with trio.move_on_after(service.handshake_timeout) as handshake:
                 async with open_server_connection(
                     self._stream,
-                    head=self._head.raw,
-                    held=self._head.rest,
+                    key=self._head.headers["sec-websocket-key"],
+                    received=self._head.rest,
                     subprotocol=subprotocol,
                     headers=headers.pairs(),
                     max_message_bytes=service.max_message_bytes,

@@ -128,7 +128,8 @@ class WebSocket:
             allow_half_open: Don't answer the peer's Close: `send()` works until
                 one's own `close()` (Workers: `allowHalfOpen`).
             pull: There will be no message events; the application awaits
-                `receive()` or iterates.
+                `receive()` or iterates. The peer's Close takes effect when it
+                arrives; the messages before it can still be received.
 
         Raises:
             InvalidStateError: The half has closed, was given to a connection, or

@@ -143,6 +143,9 @@ class Coupling:
                     await outbox.wait_release()
         except ConnectionClosedError as exc:
             self._fail(Failure(exc.reason))
+            if self._heard is not None:
+                # It may still listen: the other half has some time to answer.
+                await trio.sleep(self._grace)
         except ProtocolError as exc:
             self._fail(Failure(str(exc), exc))
 

@@ -177,28 +177,29 @@ class _Pong:
 async def open_server_connection(
     stream: trio.abc.Stream,
     *,
-    head: bytes,
-    held: bytes = b"",
+    key: str,
+    received: bytes = b"",
     subprotocol: str | None,
     headers: Sequence[tuple[str, str]],
     max_message_bytes: int,
 ) -> AsyncGenerator[TrioWebSocketConnection, None]:
     """Answer an upgrade request with 101, and keep the connection for the block.
 
-    The caller bounds the time of the handshake by cancelling.
+    The request was read already, and found good. The caller bounds the time of the
+    handshake by cancelling.
 
     Args:
         stream: The network. It is closed in the end.
-        head: The request, already read and found good.
-        held: What was read after it.
-        subprotocol: The one chosen, if any.
+        key: The `Sec-WebSocket-Key` of the request.
+        received: What was read after the request.
+        subprotocol: The one chosen of those offered, if any.
         headers: More headers for the answer.
         max_message_bytes: Larger messages are a `ProtocolError` with code 1009.
 
     Raises:
         HandshakeError: The client has gone, or the request isn't good after all.
     """
-    wire = Wire(stream, head=head, held=held)
+    wire = Wire(stream, head=_plain_request(key, subprotocol), held=received)
 
     async def shake_hands(
         nursery: trio.Nursery,
@@ -320,6 +321,25 @@ async def _open(
                 wire.stop()
     finally:
         await trio.aclose_forcefully(stream)
+
+
+def _plain_request(key: str, subprotocol: str | None) -> bytes:
+    """Write an upgrade request that wsproto can read.
+
+    It stumbles over some that are good: two `Connection` headers, or an `Upgrade`
+    that names another protocol too.
+    """
+    lines = [
+        "GET / HTTP/1.1",
+        "Host: x",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        f"Sec-WebSocket-Key: {key}",
+    ]
+    if subprotocol is not None:
+        lines.append(f"Sec-WebSocket-Protocol: {subprotocol}")
+    return "\r\n".join([*lines, "", ""]).encode("ascii")
 
 
 def _as_bytes(headers: Sequence[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
