@@ -3,18 +3,18 @@
 __all__ = ("check_limit", "check_seconds")
 
 
-def check_limit(name: str, value: object) -> None:
+def check_limit(name: str, value: object, *, least: int = 1) -> None:
     """Check a number of bytes or things.
 
     Raises:
         TypeError: It is no int.
-        ValueError: It is below 1.
+        ValueError: It is below `least`.
     """
     if not isinstance(value, int) or isinstance(value, bool):
         msg = f"{name} must be an int, not {value!r}"
         raise TypeError(msg)
-    if value < 1:
-        msg = f"{name} must be at least 1, not {value!r}"
+    if value < least:
+        msg = f"{name} must be at least {least}, not {value!r}"
         raise ValueError(msg)
 
 

@@ -70,6 +70,7 @@ def usv_string(text: str) -> str:
     Two surrogates that form a pair become the character that they encode.
     """
     # Differs: workerd puts three U+FFFD for a lone surrogate in a message.
+    text = str.__str__(text)  # Of a subclass, such as a StrEnum, the text itself.
     if _LONE_SURROGATE.search(text) is None:
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -4,9 +4,11 @@ Calls listeners and keeps what they raise; when that happens, and what follows f
 it, is decided by the dispatcher.
 """
 
+import math
 from collections.abc import Awaitable, Iterator
 
 import attrs
+import trio
 
 from ._listeners import Listener, Listeners
 from ._socket import (
@@ -19,7 +21,7 @@ from ._socket import (
 )
 from ._state import Failure
 
-__all__ = ("Delivery", "Event", "last_events")
+__all__ = ("Delivery", "Ending", "Event")
 
 Event = MessageEvent | CloseEvent | ErrorEvent
 
@@ -42,7 +44,7 @@ class Delivery:
         self.call_next()
 
     def call_next(self) -> None:
-        """Call listeners until the next one that has to be awaited."""
+        """Call the listeners that are left, until one has to be awaited."""
         self.awaitable = None
         for listener in self._listeners:
             try:
@@ -54,6 +56,11 @@ class Delivery:
                     self.awaitable = result
                     return
 
+    def take_errors(self) -> list[Exception]:
+        """Return what listeners have raised, and forget it."""
+        errors, self.errors = self.errors, []
+        return errors
+
     async def wait(self) -> None:
         """Await what has to be awaited."""
         assert self.awaitable is not None
@@ -63,12 +70,53 @@ class Delivery:
             self.errors.append(exc)
 
 
-def last_events(socket: WebSocket) -> list[Event]:
-    """Return the events that tell the end of a half."""
-    end = half_of(socket).state.end
-    events: list[Event] = []
-    if isinstance(end, Failure) and end.error is not None:
-        message = f"{type(end.error).__name__}: {end.error}"
-        events.append(ErrorEvent(message, end.error, socket))
-    events.append(close_event(socket))
-    return events
+class Ending(Delivery):
+    """The events that tell the end of a half: `error`, if there is one, and `close`.
+
+    Interrupted by what is no `Exception`, it can be told to go on: every listener is
+    called.
+    """
+
+    def __init__(self, socket: WebSocket, grace: float) -> None:
+        super().__init__()
+        self._socket = socket
+        self._grace = grace
+        self._deadline = math.inf
+        self._scope: trio.CancelScope | None = None
+        self._hurried = False
+        end = half_of(socket).state.end
+        self._events: list[Event] = [close_event(socket)]
+        if isinstance(end, Failure) and end.error is not None:
+            message = f"{type(end.error).__name__}: {end.error}"
+            self._events.insert(0, ErrorEvent(message, end.error, socket))
+
+    def tell(self) -> None:
+        """Call listeners, until one has to be awaited or all have been called."""
+        self.call_next()
+        while self._events and self.awaitable is None:
+            if self._hurried:
+                self._deadline = trio.current_time() + self._grace
+            self.start(self._events.pop(0), half_of(self._socket).listeners)
+
+    def hurry(self) -> None:
+        """Give async listeners `grace` seconds for each event from now on."""
+        self._hurried = True
+        self._deadline = trio.current_time() + self._grace
+        if self._scope is not None:
+            self._scope.deadline = self._deadline
+
+    async def finish(self) -> None:
+        """Call the listeners that are left, async ones shielded from cancellation."""
+        if self.awaitable is None:
+            self.tell()
+        while self.awaitable is not None:
+            try:
+                with trio.CancelScope(shield=True, deadline=self._deadline) as scope:
+                    self._scope = scope
+                    await self.wait()
+            except Exception as exc:  # noqa: BLE001 - it came with a `Cancelled`
+                self.errors.append(exc)
+            finally:
+                self._scope = None
+                self.awaitable = None
+            self.tell()

@@ -31,9 +31,10 @@ import trio
 from trio.lowlevel import RunVar, enable_ki_protection
 
 from ._codes import Close
-from ._delivery import Delivery, Event, last_events
+from ._delivery import Delivery, Ending
 from ._errors import InvalidStateError
-from ._half import Half, delivering
+from ._half import Half
+from ._nurseries import let_others_clean_up
 from ._socket import MessageEvent, WebSocket, half_of
 from ._state import Failure
 
@@ -71,12 +72,8 @@ class _Served:
     context: contextvars.Context
     busy: bool = False
     """A task of its own is serving it."""
-    last_events: list[Event] | None = None
-    """The events of its end that are still to be told, once the end is decided."""
-    deadline: float = math.inf
-    """When the async listeners of the present one are cancelled."""
-    scope: trio.CancelScope | None = None
-    """Around such a listener while it runs."""
+    ending: Ending | None = None
+    """The telling of its end, once that is decided."""
 
 
 class Dispatcher:
@@ -135,16 +132,15 @@ class Dispatcher:
             await self._dispatch()
             if not self._errors:
                 return
-            self._fall(queued_ends_count=True)
-            self._nursery.cancel_scope.cancel(reason="a WebSocket listener raised")
+            await self._fall_by_failure()
             await self._finish_all()
-        except BaseException:
-            # Others that are cancelled now clean up first, whatever the order.
-            await trio.lowlevel.cancel_shielded_checkpoint()
+        except BaseException as exc:
+            await let_others_clean_up()
             self._fall()
             await self._finish_all()
             if not self._errors:
                 raise
+            _raise_all(self._errors, beside=exc)
         finally:
             self._falling = True
             self._send_ready.close()
@@ -170,6 +166,7 @@ class Dispatcher:
                     served = take()
                 except trio.WouldBlock:
                     break
+            served = None  # Keep no half alive while there is nothing to do.
 
     def _serve(self, served: _Served, budget: int) -> int:
         """Call the listeners for what has arrived. Return the budget that it took."""
@@ -222,8 +219,9 @@ class Dispatcher:
         """Tell the end of a half if that has been decided elsewhere."""
         half = served.half
         end = half.inbox.end
-        if served.pull and end is not None:
-            # At once: who only sends must learn of it. Messages can still be pulled.
+        # Messages that wait to be pulled may still be answered, unless it has closed.
+        unread = half.inbox.weight > 0 and half.state.close_sent is None
+        if served.pull and end is not None and not unread:
             half.receive_end(end)
         if half.state.end is not None:
             self._end(served)
@@ -241,23 +239,20 @@ class Dispatcher:
 
     async def _own(self, served: _Served, delivery: Delivery) -> None:
         """Serve one half, from an async listener on, until its inbox is empty."""
-        delivering.set(served.half)
+        served.half.listener_task = trio.lowlevel.current_task()
         try:
             if not await self._serve_async(served, delivery):
                 return
             if delivery.errors:
-                self._fall(queued_ends_count=True)
-                self._nursery.cancel_scope.cancel(reason="a WebSocket listener raised")
-        except BaseException:
-            await trio.lowlevel.cancel_shielded_checkpoint()
+                await self._fall_by_failure()
+        except BaseException as exc:
+            await let_others_clean_up()
             self._fall()
-            # The listeners that this event has not reached are not called.
-            await self._tell_end(served, Delivery(errors=delivery.errors))
-            if not delivery.errors:
+            errors = [*delivery.errors, *await self._tell_end(served)]
+            if not errors:
                 raise
-        else:
-            await self._tell_end(served, delivery)
-        self._raise_from_task(delivery.errors)
+            _raise_all(errors, beside=exc)
+        await self._raise_from_task([*delivery.errors, *await self._tell_end(served)])
 
     async def _serve_async(self, served: _Served, delivery: Delivery) -> bool:
         """Deliver one event after the other. Return whether the half has ended."""
@@ -268,16 +263,17 @@ class Dispatcher:
                 delivery.call_next()
             if count % _BUDGET == 0:
                 await trio.lowlevel.checkpoint()
-            await trio.lowlevel.checkpoint_if_cancelled()
             if half.state.end is not None:  # Decided by others meanwhile.
                 break
             if delivery.errors:
                 self._fail(half, delivery.errors)
                 break
+            await trio.lowlevel.checkpoint_if_cancelled()
             try:
                 item = half.inbox.items.receive_nowait()
             except trio.WouldBlock:
                 half.inbox.marked = served.busy = False
+                half.listener_task = None
                 return False
             if not isinstance(item, (str, bytes)):
                 half.receive_end(item)
@@ -295,50 +291,45 @@ class Dispatcher:
         half.fail(Failure("a listener raised", errors[0]))
         half.say_close(Close(1011))
 
+    def _ending(self, served: _Served) -> Ending:
+        if served.ending is None:
+            served.ending = Ending(served.socket, served.grace)
+            if self._falling:
+                served.ending.hurry()
+        return served.ending
+
     def _end(self, served: _Served) -> None:
         """Tell the end of a half that is decided."""
-        delivery = Delivery()
-        self._tell_end_until_await(served, delivery)
-        if delivery.awaitable is not None:
-            self._start_task(served, self._own_end, delivery)
+        ending = self._ending(served)
+        ending.tell()
+        if ending.awaitable is not None:
+            self._start_task(served, self._own_end, ending)
         else:
             self._settle(served)
-            self._errors.extend(delivery.errors)
+            self._errors.extend(ending.take_errors())
 
-    async def _own_end(self, served: _Served, delivery: Delivery) -> None:
+    async def _own_end(self, served: _Served, _ending: Delivery) -> None:
         """Tell the end of one half that has async listeners for it."""
-        delivering.set(served.half)
-        await self._tell_end(served, delivery)
-        self._raise_from_task(delivery.errors)
+        await self._raise_from_task(await self._tell_end(served))
 
-    def _tell_end_until_await(self, served: _Served, delivery: Delivery) -> None:
-        """Take up the events of the end, until a listener has to be awaited."""
-        if served.last_events is None:
-            served.last_events = last_events(served.socket)
-        while served.last_events and delivery.awaitable is None:
-            event = served.last_events.pop(0)
-            served.deadline = math.inf
-            if self._falling:
-                served.deadline = trio.current_time() + served.grace
-            delivery.start(event, served.half.listeners)
-
-    async def _tell_end(self, served: _Served, delivery: Delivery) -> None:
-        """Tell the end, async listeners shielded and each event bounded."""
-        self._tell_end_until_await(served, delivery)
-        while delivery.awaitable is not None:
-            with trio.CancelScope(shield=True, deadline=served.deadline) as scope:
-                served.scope = scope
-                await delivery.wait()
-            served.scope = None
-            delivery.call_next()
-            self._tell_end_until_await(served, delivery)
+    async def _tell_end(self, served: _Served) -> list[Exception]:
+        """Tell the end of one half. Return what its listeners have raised."""
+        served.half.listener_task = trio.lowlevel.current_task()
+        ending = self._ending(served)
+        try:
+            await ending.finish()
+        except BaseException:
+            await self._tell_end(served)  # A listener was interrupted: on to the next.
+            raise
         self._settle(served)
+        return ending.take_errors()
 
     @enable_ki_protection
     def _settle(self, served: _Served) -> None:
         """Let go of a half whose end has been told."""
         served.busy = False
         half = served.half
+        half.listener_task = None
         if not half.state.finished or served not in self._halves:
             return  # In half-open it still owes its own Close.
         del self._halves[served]
@@ -365,9 +356,8 @@ class Dispatcher:
             half.fail(Failure("the nursery of this half was cancelled"))
             half.inbox.close()
             farewells.append((half, answer))
-            if served.scope is not None:
-                served.scope.deadline = trio.current_time() + served.grace
-            served.deadline = trio.current_time() + served.grace
+            if served.ending is not None:
+                served.ending.hurry()
         for half, answer in farewells:
             if answer is None:
                 half.say_close(Close(1001))
@@ -376,32 +366,71 @@ class Dispatcher:
 
     async def _finish_all(self) -> None:
         """Tell the end of every half that no task of its own does it for."""
-        waiting: list[tuple[_Served, Delivery]] = []
+        waiting: list[_Served] = []
+        interrupts: list[BaseException] = []
         for served in list(self._halves):
             if served.busy:
                 continue
-            delivery = Delivery(errors=self._errors)
-            served.context.run(self._tell_end_until_await, served, delivery)
-            if delivery.awaitable is None:
+            ending = self._ending(served)
+            while exc := _try(served.context, ending.tell):
+                interrupts.append(exc)
+            if ending.awaitable is None:
                 self._settle(served)
+                self._errors.extend(ending.take_errors())
             else:
-                waiting.append((served, delivery))
+                waiting.append(served)
         if waiting:
-            with trio.CancelScope(shield=True):  # The deadlines in _tell_end bound it.
-                async with trio.open_nursery() as nursery:
-                    for served, delivery in waiting:
-                        served.context.run(
-                            nursery.start_soon, self._tell_end, served, delivery
-                        )
+            try:
+                with trio.CancelScope(shield=True):  # The endings bound it.
+                    async with trio.open_nursery() as nursery:
+                        for served in waiting:
+                            served.context.run(
+                                nursery.start_soon, self._tell_end_and_keep, served
+                            )
+            except BaseExceptionGroup as group:
+                interrupts.append(group)
+        if len(interrupts) == 1:
+            raise interrupts[0]
+        if interrupts:
+            msg = "listeners of WebSockets were interrupted"
+            raise BaseExceptionGroup(msg, interrupts)
 
-    def _raise_from_task(self, errors: list[Exception]) -> None:
+    async def _tell_end_and_keep(self, served: _Served) -> None:
+        self._errors.extend(await self._tell_end(served))
+
+    async def _fall_by_failure(self) -> None:
+        """Let all halves fall because a listener has raised."""
+        # Those that fail at the same moment are to decide that by themselves.
+        await let_others_clean_up()
+        self._fall(queued_ends_count=True)
+        self._nursery.cancel_scope.cancel(reason="a WebSocket listener raised")
+
+    async def _raise_from_task(self, errors: list[Exception]) -> None:
         """Raise what listeners have raised, everybody's end being decided first."""
         if errors:
-            self._fall(queued_ends_count=True)
+            await self._fall_by_failure()
             _raise_all(errors)
 
 
-def _raise_all(errors: list[Exception]) -> None:
+def _try(
+    context: contextvars.Context, call: Callable[[], None]
+) -> BaseException | None:
+    try:
+        context.run(call)
+    except BaseException as exc:  # noqa: BLE001 - the caller raises it
+        return exc
+    return None
+
+
+def _raise_all(errors: list[Exception], *, beside: BaseException | None = None) -> None:
+    """Raise what listeners have raised, alone or as a group.
+
+    What else was raised comes along, unless it is a `Cancelled`: that is said by the
+    exceptions too.
+    """
+    if beside is not None and not isinstance(beside, trio.Cancelled):
+        msg = "listeners of a WebSocket raised, and more"
+        raise BaseExceptionGroup(msg, [beside, *errors])
     if len(errors) == 1:
         raise errors[0]
     if errors:

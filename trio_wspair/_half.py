@@ -7,18 +7,17 @@ and state: so there is no cycle, and a half is freed when its user drops it.
 """
 
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
-from typing import Final
 
 import attrs
 import trio
 
 from ._codes import Close
+from ._errors import ConnectionClosedError
 from ._inbox import Inbox, Message
 from ._listeners import Listeners
 from ._state import End, Failure, HalfState
 
-__all__ = ("Half", "Link", "delivering", "join")
+__all__ = ("Half", "Link", "join")
 
 
 @attrs.define(slots=True, eq=False)
@@ -45,6 +44,18 @@ class Half:
     link: Link
     listeners: Listeners = attrs.Factory(Listeners)
     attachment: bytes | None = None
+    listener_task: trio.lowlevel.Task | None = None
+    """The task that is running an async listener, if any."""
+
+    def in_listener(self) -> bool:
+        """Return whether this runs in an async listener of this half, or a child."""
+        if self.listener_task is None:
+            return False
+        task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+        while task is not None and task is not self.listener_task:
+            parent = task.parent_nursery
+            task = parent.parent_task if parent is not None else None
+        return task is not None
 
     def deliver(self, message: Message, size: int) -> None:
         """Send what a connection has received; its reader bounds the queue."""
@@ -75,6 +86,24 @@ class Half:
             self.inbox.close()
             self.outbox.wake_senders()
 
+    def gone_error(self) -> ConnectionClosedError:
+        """Return the error for a message that the other half can't take any more.
+
+        Its Close is on the way to us, if it has said one.
+        """
+        end = self.inbox.end
+        if isinstance(end, Close):
+            return ConnectionClosedError(end.code, end.reason, was_clean=False)
+        reason = "the other half has ended"
+        return ConnectionClosedError(1006, reason, was_clean=False)
+
+    def forsake(self, why: str) -> None:
+        """End a half that nobody has taken, and that nobody will."""
+        self.receive_end(self.inbox.end or Failure(why))
+        self.say_close(Close(1001))  # Unless a Close was answered just now.
+        self.inbox.close()
+        self.finish()
+
     def finish(self) -> None:
         """Cut all ties: the life of this half is over, its end has been told."""
         self.state.release()
@@ -96,10 +125,6 @@ async def _wait_finished(state: HalfState, inbox: Inbox) -> None:
         await trio.lowlevel.checkpoint()
     else:
         await inbox.wait_finished()
-
-
-delivering: Final[ContextVar[Half | None]] = ContextVar("delivering", default=None)
-"""The half whose async listener is running in this context."""
 
 
 def join(max_buffered_bytes: int) -> tuple[Half, Half]:

@@ -51,8 +51,13 @@ class Headers(MutableMapping[str, str]):
             headers = headers.pairs()
         elif isinstance(headers, Mapping):
             headers = list(cast("Mapping[str, str]", headers).items())
-        for name, value in headers:
-            self.append(name, value)
+        if not isinstance(headers, Iterable):
+            headers = [headers]
+        for pair in headers:
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+                msg = f"headers are a mapping, or pairs of name and value, not {pair!r}"
+                raise TypeError(msg)
+            self.append(*pair)
 
     def __repr__(self) -> str:
         return f"Headers({self.pairs()!r})"

@@ -155,7 +155,8 @@ async def send_response(
     headers = Headers(response.headers)
     for name in ("Content-Length", "Transfer-Encoding"):
         headers.pop(name, None)
-    headers["Content-Length"] = str(len(response.body))
+    if response.status not in (204, 304):  # RFC 9110, section 8.6.
+        headers["Content-Length"] = str(len(response.body))
     headers["Connection"] = "close"
     data = writer.send(
         h11.Response(

@@ -74,8 +74,8 @@ class Inbox:
 
     # -- the sender's side: synchronous -------------------------------------
 
-    def put(self, message: Message, size: int, *, limited: bool = True) -> None:
-        """Queue a message of `size` bytes.
+    def put(self, message: Message, size: int, *, limited: bool = True) -> bool:
+        """Queue a message of `size` bytes. Return whether somebody may take it.
 
         Raises:
             BufferFullError: There is no room for it, and it is `limited`.
@@ -85,18 +85,20 @@ class Inbox:
             msg = (
                 f"{self.buffered} bytes wait for the other side already, and this "
                 f"message of {size} would pass the limit of {self.limit} "
-                "(max_buffered_bytes): await drain() before sending more"
+                "(max_buffered_bytes; a message counts at least 64): await drain() "
+                "before sending more"
             )
             raise BufferFullError(msg)
         try:
             self._send_channel.send_nowait(message)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return  # The taker's life is over; its Close is on the way to us.
+            return False
         self.weight = weight
         self.buffered += size
         if not self.marked and self.wake is not None:
             self.marked = True
             self.wake()
+        return True
 
     def put_end(self, end: End) -> None:
         """Queue the end. Only the first counts."""
@@ -142,8 +144,8 @@ class Inbox:
 
     def close(self) -> None:
         """Drop what is queued and take nothing more."""
+        self.items.close()  # First: who waits for an item is told so by this one.
         self._send_channel.close()
-        self.items.close()
         self.wake = None
         self.buffered = self.weight = 0
         self.wake_senders()
@@ -151,6 +153,7 @@ class Inbox:
     def finish(self) -> None:
         """Wake everybody in `wait_finished()`."""
         self.wake = None
+        self.wake_senders()
         if self._finished is not None:
             self._finished.set()
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import attrs
 
-__all__ = ("EVENT_TYPES", "Listener", "Listeners")
+__all__ = ("EVENT_TYPES", "Listener", "Listeners", "check_event_type")
 
 Listener = Callable[..., object]
 """Takes the event; an awaitable result is awaited, any other is ignored."""
@@ -75,10 +75,11 @@ class Listeners:
 
     def to_call(self, event_type: str) -> Iterator[Listener]:
         """Yield the listeners for one event, each when its turn comes."""
+        entries = self._entries.get(event_type, ())
         slot = self._slots.get(event_type)
         if slot is not None:
             yield slot
-        for entry in self._entries.get(event_type, ()):
+        for entry in entries:
             # Removed and added again by an earlier listener: workerd calls it.
             current = _find(self._entries.get(event_type, ()), entry.listener)
             if current is None:
@@ -95,13 +96,7 @@ class Listeners:
     def _checked_entries(
         self, event_type: str, listener: Listener
     ) -> tuple[_Entry, ...]:
-        # Differs: workerd takes any type, and objects with a handleEvent method.
-        if event_type not in EVENT_TYPES:
-            msg = (
-                f"no event is called {event_type!r}: a WebSocket has "
-                "'message', 'close' and 'error'"
-            )
-            raise ValueError(msg)
+        check_event_type(event_type)
         _check_callable(listener)
         return self._entries.get(event_type, ())
 
@@ -117,7 +112,23 @@ class Listeners:
         self.only_message_listener = (plain + slots)[0] if alone else None
 
 
+def check_event_type(event_type: object) -> None:
+    """Check the name of an event.
+
+    Raises:
+        ValueError: There is no such event.
+    """
+    # Differs: workerd takes any type.
+    if event_type not in EVENT_TYPES:
+        msg = (
+            f"no event is called {event_type!r}: a WebSocket has "
+            "'message', 'close' and 'error'"
+        )
+        raise ValueError(msg)
+
+
 def _check_callable(listener: object) -> None:
+    # Differs: workerd also takes objects with a handleEvent method.
     if not callable(listener):
         msg = (
             "a listener is a callable that takes the event, "

@@ -20,7 +20,7 @@ def as_message(value: object) -> Message:
     if kind is bytes:
         return value  # type: ignore[return-value]
     if isinstance(value, str):
-        return value if kind is str and value.isascii() else usv_string(str(value))
+        return value if kind is str and value.isascii() else usv_string(value)
     # Differs: workerd sends text for anything, such as "null" or "true".
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return _number_text(value)

@@ -1,11 +1,21 @@
-"""A nursery for tasks that serve one block of code and end with it."""
+"""Structured concurrency beyond Trio's own: a service nursery, and a courtesy."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import trio
 
-__all__ = ("open_service_nursery",)
+__all__ = ("let_others_clean_up", "open_service_nursery")
+
+
+async def let_others_clean_up() -> None:
+    """Let tasks that are cancelled at the same moment go first, whatever the order.
+
+    They may say `close()` in a ``finally``, and that shall count. Two steps, as who
+    looks for a cancellation by itself is one step ahead of who is woken by it.
+    """
+    await trio.lowlevel.cancel_shielded_checkpoint()
+    await trio.lowlevel.cancel_shielded_checkpoint()
 
 
 @asynccontextmanager
@@ -20,13 +30,14 @@ async def open_service_nursery() -> AsyncGenerator[trio.Nursery, None]:
         async with trio.open_nursery() as nursery:
             try:
                 yield nursery
-            except BaseException as exc:
+            except BaseException as exc:  # noqa: BLE001 - raised below
                 error = exc
-                raise
-            finally:
-                nursery.cancel_scope.cancel(reason="the block has ended")
+            nursery.cancel_scope.cancel(reason="the block has ended")
     except BaseExceptionGroup as group:
-        if group.exceptions != (error,):
-            raise
+        if error is not None and not isinstance(error, trio.Cancelled):
+            raise BaseExceptionGroup(
+                group.message, [error, *group.exceptions]
+            ) from None
+        raise
     if error is not None:
         raise error

@@ -17,7 +17,7 @@ from ._errors import InvalidStateError
 from ._half import join
 from ._nurseries import open_service_nursery
 from ._socket import WebSocket, half_of
-from ._state import Failure, Holder
+from ._state import Holder
 
 __all__ = (
     "DEFAULT_MAX_BUFFERED_BYTES",
@@ -152,12 +152,14 @@ async def closing_on_exit(
     """Close these halves on leaving, and give the handshake `grace` seconds."""
     try:
         yield
+        await _close_all(sockets, 1000, grace)
     except BaseException:
         if trio.current_effective_deadline() != -math.inf:
             with trio.CancelScope(shield=True):  # What was raised must not get lost.
                 await _close_all(sockets, 1011, grace)
         raise
-    await _close_all(sockets, 1000, grace)
+    finally:
+        _forsake_untaken(sockets)
 
 
 async def _close_all(sockets: tuple[WebSocket, ...], code: int, grace: float) -> None:
@@ -166,9 +168,13 @@ async def _close_all(sockets: tuple[WebSocket, ...], code: int, grace: float) ->
     for socket in sockets:
         if half_of(socket).state.holder.speaks:
             socket.close(code)
-    for half in halves:
-        if half.state.holder is Holder.NOBODY:
-            half.receive_end(half.inbox.end or Failure("nobody has accepted it"))
+    _forsake_untaken(sockets)
     with trio.move_on_after(grace):
         for half in taken:
             await half.wait_finished()
+
+
+def _forsake_untaken(sockets: tuple[WebSocket, ...]) -> None:
+    for half in map(half_of, sockets):
+        if half.state.holder is Holder.NOBODY and not half.state.released:
+            half.forsake("nobody has accepted it")

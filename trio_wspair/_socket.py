@@ -12,12 +12,14 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from ._attachments import pack, unpack
+from ._checks import check_limit
 from ._codes import Close, checked_close
 from ._errors import ConnectionClosedError, InvalidStateError
-from ._half import Half, delivering
+from ._half import Half
 from ._inbox import Item, Message, size_of
-from ._listeners import Listener
+from ._listeners import Listener, check_event_type
 from ._messages import as_message
+from ._nurseries import let_others_clean_up
 from ._state import Act, Failure, Holder, ReadyState
 
 __all__ = (
@@ -128,8 +130,9 @@ class WebSocket:
             allow_half_open: Don't answer the peer's Close: `send()` works until
                 one's own `close()` (Workers: `allowHalfOpen`).
             pull: There will be no message events; the application awaits
-                `receive()` or iterates. The peer's Close takes effect when it
-                arrives; the messages before it can still be received.
+                `receive()` or iterates. The peer's Close takes effect when the
+                messages before it have been received, or after one's own `close()`
+                when it arrives.
 
         Raises:
             InvalidStateError: The half has closed, was given to a connection, or
@@ -222,8 +225,9 @@ class WebSocket:
         """Return a decorator that adds a listener: ``@ws.on("message")``.
 
         Raises:
-            ValueError: There is no such event type (when it decorates).
+            ValueError: There is no such event type.
         """
+        check_event_type(type)
 
         @enable_ki_protection
         def add(listener: _L) -> _L:
@@ -287,10 +291,12 @@ class WebSocket:
         ):
             state.check_send()
         if type(message) is str and message.isascii():
-            half.outbox.put(message, len(message))
+            taken = half.outbox.put(message, len(message))
         else:
             plain = as_message(message)
-            half.outbox.put(plain, size_of(plain))
+            taken = half.outbox.put(plain, size_of(plain))
+        if not taken:
+            raise half.gone_error()
 
     @enable_ki_protection
     def close(self, code: int | None = None, reason: str | None = None) -> None:
@@ -422,16 +428,23 @@ class WebSocket:
         Always a checkpoint.
 
         Raises:
-            ConnectionClosedError: The half has failed, meanwhile or before.
+            ConnectionClosedError: The half has failed, meanwhile or before, or the
+                other half has ended without taking it.
             InvalidStateError: Before `accept()`.
+            ValueError: `max_bytes` is negative.
+            TypeError: `max_bytes` is no int.
         """
+        check_limit("max_bytes", max_bytes, least=0)
         half = self._half
-        half.state.check_speaks("drain()")
+        state = half.state
+        state.check_speaks("drain()")
         await trio.lowlevel.checkpoint()
-        while half.state.failure is None and half.outbox.buffered > max_bytes:
+        while half.outbox.buffered > max_bytes and state.failure is None:
+            if half.peer.released:
+                raise half.gone_error()
             await half.outbox.wait_release()
-        if half.state.failure is not None:
-            raise half.state.closed_error()
+        if state.failure is not None:
+            raise state.closed_error()
 
     async def wait_closed(self) -> CloseEvent:
         """Wait for the end of this half and return its close event.
@@ -443,7 +456,7 @@ class WebSocket:
             InvalidStateError: Called in a listener of this half, which would wait
                 for itself.
         """
-        if delivering.get() is self._half:
+        if self._half.in_listener():
             await trio.lowlevel.checkpoint()
             msg = "wait_closed() in a listener of the same half would never return"
             raise InvalidStateError(msg)
@@ -466,9 +479,12 @@ class WebSocket:
         checked_close(code, reason)
         half = self._half
         if half.state.holder is Holder.NOBODY and not half.state.finished:
-            self.accept(pull=True)
+            try:
+                self.accept(pull=True)
+            except InvalidStateError:  # Its nursery has ended: nobody can take it.
+                half.forsake("its nursery has ended")
         self.close(code, reason)
-        if delivering.get() is half:
+        if half.in_listener():
             await trio.lowlevel.checkpoint()
             return
         grace = self._home.close_grace
@@ -479,6 +495,7 @@ class WebSocket:
                 return
             error = TimeoutError(f"the peer did not answer the Close in {grace} s")
         finally:
+            await let_others_clean_up()  # An answer that is there already counts.
             if not half.state.finished:
                 why = "closing was cancelled" if error is None else str(error)
                 half.fail(Failure(why, error))
@@ -523,7 +540,7 @@ class WebSocket:
             return item
         half.receive_end(item)
         half.inbox.alert()
-        half.inbox.close()  # Wakes whoever else is waiting in receive().
+        half.inbox.items.close()  # Wakes whoever else is waiting in receive().
         raise half.state.closed_error()
 
 

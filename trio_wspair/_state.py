@@ -102,6 +102,8 @@ class HalfState:
     close_sent: Close | None = None
     close_received: Close | None = None
     failure: Failure | None = None
+    answered: bool = False
+    """The Close that was sent answers the peer's: the holder did not ask for it."""
     released: bool = False
     """The end has been told: the holder has let go. A latch like the others."""
 
@@ -166,8 +168,10 @@ class HalfState:
         Raises:
             InvalidStateError: As for `check_take()`.
         """
-        self.holder = self.check_take(act)
-        self.half_open = half_open
+        holder = self.check_take(act)
+        if self.holder is Holder.NOBODY:
+            self.holder = holder
+            self.half_open = half_open
 
     def check_speaks(self, verb: str) -> None:
         """Check that the holder may use `verb`.
@@ -194,9 +198,7 @@ class HalfState:
             ConnectionClosedError: The peer has closed, or the half has failed.
         """
         self.check_speaks("send()")
-        if self.failure is not None or (
-            self.close_sent is not None and self.close_sent is self.close_received
-        ):
+        if self.failure is not None or self.answered:
             # Differs: workerd ignores send() after an abnormal end.
             raise self.closed_error()
         if self.close_sent is not None:
@@ -227,6 +229,7 @@ class HalfState:
         self.close_received = close
         if self.half_open or not self.holder.answers or not self.say_close(close):
             return None
+        self.answered = True
         return close
 
     def fail(self, failure: Failure) -> bool:

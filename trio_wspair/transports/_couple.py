@@ -12,6 +12,7 @@ from trio_wspair._checks import check_limit, check_seconds
 from trio_wspair._codes import Close
 from trio_wspair._errors import ConnectionClosedError, ProtocolError
 from trio_wspair._inbox import Message, size_of
+from trio_wspair._nurseries import let_others_clean_up
 from trio_wspair._socket import CloseEvent, WebSocket, half_of
 from trio_wspair._state import Act, End, Failure
 
@@ -100,8 +101,7 @@ class Coupling:
             finished = True
         finally:
             with trio.CancelScope(shield=True):  # Bounded by the grace, twice.
-                # Others that are cancelled now clean up first, whatever the order.
-                await trio.lowlevel.checkpoint()
+                await let_others_clean_up()
                 if not finished:
                     await self._say_goodbye()
                 await self._end()

@@ -84,16 +84,17 @@ class TrioWebSocketConnection:
     def _end_told_by(self, exc: trio_websocket.ConnectionClosed) -> Close:
         """Find out which of its ends trio-websocket means: it raises one error for all.
 
-        It writes a Close, which the wire has noticed, in answer to the peer's, and
-        when a message is too big. It writes none when the peer breaks the protocol,
-        and reports that as if the peer had said it; nor when the network has gone.
+        When a message is too big it closes its own receiving end; `exc.reason` may
+        already be about a Close that came after. It writes a Close, which the wire has
+        noticed, in answer to the peer's. It writes none when the peer breaks the
+        protocol, and reports that as if the peer had said it; nor when the network has
+        gone.
         """
+        if isinstance(exc.__context__, trio.ClosedResourceError):
+            raise self._too_big()
         code = exc.reason.code if exc.reason is not None else 1006
         reason = (exc.reason.reason if exc.reason is not None else None) or ""
         if self._wire.engine_said_close:
-            limit = self._max_message_bytes
-            if reason == f"Exceeded maximum message size: {limit} bytes":
-                raise self._too_big()
             self._heard_close = True
             return Close(int(code), reason)
         if code == 1006:

@@ -1,0 +1,140 @@
+"""How the documentation is built: `nox -s docs`."""
+
+import re
+from collections.abc import Iterable
+from typing import cast
+
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.util.docutils import SphinxDirective
+
+from trio_wspair import ReadyState, __version__
+from trio_wspair._state import _HOLDER_TABLE, _READY_TABLE, Act, Holder
+
+project = "trio-wspair"
+author = "the trio-wspair contributors"
+project_copyright = author
+version = release = __version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.doctest",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinxcontrib_trio",
+]
+exclude_patterns = ["_build"]
+default_role = "code"
+nitpicky = True
+# Names of other projects, and private type variables: nothing here to link to.
+nitpick_ignore_regex = [
+    ("py:.*", r"(trio|ssl|collections\.abc)\..*"),
+    ("py:.*", r"trio_wspair\._socket\._[A-Z]"),
+]
+
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+napoleon_numpy_docstring = False
+add_module_names = False
+python_maximum_signature_line_length = 88
+python_use_unqualified_type_names = True
+
+doctest_global_setup = "import trio\nfrom trio_wspair import *"
+copybutton_exclude = ".linenos, .gp, .go"
+
+html_theme = "furo"
+html_title = f"trio-wspair {version}"
+
+
+class _Table(SphinxDirective):
+    """A table that is made from the library when the documentation is built."""
+
+    def table(self) -> Iterable[Iterable[str]]:
+        raise NotImplementedError
+
+    def run(self) -> list[nodes.Node]:
+        lines = [".. list-table::", "   :header-rows: 1", ""]
+        for row in self.table():
+            for number, cell in enumerate(row):
+                lines.append(f"   {' ' if number else '*'} - {cell}")
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
+class HolderTable(_Table):
+    """What each act makes of a half."""
+
+    def table(self) -> Iterable[Iterable[str]]:
+        # Durable Objects are in the table of the library, but not in its API yet.
+        acts = [act for act in Act if act is not Act.HIBERNATE]
+        yield "The half is", *(act.value for act in acts)
+        for holder in Holder:
+            if holder is not Holder.HIBERNATION:
+                followers = [_HOLDER_TABLE.get((holder, act)) for act in acts]
+                yield (
+                    f"**{holder.label}**",
+                    *("error" if f is None else f.label for f in followers),
+                )
+
+
+class ReadyTable(_Table):
+    """The state that follows from the two Closes and from a failure."""
+
+    def table(self) -> Iterable[Iterable[str]]:
+        yield "Close sent", "Close received", "`ready_state`"
+        for (sent, received), state in _READY_TABLE.items():
+            latches = ("yes" if latch else "no" for latch in (sent, received))
+            yield *latches, f"`{state.name}`"
+        yield "any", "any, and the half has failed", f"`{ReadyState.CLOSED.name}`"
+
+
+def resolve_public_name(
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.TextElement
+) -> nodes.Node | None:
+    """Link a name to where it is documented, not to the room that defines it."""
+    name = str(node.get("reftarget", "")).rpartition(".")[2]
+    for module in ("trio_wspair", "trio_wspair.transports"):
+        found = env.domains["py"].resolve_xref(
+            env, env.docname, app.builder, "obj", f"{module}.{name}", node, content
+        )
+        if found is not None:
+            return found
+    return None
+
+
+_GENERATOR = re.compile(r"Async(?:Generator|Iterator)\[([~\w.]+)")
+
+_sentences: dict[str, list[str]] = {}
+
+
+def keep_sentence(_app: Sphinx, what: str, name: str, *rest: object) -> None:
+    """Keep the docstring of an attribute from napoleon, to which a colon is a type."""
+    if what in ("attribute", "property"):
+        lines = cast("list[str]", rest[-1])
+        _sentences[name] = lines.copy()
+
+
+def restore_sentence(_app: Sphinx, _what: str, name: str, *rest: object) -> None:
+    """Put back what `keep_sentence()` has kept."""
+    if name in _sentences:
+        lines = cast("list[str]", rest[-1])
+        lines[:] = _sentences.pop(name)
+
+
+def name_yielded_type(
+    _app: Sphinx, _what: str, _name: str, *rest: object
+) -> tuple[object, str] | None:
+    """Say what `async with` gives, not that a generator is behind it."""
+    signature, returned = rest[-2:]
+    match = _GENERATOR.search(str(returned))
+    return None if match is None else (signature, match[1])
+
+
+def setup(app: Sphinx) -> None:
+    app.add_directive("holder-table", HolderTable)
+    app.add_directive("ready-table", ReadyTable)
+    app.connect("missing-reference", resolve_public_name)
+    app.connect("autodoc-process-signature", name_yielded_type)
+    app.connect("autodoc-process-docstring", keep_sentence, priority=400)
+    app.connect("autodoc-process-docstring", restore_sentence, priority=600)

@@ -1,0 +1,484 @@
+"""`connect()` and `open_websocket()`: what they ask for, and what may come back."""
+
+import ssl
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+
+from trio_wspair import (
+    CloseEvent,
+    HandshakeError,
+    InvalidStateError,
+    ReadyState,
+    Request,
+    Response,
+    WebSocketPair,
+    connect,
+    open_websocket,
+)
+
+if TYPE_CHECKING:
+    from conftest import Network, RawPeer, Script
+
+
+def answering(data: bytes, *, stays: bool = False) -> "Script":
+    """Return a server that answers every request with `data`."""
+
+    async def script(peer: "RawPeer") -> None:
+        await peer.read_head()
+        await peer.send(data)
+        if stays:
+            await peer.read_all()
+
+    return script
+
+
+async def refused(net: "Network", script: "Script", **options: Any) -> HandshakeError:
+    """Try to connect to such a server and return the error."""
+    async with net.script(script) as url:
+        before = net.open_sockets()
+        with pytest.raises(HandshakeError) as caught:
+            async with open_websocket(url, **options):
+                pass
+        await net.until_open_sockets(before)
+    return caught.value
+
+
+# -- what is asked for --------------------------------------------------------
+
+
+async def test_the_request_is_as_in_rfc_6455(net: "Network") -> None:
+    requests: list[str] = []
+
+    async def script(peer: "RawPeer") -> None:
+        requests.append(await peer.answer())
+        await peer.send(peer.close(1000))
+        await peer.hear()
+
+    async with net.script(script) as url:
+        for _ in range(2):
+            async with open_websocket(
+                f"{url}chat?room=1",
+                protocols=["soap", "wamp"],
+                headers=[("Cookie", "a=1"), ("X-Name", "Zoë"), ("Cookie", "b=2")],
+            ) as ws:
+                assert ws.url == f"{url}chat?room=1"
+                assert ws.extensions == ""
+    lines = requests[0].split("\r\n")
+    assert lines[0] == "GET /chat?room=1 HTTP/1.1"
+    fields = {(k.lower(), v) for k, v in (line.split(": ") for line in lines[1:-2])}
+    assert fields >= {
+        ("host", url.removeprefix("ws://").removesuffix("/")),
+        ("upgrade", "websocket"),
+        ("connection", "Upgrade"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-protocol", "soap, wamp"),
+        ("cookie", "a=1"),
+        ("cookie", "b=2"),
+        ("x-name", "Zoë"),
+    }
+    keys = [request.lower().split("sec-websocket-key: ")[1] for request in requests]
+    assert keys[0] != keys[1]
+
+
+async def test_a_url_without_a_path_asks_for_the_root(net: "Network") -> None:
+    requests: list[str] = []
+
+    async def script(peer: "RawPeer") -> None:
+        requests.append(await peer.answer())
+
+    async with net.script(script) as url, open_websocket(url[:-1] + "?a=b"):
+        pass
+    assert requests[0].startswith("GET /?a=b HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize("offered", ["wamp", ["soap", "wamp"]], ids=["str", "list"])
+async def test_the_subprotocol_of_the_server_is_told(
+    net: "Network", offered: str | list[str]
+) -> None:
+    async def fetch(request: Request) -> Response:
+        client, server = WebSocketPair()
+        server.accept()
+        headers = {"Sec-WebSocket-Protocol": "wamp"}
+        return Response(None, status=101, web_socket=client, headers=headers)
+
+    async with (
+        net.serve(fetch) as server,
+        open_websocket(server.url, protocols=offered) as ws,
+    ):
+        assert ws.protocol == "wamp"
+
+
+async def test_without_a_subprotocol_it_is_empty(net: "Network") -> None:
+    async with (
+        net.serve(net.echo) as server,
+        open_websocket(server.url, protocols=["wamp"]) as ws,
+    ):
+        assert ws.protocol == ""
+
+
+async def test_a_path_and_a_query_are_sent_percent_encoded(net: "Network") -> None:
+    urls: list[str] = []
+
+    async def fetch(request: Request) -> Response:
+        urls.append(request.url)
+        return await net.echo(request)
+
+    async with (
+        net.serve(fetch) as server,
+        open_websocket(server.url + "Zoë's room?q=ü b%20c"),
+    ):
+        pass
+    assert urls[0].endswith("/Zo%C3%AB's%20room?q=%C3%BC%20b%20c")
+
+
+# -- wrong calls --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "arguments", "words"),
+    [
+        (TypeError, {"url": b"ws://a/"}, "url must be a str, not bytes"),
+        (ValueError, {"url": "http://a/"}, "begins with ws:// or wss://"),
+        (ValueError, {"url": "a/b"}, "begins with ws:// or wss://"),
+        (ValueError, {"url": "ws:///b"}, "has a host"),
+        (ValueError, {"url": "ws://a/#b"}, "no '#fragment'"),
+        (ValueError, {"url": "ws://me:secret@a/"}, "no user"),
+        (ValueError, {"url": "ws://a:65536/"}, "[Pp]ort"),
+        (ValueError, {"url": "ws://a:0x50/"}, "[Pp]ort"),
+        (ValueError, {"url": "ws://[::1/"}, "IPv6"),
+        (
+            ValueError,
+            {"ssl_context": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)},
+            "ssl_context is for wss://",
+        ),
+        (ValueError, {"connect_timeout": -1}, "connect_timeout must be 0 or more"),
+        (TypeError, {"close_grace": "5"}, "close_grace must be a number"),
+        (ValueError, {"max_message_bytes": 0}, "max_message_bytes must be at least 1"),
+        (TypeError, {"max_buffered_bytes": 1.0}, "max_buffered_bytes must be an int"),
+        (ValueError, {"receive_buffer_bytes": 0}, "receive_buffer_bytes must be"),
+        (TypeError, {"headers": {"X": 1}}, "value of header 'X' is a str, not int"),
+        (ValueError, {"headers": {"X": "a\r\nY: b"}}, "no line breaks"),
+        (ValueError, {"headers": {"X Y": "a"}}, "can't be the name of a header"),
+        (TypeError, {"protocols": [1]}, "protocol"),
+        (ValueError, {"protocols": ["ü"]}, "protocol"),
+        (ValueError, {"protocols": ["a b"]}, "protocol"),
+        (ValueError, {"protocols": "a, b"}, "protocol"),
+        (ValueError, {"protocols": ""}, "protocol"),
+        (ValueError, {"protocols": ["a", "a"]}, "protocol"),
+        (ValueError, {"headers": {"Host": "b"}}, "(?i)host"),
+        (ValueError, {"headers": {"Sec-WebSocket-Key": "b"}}, "(?i)sec-websocket-key"),
+        (ValueError, {"headers": {"Content-Length": "5"}}, "(?i)content-length"),
+    ],
+)
+async def test_a_wrong_argument_is_refused_before_anything_happens(
+    net: "Network", error: type[Exception], arguments: dict[str, Any], words: str
+) -> None:
+    called: list[str] = []
+
+    async def script(peer: "RawPeer") -> None:
+        called.append(await peer.read_head())
+
+    async with net.script(script) as url, trio.open_nursery() as nursery:
+        arguments = {"url": url, "nursery": nursery, **arguments}
+        with pytest.raises(error, match=words):
+            await connect(**arguments)
+    assert called == []
+
+
+async def test_a_nursery_is_needed(net: "Network") -> None:
+    with pytest.raises(InvalidStateError, match=r"async with open_websocket\(url\)"):
+        await connect("ws://127.0.0.1:1/")
+    with pytest.raises(TypeError, match=r"nursery must be .*, not object"):
+        await connect("ws://127.0.0.1:1/", nursery=object())  # type: ignore[arg-type]
+
+
+async def test_a_server_that_is_not_there_is_an_os_error(net: "Network") -> None:
+    async with net.serve(net.echo) as server:
+        url = server.url
+    with pytest.raises(OSError, match="failed"):
+        async with open_websocket(url):
+            pass
+
+
+# -- answers that open no WebSocket -------------------------------------------
+
+FORBIDDEN = "HTTP/1.1 403 Forbidden"
+
+
+@pytest.mark.parametrize("stays", [False, True], ids=["leaves", "stays"])
+async def test_a_refusal_is_told_whole(net: "Network", *, stays: bool) -> None:
+    data = net.head("Content-Length: 4", "X-A: 1", "X-A: 2", start=FORBIDDEN) + b"dues"
+    error = await refused(net, answering(data, stays=stays))
+    assert error.status == 403
+    assert error.headers == (("content-length", "4"), ("x-a", "1"), ("x-a", "2"))
+    assert error.body == b"dues"
+    assert "refused" in str(error)
+    assert "403" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("data", "body"),
+    [
+        (b"Content-Length: 0\r\n\r\n", b""),
+        (b"Content-Length: 10\r\n\r\ncut", b"cut"),
+        (b"\r\nto the end", b"to the end"),
+        (
+            b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
+            b"abcde",
+        ),
+        (b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n9\r\nde", b"abcde"),
+        (b"Content-Length: 200000\r\n\r\n" + b"x" * 200_000, b"x" * 200_000),
+    ],
+    ids=["empty", "cut short", "no length", "chunked", "chunked, cut short", "large"],
+)
+async def test_a_refusal_with_any_kind_of_body(
+    net: "Network", data: bytes, body: bytes
+) -> None:
+    error = await refused(net, answering(FORBIDDEN.encode() + b"\r\n" + data))
+    assert (error.status, error.body) == (403, body)
+
+
+async def test_a_refusal_whose_body_never_ends_keeps_its_status(net: "Network") -> None:
+    data = net.head("Content-Length: 9", start=FORBIDDEN) + b"abc"
+    error = await refused(net, answering(data, stays=True), connect_timeout=0.2)
+    assert (error.status, error.body) == (403, b"abc")
+
+
+async def test_a_refusal_with_an_endless_body_is_not_read_for_ever(
+    net: "Network",
+) -> None:
+    sent = 0
+
+    async def script(peer: "RawPeer") -> None:
+        nonlocal sent
+        await peer.read_head()
+        await peer.send(net.head(start=FORBIDDEN))
+        try:
+            while True:
+                await peer.send(bytes(2**16))
+                sent += 2**16
+        except trio.BrokenResourceError:
+            pass
+
+    error = await refused(net, script, connect_timeout=2.0)
+    assert error.status == 403
+    assert sent < 2**24
+
+
+async def test_interim_answers_are_passed_over(net: "Network") -> None:
+    async def script(peer: "RawPeer") -> None:
+        await peer.send(net.head("Link: </a>", start="HTTP/1.1 103 Early Hints"))
+        await peer.answer()
+        await peer.send(peer.text("hi"))
+        await peer.hear_all()
+
+    async with net.script(script) as url, open_websocket(url, close_grace=0.1) as ws:
+        assert await ws.receive() == "hi"
+
+
+@pytest.mark.parametrize("status", [200, 302, 401, 500, 503])
+async def test_other_statuses_are_refusals_too(net: "Network", status: int) -> None:
+    start = f"HTTP/1.1 {status} Whatever"
+    data = net.head("Content-Length: 0", "Location: /x", start=start)
+    error = await refused(net, answering(data))
+    assert error.status == status
+    assert ("location", "/x") in error.headers
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "closed before"),
+        (b"\x15\x03\x03\x00\x02\x02\x46", "no HTTP"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "no HTTP but b'SSH-2.0"),
+        (b"\x00" * 100_000, "no HTTP"),
+        (b"220 smtp.example ESMTP\r\n\r\n", "no HTTP"),
+        (b"HTTP/1.1 101 Swit", "no HTTP|closed before"),
+    ],
+    ids=["nothing", "TLS alert", "SSH", "zeros", "SMTP", "a part"],
+)
+async def test_an_answer_that_is_no_http(
+    net: "Network", data: bytes, words: str
+) -> None:
+    error = await refused(net, answering(data))
+    assert error.status is None
+    with pytest.raises(HandshakeError, match=words):
+        raise error
+    assert len(str(error)) < 200
+
+
+def opening(*without: str, extra: tuple[str, ...] = ()) -> "Script":
+    """Return a server whose 101 is not as it should be."""
+
+    async def script(peer: "RawPeer") -> None:
+        request = await peer.read_head()
+        key = request.lower().index("sec-websocket-key: ") + len("sec-websocket-key: ")
+        lines = [
+            "HTTP/1.1 101 Switching Protocols",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            f"Sec-WebSocket-Accept: {request[key : key + 24][::-1]}",
+            *extra,
+        ]
+        kept = [line for line in lines if not line.startswith(without)]
+        await peer.send("\r\n".join([*kept, "", ""]).encode())
+        await peer.read_all()
+
+    return script
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(opening(), id="wrong Accept"),
+        pytest.param(opening("Sec-WebSocket-Accept"), id="no Accept"),
+        pytest.param(opening("Upgrade"), id="no Upgrade"),
+        pytest.param(opening("Connection"), id="no Connection"),
+    ],
+)
+async def test_a_101_that_is_none(net: "Network", script: "Script") -> None:
+    error = await refused(net, script)
+    assert "101, but not as RFC 6455" in str(error)
+    assert error.status == 101
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Sec-WebSocket-Protocol: never-offered",
+        "Sec-WebSocket-Extensions: permessage-deflate",
+    ],
+)
+async def test_a_101_with_what_nobody_asked_for(net: "Network", header: str) -> None:
+    async def script(peer: "RawPeer") -> None:
+        await peer.answer(header)
+        await peer.read_all()
+
+    error = await refused(net, script)
+    assert "101, but not as RFC 6455" in str(error)
+
+
+async def test_a_server_that_says_nothing_is_not_waited_for(net: "Network") -> None:
+    error = await refused(net, answering(b"", stays=True), connect_timeout=0.1)
+    assert "no WebSocket at 127.0.0.1:" in str(error)
+    assert "within 0.1 s" in str(error)
+
+
+async def test_an_answer_byte_by_byte_is_not_waited_for(net: "Network") -> None:
+    async def script(peer: "RawPeer") -> None:
+        await peer.read_head()
+        try:
+            for byte in net.head(*["X: y"] * 1000, start="HTTP/1.1 101 Switching"):
+                await peer.send(bytes([byte]))
+                await trio.sleep(0.01)
+        except trio.BrokenResourceError:
+            pass
+
+    error = await refused(net, script, connect_timeout=0.2)
+    assert "within 0.2 s" in str(error)
+
+
+# -- connecting and cancelling ------------------------------------------------
+
+
+async def test_a_cancelled_connect_leaves_no_connection(net: "Network") -> None:
+    heads: list[str] = []
+    ends: list[bytes] = []
+    asked = trio.Event()
+
+    async def script(peer: "RawPeer") -> None:
+        heads.append(await peer.read_head())
+        asked.set()
+        ends.append(await peer.read_all())
+
+    async with net.script(script) as url, trio.open_nursery() as nursery:
+        before = net.open_sockets()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await connect(url, nursery=nursery)
+        assert scope.cancelled_caught
+        assert net.open_sockets() == before
+        assert heads == []
+
+        with trio.CancelScope() as scope:
+
+            async def cancel() -> None:
+                await asked.wait()
+                scope.cancel()
+
+            nursery.start_soon(cancel)
+            await connect(url, nursery=nursery)
+        assert scope.cancelled_caught
+        await net.until_open_sockets(before)
+        await net.until(lambda: ends)
+        assert ends == [b""]
+
+
+async def test_connect_is_a_checkpoint(net: "Network") -> None:
+    async with net.serve(net.echo) as server, trio.open_nursery() as nursery:
+        with trio.testing.assert_checkpoints():
+            client = await connect(server.url, nursery=nursery)
+        client.accept()
+        await client.aclose()
+
+
+async def test_a_nursery_can_end_by_itself_once_its_connection_has_closed(
+    net: "Network",
+) -> None:
+    async with net.serve(net.echo) as server, trio.open_nursery() as nursery:
+        client = await connect(server.url, nursery=nursery)
+        client.accept(pull=True)
+        client.send("hi")
+        assert await client.receive() == "hi"
+        await client.aclose()
+
+
+async def test_a_client_half_is_not_accepted_yet_and_loses_nothing(
+    net: "Network",
+) -> None:
+    async def script(peer: "RawPeer") -> None:
+        await peer.answer()
+        await peer.send(peer.text("early"), peer.close(4000, "done"))
+        assert await peer.hear_all() == [(4000, "done")]
+
+    async with net.script(script) as url, trio.open_nursery() as nursery:
+        client = await connect(url, nursery=nursery)
+        with pytest.raises(InvalidStateError, match=r"accept\(\)"):
+            client.send("too early")
+        await trio.sleep(0.05)
+        assert client.ready_state is ReadyState.OPEN
+        heard = net.hear(client)
+        await client.wait_closed()
+        assert heard == ["early", CloseEvent(4000, "done", was_clean=True)]
+
+
+async def test_frames_in_one_segment_with_the_101_are_not_lost(net: "Network") -> None:
+    async def script(peer: "RawPeer") -> None:
+        request = await peer.read_head()
+        key = request[request.lower().index("sec-websocket-key: ") + 19 :][:24]
+        accept = net.accept_key(key)
+        head = net.head(
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            f"Sec-WebSocket-Accept: {accept}",
+            start="HTTP/1.1 101 Switching Protocols",
+        )
+        await peer.send(head, peer.text("at once"), peer.close(1000))
+        assert await peer.hear_all() == [(1000, "")]
+
+    async with net.script(script) as url, open_websocket(url) as ws:
+        assert [message async for message in ws] == ["at once"]
+
+
+async def test_open_websocket_is_accepted_and_pulls(net: "Network") -> None:
+    async with net.serve(net.echo) as server, open_websocket(server.url) as ws:
+        ws.send("a")
+        ws.send(b"b")
+        assert await ws.receive() == "a"
+        assert await anext(ws) == b"b"
+        states = [ws.ready_state]
+    states.append(ws.ready_state)
+    assert states == [ReadyState.OPEN, ReadyState.CLOSED]

@@ -1,0 +1,112 @@
+"""The tree of exceptions: what is caught by what, and what each one says."""
+
+import copy
+import pickle
+
+import pytest
+
+from trio_wspair import (
+    BufferFullError,
+    ConnectionClosedError,
+    HandshakeError,
+    InvalidStateError,
+    ProtocolError,
+    WebSocketError,
+)
+
+EXAMPLES: list[WebSocketError] = [
+    WebSocketError("something"),
+    InvalidStateError("too late"),
+    BufferFullError("full"),
+    ConnectionClosedError(3000, "enough", was_clean=True),
+    ProtocolError(1009, "a message of 5 bytes is too long"),
+    HandshakeError("refused", status=403, headers=(("A", "1"),), body=b"no"),
+]
+by_name = pytest.mark.parametrize("error", EXAMPLES, ids=lambda e: type(e).__name__)
+
+
+@by_name
+def test_every_error_is_caught_as_a_websocket_error(error: WebSocketError) -> None:
+    with pytest.raises(WebSocketError):
+        raise error
+
+
+@by_name
+def test_only_misuse_is_a_runtime_error(error: WebSocketError) -> None:
+    assert isinstance(error, RuntimeError) is isinstance(error, InvalidStateError)
+
+
+@by_name
+def test_no_error_is_an_os_error_or_a_value_error(error: WebSocketError) -> None:
+    assert not isinstance(error, (OSError, ValueError, TypeError))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [InvalidStateError, BufferFullError, ConnectionClosedError, ProtocolError],
+)
+def test_the_branches_of_the_tree_do_not_catch_each_other(
+    kind: type[WebSocketError],
+) -> None:
+    caught = [type(error) for error in EXAMPLES if isinstance(error, kind)]
+    assert caught == [kind]
+
+
+@by_name
+@pytest.mark.parametrize("way", ["copy", "pickle"])
+def test_errors_survive_copying_and_pickling(error: WebSocketError, way: str) -> None:
+    packed = pickle.dumps(error)
+    twin = copy.copy(error) if way == "copy" else pickle.loads(packed)  # noqa: S301
+    assert type(twin) is type(error)
+    assert str(twin) == str(error)
+    assert twin.args == error.args
+    assert vars(twin) == vars(error)
+
+
+def test_connection_closed_tells_code_reason_and_manner() -> None:
+    error = ConnectionClosedError(1006, "gone", was_clean=False)
+    assert (error.code, error.reason, error.was_clean) == (1006, "gone", False)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (
+            ConnectionClosedError(1000, "", was_clean=True),
+            "the connection has closed cleanly with code 1000",
+        ),
+        (
+            ConnectionClosedError(3000, "enough", was_clean=True),
+            "the connection has closed cleanly with code 3000: enough",
+        ),
+        (
+            ConnectionClosedError(1006, "", was_clean=False),
+            "the connection has closed abnormally with code 1006",
+        ),
+        (
+            ConnectionClosedError(1006, "no answer", was_clean=False),
+            "the connection has closed abnormally with code 1006: no answer",
+        ),
+    ],
+)
+def test_connection_closed_reads_as_a_sentence(
+    error: ConnectionClosedError, text: str
+) -> None:
+    assert str(error) == text
+
+
+def test_a_protocol_error_tells_what_was_wrong_and_the_code_sent() -> None:
+    error = ProtocolError(1009, "a message of 5 bytes is too long")
+    assert error.code == 1009
+    assert str(error) == "a message of 5 bytes is too long (closed with 1009)"
+
+
+def test_a_handshake_error_carries_the_answer_of_the_server() -> None:
+    error = HandshakeError("no", status=403, headers=(("A", "1"),), body=b"sorry")
+    assert str(error) == "no"
+    assert (error.status, error.headers, error.body) == (403, (("A", "1"),), b"sorry")
+
+
+def test_a_handshake_error_without_an_answer_has_no_status() -> None:
+    error = HandshakeError("the server said nothing")
+    assert (error.status, error.headers, error.body) == (None, (), b"")

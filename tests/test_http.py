@@ -1,0 +1,457 @@
+"""Requests, responses and headers, as a `fetch` handler meets them."""
+
+import http
+from collections.abc import Mapping
+from typing import cast
+
+import pytest
+import trio
+from hypothesis import given, settings, strategies as st
+
+from trio_wspair import Headers, Request, Response, WebSocket, WebSocketPair
+
+NAME_CHARACTERS = (
+    "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+)
+
+names = st.text(NAME_CHARACTERS, min_size=1, max_size=8)
+good_characters = st.sampled_from("\t !~aZ0,;=\x80\xa0\xe9\xff")
+good_values = st.text(good_characters, max_size=8).map(lambda v: v.strip(" \t"))
+pairs = st.lists(st.tuples(names, good_values), max_size=6)
+
+
+# -- headers: reading ---------------------
+
+
+def test_headers_ignore_the_case_of_names() -> None:
+    headers = Headers({"Content-Type": "text/plain"})
+    assert headers["content-type"] == headers["CONTENT-TYPE"] == "text/plain"
+    assert "CONTENT-type" in headers
+    assert headers.get("content-TYPE") == "text/plain"
+    assert headers.get_all("CONTENT-TYPE") == ["text/plain"]
+
+
+def test_several_values_of_a_name_read_as_one_joined() -> None:
+    headers = Headers([("Accept", "a"), ("X", "1"), ("accept", "b")])
+    assert headers["accept"] == "a, b"
+    assert headers.get_all("accept") == ["a", "b"]
+
+
+def test_a_missing_name_reads_like_a_missing_key() -> None:
+    headers = Headers()
+    with pytest.raises(KeyError):
+        headers["missing"]
+    with pytest.raises(KeyError):
+        del headers["missing"]
+    assert headers.get("missing") is None
+    assert headers.get("missing", "else") == "else"
+    assert headers.get_all("missing") == []
+    assert "missing" not in headers
+
+
+def test_names_come_once_each_in_lower_case_and_in_order() -> None:
+    headers = Headers([("B", "1"), ("A", "2"), ("b", "3")])
+    assert list(headers) == ["b", "a"]
+    assert len(headers) == 2
+    assert list(headers.items()) == [("b", "1, 3"), ("a", "2")]
+    assert headers.pairs() == [("B", "1"), ("A", "2"), ("b", "3")]
+
+
+def test_no_headers_are_false_and_have_no_names() -> None:
+    assert not Headers()
+    assert len(Headers()) == 0
+    assert list(Headers()) == []
+    assert Headers().pairs() == []
+
+
+def test_the_repr_of_headers_makes_them_again() -> None:
+    headers = Headers([("B", "1"), ("A", "2"), ("b", "3")])
+    assert repr(headers) == "Headers([('B', '1'), ('A', '2'), ('b', '3')])"
+    assert eval(repr(headers)) == headers  # noqa: S307 - that is the point
+
+
+def test_headers_are_equal_whatever_the_case() -> None:
+    assert Headers({"A": "1"}) == Headers({"a": "1"}) == {"a": "1"}
+    assert Headers({"A": "1"}) != Headers({"a": "2"})
+
+
+# -- headers: writing ---------------------
+
+
+def test_setting_a_name_replaces_all_its_values_and_appending_adds_one() -> None:
+    headers = Headers([("A", "1"), ("B", "2"), ("a", "3")])
+    headers["A"] = "new"
+    assert headers.get_all("a") == ["new"]
+    headers.append("a", "more")
+    assert headers["a"] == "new, more"
+    assert headers["b"] == "2"
+
+
+def test_deleting_a_name_deletes_all_its_values() -> None:
+    headers = Headers([("A", "1"), ("B", "2"), ("a", "3")])
+    del headers["a"]
+    assert headers.pairs() == [("B", "2")]
+
+
+def test_headers_are_a_mutable_mapping() -> None:
+    headers = Headers({"A": "1"})
+    headers.update({"B": "2"})
+    assert headers.setdefault("a", "other") == "1"
+    assert headers.setdefault("c", "3") == "3"
+    assert headers.pop("b") == "2"
+    assert headers.pairs() == [("A", "1"), ("c", "3")]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param([("A", "1"), ("B", "2")], id="list of pairs"),
+        pytest.param((["A", "1"], ["B", "2"]), id="lists in a tuple"),
+        pytest.param({"A": "1", "B": "2"}, id="dict"),
+        pytest.param(Headers({"A": "1", "B": "2"}), id="Headers"),
+        pytest.param((pair for pair in [("A", "1"), ("B", "2")]), id="generator"),
+    ],
+)
+def test_headers_are_made_of_pairs_or_of_a_mapping(source: Mapping[str, str]) -> None:
+    assert Headers(source).pairs() == [("A", "1"), ("B", "2")]
+
+
+def test_copied_headers_keep_every_value_and_go_their_own_way() -> None:
+    first = Headers([("Set-Cookie", "a"), ("set-cookie", "b")])
+    second = Headers(first)
+    assert second.pairs() == first.pairs()
+    second.append("X", "1")
+    assert "x" not in first
+
+
+@given(pairs)
+@settings(max_examples=50, deadline=None)
+def test_whatever_is_appended_comes_out_in_order(items: list[tuple[str, str]]) -> None:
+    headers = Headers(items)
+    assert headers.pairs() == items
+    assert Headers(headers).pairs() == items
+    for name, _ in items:
+        values = [value for other, value in items if other.lower() == name.lower()]
+        assert headers.get_all(name.upper()) == values
+        assert headers[name] == ", ".join(values)
+    assert list(headers) == list(dict.fromkeys(name.lower() for name, _ in items))
+
+
+# -- headers: what can't be one ---------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", " ", "a b", "a:", ":authority", "a\r\nb", "a\n", "\ta", "a\0"),
+        *("na\N{LATIN SMALL LETTER I WITH DIAERESIS}f", "\u0661", "(a)", '"a"', "a/b"),
+    ],
+    ids=ascii,
+)
+def test_a_name_that_is_no_token_is_refused(name: str) -> None:
+    headers = Headers({"A": "1"})
+    for act in (
+        lambda: headers.append(name, "v"),
+        lambda: headers.__setitem__(name, "v"),
+        lambda: Headers({name: "v"}),
+        lambda: Response("", headers=[(name, "v")]),
+    ):
+        with pytest.raises(ValueError, match="can't be the name of a header") as caught:
+            act()
+        assert repr(name) in str(caught.value)
+    assert headers.pairs() == [("A", "1")]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("a\r\nSet-Cookie: b", "a\nb", "a\rb", "a\n", "\r\na", "\n", "a\0b", "\x1b"),
+        *("\x7f", "\u0100", "\N{EURO SIGN}", "\N{GRINNING FACE}", "\ud800", "\x0b"),
+    ],
+    ids=ascii,
+)
+def test_a_value_that_would_not_be_one_header_is_refused(value: str) -> None:
+    headers = Headers({"A": "1"})
+    for act in (
+        lambda: headers.append("X-Name", value),
+        lambda: headers.__setitem__("a", value),
+        lambda: Headers({"X-Name": value}),
+        lambda: Response("", headers=[("X-Name", value)]),
+    ):
+        with pytest.raises(ValueError, match="can't have the value") as caught:
+            act()
+        assert repr(value) in str(caught.value)
+    assert headers.pairs() == [("A", "1")]
+
+
+def test_every_character_is_either_refused_or_printable_latin_1() -> None:
+    kept: list[int] = []
+    for number in range(0x200):
+        try:
+            value = Headers({"x": f"a{chr(number)}b"})["x"]
+        except ValueError:
+            continue
+        assert value == f"a{chr(number)}b"
+        kept.append(number)
+    assert kept == [0x09, *range(0x20, 0x7F), *range(0x80, 0x100)]
+
+
+@pytest.mark.parametrize("value", [" a", "a ", "\ta\t", "  a \t "], ids=ascii)
+def test_space_around_a_value_is_no_part_of_it(value: str) -> None:
+    headers = Headers({"a": value})
+    headers["b"] = value
+    assert headers.get_all("a") == headers.get_all("b") == ["a"]
+
+
+@pytest.mark.parametrize("wrong", [1, None, b"a", ["a"], True], ids=repr)
+def test_names_and_values_that_are_no_str_are_type_errors(wrong: object) -> None:
+    headers = Headers({"A": "1"})
+    text = cast("str", wrong)
+    with pytest.raises(TypeError, match="a header's name is a str, not "):
+        headers.append(text, "v")
+    with pytest.raises(TypeError, match="the value of header 'X-Name' is a str, not "):
+        headers.append("X-Name", text)
+    with pytest.raises(TypeError, match="the value of header 'a' is a str, not "):
+        headers["a"] = text
+    assert headers.pairs() == [("A", "1")]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param("X-Name: value", id="text"),
+        pytest.param(b"ab", id="bytes"),
+        pytest.param(["ab"], id="text of two characters"),
+        pytest.param([("X-Name",)], id="one"),
+        pytest.param([("X-Name", "a", "b")], id="three"),
+        pytest.param(5, id="int"),
+        pytest.param([5], id="int in a list"),
+        pytest.param(None, id="None"),
+    ],
+)
+def test_headers_that_are_no_pairs_are_refused_in_plain_words(wrong: object) -> None:
+    source = cast("Mapping[str, str]", wrong)
+    with pytest.raises((TypeError, ValueError), match="pairs"):
+        Headers(source)
+    with pytest.raises((TypeError, ValueError), match="pairs"):
+        Response("", headers=source)
+
+
+# -- requests ---------------------
+
+
+def make_request(nursery: trio.Nursery) -> Request:
+    return Request(
+        method="GET",
+        url="http://localhost/chat?room=1",
+        headers=Headers({"Upgrade": "websocket"}),
+        nursery=nursery,
+        client="127.0.0.1",
+    )
+
+
+async def test_a_request_tells_what_was_asked_and_by_whom(
+    nursery: trio.Nursery,
+) -> None:
+    request = make_request(nursery)
+    assert request.method == "GET"
+    assert request.url == "http://localhost/chat?room=1"
+    assert request.headers["upgrade"] == "websocket"
+    assert request.nursery is nursery
+    assert request.client == "127.0.0.1"
+
+
+async def test_a_request_does_not_change_and_equals_only_itself(
+    nursery: trio.Nursery,
+) -> None:
+    request = make_request(nursery)
+    with pytest.raises(AttributeError):
+        request.url = "http://elsewhere/"  # type: ignore[misc]  # That is the point.
+    assert request != make_request(nursery)
+    assert len({request, request, make_request(nursery)}) == 2
+
+
+# -- responses without a WebSocket ---------------------
+
+
+def test_an_empty_response_is_a_200_without_headers() -> None:
+    response = Response()
+    assert response.status == 200
+    assert response.body == b""
+    assert response.headers.pairs() == []
+    assert response.web_socket is None
+    assert repr(response) == "<Response 200>"
+
+
+@pytest.mark.parametrize(
+    ("text", "body"),
+    [("", b""), ("no", b"no"), ("\N{EURO SIGN}", b"\xe2\x82\xac")],
+)
+def test_text_is_sent_as_utf8_and_says_so(text: str, body: bytes) -> None:
+    response = Response(text, status=403)
+    assert response.body == body
+    assert response.headers.pairs() == [("Content-Type", "text/plain;charset=UTF-8")]
+    assert repr(response) == "<Response 403>"
+
+
+def test_a_content_type_of_ones_own_stays() -> None:
+    response = Response("<p>", headers={"content-type": "text/html"})
+    assert response.headers.pairs() == [("content-type", "text/html")]
+
+
+def test_bytes_have_no_content_type_of_their_own() -> None:
+    response = Response(b"\x00\xff")
+    assert response.body == b"\x00\xff"
+    assert response.headers.pairs() == []
+
+
+def test_a_response_keeps_a_copy_of_its_headers() -> None:
+    headers = Headers({"A": "1"})
+    response = Response("", headers=headers)
+    headers["A"] = "2"
+    assert response.headers["a"] == "1"
+    assert "content-type" not in headers
+
+
+def test_a_status_may_be_a_named_one() -> None:
+    response = Response("no", status=http.HTTPStatus.FORBIDDEN)
+    assert response.status == 403
+    assert repr(response) == "<Response 403>"
+
+
+@pytest.mark.parametrize("status", [200, 201, 299, 300, 404, 418, 500, 599])
+def test_statuses_from_200_to_599_are_good(status: int) -> None:
+    assert Response("x", status=status).status == status
+
+
+@pytest.mark.parametrize("status", [-1, 0, 99, 100, 101, 102, 103, 199, 600, 1000])
+def test_other_statuses_are_refused_and_101_needs_a_websocket(status: int) -> None:
+    message = f"a status is 200-599, or 101 with a WebSocket, not {status}$"
+    with pytest.raises(ValueError, match=message):
+        Response(None, status=status)
+
+
+@pytest.mark.parametrize("status", [204, 205, 304])
+def test_statuses_without_a_body_refuse_one(status: int) -> None:
+    for body in ("x", b"x"):
+        with pytest.raises(TypeError, match=f"response with status {status} has no b"):
+            Response(body, status=status)
+    for empty in ("", b"", None):
+        assert Response(empty, status=status).body == b""
+
+
+@pytest.mark.parametrize("status", ["200", 200.0, True, None, b"200"], ids=repr)
+def test_a_status_that_is_no_int_is_a_type_error(status: object) -> None:
+    with pytest.raises(TypeError, match="a status is an int such as 200, not") as err:
+        Response("", status=cast("int", status))
+    assert repr(status) in str(err.value)
+
+
+@pytest.mark.parametrize("body", [5, {}, ["x"], bytearray(b"x"), True], ids=repr)
+def test_a_body_of_another_type_is_a_type_error(body: object) -> None:
+    with pytest.raises(TypeError, match="a body is str, bytes or None, not ") as caught:
+        Response(cast("str", body))
+    assert type(body).__name__ in str(caught.value)
+
+
+# -- responses with a WebSocket, as workerd takes and refuses them ---------------------
+
+
+async def test_a_101_carries_a_half(nursery: trio.Nursery) -> None:
+    half = WebSocketPair(nursery)[0]
+    response = Response(None, status=101, web_socket=half)
+    assert response.status == 101
+    assert response.web_socket is half
+    assert response.headers.pairs() == []
+    assert half.ready_state == 1
+
+
+@pytest.mark.parametrize(
+    "status", [200, 204, 404, 500, 0, 99, 100, 102, 600], ids=lambda s: f"status {s}"
+)
+async def test_a_half_goes_with_101_and_nothing_else(
+    status: int, nursery: trio.Nursery
+) -> None:
+    half = WebSocketPair(nursery)[0]
+    with pytest.raises(
+        ValueError, match=f"a response with a WebSocket has status=101, not {status}$"
+    ):
+        Response(None, status=status, web_socket=half)
+
+
+async def test_a_half_does_not_go_with_the_default_status(
+    nursery: trio.Nursery,
+) -> None:
+    with pytest.raises(ValueError, match="has status=101, not 200"):
+        Response(None, web_socket=WebSocketPair(nursery)[0])
+
+
+async def test_a_101_has_no_body_but_may_have_an_empty_one(
+    nursery: trio.Nursery,
+) -> None:
+    half = WebSocketPair(nursery)[0]
+    for body in ("text", b"data"):
+        with pytest.raises(TypeError, match="a response with status 101 has no body"):
+            Response(body, status=101, web_socket=half)
+    assert Response("", status=101, web_socket=half).headers.pairs() == []
+
+
+@pytest.mark.parametrize("wrong", ["x", {}, 5, object()], ids=lambda v: f"{v!r:.7}")
+@pytest.mark.parametrize("status", [101, 200])
+def test_something_that_is_not_a_half_is_a_type_error(
+    wrong: object, status: int
+) -> None:
+    with pytest.raises(
+        TypeError, match="web_socket is one half of a pair, not "
+    ) as err:
+        Response(None, status=status, web_socket=cast("WebSocket", wrong))
+    assert type(wrong).__name__ in str(err.value)
+
+
+async def test_a_pair_is_not_a_half(nursery: trio.Nursery) -> None:
+    pair = cast("WebSocket", WebSocketPair(nursery))
+    with pytest.raises(TypeError, match="one half of a pair, not WebSocketPair"):
+        Response(None, status=101, web_socket=pair)
+
+
+async def test_no_half_is_the_same_as_none(nursery: trio.Nursery) -> None:
+    assert Response(None, status=200, web_socket=None).web_socket is None
+    with pytest.raises(ValueError, match="200-599"):
+        Response(None, status=101, web_socket=None)
+
+
+async def test_a_response_does_not_use_the_half_up(nursery: trio.Nursery) -> None:
+    client, server = WebSocketPair(nursery)
+    first = Response(None, status=101, web_socket=client)
+    second = Response(None, status=101, web_socket=client)
+    assert first.web_socket is second.web_socket is client
+    client.accept()
+    server.accept(pull=True)
+    client.send("x")
+    with trio.fail_after(5):
+        assert await server.receive() == "x"
+
+
+async def test_whether_the_half_is_free_is_not_asked_before_it_is_returned(
+    nursery: trio.Nursery,
+) -> None:
+    client, server = WebSocketPair(nursery)
+    client.accept()
+    assert Response(None, status=101, web_socket=client).web_socket is client
+    server.accept()
+    client.close()
+    with trio.fail_after(5):
+        await client.wait_closed()
+    assert Response(None, status=101, web_socket=client).web_socket is client
+
+
+async def test_a_101_may_choose_a_subprotocol_in_its_headers(
+    nursery: trio.Nursery,
+) -> None:
+    response = Response(
+        None,
+        status=101,
+        headers={"Sec-WebSocket-Protocol": "chat"},
+        web_socket=WebSocketPair(nursery)[0],
+    )
+    assert response.headers.pairs() == [("Sec-WebSocket-Protocol", "chat")]

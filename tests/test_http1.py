@@ -1,0 +1,610 @@
+"""One head in, one answer out, over streams in memory."""
+
+import base64
+import http
+from collections.abc import Iterable
+from itertools import pairwise
+
+import h11
+import pytest
+import trio
+import trio.testing
+from hypothesis import example, given, settings, strategies as st
+
+from trio_wspair import Headers, Response
+from trio_wspair._http1 import Head, Refusal, comma_list, read_head, send_response
+
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455, section 1.3.
+PLAIN = b"GET /path?query=1 HTTP/1.1\r\nHost: example.com\r\nX-Name: a, b\r\n\r\n"
+MAX_HEAD = 32_768
+
+
+def upgrade(
+    request_line: str = "GET /chat HTTP/1.1",
+    *,
+    without: str = "",
+    **changed: str,
+) -> bytes:
+    """Return a good handshake, but for what is said; `_` stands for `-`."""
+    headers = {
+        "host": "example.com",
+        "upgrade": "websocket",
+        "connection": "Upgrade",
+        "sec-websocket-key": KEY,
+        "sec-websocket-version": "13",
+    }
+    headers |= {name.replace("_", "-"): value for name, value in changed.items()}
+    headers.pop(without, None)
+    lines = [request_line, *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+async def read(*chunks: bytes) -> Head | None:
+    """Read a head that arrives in these pieces, each for itself, and then the end."""
+    _, server = trio.testing.memory_stream_pair()
+    left = iter(chunks)
+
+    async def receive_some_hook() -> None:
+        chunk = next(left, None)
+        if chunk is not None:
+            server.receive_stream.put_data(chunk)
+        else:
+            server.receive_stream.put_eof()
+        await trio.lowlevel.checkpoint()
+
+    server.receive_stream.receive_some_hook = receive_some_hook
+    with trio.fail_after(5):
+        return await read_head(server)
+
+
+async def read_good(*chunks: bytes) -> Head:
+    head = await read(*chunks)
+    assert head is not None
+    return head
+
+
+async def refusal(*chunks: bytes) -> Response:
+    """Read a head that is refused, and return the answer."""
+    with pytest.raises(Refusal) as caught:
+        await read(*chunks)
+    return caught.value.response
+
+
+# -- good heads ---------------------
+
+
+async def test_a_head_tells_method_target_and_headers() -> None:
+    head = await read_good(PLAIN)
+    assert head.method == "GET"
+    assert head.target == "/path?query=1"
+    assert head.headers.pairs() == [("host", "example.com"), ("x-name", "a, b")]
+    assert head.wants_websocket is False
+    assert head.rest == b""
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS", "BREW"])
+async def test_every_method_is_read(method: str) -> None:
+    head = await read_good(f"{method} * HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert (head.method, head.target) == (method, "*")
+
+
+async def test_the_values_of_headers_are_latin_1() -> None:
+    data = b"GET / HTTP/1.1\r\nHost: x\r\nX-Name:  caf\xe9\x80\xff \r\n\r\n"
+    assert (await read_good(data)).headers["x-name"] == "caf\xe9\x80\xff"
+
+
+async def test_headers_of_one_name_stay_apart() -> None:
+    data = b"GET / HTTP/1.1\r\nHost: x\r\nA: 1\r\nB: 2\r\na: 3\r\n\r\n"
+    head = await read_good(data)
+    assert head.headers.get_all("A") == ["1", "3"]
+
+
+async def test_http_1_0_is_read_even_without_a_host() -> None:
+    head = await read_good(b"GET / HTTP/1.0\r\n\r\n")
+    assert (head.method, head.headers.pairs()) == ("GET", [])
+
+
+async def test_a_head_may_arrive_byte_by_byte_over_a_stream() -> None:
+    client, server = trio.testing.memory_stream_pair()
+    result: list[Head | None] = []
+
+    async def reader() -> None:
+        result.append(await read_head(server))
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reader)
+            for number in range(len(PLAIN)):
+                assert result == []
+                await client.send_all(PLAIN[number : number + 1])
+                await trio.testing.wait_all_tasks_blocked()
+    assert result[0] is not None
+    assert (result[0].target, result[0].rest) == ("/path?query=1", b"")
+
+
+@pytest.mark.parametrize(
+    "rest", [b"", b"\r\n", b"\x81\x85\0\0\0\0hello", PLAIN, b"\xff" * 5000], ids=len
+)
+@pytest.mark.parametrize("data", [PLAIN, upgrade()], ids=["plain", "upgrade"])
+async def test_what_was_read_after_the_head_is_kept_exactly(
+    data: bytes, rest: bytes
+) -> None:
+    assert (await read_good(data + rest)).rest == rest
+
+
+async def test_the_body_of_a_request_is_not_part_of_its_head() -> None:
+    data = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
+    assert (await read_good(data + b"body")).rest == b"body"
+    data = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert (await read_good(data + b"4\r\nbody\r\n")).rest == b"4\r\nbody\r\n"
+
+
+async def test_nothing_is_read_beyond_the_piece_that_ends_the_head() -> None:
+    head = await read_good(PLAIN[:-1], PLAIN[-1:] + b"ab", b"cd")
+    assert head.rest == b"ab"
+
+
+@st.composite
+def pieces(draw: st.DrawFn) -> tuple[bytes, list[bytes]]:
+    """Return a head, and the same with something after it, cut anywhere."""
+    data = draw(st.sampled_from([PLAIN, upgrade(), PLAIN.replace(b"\r\n", b"\n")]))
+    everything = data + draw(st.binary(max_size=20))
+    cuts = draw(st.sets(st.integers(1, len(everything) - 1), max_size=8))
+    edges = [0, *sorted(cuts), len(everything)]
+    return data, [everything[a:b] for a, b in pairwise(edges)]
+
+
+@given(pieces())
+@settings(max_examples=60, deadline=None)
+def test_however_a_head_is_cut_it_is_the_same_head(
+    cut: tuple[bytes, list[bytes]],
+) -> None:
+    data, chunks = cut
+    head = trio.run(read_good, *chunks)
+    assert b"".join(chunks).startswith(data + head.rest)
+    assert head.headers == trio.run(read_good, data).headers
+
+
+# -- no head at all ---------------------
+
+
+@pytest.mark.parametrize("sent", [0, 1, 3, 20, len(PLAIN) - 1])
+async def test_a_peer_that_goes_before_the_end_of_its_head_gets_no_answer(
+    sent: int,
+) -> None:
+    assert await read(*([PLAIN[:sent]] if sent else [])) is None
+
+
+async def test_a_connection_that_breaks_before_the_end_of_a_head_gets_no_answer() -> (
+    None
+):
+    client, server = trio.testing.memory_stream_pair()
+
+    async def broken() -> None:
+        await trio.lowlevel.checkpoint()
+        raise trio.BrokenResourceError
+
+    await client.send_all(PLAIN[:10])
+    await trio.testing.wait_all_tasks_blocked()
+    server.receive_stream.receive_some_hook = broken
+    with trio.fail_after(5):
+        assert await read_head(server) is None
+
+
+# -- too large ---------------------
+
+
+def head_of(size: int) -> bytes:
+    start = b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: "
+    return start + b"a" * (size - len(start) - 4) + b"\r\n\r\n"
+
+
+@pytest.mark.parametrize("rest", [b"", b"x" * 40_000], ids=["alone", "and more"])
+@pytest.mark.parametrize("piece", [100_000, 1000], ids=["at once", "in pieces"])
+async def test_a_head_of_exactly_32_kib_is_read(rest: bytes, piece: int) -> None:
+    data = head_of(MAX_HEAD)
+    assert len(data) == MAX_HEAD
+    everything = data + rest
+    head = await read_good(
+        *(everything[i : i + piece] for i in range(0, len(everything), piece))
+    )
+    assert len(head.headers["x-long"]) > 32_000
+    assert rest.startswith(head.rest)
+
+
+@pytest.mark.parametrize("size", [MAX_HEAD + 1, 65_536, 65_537, 200_000])
+@pytest.mark.parametrize("piece", [1_000_000, 1000], ids=["at once", "in pieces"])
+async def test_a_larger_head_is_refused_with_431(size: int, piece: int) -> None:
+    data = head_of(size)
+    answer = await refusal(*(data[i : i + piece] for i in range(0, size, piece)))
+    assert answer.status == 431
+    assert answer.body.endswith(b"\n")
+
+
+@pytest.mark.parametrize(
+    "line", [b"a", b"A: b\r\n", b"GET /", b"\xc3"], ids=["text", "headers", "?", "bin"]
+)
+async def test_g12_a_head_without_an_end_is_refused_after_a_bounded_number_of_bytes(
+    line: bytes,
+) -> None:
+    client, server = trio.testing.memory_stream_pair()
+    received = 0
+
+    async def endless() -> None:
+        nonlocal received
+        await trio.lowlevel.checkpoint()
+        chunk = line * 200
+        received += len(chunk)
+        server.receive_stream.put_data(chunk)
+
+    await client.send_all(b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: ")
+    server.receive_stream.receive_some_hook = endless
+    with trio.fail_after(5), pytest.raises(Refusal) as caught:
+        await read_head(server)
+    assert caught.value.response.status in {400, 431}
+    assert received <= 2 * MAX_HEAD
+
+
+# -- garbage ---------------------
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", id="TLS"),
+        pytest.param(b"\x00\x00\x00\x00", id="zeros"),
+        pytest.param(b"hello\r\n\r\n", id="hello"),
+        pytest.param(b"GET /\r\n\r\n", id="HTTP/0.9"),
+        pytest.param(b"GET / HTTP/9\r\n\r\n", id="version"),
+        pytest.param(b"GET  / HTTP/1.1\r\nHost: x\r\n\r\n", id="two spaces"),
+        pytest.param(b"GET / x HTTP/1.1\r\nHost: x\r\n\r\n", id="space in target"),
+        pytest.param(b"GET /\xc3\xa4 HTTP/1.1\r\nHost: x\r\n\r\n", id="raw UTF-8"),
+        pytest.param(b"GET / HTTP/1.1\r\n\r\n", id="no host"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", id="two hosts"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\nA : b\r\n\r\n", id="A :"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\n: b\r\n\r\n", id="no name"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\nA\r\n\r\n", id="no colon"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\nA: \0\r\n\r\n", id="NUL"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\nA: b\rc\r\n\r\n", id="bare CR"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\nA: \x01\r\n\r\n", id="control"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\nA: b\x7f\r\n\r\n", id="DEL"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\nA: \x1b[0m\r\n\r\n", id="escape"),
+        pytest.param(
+            b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n", id="length"
+        ),
+        pytest.param(
+            b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", id="negative"
+        ),
+        pytest.param(
+            b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1, 2\r\n\r\n", id="lengths"
+        ),
+    ],
+)
+async def test_g12_what_is_not_http_is_refused_with_400(data: bytes) -> None:
+    answer = await refusal(data)
+    assert answer.status == 400
+    assert answer.body.endswith(b"\n")
+    assert answer.headers["content-type"].startswith("text/plain")
+
+
+async def test_an_unknown_transfer_coding_is_refused_with_501() -> None:
+    data = b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n"
+    assert (await refusal(data)).status == 501
+
+
+@pytest.mark.parametrize("version", ["0.9", "1.2", "2.0", "2.7", "3.1", "9.9"])
+async def test_another_version_of_http_is_refused_with_505(version: str) -> None:
+    answer = await refusal(f"GET / HTTP/{version}\r\nHost: x\r\n\r\n".encode())
+    assert answer.status == 505
+    assert answer.body == b"Only HTTP/1.1 is spoken here.\n"
+
+
+async def outcome(*chunks: bytes) -> Head | Response | None:
+    try:
+        return await read(*chunks)
+    except Refusal as exc:
+        return exc.response
+
+
+def check_outcome(result: Head | Response | None) -> None:
+    if isinstance(result, Response):
+        assert 400 <= result.status <= 599
+
+
+@given(st.sampled_from([PLAIN, upgrade()]), st.data())
+@settings(max_examples=150, deadline=None)
+def test_g12_whatever_byte_is_wrong_the_outcome_is_a_head_or_a_refusal(
+    data: bytes, draw: st.DataObject
+) -> None:
+    place = draw.draw(st.integers(0, len(data) - 1))
+    wrong = draw.draw(st.binary(min_size=1, max_size=3))
+    skip = draw.draw(st.sampled_from([0, 1]))
+    check_outcome(trio.run(outcome, data[:place] + wrong + data[place + skip :]))
+
+
+@given(st.lists(st.binary(min_size=1, max_size=30), max_size=4))
+@example([b"GET / HTTP/1.1\r\nHost: x\r\nA: \x01\r\n\r\n"])
+@settings(max_examples=60, deadline=None)
+def test_g12_whatever_arrives_the_outcome_is_nothing_a_head_or_a_refusal(
+    chunks: list[bytes],
+) -> None:
+    check_outcome(trio.run(outcome, *chunks))
+
+
+# -- upgrades ---------------------
+
+
+async def test_a_good_handshake_wants_a_websocket() -> None:
+    head = await read_good(upgrade())
+    assert head.wants_websocket is True
+    assert head.headers["sec-websocket-key"] == KEY
+    assert head.target == "/chat"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(upgrade(upgrade="WebSocket"), id="case of upgrade"),
+        pytest.param(upgrade(upgrade="h2c, websocket"), id="several upgrades"),
+        pytest.param(upgrade(upgrade=" ,websocket ,"), id="empty elements"),
+        pytest.param(upgrade(connection="upgrade"), id="case of connection"),
+        pytest.param(upgrade(connection="keep-alive, Upgrade"), id="several tokens"),
+        pytest.param(upgrade(connection="keep-alive\r\nConnection: Upgrade"), id="two"),
+        pytest.param(upgrade(sec_websocket_protocol="a, b"), id="subprotocols"),
+        pytest.param(upgrade(origin="https://elsewhere"), id="origin"),
+        pytest.param(upgrade(sec_websocket_key=f"  {KEY}  "), id="space"),
+        pytest.param(upgrade("GET http://x/chat HTTP/1.1"), id="absolute target"),
+    ],
+)
+async def test_handshakes_may_be_written_in_several_ways(data: bytes) -> None:
+    assert (await read_good(data)).wants_websocket is True
+
+
+@pytest.mark.parametrize("without", ["upgrade", "connection"])
+async def test_without_upgrade_it_is_a_plain_request_and_without_connection_a_wrong_one(
+    without: str,
+) -> None:
+    if without == "upgrade":
+        assert (await read_good(upgrade(without=without))).wants_websocket is False
+    else:
+        answer = await refusal(upgrade(without=without))
+        assert (answer.status, b"'Connection: Upgrade'" in answer.body) == (400, True)
+
+
+@pytest.mark.parametrize("other", ["h2c", "websockets", "web socket", ""])
+async def test_an_upgrade_to_something_else_is_a_plain_request(other: str) -> None:
+    assert (await read_good(upgrade(upgrade=other))).wants_websocket is False
+
+
+@pytest.mark.parametrize(
+    ("values", "elements"),
+    [
+        ([], []),
+        ([""], []),
+        ([" , ,"], []),
+        (["a"], ["a"]),
+        (["a, B ,c d"], ["a", "B", "c d"]),
+        ([",a,,b,"], ["a", "b"]),
+        (["a,b", "c"], ["a", "b", "c"]),
+    ],
+    ids=str,
+)
+def test_a_header_that_is_a_list_may_have_empty_elements_and_several_lines(
+    values: list[str], elements: list[str]
+) -> None:
+    headers = Headers([("X-List", value) for value in values])
+    assert comma_list(headers, "x-list") == elements
+
+
+def key_of(size: int) -> str:
+    return base64.b64encode(b"k" * size).decode()
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        pytest.param(upgrade("POST /chat HTTP/1.1"), "opened with GET", id="POST"),
+        pytest.param(upgrade("HEAD /chat HTTP/1.1"), "opened with GET", id="HEAD"),
+        pytest.param(upgrade("GET /chat HTTP/1.0"), "with HTTP/1.1", id="HTTP/1.0"),
+        pytest.param(upgrade(connection="close"), "'Connection: Up", id="connection"),
+        pytest.param(upgrade(connection="upgraded"), "'Connection: Up", id="similar"),
+        pytest.param(upgrade(content_length="3"), "has no body", id="length"),
+        pytest.param(upgrade(transfer_encoding="chunked"), "has no body", id="chunked"),
+        pytest.param(upgrade(without="sec-websocket-key"), "-Key' is", id="no key"),
+        pytest.param(upgrade(sec_websocket_key=""), "-Key' is", id="empty key"),
+        pytest.param(upgrade(sec_websocket_key="?" * 24), "-Key' is", id="no base64"),
+        pytest.param(upgrade(sec_websocket_key=KEY[:-1]), "-Key' is", id="padding"),
+        pytest.param(upgrade(sec_websocket_key=KEY[:-2]), "-Key' is", id="no padding"),
+        pytest.param(upgrade(sec_websocket_key=key_of(15)), "-Key' is", id="15 bytes"),
+        pytest.param(upgrade(sec_websocket_key=key_of(17)), "-Key' is", id="17 bytes"),
+        pytest.param(upgrade(sec_websocket_key=f"{KEY} x"), "-Key' is", id="more"),
+        pytest.param(upgrade(sec_websocket_key="\xe9" * 24), "-Key' is", id="Latin-1"),
+        pytest.param(
+            upgrade(sec_websocket_key=f"{KEY}\r\nSec-WebSocket-Key: {KEY}"),
+            "-Key' is",
+            id="two keys",
+        ),
+    ],
+)
+async def test_a_wrong_handshake_is_refused_with_400_and_says_why(
+    data: bytes, words: str
+) -> None:
+    answer = await refusal(data)
+    assert answer.status == 400
+    assert words in answer.body.decode()
+
+
+@pytest.mark.parametrize("version", ["12", "14", "8", "13, 8", "013", "", "thirteen"])
+async def test_another_version_is_refused_with_426_and_the_one_that_is_spoken(
+    version: str,
+) -> None:
+    answer = await refusal(upgrade(sec_websocket_version=version))
+    assert answer.status == 426
+    assert answer.headers.get_all("sec-websocket-version") == ["13"]
+    assert b"version 13" in answer.body
+
+
+async def test_a_missing_version_is_refused_with_426_too() -> None:
+    answer = await refusal(upgrade(without="sec-websocket-version"))
+    assert answer.status == 426
+    assert answer.headers["sec-websocket-version"] == "13"
+
+
+# -- answers ---------------------
+
+
+async def sent(response: Response, *, to_head: bool = False) -> bytes:
+    """Return the bytes that a response makes."""
+    client, server = trio.testing.memory_stream_pair()
+    with trio.fail_after(5):
+        await send_response(server, response, to_head=to_head)
+        await server.send_eof()
+        return b"".join([bytes(chunk) async for chunk in client])
+
+
+def understood(
+    data: bytes, method: str = "GET"
+) -> tuple[int, list[tuple[str, str]], bytes]:
+    """Return status, headers and body as a client understands them."""
+    parser = h11.Connection(h11.CLIENT)
+    parser.send(h11.Request(method=method, target="/", headers=[("Host", "x")]))
+    parser.send(h11.EndOfMessage())
+    parser.receive_data(data)
+    head = parser.next_event()
+    assert isinstance(head, h11.Response)
+    body = b""
+    while isinstance(event := parser.next_event(), h11.Data):
+        body += event.data
+    assert isinstance(event, h11.EndOfMessage)
+    assert parser.trailing_data[0] == b""
+    headers = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in head.headers]
+    return head.status_code, headers, body
+
+
+async def test_an_answer_is_http_1_1_with_its_length_and_closes() -> None:
+    data = await sent(Response("no\n", status=403, headers={"X-Name": "a"}))
+    assert data.startswith(b"HTTP/1.1 403 ")
+    assert understood(data) == (
+        403,
+        [
+            ("x-name", "a"),
+            ("content-type", "text/plain;charset=UTF-8"),
+            ("content-length", "3"),
+            ("connection", "close"),
+        ],
+        b"no\n",
+    )
+
+
+async def test_the_length_is_counted_in_bytes() -> None:
+    _, headers, body = understood(await sent(Response("\N{EURO SIGN}")))
+    assert ("content-length", "3") in headers
+    assert body == b"\xe2\x82\xac"
+
+
+async def test_an_empty_answer_has_length_0() -> None:
+    _, headers, body = understood(await sent(Response(None)))
+    assert headers == [("content-length", "0"), ("connection", "close")]
+    assert body == b""
+
+
+async def test_a_large_body_arrives_whole() -> None:
+    body = bytes(range(256)) * 4096
+    assert understood(await sent(Response(body)))[2] == body
+
+
+async def test_an_answer_to_head_has_the_headers_and_no_body() -> None:
+    data = await sent(Response("hello"), to_head=True)
+    status, headers, body = understood(data, method="HEAD")
+    assert (status, body) == (200, b"")
+    assert ("content-length", "5") in headers
+    assert data.endswith(b"\r\n\r\n")
+
+
+async def test_framing_and_connection_are_not_for_the_handler_to_say() -> None:
+    response = Response(
+        "hello",
+        headers=[
+            ("Content-Length", "99"),
+            ("content-length", "5"),
+            ("Transfer-Encoding", "chunked"),
+            ("Connection", "keep-alive"),
+            ("connection", "upgrade"),
+        ],
+    )
+    status, headers, body = understood(await sent(response))
+    assert (status, body) == (200, b"hello")
+    assert [value for name, value in headers if name == "content-length"] == ["5"]
+    assert [value for name, value in headers if name == "connection"] == ["close"]
+    assert "transfer-encoding" not in dict(headers)
+
+
+async def test_sending_leaves_the_headers_of_the_response_alone() -> None:
+    response = Response("x", headers={"Content-Length": "99"})
+    before = response.headers.pairs()
+    await sent(response)
+    assert response.headers.pairs() == before
+
+
+async def test_headers_of_one_name_are_sent_one_by_one() -> None:
+    cookies = [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]
+    _, headers, _ = understood(await sent(Response("", headers=cookies)))
+    assert [v for n, v in headers if n == "set-cookie"] == ["a=1", "b=2"]
+
+
+async def test_a_named_status_is_sent_as_its_number() -> None:
+    data = await sent(Response("no", status=http.HTTPStatus.FORBIDDEN))
+    assert data.startswith(b"HTTP/1.1 403 ")
+
+
+@pytest.mark.parametrize("status", [204, 304])
+async def test_an_answer_that_never_has_a_body_has_no_length(status: int) -> None:
+    # RFC 9110, section 8.6: never with 204; with 304 only that of the 200.
+    data = await sent(Response(None, status=status))
+    assert "content-length" not in dict(understood(data)[1])
+
+
+async def test_an_empty_205_says_so() -> None:
+    data = await sent(Response(None, status=205))
+    assert dict(understood(data)[1])["content-length"] == "0"
+
+
+async def test_a_header_in_latin_1_arrives_as_it_is() -> None:
+    data = await sent(Response("", headers={"X-Name": "caf\xe9 \x80\xff"}))
+    assert dict(understood(data)[1])["x-name"] == "caf\xe9 \x80\xff"
+
+
+good_headers = st.lists(
+    st.tuples(
+        st.sampled_from(["X-One", "x-two", "X!#$%&'*+-.^_`|~9"]),
+        st.text([*map(chr, range(0x20, 0x7F)), "\t", "\x80", "\xe9", "\xff"]),
+    ),
+    max_size=3,
+)
+
+
+@given(good_headers, st.binary(max_size=50), st.sampled_from([200, 299, 404, 500, 599]))
+@settings(max_examples=60, deadline=None)
+def test_whatever_a_response_can_hold_can_be_sent(
+    items: Iterable[tuple[str, str]], body: bytes, status: int
+) -> None:
+    response = Response(body, status=status, headers=items)
+    expected = [(name.lower(), value) for name, value in response.headers.pairs()]
+    got_status, got_headers, got_body = understood(trio.run(sent, response))
+    assert (got_status, got_body) == (status, body)
+    assert got_headers[: len(expected)] == expected
+
+
+async def test_an_answer_to_a_peer_that_has_gone_is_a_broken_resource() -> None:
+    client, server = trio.testing.memory_stream_pair()
+    await client.aclose()
+    with trio.fail_after(5), pytest.raises(trio.BrokenResourceError):
+        await send_response(server, Response("x"))
+
+
+async def test_every_refusal_can_be_sent_as_it_is() -> None:
+    for data in (b"hello\r\n\r\n", upgrade(connection="close"), head_of(MAX_HEAD + 1)):
+        answer = await refusal(data)
+        status, headers, body = understood(await sent(answer))
+        assert (status, body) == (answer.status, answer.body)
+        assert ("content-type", "text/plain;charset=UTF-8") in headers

@@ -1,0 +1,606 @@
+"""Pulling messages: `receive()` and `async for`, instead of listeners."""
+
+import functools
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, ParamSpec
+
+import pytest
+import trio
+from trio._core._run import _r as scheduler_luck
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from trio_wspair import (
+    BufferFullError,
+    CloseEvent,
+    ConnectionClosedError,
+    ErrorEvent,
+    InvalidStateError,
+    MessageEvent,
+    ReadyState,
+    WebSocket,
+    WebSocketPair,
+    open_websocket_pair,
+)
+
+P = ParamSpec("P")
+AsyncTest = Callable[P, Coroutine[Any, Any, None]]
+
+
+def bounded(test: AsyncTest[P]) -> AsyncTest[P]:
+    """Let a test that waits for ever fail instead."""
+
+    @functools.wraps(test)
+    async def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        with trio.fail_after(1000):
+            await test(*args, **kwargs)
+
+    return run
+
+
+@contextmanager
+def takes(seconds: float) -> Iterator[None]:
+    """Check how long the block takes, in virtual time."""
+    start = trio.current_time()
+    yield
+    assert trio.current_time() - start == pytest.approx(seconds)
+
+
+async def pull_all(half: WebSocket) -> list[str | bytes | tuple[int, bool]]:
+    """Receive until the end; return the messages, and code and cleanness of it."""
+    received: list[str | bytes | tuple[int, bool]] = []
+    while True:
+        try:
+            received.append(await half.receive())
+        except ConnectionClosedError as error:
+            return [*received, (error.code, error.was_clean)]
+
+
+# -- taking a half for pulling -----------------------------------
+
+
+@bounded
+async def test_receive_takes_a_half_that_nobody_has_accepted(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_websocket_pair() as (client, server):
+        client.accept()
+        client.send("text")
+        client.send(b"binary")
+        assert await server.receive() == "text"
+        assert "accepted for receive()" in repr(server)
+        assert await server.receive() == b"binary"
+        server.send("answer")
+        server.accept(pull=True)  # No effect any more.
+        server.accept()
+
+
+@bounded
+async def test_iteration_takes_a_half_that_nobody_has_accepted(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_websocket_pair() as (client, server):
+        client.accept()
+        for n in range(3):
+            client.send(n)
+        client.close()
+        assert [message async for message in server] == ["0", "1", "2"]
+
+
+@bounded
+async def test_message_listeners_of_a_half_in_pull_mode_hear_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    events: list[object] = []
+    async with open_websocket_pair() as (client, server):
+        server.onmessage = events.append
+        server.add_event_listener("message", events.append)
+        server.onerror = server.onclose = events.append
+        client.accept()
+        server.accept(pull=True)
+        client.send("pulled")
+        assert await server.receive() == "pulled"
+        client.close(3000)
+        await server.wait_closed()
+    assert events == [CloseEvent(3000, "", was_clean=True)]
+
+
+@bounded
+async def test_a_half_with_message_events_can_not_be_pulled(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_websocket_pair() as (client, server):
+        client.accept()
+        server.accept()
+        server.accept(pull=True)  # The first call counts.
+        for pull in server.receive, server.__anext__:
+            with pytest.raises(
+                InvalidStateError,
+                match=r"its messages go elsewhere.*call accept\(pull=True\)",
+            ):
+                await pull()
+
+
+@bounded
+async def test_a_waiting_receiver_gets_a_message_that_comes_later(
+    autojump_clock: MockClock,
+) -> None:
+    async def send_later(half: WebSocket) -> None:
+        await trio.sleep(5)
+        half.send("later")
+
+    async with (
+        open_websocket_pair() as (client, server),
+        trio.open_nursery() as nursery,
+    ):
+        client.accept()
+        nursery.start_soon(send_later, client)
+        with takes(5):
+            assert await server.receive() == "later"
+
+
+@bounded
+async def test_both_halves_can_be_pulled(autojump_clock: MockClock) -> None:
+    async def echo(half: WebSocket) -> None:
+        async for message in half:
+            half.send(message)
+
+    async with (
+        open_websocket_pair() as (client, server),
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(echo, server)
+        client.accept(pull=True)
+        for n in range(300):
+            client.send(n)
+            assert await client.receive() == str(n)
+        client.close()
+
+
+@bounded
+async def test_an_echo_loop_answers_what_was_sent_before_the_close(
+    autojump_clock: MockClock,
+) -> None:
+    async def echo(half: WebSocket) -> None:
+        async for message in half:
+            half.send(message)
+
+    async def main() -> list[str | bytes | tuple[int, bool]]:
+        async with trio.open_nursery() as nursery:
+            client, server = WebSocketPair(nursery)
+            nursery.start_soon(echo, server)
+            client.accept(pull=True)
+            await wait_all_tasks_blocked()
+            client.send("first")
+            client.send("second")
+            client.close(1000)
+            return await pull_all(client)
+        raise AssertionError
+
+    for seed in range(10):
+        scheduler_luck.seed(seed)
+        assert await main() == ["first", "second", (1000, True)]
+
+
+# -- the end -----------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [None, 1000, 1001])
+@bounded
+async def test_iteration_ends_after_a_normal_close(
+    autojump_clock: MockClock, code: int | None
+) -> None:
+    async with open_websocket_pair() as (client, server):
+        client.accept()
+        client.send("x")
+        client.close(code)
+        assert [message async for message in server] == ["x"]
+        # Again, it is still over.
+        assert [message async for message in server] == []
+
+
+@pytest.mark.parametrize("code", [1002, 1011, 3000, 4999])
+@bounded
+async def test_iteration_raises_after_another_close(
+    autojump_clock: MockClock, code: int
+) -> None:
+    received: list[str | bytes] = []
+
+    async def iterate(half: WebSocket) -> None:
+        async for message in half:
+            received.append(message)  # noqa: PERF401 - kept when it raises
+
+    async with open_websocket_pair() as (client, server):
+        client.accept()
+        client.send("x")
+        client.close(code, "why")
+        for _ in range(2):
+            with pytest.raises(ConnectionClosedError) as caught:
+                await iterate(server)
+            error = caught.value
+            assert (error.code, error.reason, error.was_clean) == (code, "why", True)
+    assert received == ["x"]
+
+
+@pytest.mark.parametrize("code", [None, 1000, 1001, 1011, 3000])
+@bounded
+async def test_receive_always_raises_at_the_end(
+    autojump_clock: MockClock, code: int | None
+) -> None:
+    async with open_websocket_pair() as (client, server):
+        client.accept()
+        client.close(code)
+        for _ in range(2):
+            with pytest.raises(ConnectionClosedError) as caught:
+                await server.receive()
+            assert caught.value.code == (code or 1005)
+            assert caught.value.was_clean
+
+
+@bounded
+async def test_the_end_by_cancellation_is_no_normal_end_of_iteration(
+    autojump_clock: MockClock,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        client, server = WebSocketPair(nursery)
+        client.accept()
+        server.accept(pull=True)
+        client.send("dropped")
+        nursery.cancel_scope.cancel()
+    with pytest.raises(ConnectionClosedError) as caught:
+        await anext(server)
+    assert (caught.value.code, caught.value.was_clean) == (1006, False)
+    assert str(caught.value) == (
+        "the connection has closed abnormally with code 1006: "
+        "the nursery of this half was cancelled"
+    )
+
+
+@pytest.mark.parametrize("pull", ["receive", "iterate"])
+@pytest.mark.parametrize("end", ["close", "aclose", "cancelled", "failed", "timeout"])
+@bounded
+async def test_receivers_that_wait_hear_of_the_end(
+    autojump_clock: MockClock, end: str, pull: str
+) -> None:
+    ends: list[tuple[int, bool] | str] = []
+
+    async def receive(half: WebSocket) -> None:
+        try:
+            if pull == "receive":
+                await half.receive()
+            else:
+                async for _message in half:
+                    pass
+                ends.append("end of iteration")
+        except ConnectionClosedError as error:
+            ends.append((error.code, error.was_clean))
+
+    def fail(_event: object) -> None:
+        raise ValueError
+
+    async with trio.open_nursery() as outer:
+        with suppress_group(ValueError):
+            async with trio.open_nursery() as inner:
+                client, server = WebSocketPair(inner)
+                server.accept(pull=True)
+                for _ in range(3):
+                    outer.start_soon(receive, server)
+                await wait_all_tasks_blocked()
+                if end != "timeout":
+                    client.accept()
+                if end == "close":
+                    client.close(1000)
+                elif end == "aclose":
+                    await server.aclose()
+                elif end == "timeout":
+                    await server.aclose()
+                    client.accept()  # Too late.
+                elif end == "cancelled":
+                    inner.cancel_scope.cancel()
+                elif end == "failed":
+                    caller, callee = WebSocketPair(inner)
+                    caller.accept()
+                    callee.accept()
+                    callee.onmessage = fail
+                    caller.send("x")
+    if end in ("close", "aclose"):
+        over = "end of iteration" if pull == "iterate" else (1000, True)
+        assert ends == [over] * 3
+    else:
+        assert ends == [(1006, False)] * 3
+
+
+@contextmanager
+def suppress_group(kind: type[Exception]) -> Iterator[None]:
+    """Stop exceptions of a kind, in groups too."""
+    try:
+        yield
+    except* kind:
+        pass
+
+
+# -- several receivers, and cancelled ones -----------------------
+
+
+@bounded
+async def test_each_message_goes_to_one_of_several_receivers_in_their_order(
+    autojump_clock: MockClock,
+) -> None:
+    got: list[tuple[int, str | bytes]] = []
+
+    async def receive(half: WebSocket, who: int) -> None:
+        got.append((who, await half.receive()))
+
+    async with open_websocket_pair() as (client, server):
+        client.accept()
+        async with trio.open_nursery() as receivers:
+            for who in range(3):
+                receivers.start_soon(receive, server, who)
+                await wait_all_tasks_blocked()
+            for n in range(3):
+                client.send(n)
+    assert sorted(got) == [(0, "0"), (1, "1"), (2, "2")]
+
+
+@bounded
+async def test_many_iterators_share_the_messages_and_all_end(
+    autojump_clock: MockClock,
+) -> None:
+    got: list[int] = []
+
+    async def iterate(half: WebSocket) -> None:
+        async for message in half:
+            got.append(int(message))
+            await trio.lowlevel.checkpoint()
+
+    async with open_websocket_pair() as (client, server):
+        client.accept()
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(iterate, server)
+            await wait_all_tasks_blocked()
+            for n in range(200):
+                client.send(n)
+            client.close()
+    assert sorted(got) == list(range(200))
+
+
+@bounded
+async def test_cancelled_receivers_lose_no_message(autojump_clock: MockClock) -> None:
+    got: list[int] = []
+
+    async def receive(half: WebSocket, patience: float) -> None:
+        with trio.move_on_after(patience):
+            got.append(int(await half.receive()))
+
+    async with open_websocket_pair() as (client, server):
+        client.accept()
+        async with trio.open_nursery() as nursery:
+            for n in range(100):
+                # Many of them give up in the very moment that something comes.
+                nursery.start_soon(receive, server, n % 5)
+            for n in range(60):
+                if n % 7 == 0:
+                    await trio.sleep(1)
+                client.send(n)
+        client.close()
+        got.extend([int(message) async for message in server])
+    assert sorted(got) == list(range(60))
+
+
+@bounded
+async def test_receive_in_a_cancelled_scope_leaves_the_half_untaken(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_websocket_pair() as (client, server):
+        client.accept()
+        client.send("x")
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await server.receive()
+        assert scope.cancelled_caught
+        heard: list[str | bytes] = []
+        server.onmessage = lambda event: heard.append(event.data)
+        server.accept()
+    assert heard == ["x"]
+
+
+# -- what was not pulled yet -------------------------------------
+
+
+@bounded
+async def test_unread_messages_outlive_a_clean_close(
+    autojump_clock: MockClock,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        client, server = WebSocketPair(nursery)
+        client.accept()
+        server.accept(pull=True)
+        for n in range(100):
+            client.send(n)
+        with takes(0):
+            await server.aclose(3000)
+        assert await client.wait_closed() == CloseEvent(3000, "", was_clean=True)
+    # The nursery has ended, and they are still there.
+    assert await pull_all(server) == [*map(str, range(100)), (3000, True)]
+
+
+@bounded
+async def test_the_peers_close_waits_for_messages_that_wait_to_be_pulled(
+    autojump_clock: MockClock,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        client, server = WebSocketPair(nursery)
+        client.accept()
+        server.accept(pull=True)
+        client.send("unread")
+        client.close(1000)
+        await wait_all_tasks_blocked()
+        assert server.ready_state is ReadyState.OPEN
+        assert await pull_all(server) == ["unread", (1000, True)]
+        assert server.ready_state is ReadyState.CLOSED
+
+
+@bounded
+async def test_a_half_that_never_pulls_learns_of_the_peers_close(
+    autojump_clock: MockClock,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        client, server = WebSocketPair(nursery)
+        client.accept()
+        server.accept(pull=True)
+        await client.aclose()
+        assert server.ready_state is ReadyState.CLOSED
+        with pytest.raises(ConnectionClosedError):
+            server.send("too late")
+
+
+@bounded
+async def test_an_end_by_force_drops_what_was_not_pulled(
+    autojump_clock: MockClock,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        client, server = WebSocketPair(nursery)
+        server.accept(pull=True)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await server.aclose()
+        client.accept()
+        with pytest.raises(ConnectionClosedError):
+            client.send("to nobody")
+        await client.wait_closed()
+        assert await pull_all(server) == [(1006, False)]
+
+
+@bounded
+async def test_a_message_that_was_pulled_makes_room_for_another(
+    autojump_clock: MockClock,
+) -> None:
+    async def pull_slowly(half: WebSocket) -> None:
+        async for _message in half:
+            await trio.sleep(1)
+
+    async with (
+        open_websocket_pair(max_buffered_bytes=200) as (client, server),
+        trio.open_nursery() as nursery,
+    ):
+        client.accept()
+        server.accept(pull=True)
+        client.send("x" * 100)
+        client.send("y" * 100)
+        with pytest.raises(BufferFullError):
+            client.send("z")
+        nursery.start_soon(pull_slowly, server)
+        with takes(1):
+            await client.drain()
+        assert client.buffered_amount == 0
+        client.send("z")
+        client.close()
+
+
+@bounded
+async def test_drain_waits_until_enough_was_pulled(autojump_clock: MockClock) -> None:
+    drained: list[int] = []
+
+    async def drain(half: WebSocket, max_bytes: int) -> None:
+        await half.drain(max_bytes)
+        drained.append(half.buffered_amount)
+
+    async with (
+        open_websocket_pair() as (client, server),
+        trio.open_nursery() as nursery,
+    ):
+        client.accept()
+        server.accept(pull=True)
+        for _ in range(5):
+            client.send("x" * 10)
+        for max_bytes in 0, 10, 25, 40:
+            nursery.start_soon(drain, client, max_bytes)
+        await wait_all_tasks_blocked()
+        assert drained == []
+        for _ in range(5):
+            await server.receive()
+            await wait_all_tasks_blocked()
+    assert drained == [40, 20, 10, 0]
+
+
+# -- with close listeners and failures ---------------------------
+
+
+@bounded
+async def test_close_listeners_of_a_puller_run_and_wait_closed_waits_for_them(
+    autojump_clock: MockClock,
+) -> None:
+    steps: list[str] = []
+
+    async def slow(_event: CloseEvent) -> None:
+        await trio.sleep(3)
+        steps.append("closed")
+
+    async with trio.open_nursery() as nursery:
+        client, server = WebSocketPair(nursery)
+        client.accept()
+        server.onclose = slow
+        server.accept(pull=True)
+        client.close()
+        with pytest.raises(ConnectionClosedError):
+            await server.receive()
+        with takes(3):
+            await server.wait_closed()
+    assert steps == ["closed"]
+
+
+@bounded
+async def test_an_aclose_that_times_out_is_an_error_event_for_a_puller_too(
+    autojump_clock: MockClock,
+) -> None:
+    events: list[ErrorEvent | CloseEvent] = []
+    async with trio.open_nursery() as nursery:
+        client, server = WebSocketPair(nursery)
+        server.add_event_listener("error", events.append)
+        server.add_event_listener("close", events.append)
+        with takes(1):
+            await server.aclose()
+        client.accept()
+    assert [event.type for event in events] == ["error", "close"]
+
+
+@bounded
+async def test_a_listener_may_pull_from_another_half(
+    autojump_clock: MockClock,
+) -> None:
+    got: list[str | bytes] = []
+    async with (
+        open_websocket_pair() as (client, server),
+        open_websocket_pair() as (source, sink),
+    ):
+        source.accept()
+
+        @server.on("message")
+        async def fetch(_event: MessageEvent) -> None:
+            got.append(await sink.receive())
+
+        client.accept()
+        server.accept()
+        client.send("1")
+        client.send("2")
+        await wait_all_tasks_blocked()
+        source.send("a")
+        source.send("b")
+        await wait_all_tasks_blocked()
+    assert got == ["a", "b"]
+
+
+@bounded
+async def test_pulling_after_everything_ended_still_tells_how(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_websocket_pair() as (client, server):
+        client.accept()
+        server.accept(pull=True)
+    for _ in range(2):
+        assert await pull_all(server) == [(1000, True)]
+        with pytest.raises(StopAsyncIteration):
+            await anext(server)
+    with pytest.raises(InvalidStateError):
+        await client.receive()

@@ -1,0 +1,494 @@
+"""The laws of the state of a half, walked by a machine that knows nothing else."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import attrs
+import pytest
+from hypothesis import settings, strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from trio_wspair import ConnectionClosedError, InvalidStateError, ReadyState
+from trio_wspair._codes import Close
+from trio_wspair._state import Act, End, Failure, HalfState, Holder
+
+T = TypeVar("T")
+
+# What may become of a half, said once more and by itself.
+MOVES = {
+    (Holder.NOBODY, Act.ACCEPT): Holder.APPLICATION,
+    (Holder.NOBODY, Act.PULL): Holder.PULLER,
+    (Holder.NOBODY, Act.COUPLE): Holder.TRANSPORT,
+    (Holder.NOBODY, Act.HIBERNATE): Holder.HIBERNATION,
+    (Holder.APPLICATION, Act.ACCEPT): Holder.APPLICATION,
+    (Holder.PULLER, Act.ACCEPT): Holder.PULLER,
+    (Holder.PULLER, Act.PULL): Holder.PULLER,
+}
+SPEAKERS = {Holder.APPLICATION, Holder.PULLER, Holder.HIBERNATION}
+ANSWERED = {Holder.NOBODY, Holder.APPLICATION, Holder.PULLER}
+"""Those for whom a Close is answered."""
+TAKES = {
+    Holder.APPLICATION: Act.ACCEPT,
+    Holder.PULLER: Act.PULL,
+    Holder.TRANSPORT: Act.COUPLE,
+    Holder.HIBERNATION: Act.HIBERNATE,
+}
+
+every_holder = pytest.mark.parametrize("holder", list(Holder), ids=lambda h: h.name)
+every_act = pytest.mark.parametrize("act", list(Act), ids=lambda a: a.name)
+
+closes = st.builds(
+    Close, st.sampled_from([1000, 1001, 1005, 3000, 4999]), st.sampled_from(["", "r"])
+)
+failures = st.builds(
+    Failure, st.sampled_from(["", "gone"]), st.sampled_from([None, OSError("boom")])
+)
+
+
+def facts(state: HalfState) -> tuple[object, ...]:
+    """Return everything that a state knows."""
+    return attrs.astuple(state, recurse=False)
+
+
+def held_by(holder: Holder, *, half_open: bool = False) -> HalfState:
+    state = HalfState()
+    if holder is not Holder.NOBODY:
+        state.take(TAKES[holder], half_open=half_open)
+    return state
+
+
+class HalfStateMachine(RuleBasedStateMachine):
+    """Does anything at any moment, and knows what has to come of it."""
+
+    state: HalfState
+    holder: Holder
+    half_open: bool
+    sent: Close | None
+    received: Close | None
+    failure: Failure | None
+    released: bool
+    answered: bool
+    """The Close that was sent is an answer."""
+    end: End | None
+    before: ReadyState
+
+    @initialize(holder=st.sampled_from(Holder), half_open=st.booleans())
+    def begin(self, holder: Holder, half_open: bool) -> None:  # noqa: FBT001
+        self.state = held_by(holder, half_open=half_open)
+        self.holder = holder
+        self.half_open = half_open and holder is not Holder.NOBODY
+        self.released = self.answered = False
+        self.sent = self.received = self.failure = self.end = None
+        self.before = ReadyState.OPEN
+
+    # -- what the model knows -----------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        both = self.sent is not None and self.received is not None
+        return both or self.failure is not None
+
+    @property
+    def speaks(self) -> bool:
+        return self.holder in SPEAKERS
+
+    def refused(self, act: Callable[[], object]) -> InvalidStateError:
+        """Check that `act` raises and changes nothing."""
+        before = facts(self.state)
+        with pytest.raises(InvalidStateError) as caught:
+            act()
+        assert facts(self.state) == before
+        return caught.value
+
+    def looked(self, view: Callable[[], T]) -> T:
+        """Check that `view` changes nothing."""
+        before = facts(self.state)
+        result = view()
+        assert facts(self.state) == before
+        return result
+
+    # -- acts -----------------------------------------------------------------------
+
+    @rule(act=st.sampled_from(Act), half_open=st.booleans())
+    def take(self, act: Act, half_open: bool) -> None:  # noqa: FBT001
+        if self.holder is not Holder.NOBODY:
+            half_open = self.half_open  # What else happens has a test of its own.
+        to = MOVES.get((self.holder, act))
+        gone = self.released or (self.closed and self.holder is Holder.NOBODY)
+        if to is None or gone:
+            error = self.refused(lambda: self.state.take(act, half_open=half_open))
+            assert act.value in str(error)
+            assert self.state.describe() in str(error)
+            self.refused(lambda: self.state.check_take(act))
+        else:
+            assert self.looked(lambda: self.state.check_take(act)) is to
+            self.state.take(act, half_open=half_open)
+            self.holder, self.half_open = to, half_open
+
+    @rule(close=closes)
+    def start_close(self, close: Close) -> None:
+        alive = self.failure is None and self.sent is None
+        if alive and not self.speaks:
+            self.refused(lambda: self.state.start_close(close))
+        else:
+            first = self.sent is None
+            assert self.state.start_close(close) is first
+            self.sent = close if self.sent is None else self.sent
+
+    @rule(close=closes)
+    def say_close(self, close: Close) -> None:
+        first = self.sent is None
+        assert self.state.say_close(close) is first
+        self.sent = close if self.sent is None else self.sent
+
+    @rule(close=closes)
+    def receive_close(self, close: Close) -> None:
+        if self.end is not None:
+            assert self.looked(lambda: self.state.receive_close(close)) is None
+            return
+        due = not self.half_open and self.holder in ANSWERED and self.sent is None
+        answer = self.state.receive_close(close)
+        assert answer == (close if due else None)
+        self.received = self.end = close
+        if due:
+            self.sent, self.answered = close, True
+
+    @precondition(lambda self: self.sent is not None)
+    @rule()
+    def receive_own_close_back(self) -> None:
+        # In memory the peer answers with the very object that was sent.
+        assert self.sent is not None
+        self.receive_close(self.sent)
+
+    @rule(failure=failures)
+    def fail(self, failure: Failure) -> None:
+        alive = not self.closed
+        if not alive:
+            assert self.looked(lambda: self.state.fail(failure)) is False
+            return
+        assert self.state.fail(failure) is True
+        self.failure = failure
+        self.end = failure if self.end is None else self.end
+
+    @rule()
+    def release(self) -> None:
+        self.state.release()
+        self.released = True
+
+    # -- laws -----------------------------------------------------------------------
+
+    @invariant()
+    def the_facts_are_those_of_the_model(self) -> None:
+        # In the model each latch is assigned once, so this is that law as well.
+        state = self.state
+        assert state.holder is self.holder
+        assert state.half_open is self.half_open
+        assert state.close_sent is self.sent
+        assert state.close_received is self.received
+        assert state.failure is self.failure
+        assert state.released is self.released
+
+    @invariant()
+    def the_end_never_changes_once_it_is_decided(self) -> None:
+        assert self.state.end is self.end
+
+    @invariant()
+    def ready_state_counts_the_closes_and_never_goes_back(self) -> None:
+        said = [c for c in (self.sent, self.received) if c is not None]
+        expected = ReadyState.CLOSED if self.closed else ReadyState(1 + len(said))
+        assert self.state.ready_state is expected
+        assert self.state.ready_state >= self.before
+        assert self.state.finished is (expected is ReadyState.CLOSED)
+        self.before = expected
+
+    @invariant()
+    def only_the_holder_may_speak(self) -> None:
+        if self.speaks:
+            self.looked(lambda: self.state.check_speaks("drain()"))
+        else:
+            error = self.refused(lambda: self.state.check_speaks("drain()"))
+            assert "drain()" in str(error)
+
+    @invariant()
+    def a_message_may_be_sent_until_a_close_or_a_failure(self) -> None:
+        if not self.speaks:
+            self.refused(self.state.check_send)
+        elif self.failure is not None or self.answered:
+            before = facts(self.state)
+            with pytest.raises(ConnectionClosedError):
+                self.state.check_send()
+            assert facts(self.state) == before
+        elif self.sent is not None:
+            error = self.refused(self.state.check_send)
+            assert "after close()" in str(error)
+        else:
+            self.looked(self.state.check_send)
+
+    @invariant()
+    def the_error_of_a_closed_half_tells_the_end(self) -> None:
+        error = self.looked(self.state.closed_error)
+        told = (error.code, error.reason, error.was_clean)
+        if isinstance(self.end, Close):
+            assert told == (self.end.code, self.end.reason, True)
+        else:
+            reason = self.end.reason if self.end is not None else ""
+            assert told == (1006, reason, False)
+
+    @invariant()
+    def the_description_tells_the_facts(self) -> None:
+        text = self.looked(self.state.describe)
+        assert text.startswith(f"{self.state.ready_state.name}, {self.holder.label}")
+        assert ("sent Close" in text) is (self.sent is not None)
+        assert ("received Close" in text) is (self.received is not None)
+        assert ("failed" in text) is (self.failure is not None)
+
+
+def test_whatever_happens_in_any_order_the_laws_of_a_state_hold() -> None:
+    run_state_machine_as_test(
+        HalfStateMachine,
+        settings=settings(max_examples=200, stateful_step_count=20, deadline=None),
+    )
+
+
+# -- the holder ---------------------
+
+
+@every_holder
+@every_act
+def test_the_holder_moves_only_along_the_table(holder: Holder, act: Act) -> None:
+    state = held_by(holder)
+    assert state.holder is holder
+    if (holder, act) in MOVES:
+        state.take(act)
+        assert state.holder is MOVES[holder, act]
+    else:
+        before = facts(state)
+        message = f"too late for {act.value}: this half is OPEN, {holder.label}"
+        with pytest.raises(InvalidStateError) as caught:
+            state.take(act)
+        assert str(caught.value) == message
+        assert facts(state) == before
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_taking_a_half_again_keeps_the_options_of_the_first(
+    first: bool,  # noqa: FBT001
+) -> None:
+    state = HalfState()
+    state.take(Act.ACCEPT, half_open=first)
+    state.take(Act.ACCEPT, half_open=not first)
+    assert state.half_open is first
+
+
+@every_act
+def test_a_half_that_ended_before_anybody_took_it_cannot_be_taken(act: Act) -> None:
+    state = HalfState()
+    state.fail(Failure())
+    with pytest.raises(InvalidStateError, match="too late for"):
+        state.take(act)
+    assert state.holder is Holder.NOBODY
+
+
+def test_a_second_accept_is_fine_until_the_end_has_been_told() -> None:
+    state = held_by(Holder.APPLICATION)
+    state.receive_close(Close(1000))
+    state.take(Act.ACCEPT)
+    state.release()
+    with pytest.raises(InvalidStateError, match="too late for accept"):
+        state.take(Act.ACCEPT)
+
+
+# -- speaking ---------------------
+
+
+@every_holder
+def test_only_an_application_or_an_object_speaks(holder: Holder) -> None:
+    state = held_by(holder)
+    if holder in SPEAKERS:
+        state.check_speaks("send()")
+        state.check_send()
+        assert state.start_close(Close(1000)) is True
+        assert state.close_sent == Close(1000)
+    else:
+        for act in (
+            lambda: state.check_speaks("send()"),
+            state.check_send,
+            lambda: state.start_close(Close(1000)),
+        ):
+            before = facts(state)
+            with pytest.raises(InvalidStateError):
+                act()
+            assert facts(state) == before
+
+
+def test_before_accept_the_error_says_what_to_call() -> None:
+    with pytest.raises(InvalidStateError) as caught:
+        HalfState().check_speaks("send()")
+    assert str(caught.value) == (
+        "call accept() before send(): this half is not accepted yet"
+    )
+
+
+def test_a_half_given_to_a_connection_points_to_the_other_half() -> None:
+    with pytest.raises(InvalidStateError) as caught:
+        held_by(Holder.TRANSPORT).check_speaks("send()")
+    assert str(caught.value) == (
+        "send() on a half that was given to a connection: "
+        "use the other half of the pair"
+    )
+
+
+def test_sending_after_ones_own_close_is_misuse() -> None:
+    state = held_by(Holder.APPLICATION)
+    state.start_close(Close(3000))
+    with pytest.raises(InvalidStateError) as caught:
+        state.check_send()
+    assert str(caught.value) == (
+        "send() after close(): this half is CLOSING, accepted, sent Close 3000"
+    )
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["same object", "equal"])
+def test_sending_after_ones_own_close_stays_misuse_when_it_was_answered(
+    same: bool,  # noqa: FBT001
+) -> None:
+    state = held_by(Holder.APPLICATION)
+    close = Close(3000)
+    state.start_close(close)
+    state.receive_close(close if same else Close(3000))
+    with pytest.raises(InvalidStateError, match=r"after close\(\)"):
+        state.check_send()
+
+
+def test_sending_after_the_peers_close_is_nobodys_fault() -> None:
+    state = held_by(Holder.APPLICATION)
+    state.receive_close(Close(3000, "enough"))
+    with pytest.raises(ConnectionClosedError) as caught:
+        state.check_send()
+    assert caught.value.args == (3000, "enough", True)
+
+
+def test_sending_after_a_failure_is_nobodys_fault() -> None:
+    state = held_by(Holder.APPLICATION)
+    state.fail(Failure("gone"))
+    with pytest.raises(ConnectionClosedError) as caught:
+        state.check_send()
+    assert caught.value.args == (1006, "gone", False)
+
+
+def test_in_half_open_one_sends_until_ones_own_close() -> None:
+    state = held_by(Holder.APPLICATION, half_open=True)
+    assert state.receive_close(Close(3000)) is None
+    assert state.ready_state.name == "CLOSING"
+    state.check_send()
+    assert state.start_close(Close(1000)) is True
+    assert state.ready_state.name == "CLOSED"
+    with pytest.raises(InvalidStateError, match=r"after close\(\)"):
+        state.check_send()
+
+
+# -- answering ---------------------
+
+
+@every_holder
+@pytest.mark.parametrize("half_open", [False, True])
+@pytest.mark.parametrize("said", [False, True])
+def test_a_close_is_answered_unless_half_open_or_the_holder_does_it(
+    holder: Holder,
+    half_open: bool,  # noqa: FBT001
+    said: bool,  # noqa: FBT001
+) -> None:
+    state = held_by(holder, half_open=half_open)
+    own = Close(4000, "own")
+    if said:
+        state.say_close(own)
+    may_wait = half_open and holder is not Holder.NOBODY
+    due = not may_wait and holder in ANSWERED and not said
+    answer = state.receive_close(Close(3000, "r"))
+    assert answer == (Close(3000, "r") if due else None)
+    assert state.close_sent == (own if said else answer)
+    assert state.close_received == Close(3000, "r")
+
+
+def test_a_second_close_of_the_peer_changes_nothing() -> None:
+    state = held_by(Holder.TRANSPORT)
+    state.receive_close(Close(3000))
+    assert state.receive_close(Close(4000)) is None
+    assert state.end == Close(3000)
+
+
+def test_a_close_after_the_failure_comes_too_late() -> None:
+    state = held_by(Holder.APPLICATION)
+    failure = Failure()
+    state.fail(failure)
+    assert state.receive_close(Close(1000)) is None
+    assert state.end is failure
+
+
+def test_a_failure_after_the_peers_close_keeps_that_end() -> None:
+    state = held_by(Holder.APPLICATION, half_open=True)
+    state.receive_close(Close(3000))
+    assert state.fail(Failure("gone")) is True
+    assert state.end == Close(3000)
+    assert state.ready_state is ReadyState.CLOSED
+
+
+def test_a_second_close_of_ones_own_is_ignored() -> None:
+    state = held_by(Holder.APPLICATION)
+    assert state.start_close(Close(3000)) is True
+    assert state.start_close(Close(4000)) is False
+    assert state.close_sent == Close(3000)
+
+
+def test_a_close_after_an_automatic_answer_is_ignored() -> None:
+    state = held_by(Holder.APPLICATION)
+    state.receive_close(Close(3000))
+    assert state.start_close(Close(4000)) is False
+    assert state.close_sent == Close(3000)
+
+
+def test_a_half_that_has_closed_or_failed_cannot_fail_any_more() -> None:
+    closed, failed = held_by(Holder.PULLER), held_by(Holder.PULLER)
+    closed.receive_close(Close(1000))
+    first = Failure("first")
+    failed.fail(first)
+    assert closed.fail(Failure("late")) is False
+    assert closed.failure is None
+    assert failed.fail(Failure("late")) is False
+    assert failed.failure is first
+
+
+# -- words ---------------------
+
+
+def test_a_description_tells_state_holder_and_codes() -> None:
+    state = HalfState()
+    assert state.describe() == "OPEN, not accepted"
+    state.take(Act.ACCEPT, half_open=True)
+    state.receive_close(Close(3000))
+    assert state.describe() == "CLOSING, accepted, received Close 3000"
+    state.start_close(Close(4000))
+    assert state.describe() == "CLOSED, accepted, sent Close 4000, received Close 3000"
+
+
+def test_a_description_tells_why_a_half_has_failed() -> None:
+    state = held_by(Holder.PULLER)
+    state.fail(Failure("gone", OSError("boom")))
+    expected = "CLOSED, accepted for receive(), failed with OSError('boom')"
+    assert state.describe() == expected
+
+
+def test_ready_states_have_the_numbers_of_whatwg() -> None:
+    assert {state.name: state.value for state in ReadyState} == {
+        "CONNECTING": 0,
+        "OPEN": 1,
+        "CLOSING": 2,
+        "CLOSED": 3,
+    }
