@@ -48,11 +48,21 @@ def bounded(test: AsyncTest[P]) -> AsyncTest[P]:
     """Let a test that waits for ever fail instead."""
 
     @functools.wraps(test)
-    async def run(*args: P.args, **kwargs: P.kwargs) -> None:
+    async def bounded_test(*args: P.args, **kwargs: P.kwargs) -> None:
         with trio.fail_after(1000):
             await test(*args, **kwargs)
 
-    return run
+    return bounded_test
+
+
+def run(main: Callable[[], Awaitable[T]]) -> T:
+    """Run a program in virtual time, bounded."""
+
+    async def bounded_main() -> T:
+        with trio.fail_after(1000):
+            return await main()
+
+    return trio.run(bounded_main, clock=MockClock(autojump_threshold=0))
 
 
 def hear(socket: WebSocket) -> list[Heard]:
@@ -412,7 +422,7 @@ def test_g2_every_half_hears_its_close_when_a_listener_exits() -> None:
             client.send("x")
 
     with pytest.RaisesGroup(SystemExit):
-        trio.run(main)
+        run(main)
     assert closed == [0, 0, 1, 1, 2, 2]
 
 
@@ -433,7 +443,7 @@ def test_g2_every_half_hears_its_close_when_every_close_listener_exits() -> None
             nursery.cancel_scope.cancel()
 
     with pytest.raises(BaseExceptionGroup) as caught:
-        trio.run(main)
+        run(main)
     assert {type(error) for error in flat(caught.value)} == {SystemExit}
     assert closed == [0, 0, 1, 1, 2, 2]
 
@@ -462,7 +472,7 @@ def test_g2_an_exit_in_one_close_listener_leaves_the_async_ones_of_others() -> N
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.RaisesGroup(SystemExit):
-            trio.run(main)
+            run(main)
     assert sorted(closed) == ["async", "exit"]
 
 
@@ -871,7 +881,7 @@ def test_g4_a_real_interrupt_waits_until_send_is_done(
                 await trio.sleep_forever()
 
     with pytest.raises(KeyboardInterrupt):
-        trio.run(main)
+        run(main)
     assert heard == ["hello", INTERNAL_ERROR]
 
 
@@ -1352,7 +1362,7 @@ def test_g7_interrupts_pass_through_without_an_error_event(
             client.send("x")
 
     with pytest.RaisesGroup(error):
-        trio.run(main)
+        run(main)
     assert heard[-1:] == [FELL]
     assert not any(isinstance(event, ErrorEvent) for event in heard)
 
@@ -1390,7 +1400,7 @@ def test_g7_an_interrupt_is_not_lost_beside_a_failure(
                 client.send("x")
 
     with pytest.raises(BaseExceptionGroup) as caught:
-        trio.run(main, clock=MockClock(autojump_threshold=0))
+        run(main)
     assert KeyboardInterrupt in {type(error) for error in flat(caught.value)}
 
 
@@ -1757,7 +1767,7 @@ def test_g10_nothing_is_left_however_it_ends(ending: Ending) -> None:
     before = count()
     with warnings.catch_warnings():
         warnings.simplefilter("error", ResourceWarning)
-        trio.run(main, clock=MockClock(autojump_threshold=0))
+        run(main)
         assert count() == before
 
 
@@ -1801,7 +1811,7 @@ def under_many_schedules(program: Callable[[], Awaitable[T]]) -> list[T]:
     outcomes: list[T] = []
     for seed in range(16):
         scheduler_luck.seed(seed)
-        outcome = trio.run(program, clock=MockClock(autojump_threshold=0))
+        outcome = run(program)
         if outcome not in outcomes:
             outcomes.append(outcome)
     return outcomes

@@ -2,10 +2,10 @@
 
 import functools
 import signal
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 import attrs
 import pytest
@@ -25,6 +25,7 @@ from trio_wspair import (
 )
 
 P = ParamSpec("P")
+T = TypeVar("T")
 Heard = str | bytes | ErrorEvent | CloseEvent
 AsyncTest = Callable[P, Coroutine[Any, Any, None]]
 
@@ -33,11 +34,21 @@ def bounded(test: AsyncTest[P]) -> AsyncTest[P]:
     """Let a test that waits for ever fail instead."""
 
     @functools.wraps(test)
-    async def run(*args: P.args, **kwargs: P.kwargs) -> None:
+    async def bounded_test(*args: P.args, **kwargs: P.kwargs) -> None:
         with trio.fail_after(1000):
             await test(*args, **kwargs)
 
-    return run
+    return bounded_test
+
+
+def run(main: Callable[[], Awaitable[T]]) -> T:
+    """Run a program in virtual time, bounded."""
+
+    async def bounded_main() -> T:
+        with trio.fail_after(1000):
+            return await main()
+
+    return trio.run(bounded_main, clock=MockClock(autojump_threshold=0))
 
 
 def hear(socket: WebSocket) -> list[Heard]:
@@ -1086,7 +1097,7 @@ def test_a_listener_that_is_interrupted_costs_no_half_its_close_event(
             await trio.sleep_forever()
 
     with pytest.raises(BaseExceptionGroup) as caught:
-        trio.run(main, clock=MockClock(autojump_threshold=0))
+        run(main)
     kinds = {type(error) for error in flat(caught.value)}
     assert kinds == ({KeyboardInterrupt, ListenerError} & kinds)
     assert KeyboardInterrupt in kinds
@@ -1110,7 +1121,7 @@ def test_wait_closed_returns_although_a_close_listener_was_interrupted() -> None
         with trio.fail_after(10):
             assert await server.wait_closed() == clean(1000)
 
-    trio.run(main, clock=MockClock(autojump_threshold=0))
+    run(main)
 
 
 def test_an_interrupt_while_the_dispatcher_idles_closes_every_half() -> None:
@@ -1123,5 +1134,5 @@ def test_an_interrupt_while_the_dispatcher_idles_closes_every_half() -> None:
             signal.raise_signal(signal.SIGINT)
 
     with pytest.RaisesGroup(KeyboardInterrupt):
-        trio.run(main)
+        run(main)
     assert heard == [[FELL], [FELL]]

@@ -4,15 +4,16 @@ import math
 import ssl
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from urllib.parse import SplitResult, urlsplit
+from typing import Final
+from urllib.parse import SplitResult, quote, urlsplit
 
 import attrs
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from ._checks import check_limit, check_seconds
+from ._checks import check_limit, check_seconds, check_ssl_context
 from ._errors import HandshakeError
-from ._http import Headers, HeadersInit
+from ._http import Headers, HeadersInit, is_token
 from ._nurseries import open_service_nursery
 from ._pair import (
     DEFAULT_MAX_BUFFERED_BYTES,
@@ -26,7 +27,22 @@ from .transports._trio_websocket import open_client_connection
 
 __all__ = ("connect", "open_websocket")
 
-_PORTS = {"ws": 80, "wss": 443}
+_PORTS: Final = {"ws": 80, "wss": 443}
+_UNQUOTED: Final = "%/:?@!$&'()*+,;=~[]"
+"""What a path or query may have beside letters, digits and ``-._``; `%` as it is."""
+_HEADERS_OF_THE_HANDSHAKE: Final = frozenset(
+    {
+        "connection",
+        "content-length",
+        "host",
+        "sec-websocket-extensions",
+        "sec-websocket-key",
+        "sec-websocket-protocol",
+        "sec-websocket-version",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
 
 
 async def connect(
@@ -72,14 +88,19 @@ async def connect(
     check_limit("max_message_bytes", max_message_bytes)
     check_limit("receive_buffer_bytes", receive_buffer_bytes)
     address = _parse(url, ssl_context)
-    offered = [protocols] if isinstance(protocols, str) else list(protocols)
+    offered = _checked_protocols(protocols)
+    more_headers = Headers(headers)
+    for name in more_headers:
+        if name in _HEADERS_OF_THE_HANDSHAKE:
+            msg = f"connect() makes the header {name!r} itself"
+            raise ValueError(msg)
     pair = WebSocketPair(
         nursery, max_buffered_bytes=max_buffered_bytes, close_grace=close_grace
     )
     dial = _Dial(
         address,
         offered,
-        Headers(headers).pairs(),
+        more_headers.pairs(),
         connect_timeout,
         max_message_bytes,
         Coupling(pair[1], close_grace, receive_buffer_bytes),
@@ -154,6 +175,7 @@ def _parse(url: str, ssl_context: ssl.SSLContext | None) -> _Address:
     if parts.hostname is None or parts.username is not None or parts.fragment:
         msg = f"a WebSocket URL has a host, no user and no '#fragment': {url!r}"
         raise ValueError(msg)
+    check_ssl_context(ssl_context, server=False)
     if ssl_context is not None and parts.scheme == "ws":
         msg = f"ssl_context is for wss:// URLs, this one is {url!r}"
         raise ValueError(msg)
@@ -161,14 +183,39 @@ def _parse(url: str, ssl_context: ssl.SSLContext | None) -> _Address:
     port = parts.port or default_port
     if parts.scheme == "wss" and ssl_context is None:
         ssl_context = ssl.create_default_context()
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    hostname = parts.hostname
+    if not hostname.isascii():
+        hostname = hostname.encode("idna").decode("ascii")
+    host = f"[{hostname}]" if ":" in hostname else hostname
+    query = f"?{quote(parts.query, safe=_UNQUOTED)}" if parts.query else ""
     return _Address(
-        parts.hostname,
+        hostname,
         port,
         host if port == default_port else f"{host}:{port}",
-        (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
+        (quote(parts.path, safe=_UNQUOTED) or "/") + query,
         ssl_context,
     )
+
+
+def _checked_protocols(protocols: str | Sequence[str]) -> list[str]:
+    """Return the subprotocols to offer.
+
+    Raises:
+        TypeError: One is no str.
+        ValueError: One is no token, or is there twice.
+    """
+    offered = [protocols] if isinstance(protocols, str) else list(protocols)
+    for protocol in offered:
+        if not isinstance(protocol, str):
+            msg = f"a subprotocol is a str, not {protocol!r}"
+            raise TypeError(msg)
+        if not is_token(protocol):
+            msg = f"{protocol!r} can't be a subprotocol (RFC 6455, section 4.1)"
+            raise ValueError(msg)
+    if len(set(offered)) < len(offered):
+        msg = f"a subprotocol is offered twice: {offered!r}"
+        raise ValueError(msg)
+    return offered
 
 
 @attrs.frozen(eq=False)

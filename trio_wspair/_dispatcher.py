@@ -330,6 +330,9 @@ class Dispatcher:
         served.busy = False
         half = served.half
         half.listener_task = None
+        if half.peer.released and not half.state.finished:
+            # In half-open it owes its own Close, but there is nobody to hear it.
+            half.fail(Failure("the other half has ended"))
         if not half.state.finished or served not in self._halves:
             return  # In half-open it still owes its own Close.
         del self._halves[served]

@@ -20,7 +20,7 @@ from multidict import CIMultiDict
 
 from ._socket import WebSocket
 
-__all__ = ("FetchHandler", "Headers", "HeadersInit", "Request", "Response")
+__all__ = ("FetchHandler", "Headers", "HeadersInit", "Request", "Response", "is_token")
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A header's name (RFC 9110, section 5.6.2)."""
@@ -103,11 +103,16 @@ class Headers(MutableMapping[str, str]):
 HeadersInit = Headers | Mapping[str, str] | Iterable[tuple[str, str]]
 
 
+def is_token(text: str) -> bool:
+    """Return whether this can be a name: of a header, of a subprotocol."""
+    return _TOKEN.fullmatch(text) is not None
+
+
 def _checked_name(name: object) -> str:
     if not isinstance(name, str):
         msg = f"a header's name is a str, not {type(name).__name__}"
         raise TypeError(msg)
-    if _TOKEN.fullmatch(name) is None:
+    if not is_token(name):
         msg = f"{name!r} can't be the name of a header (RFC 9110, section 5.1)"
         raise ValueError(msg)
     return name

@@ -12,7 +12,7 @@ import attrs
 import h11
 import trio
 
-from ._http import Headers, Response
+from ._http import Headers, Response, is_token
 
 __all__ = ("Head", "Refusal", "comma_list", "read_head", "send_response")
 
@@ -123,6 +123,8 @@ def _check_handshake(request: h11.Request, headers: Headers) -> None:
         wrong = "A request for a WebSocket has no body."
     elif not _is_key(headers.get("sec-websocket-key", "")):
         wrong = "The header 'Sec-WebSocket-Key' is missing or wrong."
+    elif not all(map(is_token, comma_list(headers, "sec-websocket-protocol"))):
+        wrong = "The header 'Sec-WebSocket-Protocol' is no list of tokens."
     if wrong is not None:
         raise Refusal(Response(f"{wrong}\n", status=400))
     if headers.get("sec-websocket-version") != "13":

@@ -15,7 +15,7 @@ import attrs
 import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
-from ._checks import check_limit, check_seconds
+from ._checks import check_limit, check_seconds, check_ssl_context
 from ._errors import HandshakeError
 from ._http import FetchHandler, Headers, Request, Response
 from ._http1 import Head, Refusal, comma_list, read_head, send_response
@@ -107,6 +107,7 @@ async def serve(
     if not callable(fetch):
         msg = f"fetch is an async function of a request, not {type(fetch).__name__}"
         raise TypeError(msg)
+    check_ssl_context(ssl_context, server=True)
     check_limit("max_connections", max_connections)
     check_seconds("handshake_timeout", handshake_timeout)
     check_seconds("close_grace", close_grace)
@@ -211,10 +212,13 @@ class _Exchange:
 
     async def run(self) -> None:
         """Call the handler, and answer with what it returns."""
+        head = self._head
         response = Response("Internal Server Error\n", status=500)
         with trio.CancelScope() as scope:
             # Two nurseries: when the handler's fails, the Close still gets out.
             async with trio.open_nursery() as transport_nursery:
+                answer = None
+                code = 1001
                 try:
                     async with trio.open_nursery() as nursery:
                         answer = await self._call_handler(nursery)
@@ -222,15 +226,21 @@ class _Exchange:
                             scope.shield = True  # The server's stop is told by Close.
                             await self._converse(transport_nursery, answer)
                         nursery.cancel_scope.cancel(reason="the connection has closed")
-                    response = answer
+                    if answer is None:
+                        what = "fetch was cancelled, by cancelling request.nursery"
+                        _logger.error("%s %s: %s", head.method, head.target, what)
+                    else:
+                        response = answer
                 except Exception:
-                    head = self._head
+                    code = 1011
                     _logger.exception("handling %s %s failed", head.method, head.target)
                 if self._coupling is not None:
+                    # Unless the half of the handler has said it already.
+                    self._coupling.stop(code, "")
                     await self._over.wait()
                 transport_nursery.cancel_scope.cancel(reason="the connection has ended")
         if self._coupling is None:
-            to_head = self._head.method == "HEAD"
+            to_head = head.method == "HEAD"
             await self._service.send(self._stream, response, to_head=to_head)
 
     @disable_ki_protection
@@ -333,7 +343,7 @@ class _Exchange:
         """When the server stops, say Close 1001, and see that this ends too."""
         assert self._coupling is not None
         await self._service.stopping.wait()
-        self._coupling.stop("the server stops")
+        self._coupling.stop(1001, "the server stops")
         await self._over.wait()
         patience.deadline = trio.current_time() + self._service.close_grace
 

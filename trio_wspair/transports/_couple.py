@@ -102,9 +102,11 @@ class Coupling:
         finally:
             with trio.CancelScope(shield=True):  # Bounded by the grace, twice.
                 await let_others_clean_up()
-                if not finished:
-                    await self._say_goodbye()
-                await self._end()
+                try:
+                    if not finished:
+                        await self._say_goodbye()
+                finally:
+                    await self._end()
         heard = self._heard
         if heard is not None and self._half.state.close_received is not None:
             return CloseEvent(
@@ -113,9 +115,9 @@ class Coupling:
         reason = self._failure.reason if self._failure is not None else ""
         return CloseEvent(1006, reason, was_clean=False, target=self._socket)
 
-    def stop(self, reason: str) -> None:
-        """Say Close 1001, after what is queued, as if the other half had."""
-        self._half.inbox.put_end(Close(1001, reason))
+    def stop(self, code: int, reason: str) -> None:
+        """Say Close, after what is queued, as if the other half had."""
+        self._half.inbox.put_end(Close(code, reason))
 
     def forsake(self, why: str) -> None:
         """End a half whose connection will never come."""
@@ -154,15 +156,15 @@ class Coupling:
         """Send what the other half says, until its end."""
         while True:
             messages, end = await self._take_batch()
-            if isinstance(end, Failure):  # It is coupled too, and has lost its peer.
-                self._scope.cancel(reason="the other connection has failed")
-                return
+            failed = isinstance(end, Failure)
             try:
-                await self._send(messages, end)
+                await self._send(messages, end if isinstance(end, Close) else None)
             except ConnectionClosedError:
                 return  # The reader finds out why, after all that has arrived.
             for message in messages:
                 self._half.inbox.release(message)
+            if failed:  # The other half is coupled too, and has lost its peer.
+                self._scope.cancel(reason="the other connection has failed")
             if end is not None:
                 if self._half.state.finished:
                     self._scope.cancel(reason="both sides have said Close")
@@ -236,13 +238,16 @@ class Coupling:
         """End the connection, so that what was sent last arrives if it can."""
         half = self._half
         error = self._failure.error if self._failure is not None else None
-        with trio.move_on_after(self._grace):
-            if isinstance(error, ProtocolError):
-                await self._connection.aclose(error.code, error.args[1])
-            elif half.state.finished:
-                await self._connection.aclose(1000, "")
-        self._connection.abort()
-        half.outbox.put_end(Failure("the connection was aborted"))
-        half.fail(Failure("the connection has ended"))
-        half.inbox.close()
-        half.finish()
+        try:
+            with trio.move_on_after(self._grace):
+                if isinstance(error, ProtocolError):
+                    await self._connection.aclose(error.code, error.args[1])
+                elif half.state.finished:
+                    await self._connection.aclose(1000, "")
+        finally:
+            self._connection.abort()
+            half.outbox.put_end(Failure("the connection was aborted"))
+            half.fail(Failure("the connection has ended"))
+            half.inbox.close()
+            half.finish()
+            half.outbox.alert()  # A half-open one needn't say Close any more.

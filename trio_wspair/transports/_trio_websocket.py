@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 import attrs
-import h11
 import trio
 import trio_websocket
 from trio.lowlevel import enable_ki_protection
@@ -22,6 +21,7 @@ from trio_wspair._errors import ConnectionClosedError, HandshakeError, ProtocolE
 from trio_wspair._inbox import size_of
 from trio_wspair._nurseries import open_service_nursery
 
+from ._answer import bad_answer, read_answer
 from ._connection import Item
 from ._linger import linger
 from ._wire import Wire
@@ -246,7 +246,7 @@ async def open_client_connection(
     Raises:
         HandshakeError: The server has refused, or answered nonsense.
     """
-    wire = Wire(stream, record=True)
+    wire = Wire(stream, read_first=read_answer)
 
     async def shake_hands(
         nursery: trio.Nursery,
@@ -293,6 +293,7 @@ async def _open(
         # A task of its own, so that whatever trio-websocket's reader raises ends the
         # connection and nothing else.
         connection = None
+        error = bad_answer()
         try:
             async with trio.open_nursery() as nursery:
                 with trio.CancelScope() as handshake:
@@ -301,14 +302,15 @@ async def _open(
                     connection = TrioWebSocketConnection(
                         wire, stream, engine, nursery, max_message_bytes
                     )
-                    wire.stop_recording()
                     task_status.started(connection)
                 if connection is None:
                     nursery.cancel_scope.cancel(reason="the handshake has failed")
-        except Exception as exc:
-            _logger.debug("trio-websocket's reader has ended", exc_info=exc)
+        except* HandshakeError as group:
+            error = _only(group)
+        except* Exception as group:
+            _logger.debug("trio-websocket's reader has ended", exc_info=group)
         if connection is None:
-            task_status.started(_handshake_error(bytes(wire.recorded)))
+            task_status.started(error)
 
     try:
         async with open_service_nursery() as nursery:
@@ -349,36 +351,6 @@ def _as_bytes(headers: Sequence[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     ]
 
 
-def _handshake_error(answer: bytes) -> HandshakeError:
-    """Tell what a server has answered instead of a WebSocket."""
-    parser = h11.Connection(h11.CLIENT)
-    parser.send(h11.Request(method="GET", target="/", headers=[("Host", "x")]))
-    status: int | None = None
-    headers: tuple[tuple[str, str], ...] = ()
-    body = b""
-    try:
-        parser.receive_data(answer)
-        parser.receive_data(b"")
-        while isinstance(
-            event := parser.next_event(),
-            (h11.InformationalResponse, h11.Response, h11.Data),
-        ):
-            if isinstance(event, h11.Data):
-                body += bytes(event.data)
-            else:
-                status = event.status_code
-                headers = tuple(
-                    (name.decode("latin-1"), value.decode("latin-1"))
-                    for name, value in event.headers
-                )
-    except h11.RemoteProtocolError:
-        pass  # Nonsense, or cut short: what was understood so far is told.
-    if not answer:
-        message = "the connection was closed before the WebSocket was open"
-    elif status is None:
-        message = f"the server answered no HTTP but {answer[:40]!r}"
-    elif status == 101:
-        message = "the server answered 101, but not as RFC 6455, section 4.2.2, asks"
-    else:
-        message = f"the server refused the WebSocket with status {status}"
-    return HandshakeError(message, status=status, headers=headers, body=body)
+def _only(group: BaseExceptionGroup[HandshakeError]) -> HandshakeError:
+    exc = group.exceptions[0]
+    return exc if isinstance(exc, HandshakeError) else _only(exc)

@@ -6,6 +6,7 @@ with `write()`, which is synchronous: only whole frames enter the buffer, and on
 task, `run()`, which no cancellation of others reaches, brings them to the network.
 """
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
@@ -26,7 +27,7 @@ class Wire(trio.abc.Stream):
         head: Bytes that were read already, given out first.
         held: Bytes read after these, held back until something has been written:
             trio-websocket takes nothing before it has sent its 101.
-        record: Keep the first bytes that come, for error messages.
+        read_first: Instead, how to read what is given out first.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class Wire(trio.abc.Stream):
         *,
         head: bytes = b"",
         held: bytes = b"",
-        record: bool = False,
+        read_first: Callable[[trio.abc.Stream], Awaitable[bytes]] | None = None,
     ) -> None:
         self._stream = stream
         self._head = head
@@ -53,9 +54,7 @@ class Wire(trio.abc.Stream):
         """Nothing more can be read, or trio-websocket doesn't want to."""
         self.engine_said_close: bool = False
         """trio-websocket has written a Close, which was swallowed."""
-        self.recorded: bytearray = bytearray()
-        """The first bytes that came, as far as they are kept."""
-        self._left_to_record = _CHUNK if record else 0
+        self._read_first = read_first
 
     # -- trio-websocket's side --------------------------------------------------
 
@@ -65,10 +64,15 @@ class Wire(trio.abc.Stream):
             await trio.lowlevel.checkpoint()
             data, self._head = self._head, b""
             return data
-        await self._answered.wait()
+        if not self._answered.is_set():
+            await self._answered.wait()
         if self._held:
+            await trio.lowlevel.checkpoint()
             data, self._held = self._held, b""
             return data
+        if self._read_first is not None:
+            read_first, self._read_first = self._read_first, None
+            return await read_first(self._stream)
         try:
             received = bytes(await self._stream.receive_some(max_bytes))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -76,15 +80,7 @@ class Wire(trio.abc.Stream):
             raise
         if not received:
             self.given_up.set()
-        if self._left_to_record:
-            self.recorded += received[: self._left_to_record]
-            self._left_to_record = _CHUNK - len(self.recorded)
         return received
-
-    def stop_recording(self) -> None:
-        """Keep no more of what comes, and forget what was kept."""
-        self._left_to_record = 0
-        self.recorded.clear()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Buffer a handshake or a pong, and swallow a Close: we say that ourselves."""

@@ -1,0 +1,104 @@
+"""What a server answers to an upgrade request, read before trio-websocket sees it.
+
+trio-websocket would wait for ever for the end of a refusal, and stumble over interim
+answers. Knows HTTP through h11; whether a 101 is a good one is left to wsproto.
+"""
+
+from typing import Final
+
+import h11
+import trio
+
+from trio_wspair._errors import HandshakeError
+
+__all__ = ("bad_answer", "read_answer")
+
+_MAX_HEAD_BYTES: Final = 2**16
+_MAX_BODY_BYTES: Final = 2**16
+_BODY_SECONDS: Final = 1.0
+
+
+async def read_answer(stream: trio.abc.Stream) -> bytes:
+    """Read a server's answer, and return its bytes if it is a 101.
+
+    The caller bounds the time.
+
+    Raises:
+        HandshakeError: It is something else.
+    """
+    parser = h11.Connection(h11.CLIENT)
+    upgrade = [("Host", "x"), ("Connection", "Upgrade"), ("Upgrade", "websocket")]
+    parser.send(h11.Request(method="GET", target="/", headers=upgrade))
+    parser.send(h11.EndOfMessage())
+    received = bytearray()
+    try:
+        while True:
+            event = parser.next_event()
+            if isinstance(event, h11.InformationalResponse):
+                if event.status_code == 101:
+                    return bytes(received)
+                received = bytearray(parser.trailing_data[0])
+            elif isinstance(event, h11.Response):
+                raise await _refusal(stream, parser, event)
+            elif event is h11.NEED_DATA:
+                if len(received) > _MAX_HEAD_BYTES:
+                    raise HandshakeError("the answer of the server is too large")
+                data = await _receive(stream)
+                received += data
+                parser.receive_data(data)
+            else:
+                raise _nonsense(received)
+    except h11.RemoteProtocolError as exc:
+        raise _nonsense(received) from exc
+
+
+async def _receive(stream: trio.abc.Stream) -> bytes:
+    try:
+        return bytes(await stream.receive_some(_MAX_BODY_BYTES))
+    except trio.BrokenResourceError:
+        return b""
+
+
+def _nonsense(received: bytearray) -> HandshakeError:
+    if not received:
+        message = "the connection was closed before the WebSocket was open"
+    else:
+        message = f"the server answered no HTTP but {bytes(received[:40])!r}"
+    return HandshakeError(message)
+
+
+async def _refusal(
+    stream: trio.abc.Stream, parser: h11.Connection, response: h11.Response
+) -> HandshakeError:
+    """Return the error for this response, with as much of its body as comes soon."""
+    body = bytearray()
+    now = trio.current_time()
+    left = trio.current_effective_deadline() - now
+    with trio.move_on_at(now + min(_BODY_SECONDS, left / 2)):
+        try:
+            while len(body) < _MAX_BODY_BYTES:
+                event = parser.next_event()
+                if isinstance(event, h11.Data):
+                    body += event.data
+                elif event is h11.NEED_DATA:
+                    parser.receive_data(await _receive(stream))
+                else:
+                    break
+        except h11.RemoteProtocolError:
+            pass  # Cut short: what has come is told.
+    return HandshakeError(
+        f"the server refused the WebSocket with status {response.status_code}",
+        status=response.status_code,
+        headers=tuple(
+            (name.decode("latin-1"), value.decode("latin-1"))
+            for name, value in response.headers
+        ),
+        body=bytes(body),
+    )
+
+
+def bad_answer() -> HandshakeError:
+    """Return the error for a 101 that wsproto does not take."""
+    return HandshakeError(
+        "the server answered 101, but not as RFC 6455, section 4.2.2, asks", status=101
+    )
