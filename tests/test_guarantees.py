@@ -1368,40 +1368,47 @@ def test_g7_interrupts_pass_through_without_an_error_event(
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-@pytest.mark.parametrize("event_type", ["message", "close", "close while falling"])
-def test_g7_an_interrupt_is_not_lost_beside_a_failure(
-    event_type: str, kind: str
-) -> None:
-    def interrupt(_event: object) -> None:
-        raise KeyboardInterrupt
-
+@pytest.mark.parametrize(
+    "where", ["in one event", "in one close", "at the end of the half", "while falling"]
+)
+def test_g7_an_interrupt_and_a_failure_both_come_out(where: str, kind: str) -> None:
     async def async_interrupt(_event: object) -> None:
         await trio.lowlevel.checkpoint()
         raise KeyboardInterrupt
+
+    def sync_interrupt(_event: object) -> None:
+        raise KeyboardInterrupt
+
+    fail = boom if kind == "sync" else async_boom
+    interrupt = sync_interrupt if kind == "sync" else async_interrupt
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
             client, server = WebSocketPair(nursery)
             client.accept()
             server.accept()
-            second = interrupt if kind == "sync" else async_interrupt
-            if event_type == "message":
-                first = boom if kind == "sync" else async_boom
-                server.add_event_listener("message", first)
-                server.add_event_listener("message", second)
+            if where == "in one event":
+                server.add_event_listener("message", fail)
+                server.add_event_listener("message", interrupt)
                 client.send("x")
-            elif event_type == "close":
-                server.add_event_listener("close", boom)
-                server.add_event_listener("close", second)
+            elif where == "in one close":
+                server.add_event_listener("close", fail)
+                server.add_event_listener("close", interrupt)
                 client.close()
-            else:
-                server.add_event_listener("message", boom)
-                client.add_event_listener("close", second)
+            elif where == "at the end of the half":
+                server.add_event_listener("message", fail)
+                server.add_event_listener("close", interrupt)
                 client.send("x")
+            else:
+                client.add_event_listener("close", fail)
+                server.add_event_listener("close", interrupt)
+                await wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
 
     with pytest.raises(BaseExceptionGroup) as caught:
         run(main)
-    assert KeyboardInterrupt in {type(error) for error in flat(caught.value)}
+    kinds = {type(error) for error in flat(caught.value)}
+    assert kinds == {KeyboardInterrupt, ListenerError}
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
@@ -1962,6 +1969,31 @@ async def aclose_in_a_cancelled_scope() -> object:
     return transcript
 
 
+async def a_puller_answers_the_last_message(pause: float) -> object:
+    steps: list[object] = []
+
+    async def answer(half: WebSocket) -> None:
+        steps.append(await half.receive())
+        await trio.sleep(pause)
+        steps.append(half.ready_state)
+        try:
+            half.send("answer")
+        except ConnectionClosedError as error:
+            steps.append(error.code)
+        half.close(4000)
+        steps.append((await half.wait_closed()).code)
+
+    async with trio.open_nursery() as nursery:
+        client, server = WebSocketPair(nursery)
+        heard = hear(client)
+        client.accept()
+        nursery.start_soon(answer, server)
+        await wait_all_tasks_blocked()
+        client.send("question")
+        client.close(1000)
+    return steps, heard
+
+
 async def a_listener_closes_others() -> object:
     transcript: Transcript = {}
     async with trio.open_nursery() as nursery:
@@ -1981,6 +2013,13 @@ async def a_listener_closes_others() -> object:
     return transcript
 
 
+def with_pause(program: Callable[[float], Awaitable[object]], pause: float) -> Any:
+    """Return a parameter for a test: this program with this pause in it."""
+    return pytest.param(
+        functools.partial(program, pause), id=f"{program.__name__}-{pause}"
+    )
+
+
 @pytest.mark.parametrize(
     "program",
     [
@@ -1988,10 +2027,12 @@ async def a_listener_closes_others() -> object:
         cancelled_with_messages_queued,
         a_listener_raises_among_others,
         two_async_listeners_raise_at_once,
-        pytest.param(functools.partial(a_sibling_cleans_up, 0.5), id="idle sibling"),
-        pytest.param(functools.partial(a_sibling_cleans_up, 1), id="waking sibling"),
-        pytest.param(functools.partial(a_sibling_cleans_up, 5), id="busy sibling"),
+        with_pause(a_sibling_cleans_up, 0.5),
+        with_pause(a_sibling_cleans_up, 1),
+        with_pause(a_sibling_cleans_up, 5),
         aclose_in_a_cancelled_scope,
+        with_pause(a_puller_answers_the_last_message, 0),
+        with_pause(a_puller_answers_the_last_message, 1),
         a_listener_closes_others,
     ],
 )

@@ -456,6 +456,30 @@ async def test_a_half_that_never_pulls_learns_of_the_peers_close(
 
 
 @bounded
+async def test_wait_closed_returns_once_the_last_message_was_received(
+    autojump_clock: MockClock,
+) -> None:
+    # However Trio orders the tasks.
+    async def ask(half: WebSocket) -> str | bytes:
+        answer = await half.receive()
+        with trio.fail_after(5):
+            await half.wait_closed()
+        return answer
+
+    async def answer(half: WebSocket) -> None:
+        half.send("the answer")
+        half.close(1000)
+
+    for seed in range(10):
+        scheduler_luck.seed(seed)
+        async with trio.open_nursery() as nursery:
+            client, server = WebSocketPair(nursery)
+            server.accept()
+            nursery.start_soon(answer, server)
+            assert await ask(client) == "the answer"
+
+
+@bounded
 async def test_an_end_by_force_drops_what_was_not_pulled(
     autojump_clock: MockClock,
 ) -> None:

@@ -226,38 +226,6 @@ async def test_the_head_comes_first_and_what_is_held_after_the_answer(
         assert wire.given_up.is_set()
 
 
-async def test_the_first_bytes_are_recorded_for_error_messages(
-    autojump_clock: MockClock,
-) -> None:
-    near, far = streams()
-    wire = Wire(near, record=True)
-    plain = Wire(near)
-    with trio.fail_after(60):
-        await far.send_all(b"abc")
-        await wire.receive_some(2)
-        assert wire.recorded == b"ab"
-        await wire.receive_some(2)
-        assert wire.recorded == b"abc"
-        wire.stop_recording()
-        assert wire.recorded == b""
-        await far.send_all(b"d")
-        await wire.receive_some(2)
-        assert wire.recorded == b""
-        await far.send_all(b"e")
-        await plain.receive_some(2)
-        assert plain.recorded == b""
-
-
-async def test_a_recording_is_bounded(autojump_clock: MockClock) -> None:
-    near, far = streams()
-    wire = Wire(near, record=True)
-    with trio.fail_after(60):
-        for _ in range(20):
-            await far.send_all(bytes(2**16))
-            await wire.receive_some(2**16)
-        assert len(wire.recorded) <= 2**18
-
-
 async def test_reading_from_a_broken_network_gives_up(
     autojump_clock: MockClock,
 ) -> None:

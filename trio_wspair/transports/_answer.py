@@ -14,7 +14,7 @@ from trio_wspair._errors import HandshakeError
 __all__ = ("bad_answer", "read_answer")
 
 _MAX_HEAD_BYTES: Final = 2**16
-_MAX_BODY_BYTES: Final = 2**16
+_MAX_BODY_BYTES: Final = 2**20
 _BODY_SECONDS: Final = 1.0
 
 
@@ -54,7 +54,7 @@ async def read_answer(stream: trio.abc.Stream) -> bytes:
 
 async def _receive(stream: trio.abc.Stream) -> bytes:
     try:
-        return bytes(await stream.receive_some(_MAX_BODY_BYTES))
+        return bytes(await stream.receive_some(2**16))
     except trio.BrokenResourceError:
         return b""
 

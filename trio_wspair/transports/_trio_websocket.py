@@ -53,12 +53,16 @@ class TrioWebSocketConnection:
         stream: trio.abc.Stream,
         engine: trio_websocket.WebSocketConnection,
         nursery: trio.Nursery,
+        *,
+        over: trio.Event,
         max_message_bytes: int,
     ) -> None:
         self._wire = wire
         self._stream = stream
         self._engine = engine
         self._nursery = nursery
+        self._over = over
+        """trio-websocket reads no more."""
         self._framer = FrameProtocol(engine.is_client, [])
         self._max_message_bytes = max_message_bytes
         self._heard_close = False
@@ -70,6 +74,7 @@ class TrioWebSocketConnection:
         """Wait for a message or a Close; see `Connection`."""
         if self._heard_close:
             self._nursery.cancel_scope.cancel(reason="trio-websocket has read all")
+            await self._over.wait()
             await self._wire.wait_gone()
             raise ConnectionClosedError(1006, "the peer has gone", was_clean=False)
         try:
@@ -150,7 +155,7 @@ class TrioWebSocketConnection:
         # The wire takes nothing after the first Close.
         self._wire.write(self._close_frame(Close(code, reason)), last=True)
         self._nursery.cancel_scope.cancel(reason="the conversation is over")
-        await trio.lowlevel.checkpoint()
+        await self._over.wait()
         try:
             await self._wire.flush()
         except trio.BrokenResourceError:
@@ -278,6 +283,8 @@ async def _open(
     max_message_bytes: int,
 ) -> AsyncGenerator[TrioWebSocketConnection, None]:
     """Keep the tasks of a connection running while the block runs."""
+    over = trio.Event()
+    scope = trio.CancelScope()
 
     @enable_ki_protection
     async def give_up(handshake: trio.CancelScope) -> None:
@@ -295,20 +302,30 @@ async def _open(
         connection = None
         error = bad_answer()
         try:
-            async with trio.open_nursery() as nursery:
-                with trio.CancelScope() as handshake:
-                    nursery.start_soon(give_up, handshake)
-                    engine = await shake_hands(nursery)
-                    connection = TrioWebSocketConnection(
-                        wire, stream, engine, nursery, max_message_bytes
-                    )
-                    task_status.started(connection)
-                if connection is None:
-                    nursery.cancel_scope.cancel(reason="the handshake has failed")
+            with scope:
+                async with trio.open_nursery() as nursery:
+                    with trio.CancelScope() as handshake:
+                        nursery.start_soon(give_up, handshake)
+                        engine = await shake_hands(nursery)
+                        # When the block is cancelled it still has to hear a Close.
+                        scope.shield = True
+                        connection = TrioWebSocketConnection(
+                            wire,
+                            stream,
+                            engine,
+                            nursery,
+                            over=over,
+                            max_message_bytes=max_message_bytes,
+                        )
+                        task_status.started(connection)
+                    if connection is None:
+                        nursery.cancel_scope.cancel(reason="the handshake has failed")
         except* HandshakeError as group:
             error = _only(group)
         except* Exception as group:
             _logger.debug("trio-websocket's reader has ended", exc_info=group)
+        finally:
+            over.set()
         if connection is None:
             task_status.started(error)
 
@@ -321,6 +338,7 @@ async def _open(
                     raise result
                 yield result
             finally:
+                scope.cancel(reason="the block has ended")
                 wire.stop()
     finally:
         await trio.aclose_forcefully(stream)
