@@ -1,8 +1,6 @@
 """Checks of arguments: a wrong one is refused before anything happens."""
 
-import ssl
-
-__all__ = ("check_limit", "check_seconds", "check_ssl_context")
+__all__ = ("check_limit", "check_seconds")
 
 
 def check_limit(name: str, value: object, *, least: int = 1) -> None:
@@ -32,26 +30,4 @@ def check_seconds(name: str, value: object) -> None:
         raise TypeError(msg)
     if not value >= 0:
         msg = f"{name} must be 0 or more seconds, not {value!r}"
-        raise ValueError(msg)
-
-
-def check_ssl_context(context: object, *, server: bool) -> None:
-    """Check what TLS is to be spoken with; `None` is no TLS.
-
-    Raises:
-        TypeError: It is no context.
-        ValueError: It is one for the other side.
-    """
-    if context is None:
-        return
-    if not isinstance(context, ssl.SSLContext):
-        msg = f"ssl_context must be an ssl.SSLContext, not {context!r}"
-        raise TypeError(msg)
-    side = "server" if server else "client"
-    others = ssl.PROTOCOL_TLS_CLIENT if server else ssl.PROTOCOL_TLS_SERVER
-    if context.protocol is others:
-        msg = (
-            f"this ssl_context is not for the {side}'s side: use "
-            f"ssl.create_default_context({'ssl.Purpose.CLIENT_AUTH' if server else ''})"
-        )
         raise ValueError(msg)

@@ -11,7 +11,7 @@ import attrs
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from ._checks import check_limit, check_seconds, check_ssl_context
+from ._checks import check_limit, check_seconds
 from ._errors import HandshakeError
 from ._http import Headers, HeadersInit, is_token
 from ._nurseries import open_service_nursery
@@ -22,6 +22,7 @@ from ._pair import (
     nursery_for,
 )
 from ._socket import WebSocket, half_of
+from ._tls import check_ssl_context
 from .transports._couple import Coupling
 from .transports._trio_websocket import open_client_connection
 

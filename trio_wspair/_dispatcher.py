@@ -85,7 +85,7 @@ class Dispatcher:
             math.inf
         )
         self._halves: dict[_Served, None] = {}
-        self._errors: list[Exception] = []
+        self._raised: list[BaseException] = []
         """What listeners have raised, until it is raised from the nursery."""
         self._falling = False
 
@@ -128,25 +128,24 @@ class Dispatcher:
     # -- the task ---------------------------------------------------------------
 
     async def _run(self) -> None:
+        raised = self._raised
         try:
             await self._dispatch()
-            if not self._errors:
+            if not raised:
                 return
             await self._fall_by_failure()
             await self._finish_all()
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: BLE001 - raised below
+            raised.append(exc)
             await let_others_clean_up()
             self._fall()
             await self._finish_all()
-            if not self._errors:
-                raise
-            _raise_all(self._errors, beside=exc)
         finally:
             self._falling = True
             self._send_ready.close()
             self._ready.close()
             del _dispatchers.get()[self._nursery]
-        _raise_all(self._errors)
+        _raise_all(raised)
 
     async def _dispatch(self) -> None:
         """Serve until no half is open any more, or a listener has raised."""
@@ -158,7 +157,7 @@ class Dispatcher:
             while True:
                 if served is not None and served in self._halves and not served.busy:
                     budget -= served.context.run(self._serve, served, budget)
-                if self._errors:
+                if self._raised:
                     return
                 if budget <= 0:
                     break
@@ -212,17 +211,17 @@ class Dispatcher:
             self._start_task(served, self._own, delivery)
         else:
             self._fail(served.half, delivery.errors)
-            self._errors.extend(delivery.errors)
+            self._raised += delivery.errors
             self._end(served)
 
     def _serve_end(self, served: _Served) -> None:
         """Tell the end of a half if that has been decided elsewhere."""
         half = served.half
-        end = half.inbox.end
-        # Messages that wait to be pulled may still be answered, unless it has closed.
-        unread = half.inbox.weight > 0 and half.state.close_sent is None
-        if served.pull and end is not None and not unread:
-            half.receive_end(end)
+        inbox = half.inbox
+        # Messages that are being pulled may still be answered, unless it has closed.
+        due = inbox.end_is_next or half.state.close_sent is not None
+        if served.pull and inbox.end is not None and due:
+            half.receive_end(inbox.end)
         if half.state.end is not None:
             self._end(served)
 
@@ -240,19 +239,18 @@ class Dispatcher:
     async def _own(self, served: _Served, delivery: Delivery) -> None:
         """Serve one half, from an async listener on, until its inbox is empty."""
         served.half.listener_task = trio.lowlevel.current_task()
+        raised: list[BaseException] = []
         try:
             if not await self._serve_async(served, delivery):
                 return
-            if delivery.errors:
-                await self._fall_by_failure()
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: BLE001 - raised below
+            raised.append(exc)
             await let_others_clean_up()
             self._fall()
-            errors = [*delivery.errors, *await self._tell_end(served)]
-            if not errors:
-                raise
-            _raise_all(errors, beside=exc)
-        await self._raise_from_task([*delivery.errors, *await self._tell_end(served)])
+        raised += delivery.errors
+        if raised:
+            await self._fall_by_failure()
+        await self._tell_end_and_raise(served, raised)
 
     async def _serve_async(self, served: _Served, delivery: Delivery) -> bool:
         """Deliver one event after the other. Return whether the half has ended."""
@@ -306,23 +304,34 @@ class Dispatcher:
             self._start_task(served, self._own_end, ending)
         else:
             self._settle(served)
-            self._errors.extend(ending.take_errors())
+            self._raised += ending.take_errors()
 
     async def _own_end(self, served: _Served, _ending: Delivery) -> None:
         """Tell the end of one half that has async listeners for it."""
-        await self._raise_from_task(await self._tell_end(served))
+        await self._tell_end_and_raise(served, [])
 
-    async def _tell_end(self, served: _Served) -> list[Exception]:
-        """Tell the end of one half. Return what its listeners have raised."""
+    async def _tell_end_and_raise(
+        self, served: _Served, raised: list[BaseException]
+    ) -> None:
+        """Tell the end of one half, and raise what was raised before or meanwhile."""
+        await self._tell_end(served, raised)
+        if raised:
+            await self._fall_by_failure()
+        _raise_all(raised)
+
+    async def _tell_end(self, served: _Served, raised: list[BaseException]) -> None:
+        """Tell the end of one half. Keep what its listeners raise."""
         served.half.listener_task = trio.lowlevel.current_task()
         ending = self._ending(served)
-        try:
-            await ending.finish()
-        except BaseException:
-            await self._tell_end(served)  # A listener was interrupted: on to the next.
-            raise
+        told = False
+        while not told:  # Until no listener is left, if one is interrupted.
+            try:
+                await ending.finish()
+                told = True
+            except BaseException as exc:  # noqa: BLE001 - raised by the caller
+                raised.append(exc)
+        raised += ending.take_errors()
         self._settle(served)
-        return ending.take_errors()
 
     @enable_ki_protection
     def _settle(self, served: _Served) -> None:
@@ -370,36 +379,24 @@ class Dispatcher:
     async def _finish_all(self) -> None:
         """Tell the end of every half that no task of its own does it for."""
         waiting: list[_Served] = []
-        interrupts: list[BaseException] = []
         for served in list(self._halves):
             if served.busy:
                 continue
             ending = self._ending(served)
             while exc := _try(served.context, ending.tell):
-                interrupts.append(exc)
+                self._raised.append(exc)
             if ending.awaitable is None:
+                self._raised += ending.take_errors()
                 self._settle(served)
-                self._errors.extend(ending.take_errors())
             else:
                 waiting.append(served)
         if waiting:
-            try:
-                with trio.CancelScope(shield=True):  # The endings bound it.
-                    async with trio.open_nursery() as nursery:
-                        for served in waiting:
-                            served.context.run(
-                                nursery.start_soon, self._tell_end_and_keep, served
-                            )
-            except BaseExceptionGroup as group:
-                interrupts.append(group)
-        if len(interrupts) == 1:
-            raise interrupts[0]
-        if interrupts:
-            msg = "listeners of WebSockets were interrupted"
-            raise BaseExceptionGroup(msg, interrupts)
-
-    async def _tell_end_and_keep(self, served: _Served) -> None:
-        self._errors.extend(await self._tell_end(served))
+            with trio.CancelScope(shield=True):  # The endings bound it.
+                async with trio.open_nursery() as nursery:
+                    for served in waiting:
+                        served.context.run(
+                            nursery.start_soon, self._tell_end, served, self._raised
+                        )
 
     async def _fall_by_failure(self) -> None:
         """Let all halves fall because a listener has raised."""
@@ -407,12 +404,6 @@ class Dispatcher:
         await let_others_clean_up()
         self._fall(queued_ends_count=True)
         self._nursery.cancel_scope.cancel(reason="a WebSocket listener raised")
-
-    async def _raise_from_task(self, errors: list[Exception]) -> None:
-        """Raise what listeners have raised, everybody's end being decided first."""
-        if errors:
-            await self._fall_by_failure()
-            _raise_all(errors)
 
 
 def _try(
@@ -425,17 +416,15 @@ def _try(
     return None
 
 
-def _raise_all(errors: list[Exception], *, beside: BaseException | None = None) -> None:
-    """Raise what listeners have raised, alone or as a group.
+def _raise_all(raised: list[BaseException]) -> None:
+    """Raise these, as a group if they are several.
 
-    What else was raised comes along, unless it is a `Cancelled`: that is said by the
-    exceptions too.
+    A `Cancelled` beside others is left out: they end the nursery too.
     """
-    if beside is not None and not isinstance(beside, trio.Cancelled):
-        msg = "listeners of a WebSocket raised, and more"
-        raise BaseExceptionGroup(msg, [beside, *errors])
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
+    kept = [exc for exc in raised if not isinstance(exc, trio.Cancelled)]
+    kept = kept or raised[:1]
+    if len(kept) == 1:
+        raise kept[0]
+    if kept:
         msg = "listeners of a WebSocket raised"
-        raise ExceptionGroup(msg, errors)
+        raise BaseExceptionGroup(msg, kept)

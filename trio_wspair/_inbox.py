@@ -40,6 +40,7 @@ class Inbox:
         "_send_channel",
         "buffered",
         "end",
+        "end_is_next",
         "items",
         "limit",
         "marked",
@@ -55,6 +56,9 @@ class Inbox:
     """The same for the limit: a message counts at least 64. 0 means that none is."""
     end: End | None
     """The end that has been put, if any: the last item."""
+    end_is_next: bool
+    """Whether nothing was before the end when it was put. What a puller has been
+    handed since then may still be answered, so it does not depend on now."""
     wake: Callable[[], object] | None
     """Tells the taker that something has arrived. Never blocks."""
     limit: int
@@ -67,6 +71,7 @@ class Inbox:
         self.limit = limit
         self.buffered = self.weight = 0
         self.end = None
+        self.end_is_next = False
         self.wake = None
         self.marked = False
         self._drained: trio.Event | None = None
@@ -105,6 +110,7 @@ class Inbox:
         if self.end is not None:
             return
         self.end = end
+        self.end_is_next = self.weight == 0
         try:
             self._send_channel.send_nowait(end)
         except (trio.BrokenResourceError, trio.ClosedResourceError):

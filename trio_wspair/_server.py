@@ -15,13 +15,14 @@ import attrs
 import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
-from ._checks import check_limit, check_seconds, check_ssl_context
+from ._checks import check_limit, check_seconds
 from ._errors import HandshakeError
 from ._http import FetchHandler, Headers, Request, Response
 from ._http1 import Head, Refusal, comma_list, read_head, send_response
 from ._pair import current_nursery
 from ._socket import WebSocket, half_of
 from ._state import Holder
+from ._tls import check_ssl_context
 from .transports._couple import Coupling
 from .transports._linger import below_tls, linger
 from .transports._trio_websocket import open_server_connection

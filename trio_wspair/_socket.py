@@ -460,7 +460,12 @@ class WebSocket:
             await trio.lowlevel.checkpoint()
             msg = "wait_closed() in a listener of the same half would never return"
             raise InvalidStateError(msg)
-        await self._half.wait_finished()
+        half = self._half
+        if half.state.holder is Holder.PULLER and half.inbox.weight == 0:
+            # Who waits for the end has no more answers to what was pulled.
+            half.inbox.end_is_next = True
+            half.inbox.alert()
+        await half.wait_finished()
         return close_event(self)
 
     async def aclose(self, code: int = 1000, reason: str = "") -> None:

@@ -1,6 +1,8 @@
 """`connect()` and `open_websocket()`: what they ask for, and what may come back."""
 
+import socket
 import ssl
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -119,6 +121,14 @@ async def test_without_a_subprotocol_it_is_empty(net: "Network") -> None:
         assert ws.protocol == ""
 
 
+async def test_a_name_beyond_ascii_is_that_of_idna(net: "Network") -> None:
+    async with net.serve(net.echo) as server:
+        url = f"ws://ｌｏｃａｌｈｏｓｔ:{server.port}/"  # noqa: RUF001 - that's the point
+        async with open_websocket(url) as ws:
+            ws.send("hi")
+            assert await ws.receive() == "hi"
+
+
 async def test_a_path_and_a_query_are_sent_percent_encoded(net: "Network") -> None:
     urls: list[str] = []
 
@@ -149,6 +159,8 @@ async def test_a_path_and_a_query_are_sent_percent_encoded(net: "Network") -> No
         (ValueError, {"url": "ws://a:65536/"}, "[Pp]ort"),
         (ValueError, {"url": "ws://a:0x50/"}, "[Pp]ort"),
         (ValueError, {"url": "ws://[::1/"}, "IPv6"),
+        (ValueError, {"url": "ws://é..a/"}, "host"),
+        (ValueError, {"url": "ws://a..b/"}, "host"),
         (
             ValueError,
             {"ssl_context": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)},
@@ -266,6 +278,38 @@ async def test_a_refusal_with_an_endless_body_is_not_read_for_ever(
     error = await refused(net, script, connect_timeout=2.0)
     assert error.status == 403
     assert sent < 2**24
+
+
+async def test_an_answer_with_too_large_a_head_is_not_read_to_its_end(
+    net: "Network",
+) -> None:
+    data = net.head(*["X: " + "y" * 1000] * 100, start="HTTP/1.1 101 Switching")
+    error = await refused(net, answering(data, stays=True))
+    assert "too large" in str(error)
+
+
+async def test_a_server_that_resets_is_a_handshake_error(net: "Network") -> None:
+    async def script(peer: "RawPeer") -> None:
+        await peer.read_head()
+        assert isinstance(peer.stream, trio.SocketStream)
+        linger = b"\x01\0\0\0\0\0\0\0"
+        peer.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+    error = await refused(net, script)
+    assert "closed before" in str(error)
+
+
+async def test_interim_answers_without_end_are_not_read_for_ever(
+    net: "Network",
+) -> None:
+    async def script(peer: "RawPeer") -> None:
+        await peer.read_head()
+        with suppress(trio.BrokenResourceError):
+            while True:
+                await peer.send(net.head("Link: </a>", start="HTTP/1.1 103 Hints"))
+
+    error = await refused(net, script, connect_timeout=0.3)
+    assert "within 0.3 s" in str(error)
 
 
 async def test_interim_answers_are_passed_over(net: "Network") -> None:

@@ -513,6 +513,20 @@ async def test_a_wrong_handler_gives_500_and_a_clear_log(
         await net.until_open_sockets(before)
 
 
+async def test_an_answer_that_cannot_be_sent_is_logged(
+    net: "Network", logged: "Logged"
+) -> None:
+    async def fetch(request: Request) -> Response:
+        response = Response("fine")
+        response.body = "broken"  # type: ignore[assignment]  # what one may try
+        return response
+
+    async with net.serve(fetch) as server:
+        for _ in range(2):
+            await exchange(net, server, net.head("Host: a"))
+            assert "TypeError" in logged.take()
+
+
 async def test_a_websocket_for_who_did_not_ask_is_a_500(
     net: "Network", logged: "Logged"
 ) -> None:

@@ -40,8 +40,10 @@ async def running(wire: Wire) -> AsyncGenerator[None]:
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wire.run)
-            yield
-            wire.stop()
+            try:
+                yield
+            finally:
+                wire.stop()  # It is shielded.
 
 
 class Blocked(trio.abc.Stream):
@@ -125,9 +127,9 @@ async def test_no_cancellation_stops_the_flusher(autojump_clock: MockClock) -> N
             nursery.cancel_scope.cancel()
             wire.write(b"b" * 1000)
             stream.room.set()
-            with trio.CancelScope(shield=True):
+            with trio.move_on_after(5, shield=True):
                 await wire.flush()
-                wire.stop()
+            wire.stop()
     assert stream.taken == b"a" * 1000 + b"b" * 1000
 
 
