@@ -185,8 +185,11 @@ def _parse(url: str, ssl_context: ssl.SSLContext | None) -> _Address:
     if parts.scheme == "wss" and ssl_context is None:
         ssl_context = ssl.create_default_context()
     hostname = parts.hostname
-    if not hostname.isascii():
+    try:
         hostname = hostname.encode("idna").decode("ascii")
+    except UnicodeError as exc:
+        msg = f"{hostname!r} is no host: {exc}"
+        raise ValueError(msg) from None
     host = f"[{hostname}]" if ":" in hostname else hostname
     query = f"?{quote(parts.query, safe=_UNQUOTED)}" if parts.query else ""
     return _Address(
@@ -269,10 +272,11 @@ class _Dial:
         )
         try:
             await secure.do_handshake()
-        except BaseException as exc:
+        except trio.BrokenResourceError as exc:
             await trio.aclose_forcefully(stream)
-            if isinstance(exc, trio.BrokenResourceError):
-                msg = f"no TLS with {address.host_header}: {exc.__cause__ or exc}"
-                raise HandshakeError(msg) from exc
+            msg = f"no TLS with {address.host_header}: {exc.__cause__ or exc}"
+            raise HandshakeError(msg) from exc
+        except trio.Cancelled:
+            await trio.aclose_forcefully(stream)
             raise
         return secure

@@ -20,7 +20,6 @@ before anything is sent, so that none sees the farewell of another.
 """
 
 import contextvars
-import itertools
 import math
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -135,11 +134,11 @@ class Dispatcher:
                 return
             await self._fall_by_failure()
             await self._finish_all()
-        except BaseException as exc:  # noqa: BLE001 - raised below
+        except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
             raised.append(exc)
-            await let_others_clean_up()
+            await let_others_clean_up()  # noqa: ASYNC102 - shielded, two steps
             self._fall()
-            await self._finish_all()
+            await self._finish_all()  # noqa: ASYNC102 - shielded and bounded
         finally:
             self._falling = True
             self._send_ready.close()
@@ -243,9 +242,9 @@ class Dispatcher:
         try:
             if not await self._serve_async(served, delivery):
                 return
-        except BaseException as exc:  # noqa: BLE001 - raised below
+        except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
             raised.append(exc)
-            await let_others_clean_up()
+            await let_others_clean_up()  # noqa: ASYNC102 - shielded, two steps
             self._fall()
         raised += delivery.errors
         if raised:
@@ -255,17 +254,19 @@ class Dispatcher:
     async def _serve_async(self, served: _Served, delivery: Delivery) -> bool:
         """Deliver one event after the other. Return whether the half has ended."""
         half = served.half
-        for count in itertools.count(1):
+        count = 0
+        while True:
+            count += 1
             while delivery.awaitable is not None:
                 await delivery.wait()
                 delivery.call_next()
             if count % _BUDGET == 0:
                 await trio.lowlevel.checkpoint()
             if half.state.end is not None:  # Decided by others meanwhile.
-                break
+                return True
             if delivery.errors:
                 self._fail(half, delivery.errors)
-                break
+                return True
             await trio.lowlevel.checkpoint_if_cancelled()
             try:
                 item = half.inbox.items.receive_nowait()
@@ -275,10 +276,9 @@ class Dispatcher:
                 return False
             if not isinstance(item, (str, bytes)):
                 half.receive_end(item)
-                break
+                return True
             half.inbox.release(item)
             delivery.start(MessageEvent(item, served.socket), half.listeners)
-        return True
 
     # -- the end of a half --------------------------------------------------------
 
@@ -328,7 +328,7 @@ class Dispatcher:
             try:
                 await ending.finish()
                 told = True
-            except BaseException as exc:  # noqa: BLE001 - raised by the caller
+            except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised by the caller
                 raised.append(exc)
         raised += ending.take_errors()
         self._settle(served)
@@ -411,8 +411,8 @@ def _try(
 ) -> BaseException | None:
     try:
         context.run(call)
-    except BaseException as exc:  # noqa: BLE001 - the caller raises it
-        return exc
+    except BaseException as exc:  # noqa: BLE001, ASYNC103 - the caller raises it
+        return exc  # noqa: ASYNC104
     return None
 
 

@@ -30,7 +30,7 @@ async def open_service_nursery() -> AsyncGenerator[trio.Nursery, None]:
         async with trio.open_nursery() as nursery:
             try:
                 yield nursery
-            except BaseException as exc:  # noqa: BLE001 - raised below
+            except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
                 error = exc
             nursery.cancel_scope.cancel(reason="the block has ended")
     except BaseExceptionGroup as group:

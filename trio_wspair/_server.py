@@ -5,8 +5,8 @@ are is known below. Each connection has a nursery of its own for what the handle
 starts, so that a failure ends one connection and is logged.
 """
 
+import contextlib
 import logging
-import math
 import ssl
 from collections.abc import Awaitable, Sequence
 from typing import Final
@@ -16,7 +16,6 @@ import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from ._checks import check_limit, check_seconds
-from ._errors import HandshakeError
 from ._http import FetchHandler, Headers, Request, Response
 from ._http1 import Head, Refusal, comma_list, read_head, send_response
 from ._pair import current_nursery
@@ -317,26 +316,18 @@ class _Exchange:
         service = self._service
         headers = Headers(response.headers)
         subprotocol = headers.pop("sec-websocket-protocol", None)
-        connected = False
         try:
-            with trio.move_on_after(service.handshake_timeout) as handshake:
-                async with open_server_connection(
-                    self._stream,
-                    key=self._head.headers["sec-websocket-key"],
-                    received=self._head.rest,
-                    subprotocol=subprotocol,
-                    headers=headers.pairs(),
-                    max_message_bytes=service.max_message_bytes,
-                ) as connection:
-                    handshake.deadline = math.inf
-                    connected = True
-                    half_of(response.web_socket).link.protocol = connection.subprotocol
-                    await self._coupling.run(connection)
-        except HandshakeError as exc:
-            _logger.debug("the client has gone before its 101", exc_info=exc)
+            async with open_server_connection(
+                self._stream,
+                key=self._head.headers["sec-websocket-key"],
+                received=self._head.rest,
+                subprotocol=subprotocol,
+                headers=headers.pairs(),
+                max_message_bytes=service.max_message_bytes,
+            ) as connection:
+                half_of(response.web_socket).link.protocol = connection.subprotocol
+                await self._coupling.run(connection)
         finally:
-            if not connected:
-                self._coupling.forsake("the client has gone")
             self._over.set()
 
     @enable_ki_protection
@@ -356,8 +347,6 @@ def _is_secure(stream: trio.abc.Stream) -> bool:
 def _client_address(stream: trio.abc.Stream) -> str:
     bottom = below_tls(stream)
     if isinstance(bottom, trio.SocketStream):
-        try:
+        with contextlib.suppress(OSError):  # The client may have gone already.
             return str(bottom.socket.getpeername()[0])
-        except OSError:
-            pass  # The client has gone already.
     return ""

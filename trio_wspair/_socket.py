@@ -386,10 +386,12 @@ class WebSocket:
         if half.state.holder is not Holder.PULLER:
             await self._start_pulling()
         try:
-            item = await half.inbox.items.receive()
+            item: Item | None = await half.inbox.items.receive()
         except trio.ClosedResourceError:
+            item = None
+        if item is None:
             await trio.lowlevel.checkpoint()
-            raise half.state.closed_error() from None
+            raise half.state.closed_error()
         return self._taken(half, item)
 
     def __aiter__(self) -> "WebSocket":
@@ -500,7 +502,8 @@ class WebSocket:
                 return
             error = TimeoutError(f"the peer did not answer the Close in {grace} s")
         finally:
-            await let_others_clean_up()  # An answer that is there already counts.
+            # An answer that is there already counts.
+            await let_others_clean_up()  # noqa: ASYNC102 - shielded, two steps
             if not half.state.finished:
                 why = "closing was cancelled" if error is None else str(error)
                 half.fail(Failure(why, error))

@@ -620,10 +620,12 @@ async def test_g11_a_bridge_falls_when_one_end_breaks_and_loses_nothing(
 ) -> None:
     for _ in range(20):  # The outcome must not depend on scheduling.
         async with bridge() as (left, right):
+            start = trio.current_time()
             left.connection.put("first", "last")
             left.connection.vanish()
             await left.over.wait()
             await right.over.wait()
+            assert trio.current_time() == start, "there is nothing to wait for"
             assert right.connection.sent[:2] == ["first", "last"]
             assert left.event == CloseEvent(1006, "gone", was_clean=False)
             assert right.event is not None

@@ -13,6 +13,7 @@ import trio.testing
 
 from trio_wspair import (
     CloseEvent,
+    ConnectionClosedError,
     HandshakeError,
     Request,
     Response,
@@ -115,7 +116,7 @@ async def test_a_response_is_sent_whole_and_the_connection_ends(net: "Network") 
     assert body.decode() == "grüß dich"
 
 
-async def test_a_large_answer_arrives_although_the_request_was_not_read(
+async def test_an_answer_is_not_destroyed_by_a_reset_when_much_was_not_read(
     net: "Network",
 ) -> None:
     body = b"x" * 3_000_000
@@ -123,10 +124,23 @@ async def test_a_large_answer_arrives_although_the_request_was_not_read(
     async def fetch(request: Request) -> Response:
         return Response(body)
 
-    async with net.serve(fetch) as server:
-        head = net.head("Host: a", "Content-Length: 200000", start="POST / HTTP/1.1")
-        answer = await exchange(net, server, head + bytes(200_000))
-    assert answer.endswith(b"\r\n\r\n" + body)
+    async with (
+        net.serve(fetch) as server,
+        net.dial(server) as peer,
+        trio.open_nursery() as nursery,
+    ):
+        length = 100 * 2**16
+        lengths = f"Content-Length: {length}"
+        nursery.start_soon(
+            peer.send,
+            net.head("Host: a", lengths, start="POST / HTTP/1.1"),
+            bytes(length),
+        )
+        answer = b""
+        while data := await peer.stream.receive_some():  # A reset would raise.
+            answer += data
+        assert answer.endswith(b"\r\n\r\n" + body)
+        await trio.sleep(0.05)
 
 
 async def test_a_head_request_gets_no_body(net: "Network") -> None:
@@ -891,3 +905,24 @@ async def test_refusing_tells_the_client_why(net: "Network") -> None:
     assert caught.value.status == 403
     assert caught.value.body == b"members only"
     assert ("x-reason", "dues") in caught.value.headers
+
+
+async def test_sending_to_a_client_that_has_vanished_is_no_secret(
+    net: "Network",
+) -> None:
+    async with net.serve_halves() as (server, halves), net.dial(server) as peer:
+        await peer.ask()
+        half = await halves.receive()
+        half.accept(pull=True)
+        await peer.send(peer.text("unread"))
+        await peer.stream.aclose()
+
+        async def ask_around() -> None:
+            while True:
+                half.send("anybody there?")
+                await trio.sleep(0.01)
+
+        with pytest.raises(ConnectionClosedError) as caught:
+            await ask_around()
+        assert (caught.value.code, caught.value.was_clean) == (1006, False)
+        assert await half.receive() == "unread"

@@ -292,3 +292,18 @@ async def test_a_connection_is_freed_although_tls_is_not_closed_by_the_peer(
         await peer.send(peer.close(4000))
         await net.until_open_sockets(before + 1)
         await trio.aclose_forcefully(tcp)
+
+
+async def test_a_server_that_never_finishes_tls_is_not_waited_for(
+    net: "Network",
+) -> None:
+    async def script(peer: "RawPeer") -> None:
+        await peer.read_all()
+
+    before = net.open_sockets()
+    async with net.script(script) as url, trio.open_nursery() as nursery:
+        with pytest.raises(HandshakeError, match="within 0.1 s"):
+            await connect(
+                url.replace("ws:", "wss:"), nursery=nursery, connect_timeout=0.1
+            )
+    await net.until_open_sockets(before)

@@ -26,7 +26,8 @@ async def read_answer(stream: trio.abc.Stream) -> bytes:
     Raises:
         HandshakeError: It is something else.
     """
-    parser = h11.Connection(h11.CLIENT)
+    # h11's limit is for what it can't parse yet; ours comes first.
+    parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=2 * _MAX_HEAD_BYTES)
     upgrade = [("Host", "x"), ("Connection", "Upgrade"), ("Upgrade", "websocket")]
     parser.send(h11.Request(method="GET", target="/", headers=upgrade))
     parser.send(h11.EndOfMessage())
@@ -34,20 +35,19 @@ async def read_answer(stream: trio.abc.Stream) -> bytes:
     try:
         while True:
             event = parser.next_event()
+            if len(received) - len(parser.trailing_data[0]) > _MAX_HEAD_BYTES:
+                raise HandshakeError("the answer of the server is too large")
             if isinstance(event, h11.InformationalResponse):
                 if event.status_code == 101:
                     return bytes(received)
                 received = bytearray(parser.trailing_data[0])
-            elif isinstance(event, h11.Response):
-                raise await _refusal(stream, parser, event)
             elif event is h11.NEED_DATA:
-                if len(received) > _MAX_HEAD_BYTES:
-                    raise HandshakeError("the answer of the server is too large")
                 data = await _receive(stream)
                 received += data
                 parser.receive_data(data)
             else:
-                raise _nonsense(received)
+                assert isinstance(event, h11.Response)
+                raise await _refusal(stream, parser, event)
     except h11.RemoteProtocolError as exc:
         raise _nonsense(received) from exc
 

@@ -106,7 +106,7 @@ class Coupling:
                     if not finished:
                         await self._say_goodbye()
                 finally:
-                    await self._end()
+                    await self._end()  # noqa: ASYNC102 - shielded above
         heard = self._heard
         if heard is not None and self._half.state.close_received is not None:
             return CloseEvent(
@@ -118,12 +118,6 @@ class Coupling:
     def stop(self, code: int, reason: str) -> None:
         """Say Close, after what is queued, as if the other half had."""
         self._half.inbox.put_end(Close(code, reason))
-
-    def forsake(self, why: str) -> None:
-        """End a half whose connection will never come."""
-        self._half.outbox.put_end(Failure(why))
-        self._half.fail(Failure(why))
-        self._half.finish()
 
     # -- pumps ------------------------------------------------------------------
 

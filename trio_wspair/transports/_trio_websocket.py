@@ -191,8 +191,7 @@ async def open_server_connection(
 ) -> AsyncGenerator[TrioWebSocketConnection, None]:
     """Answer an upgrade request with 101, and keep the connection for the block.
 
-    The request was read already, and found good. The caller bounds the time of the
-    handshake by cancelling.
+    The request was read already, and found good.
 
     Args:
         stream: The network. It is closed in the end.
@@ -203,7 +202,7 @@ async def open_server_connection(
         max_message_bytes: Larger messages are a `ProtocolError` with code 1009.
 
     Raises:
-        HandshakeError: The client has gone, or the request isn't good after all.
+        HandshakeError: trio-websocket does not take it.
     """
     wire = Wire(stream, head=_plain_request(key, subprotocol), held=received)
 
@@ -287,12 +286,6 @@ async def _open(
     scope = trio.CancelScope()
 
     @enable_ki_protection
-    async def give_up(handshake: trio.CancelScope) -> None:
-        # trio-websocket waits for ever for a peer that has gone.
-        await wire.given_up.wait()
-        handshake.cancel(reason="the peer has gone, or answered nonsense")
-
-    @enable_ki_protection
     async def run_engine(
         *,
         task_status: trio.TaskStatus[TrioWebSocketConnection | HandshakeError],
@@ -304,22 +297,18 @@ async def _open(
         try:
             with scope:
                 async with trio.open_nursery() as nursery:
-                    with trio.CancelScope() as handshake:
-                        nursery.start_soon(give_up, handshake)
-                        engine = await shake_hands(nursery)
-                        # When the block is cancelled it still has to hear a Close.
-                        scope.shield = True
-                        connection = TrioWebSocketConnection(
-                            wire,
-                            stream,
-                            engine,
-                            nursery,
-                            over=over,
-                            max_message_bytes=max_message_bytes,
-                        )
-                        task_status.started(connection)
-                    if connection is None:
-                        nursery.cancel_scope.cancel(reason="the handshake has failed")
+                    engine = await shake_hands(nursery)
+                    # When the block is cancelled it still has to hear a Close.
+                    scope.shield = True
+                    connection = TrioWebSocketConnection(
+                        wire,
+                        stream,
+                        engine,
+                        nursery,
+                        over=over,
+                        max_message_bytes=max_message_bytes,
+                    )
+                    task_status.started(connection)
         except* HandshakeError as group:
             error = _only(group)
         except* Exception as group:

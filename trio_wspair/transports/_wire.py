@@ -50,8 +50,6 @@ class Wire(trio.abc.Stream):
         self._scope = trio.CancelScope(shield=True)
         self._muted = False
         self._broken = False
-        self.given_up: trio.Event = trio.Event()
-        """Nothing more can be read, or trio-websocket doesn't want to."""
         self.engine_said_close: bool = False
         """trio-websocket has written a Close, which was swallowed."""
         self._read_first = read_first
@@ -73,14 +71,7 @@ class Wire(trio.abc.Stream):
         if self._read_first is not None:
             read_first, self._read_first = self._read_first, None
             return await read_first(self._stream)
-        try:
-            received = bytes(await self._stream.receive_some(max_bytes))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self.given_up.set()
-            raise
-        if not received:
-            self.given_up.set()
-        return received
+        return bytes(await self._stream.receive_some(max_bytes))
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Buffer a handshake or a pong, and swallow a Close: we say that ourselves."""
@@ -101,8 +92,7 @@ class Wire(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:
-        """Note that trio-websocket has done with it. The network stays open."""
-        self.given_up.set()
+        """Do nothing: when the network is closed is decided elsewhere."""
         await trio.lowlevel.checkpoint()
 
     # -- our side -----------------------------------------------------------------
