@@ -67,6 +67,8 @@ def lint(session: nox.Session) -> None:
         "CONTRIBUTING.md",
         "--skip",
         "*.svg,_build",
+        "--ignore-words-list",
+        "caf",
     )
     session.run(
         "flake8-async",
