@@ -449,6 +449,25 @@ async def test_a_half_open_half_goes_down_with_its_nursery(
 
 
 @bounded
+async def test_a_half_open_half_owes_no_close_to_a_peer_that_has_ended(
+    autojump_clock: MockClock,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        client, server = WebSocketPair(nursery)
+        heard = hear(server)
+        client.accept()
+        client.send("last words")
+        await client.aclose(3000)  # Nobody answers.
+        assert await client.wait_closed() == abnormal(TIMED_OUT)
+        server.accept(allow_half_open=True)
+        await server.wait_closed()
+    assert heard == ["last words", clean(3000)]
+    assert server.ready_state is CLOSED
+    with pytest.raises(ConnectionClosedError):
+        server.send("to nobody")
+
+
+@bounded
 async def test_aclose_of_a_half_open_half_completes_the_handshake(
     autojump_clock: MockClock,
 ) -> None:
@@ -1132,6 +1151,8 @@ async def test_drain_raises_when_the_half_fails(autojump_clock: MockClock) -> No
         nursery.start_soon(drain, client)
         await client.aclose()
         await drain(client)
+        await wait_all_tasks_blocked()
+        assert len(errors) == 2
         server.accept()
     assert [str(error) for error in errors] == [
         f"the connection has closed abnormally with code 1006: {TIMED_OUT}"

@@ -363,6 +363,30 @@ async def test_listeners_added_right_after_accept_hear_what_was_queued_before(
     assert heard == ["early", clean(1000)]
 
 
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@bounded
+async def test_each_message_arrives_when_it_is_sent_and_not_with_the_next(
+    autojump_clock: MockClock, kind: str
+) -> None:
+    heard: list[str | bytes] = []
+
+    def listen(event: MessageEvent) -> None:
+        heard.append(event.data)
+
+    async def listen_slowly(event: MessageEvent) -> None:
+        await trio.sleep(0.5)
+        heard.append(event.data)
+
+    async with open_websocket_pair() as (client, server):
+        server.onmessage = listen if kind == "sync" else listen_slowly
+        client.accept()
+        server.accept()
+        for n in range(3):
+            client.send(n)
+            await trio.sleep(1)
+            assert heard == [str(k) for k in range(n + 1)]
+
+
 @bounded
 async def test_messages_that_nobody_listens_to_are_gone(
     autojump_clock: MockClock,

@@ -481,6 +481,25 @@ async def test_wait_closed_returns_once_the_last_message_was_received(
 
 
 @bounded
+async def test_wait_closed_may_begin_before_the_messages_arrive(
+    autojump_clock: MockClock,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        client, server = WebSocketPair(nursery)
+        client.accept()
+        server.accept(pull=True)
+        nursery.start_soon(server.wait_closed)
+        await wait_all_tasks_blocked()
+        client.send("last")
+        client.close(1000)
+        await wait_all_tasks_blocked()
+        assert server.ready_state is ReadyState.OPEN
+        with trio.fail_after(1):
+            assert await server.receive() == "last"
+            await server.wait_closed()
+
+
+@bounded
 async def test_an_end_by_force_drops_what_was_not_pulled(
     autojump_clock: MockClock,
 ) -> None:

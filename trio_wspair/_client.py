@@ -277,6 +277,7 @@ class _Dial:
             msg = f"no TLS with {address.host_header}: {exc.__cause__ or exc}"
             raise HandshakeError(msg) from exc
         except trio.Cancelled:
-            await trio.aclose_forcefully(stream)
+            with trio.CancelScope(shield=True):  # Never waits.
+                await trio.aclose_forcefully(stream)
             raise
         return secure

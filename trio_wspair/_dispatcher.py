@@ -217,8 +217,13 @@ class Dispatcher:
         """Tell the end of a half if that has been decided elsewhere."""
         half = served.half
         inbox = half.inbox
-        # Messages that are being pulled may still be answered, unless it has closed.
-        due = inbox.end_is_next or half.state.close_sent is not None
+        # Messages that are being pulled may still be answered, unless it has closed
+        # or waits for the end.
+        due = (
+            inbox.end_is_next
+            or half.state.close_sent is not None
+            or (inbox.end_is_awaited and inbox.weight == 0)
+        )
         if served.pull and inbox.end is not None and due:
             half.receive_end(inbox.end)
         if half.state.end is not None:
@@ -246,8 +251,8 @@ class Dispatcher:
             raised.append(exc)
             await let_others_clean_up()  # noqa: ASYNC102 - shielded, two steps
             self._fall()
-        raised += delivery.errors
-        if raised:
+        if delivery.errors:
+            raised += delivery.errors
             await self._fall_by_failure()
         await self._tell_end_and_raise(served, raised)
 
@@ -314,8 +319,9 @@ class Dispatcher:
         self, served: _Served, raised: list[BaseException]
     ) -> None:
         """Tell the end of one half, and raise what was raised before or meanwhile."""
+        before = len(raised)
         await self._tell_end(served, raised)
-        if raised:
+        if len(raised) > before:
             await self._fall_by_failure()
         _raise_all(raised)
 

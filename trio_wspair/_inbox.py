@@ -40,6 +40,7 @@ class Inbox:
         "_send_channel",
         "buffered",
         "end",
+        "end_is_awaited",
         "end_is_next",
         "items",
         "limit",
@@ -59,6 +60,8 @@ class Inbox:
     end_is_next: bool
     """Whether nothing was before the end when it was put. What a puller has been
     handed since then may still be answered, so it does not depend on now."""
+    end_is_awaited: bool
+    """A puller has no more answers to what it pulls: it waits for the end."""
     wake: Callable[[], object] | None
     """Tells the taker that something has arrived. Never blocks."""
     limit: int
@@ -71,7 +74,7 @@ class Inbox:
         self.limit = limit
         self.buffered = self.weight = 0
         self.end = None
-        self.end_is_next = False
+        self.end_is_next = self.end_is_awaited = False
         self.wake = None
         self.marked = False
         self._drained: trio.Event | None = None

@@ -463,10 +463,8 @@ class WebSocket:
             msg = "wait_closed() in a listener of the same half would never return"
             raise InvalidStateError(msg)
         half = self._half
-        if half.state.holder is Holder.PULLER and half.inbox.weight == 0:
-            # Who waits for the end has no more answers to what was pulled.
-            half.inbox.end_is_next = True
-            half.inbox.alert()
+        half.inbox.end_is_awaited = True
+        half.inbox.alert()
         await half.wait_finished()
         return close_event(self)
 
@@ -545,6 +543,8 @@ class WebSocket:
     def _taken(half: Half, item: Item) -> Message:
         if not isinstance(item, (Close, Failure)):
             half.inbox.release(item)
+            if half.inbox.end_is_awaited:
+                half.inbox.alert()
             return item
         half.receive_end(item)
         half.inbox.alert()

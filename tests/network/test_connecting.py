@@ -461,6 +461,18 @@ async def test_a_cancelled_connect_leaves_no_connection(net: "Network") -> None:
         assert ends == [b""]
 
 
+async def test_a_connection_outlives_the_timeouts_of_its_handshake(
+    net: "Network",
+) -> None:
+    async with (
+        net.serve(net.echo, handshake_timeout=0.2) as server,
+        open_websocket(server.url, connect_timeout=0.2) as ws,
+    ):
+        await trio.sleep(0.4)
+        ws.send("still here")
+        assert await ws.receive() == "still here"
+
+
 async def test_connect_is_a_checkpoint(net: "Network") -> None:
     async with net.serve(net.echo) as server, trio.open_nursery() as nursery:
         with trio.testing.assert_checkpoints():
