@@ -1,13 +1,22 @@
 """How halves end: the closing handshake, half-open, `aclose()`, leaving a block."""
 
-import functools
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, ParamSpec
 
 import attrs
 import pytest
 import trio
+from pairs import (
+    FELL,
+    TIMED_OUT,
+    ListenerError,
+    abnormal,
+    accepted,
+    bounded,
+    clean,
+    hear,
+    takes,
+)
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_wspair import (
@@ -22,64 +31,11 @@ from trio_wspair import (
     open_websocket_pair,
 )
 
-P = ParamSpec("P")
-Heard = str | bytes | ErrorEvent | CloseEvent
-AsyncTest = Callable[P, Coroutine[Any, Any, None]]
 OPEN, CLOSING, CLOSED = ReadyState.OPEN, ReadyState.CLOSING, ReadyState.CLOSED
-
-
-def bounded(test: AsyncTest[P]) -> AsyncTest[P]:
-    """Let a test that waits for ever fail instead."""
-
-    @functools.wraps(test)
-    async def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        with trio.fail_after(1000):
-            await test(*args, **kwargs)
-
-    return run
-
-
-def hear(socket: WebSocket) -> list[Heard]:
-    """Return the list that the events of this half are put into."""
-    heard: list[Heard] = []
-
-    @socket.on("message")
-    def on_message(event: MessageEvent) -> None:
-        heard.append(event.data)
-
-    socket.add_event_listener("error", heard.append)
-    socket.add_event_listener("close", heard.append)
-    return heard
-
-
-def clean(code: int, reason: str = "") -> CloseEvent:
-    """Return the event of a handshake that was completed."""
-    return CloseEvent(code, reason, was_clean=True)
-
-
-def abnormal(reason: str) -> CloseEvent:
-    """Return the close event of a half that has failed."""
-    return CloseEvent(1006, reason, was_clean=False)
-
-
-FELL = abnormal("the nursery of this half was cancelled")
-TIMED_OUT = "the peer did not answer the Close in 1.0 s"
-
-
-class ListenerError(Exception):
-    """What listeners raise here."""
 
 
 class BodyError(Exception):
     """What the body of a block raises here."""
-
-
-@contextmanager
-def takes(seconds: float) -> Iterator[None]:
-    """Check how long the block takes, in virtual time."""
-    start = trio.current_time()
-    yield
-    assert trio.current_time() - start == pytest.approx(seconds)
 
 
 @contextmanager
@@ -104,14 +60,6 @@ def apart(outer: trio.Nursery, inner: trio.Nursery) -> tuple[WebSocket, WebSocke
     first, second = WebSocketPair(outer)
     second._home = attrs.evolve(second._home, nursery=inner)  # type: ignore[misc] # a frozen NurseryHome behind the protocol
     return first, second
-
-
-def accepted(nursery: trio.Nursery, close_grace: float = 1.0) -> WebSocketPair:
-    """Return a pair that is accepted on both sides."""
-    pair = WebSocketPair(nursery, close_grace=close_grace)
-    for half in pair:
-        half.accept()
-    return pair
 
 
 # -- the closing handshake ---------------------------------------

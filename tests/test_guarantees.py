@@ -5,15 +5,27 @@ import gc
 import signal
 import warnings
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from datetime import datetime, timedelta, tzinfo
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import attrs
 import pytest
 import trio
+from pairs import (
+    FELL,
+    TIMED_OUT,
+    Heard,
+    ListenerError,
+    T,
+    abnormal,
+    bounded,
+    flat,
+    hear,
+    run,
+)
 from trio._core._run import _r as scheduler_luck
 from trio.testing import (
     MockClock,
@@ -38,45 +50,6 @@ from trio_wspair._dispatcher import Dispatcher, _dispatchers
 from trio_wspair._inbox import Inbox
 from trio_wspair._listeners import Listeners
 
-P = ParamSpec("P")
-T = TypeVar("T")
-Heard = str | bytes | ErrorEvent | CloseEvent
-AsyncTest = Callable[P, Coroutine[Any, Any, None]]
-
-
-def bounded(test: AsyncTest[P]) -> AsyncTest[P]:
-    """Let a test that waits for ever fail instead."""
-
-    @functools.wraps(test)
-    async def bounded_test(*args: P.args, **kwargs: P.kwargs) -> None:
-        with trio.fail_after(1000):
-            await test(*args, **kwargs)
-
-    return bounded_test
-
-
-def run(main: Callable[[], Awaitable[T]]) -> T:
-    """Run a program in virtual time, bounded."""
-
-    async def bounded_main() -> T:
-        with trio.fail_after(1000):
-            return await main()
-
-    return trio.run(bounded_main, clock=MockClock(autojump_threshold=0))
-
-
-def hear(socket: WebSocket) -> list[Heard]:
-    """Return the list that the events of this half are put into."""
-    heard: list[Heard] = []
-
-    @socket.on("message")
-    def on_message(event: MessageEvent) -> None:
-        heard.append(event.data)
-
-    socket.add_event_listener("error", heard.append)
-    socket.add_event_listener("close", heard.append)
-    return heard
-
 
 def apart(outer: trio.Nursery, inner: trio.Nursery) -> tuple[WebSocket, WebSocket]:
     """Return the halves of a pair: the first lives in `outer`, the second in `inner`.
@@ -89,10 +62,6 @@ def apart(outer: trio.Nursery, inner: trio.Nursery) -> tuple[WebSocket, WebSocke
     first.accept()
     second.accept()
     return first, second
-
-
-class ListenerError(Exception):
-    """What listeners raise here."""
 
 
 def boom(_event: object) -> None:
@@ -115,24 +84,9 @@ def failures_expected() -> Iterator[None]:
         pass
 
 
-def flat(error: BaseException) -> Iterator[BaseException]:
-    """Yield the exceptions in a group, however nested."""
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from flat(inner)
-    else:
-        yield error
-
-
 CLEAN_1000 = CloseEvent(1000, "", was_clean=True)
 
 
-def abnormal(reason: str) -> CloseEvent:
-    """Return the close event of a half that has failed."""
-    return CloseEvent(1006, reason, was_clean=False)
-
-
-FELL = abnormal("the nursery of this half was cancelled")
 RAISED = abnormal("a listener raised")
 GOING_AWAY = CloseEvent(1001, "", was_clean=True)
 INTERNAL_ERROR = CloseEvent(1011, "", was_clean=True)
@@ -344,7 +298,6 @@ async def body_raises_after_a_close(scene: Scene) -> None:
 
 
 Ending = Callable[[Scene], Awaitable[None]]
-TIMED_OUT = "the peer did not answer the Close in 1.0 s"
 ENDINGS: list[tuple[Ending, CloseEvent, CloseEvent, bool]] = [
     # How it ends, what the client's and the server's close events tell, and whether
     # the server hears an error before.

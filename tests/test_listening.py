@@ -2,14 +2,26 @@
 
 import functools
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator
+from contextlib import suppress
 from contextvars import ContextVar
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import attrs
 import pytest
 import trio
+from pairs import (
+    FELL,
+    Heard,
+    ListenerError,
+    accepted,
+    bounded,
+    clean,
+    flat,
+    hear,
+    run,
+    takes,
+)
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_wspair import (
@@ -24,86 +36,10 @@ from trio_wspair import (
     open_websocket_pair,
 )
 
-P = ParamSpec("P")
-T = TypeVar("T")
-Heard = str | bytes | ErrorEvent | CloseEvent
-AsyncTest = Callable[P, Coroutine[Any, Any, None]]
-
-
-def bounded(test: AsyncTest[P]) -> AsyncTest[P]:
-    """Let a test that waits for ever fail instead."""
-
-    @functools.wraps(test)
-    async def bounded_test(*args: P.args, **kwargs: P.kwargs) -> None:
-        with trio.fail_after(1000):
-            await test(*args, **kwargs)
-
-    return bounded_test
-
-
-def run(main: Callable[[], Awaitable[T]]) -> T:
-    """Run a program in virtual time, bounded."""
-
-    async def bounded_main() -> T:
-        with trio.fail_after(1000):
-            return await main()
-
-    return trio.run(bounded_main, clock=MockClock(autojump_threshold=0))
-
-
-def hear(socket: WebSocket) -> list[Heard]:
-    """Return the list that the events of this half are put into."""
-    heard: list[Heard] = []
-
-    @socket.on("message")
-    def on_message(event: MessageEvent) -> None:
-        heard.append(event.data)
-
-    socket.add_event_listener("error", heard.append)
-    socket.add_event_listener("close", heard.append)
-    return heard
-
-
-def clean(code: int) -> CloseEvent:
-    """Return the event of a handshake that was completed."""
-    return CloseEvent(code, "", was_clean=True)
-
-
-FELL = CloseEvent(1006, "the nursery of this half was cancelled", was_clean=False)
-
-
-class ListenerError(Exception):
-    """What listeners raise here."""
-
 
 def fail(_event: object) -> None:
     """Fail, as a listener."""
     raise ListenerError
-
-
-@contextmanager
-def takes(seconds: float) -> Iterator[None]:
-    """Check how long the block takes, in virtual time."""
-    start = trio.current_time()
-    yield
-    assert trio.current_time() - start == pytest.approx(seconds)
-
-
-def accepted(nursery: trio.Nursery, close_grace: float = 1.0) -> WebSocketPair:
-    """Return a pair that is accepted on both sides."""
-    pair = WebSocketPair(nursery, close_grace=close_grace)
-    for half in pair:
-        half.accept()
-    return pair
-
-
-def flat(error: BaseException) -> Iterator[BaseException]:
-    """Yield the exceptions in a group, however nested."""
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from flat(inner)
-    else:
-        yield error
 
 
 # -- what an event tells -----------------------------------------

@@ -1,12 +1,12 @@
 """Pairs: the object, its nursery, and what every wrong call says."""
 
-import functools
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, ParamSpec
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import pytest
 import trio
+from pairs import bounded
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_wspair import (
@@ -22,21 +22,6 @@ from trio_wspair import (
 )
 from trio_wspair._pair import current_nursery
 from trio_wspair.transports import couple
-
-P = ParamSpec("P")
-AsyncTest = Callable[P, Coroutine[Any, Any, None]]
-
-
-def bounded(test: AsyncTest[P]) -> AsyncTest[P]:
-    """Let a test that waits for ever fail instead."""
-
-    @functools.wraps(test)
-    async def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        with trio.fail_after(1000):
-            await test(*args, **kwargs)
-
-    return run
-
 
 # -- the pair object ---------------------------------------------
 

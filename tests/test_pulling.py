@@ -1,12 +1,11 @@
 """Pulling messages: `receive()` and `async for`, instead of listeners."""
 
-import functools
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ParamSpec
 
 import pytest
 import trio
+from pairs import bounded, takes
 from trio._core._run import _r as scheduler_luck
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -22,28 +21,6 @@ from trio_wspair import (
     WebSocketPair,
     open_websocket_pair,
 )
-
-P = ParamSpec("P")
-AsyncTest = Callable[P, Coroutine[Any, Any, None]]
-
-
-def bounded(test: AsyncTest[P]) -> AsyncTest[P]:
-    """Let a test that waits for ever fail instead."""
-
-    @functools.wraps(test)
-    async def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        with trio.fail_after(1000):
-            await test(*args, **kwargs)
-
-    return run
-
-
-@contextmanager
-def takes(seconds: float) -> Iterator[None]:
-    """Check how long the block takes, in virtual time."""
-    start = trio.current_time()
-    yield
-    assert trio.current_time() - start == pytest.approx(seconds)
 
 
 async def pull_all(half: WebSocket) -> list[str | bytes | tuple[int, bool]]:

@@ -33,7 +33,7 @@ from ._codes import Close
 from ._delivery import Delivery, Ending
 from ._errors import InvalidStateError
 from ._half import Half
-from ._nurseries import let_others_clean_up
+from ._nurseries import let_others_clean_up, raise_together
 from ._socket import MessageEvent, WebSocket, half_of
 from ._state import Failure
 
@@ -144,7 +144,7 @@ class Dispatcher:
             self._send_ready.close()
             self._ready.close()
             del _dispatchers.get()[self._nursery]
-        _raise_all(raised)
+        raise_together(raised)
 
     async def _dispatch(self) -> None:
         """Serve until no half is open any more, or a listener has raised."""
@@ -323,7 +323,7 @@ class Dispatcher:
         await self._tell_end(served, raised)
         if len(raised) > before:
             await self._fall_by_failure()
-        _raise_all(raised)
+        raise_together(raised)
 
     async def _tell_end(self, served: _Served, raised: list[BaseException]) -> None:
         """Tell the end of one half. Keep what its listeners raise."""
@@ -420,17 +420,3 @@ def _try(
     except BaseException as exc:  # noqa: BLE001, ASYNC103 - the caller raises it
         return exc  # noqa: ASYNC104
     return None
-
-
-def _raise_all(raised: list[BaseException]) -> None:
-    """Raise these, as a group if they are several.
-
-    A `Cancelled` beside others is left out: they end the nursery too.
-    """
-    kept = [exc for exc in raised if not isinstance(exc, trio.Cancelled)]
-    kept = kept or raised[:1]
-    if len(kept) == 1:
-        raise kept[0]
-    if kept:
-        msg = "listeners of a WebSocket raised"
-        raise BaseExceptionGroup(msg, kept)

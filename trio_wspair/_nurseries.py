@@ -1,11 +1,11 @@
-"""Structured concurrency beyond Trio's own: a service nursery, and a courtesy."""
+"""Structured concurrency beyond Trio's own: for nurseries, cancellations and groups."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import trio
 
-__all__ = ("let_others_clean_up", "open_service_nursery")
+__all__ = ("let_others_clean_up", "open_service_nursery", "raise_together")
 
 
 async def let_others_clean_up() -> None:
@@ -41,3 +41,17 @@ async def open_service_nursery() -> AsyncGenerator[trio.Nursery, None]:
         raise
     if error is not None:
         raise error
+
+
+def raise_together(raised: list[BaseException]) -> None:
+    """Raise these, as a group if they are several.
+
+    A `Cancelled` beside others is left out: they end the nursery too.
+    """
+    kept = [exc for exc in raised if not isinstance(exc, trio.Cancelled)]
+    kept = kept or raised[:1]
+    if len(kept) == 1:
+        raise kept[0]
+    if kept:
+        msg = "listeners of WebSockets raised"
+        raise BaseExceptionGroup(msg, kept)
