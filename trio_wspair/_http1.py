@@ -6,6 +6,7 @@ a request. Refusals are `Refusal`s, with the answer in them.
 
 import base64
 import binascii
+from http import HTTPStatus
 from typing import Final
 
 import attrs
@@ -17,6 +18,7 @@ from ._http import Headers, Response, is_token
 __all__ = ("Head", "Refusal", "comma_list", "read_head", "send_response")
 
 _MAX_HEAD_BYTES: Final = 2**15
+_REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
 _RECEIVE_BYTES: Final = 2**16
 
 
@@ -163,6 +165,7 @@ async def send_response(
     data = writer.send(
         h11.Response(
             status_code=response.status,
+            reason=_REASONS.get(response.status, b""),
             headers=[
                 (name.encode("latin-1"), value.encode("latin-1"))
                 for name, value in headers.pairs()

@@ -38,6 +38,7 @@ _HEADERS_OF_THE_HANDSHAKE: Final = frozenset(
         "upgrade",
     }
 )
+_REFUSAL_SECONDS: Final = 1.0
 _logger: Final = logging.getLogger("trio_wspair")
 
 
@@ -165,7 +166,8 @@ class _Service:
                 await self._serve_admitted(stream)
             elif not _is_secure(stream):
                 body = "Too many connections. Try again later.\n"
-                await self.send(stream, Response(body, status=503))
+                with trio.move_on_after(_REFUSAL_SECONDS):  # It is not counted.
+                    await self.send(stream, Response(body, status=503))
         except Exception:
             _logger.exception("a connection has failed")
         finally:
