@@ -3,18 +3,23 @@
 __all__ = ("check_limit", "check_seconds")
 
 
-def check_limit(name: str, value: object, *, least: int = 1) -> None:
+def check_limit(
+    name: str, value: object, *, least: int = 1, most: int | None = None
+) -> None:
     """Check a number of bytes or things.
 
     Raises:
         TypeError: It is no int.
-        ValueError: It is below `least`.
+        ValueError: It is below `least` or above `most`.
     """
     if not isinstance(value, int) or isinstance(value, bool):
         msg = f"{name} must be an int, not {value!r}"
         raise TypeError(msg)
     if value < least:
         msg = f"{name} must be at least {least}, not {value!r}"
+        raise ValueError(msg)
+    if most is not None and value > most:
+        msg = f"{name} must be at most {most}, not {value!r}"
         raise ValueError(msg)
 
 

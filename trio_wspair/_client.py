@@ -1,6 +1,7 @@
 """`connect()` and `open_websocket()`: the client half of a real connection."""
 
 import math
+import re
 import ssl
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -170,11 +171,9 @@ def _parse(url: str, ssl_context: ssl.SSLContext | None) -> _Address:
         msg = f"url must be a str, not {type(url).__name__}"
         raise TypeError(msg)
     parts: SplitResult = urlsplit(url)
-    if parts.scheme not in _PORTS:
-        msg = f"a WebSocket URL begins with ws:// or wss://, not like {url!r}"
-        raise ValueError(msg)
-    if parts.hostname is None or parts.username is not None or parts.fragment:
-        msg = f"a WebSocket URL has a host, no user and no '#fragment': {url!r}"
+    wrong = _what_is_wrong(parts)
+    if wrong is not None:
+        msg = f"{url!r} is not the URL of a WebSocket: {wrong}"
         raise ValueError(msg)
     check_ssl_context(ssl_context, server=False)
     if ssl_context is not None and parts.scheme == "ws":
@@ -184,7 +183,7 @@ def _parse(url: str, ssl_context: ssl.SSLContext | None) -> _Address:
     port = parts.port or default_port
     if parts.scheme == "wss" and ssl_context is None:
         ssl_context = ssl.create_default_context()
-    hostname = parts.hostname
+    hostname = parts.hostname or ""
     try:
         hostname = hostname.encode("idna").decode("ascii")
     except UnicodeError as exc:
@@ -199,6 +198,22 @@ def _parse(url: str, ssl_context: ssl.SSLContext | None) -> _Address:
         (quote(parts.path, safe=_UNQUOTED) or "/") + query,
         ssl_context,
     )
+
+
+def _what_is_wrong(parts: SplitResult) -> str | None:
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if parts.scheme not in _PORTS:
+        return "it begins with ws:// or wss://"
+    if not parts.hostname or re.search(r"\s", parts.netloc):
+        return "it has a host, without spaces"
+    if parts.username is not None:
+        return "it has no user or password; pass headers instead"
+    if port == 0:
+        return "its port is a number from 1 to 65535"
+    return "it has no '#fragment'" if parts.fragment else None
 
 
 def _checked_protocols(protocols: str | Sequence[str]) -> list[str]:

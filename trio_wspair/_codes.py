@@ -93,7 +93,7 @@ def checked_close(code: int | None, reason: str | None) -> Close:
             msg = (
                 f"close code {code} can't be sent: use 1000 for a normal end, or "
                 "3000-4999 for codes of your own (of 1000-4999 only 1004, 1005, "
-                "1006 and 1015 are reserved)"
+                "1006 and 1015 are reserved; for no code call close())"
             )
             raise ValueError(msg)
     if reason is not None:

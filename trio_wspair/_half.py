@@ -86,6 +86,11 @@ class Half:
             self.inbox.close()
             self.outbox.wake_senders()
 
+    def fail_unanswered(self, grace: float) -> None:
+        """End the life of this half because its Close was not answered in time."""
+        error = TimeoutError(f"the peer did not answer the Close in {grace} s")
+        self.fail(Failure(str(error), error))
+
     def gone_error(self) -> ConnectionClosedError:
         """Return the error for a message that the other half can't take any more.
 

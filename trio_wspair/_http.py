@@ -198,6 +198,9 @@ class Response:
         if web_socket is not None and status != 101:
             msg = f"a response with a WebSocket has status=101, not {status}"
             raise ValueError(msg)
+        if web_socket is None and status == 101:
+            msg = "a status is 200-599, or 101 with a WebSocket: pass web_socket="
+            raise ValueError(msg)
         if web_socket is None and not 200 <= status <= 599:
             msg = f"a status is 200-599, or 101 with a WebSocket, not {status}"
             raise ValueError(msg)

@@ -67,8 +67,8 @@ async def read_head(stream: trio.abc.Stream) -> Head | None:
             raw += data
             parser.receive_data(bytes(data))
     except h11.RemoteProtocolError as exc:
-        status = exc.error_status_hint
-        raise Refusal(Response(f"{exc}\n", status=status)) from None
+        body = "This is no HTTP request that can be understood here.\n"
+        raise Refusal(Response(body, status=exc.error_status_hint)) from None
     assert isinstance(event, h11.Request)
     rest, _ = parser.trailing_data
     if len(raw) - len(rest) > _MAX_HEAD_BYTES:
@@ -162,6 +162,9 @@ async def send_response(
     if response.status not in (204, 304):  # RFC 9110, section 8.6.
         headers["Content-Length"] = str(len(response.body))
     headers["Connection"] = "close"
+    if response.status == 426:  # RFC 9110, section 15.5.22.
+        headers.setdefault("Upgrade", "websocket")
+        headers["Connection"] = "close, upgrade"
     data = writer.send(
         h11.Response(
             status_code=response.status,

@@ -120,9 +120,10 @@ def check_event_type(event_type: object) -> None:
     """
     # Differs: workerd takes any type.
     if event_type not in EVENT_TYPES:
+        what = "a function" if callable(event_type) else repr(event_type)
         msg = (
-            f"no event is called {event_type!r}: a WebSocket has "
-            "'message', 'close' and 'error'"
+            f"no event is called {what}: a WebSocket has 'message', 'close' and "
+            "'error', as in @ws.on('message')"
         )
         raise ValueError(msg)
 

@@ -169,9 +169,12 @@ async def _close_all(sockets: tuple[WebSocket, ...], code: int, grace: float) ->
         if half_of(socket).state.holder.speaks:
             socket.close(code)
     _forsake_untaken(sockets)
-    with trio.move_on_after(grace):
+    with trio.move_on_after(grace) as patience:
         for half in taken:
             await half.wait_finished()
+    if patience.cancelled_caught:
+        for half in taken:
+            half.fail_unanswered(grace)
 
 
 def _forsake_untaken(sockets: tuple[WebSocket, ...]) -> None:

@@ -108,6 +108,7 @@ async def serve(
     if not callable(fetch):
         msg = f"fetch is an async function of a request, not {type(fetch).__name__}"
         raise TypeError(msg)
+    check_limit("port", port, least=0, most=65535)
     check_ssl_context(ssl_context, server=True)
     check_limit("max_connections", max_connections)
     check_seconds("handshake_timeout", handshake_timeout)
@@ -139,6 +140,9 @@ async def serve(
                 service.serve_stream, list(listeners), handler_nursery=nursery
             )
         finally:
+            if service.streams:
+                what = "stopping: %d connections have up to %s s to close"
+                _logger.info(what, len(service.streams), close_grace)
             service.stopping.set()
 
 
@@ -266,7 +270,10 @@ class _Exchange:
             raise TypeError(msg)
         response: object = await awaitable
         if not isinstance(response, Response):
-            msg = f"fetch must return a Response, not {type(response).__name__}"
+            msg = (
+                f"fetch must return a Response, not {type(response).__name__}: "
+                "return Response(None, status=101, web_socket=client)"
+            )
             raise TypeError(msg)
         if response.web_socket is not None:
             self._take(response.web_socket, response)
@@ -310,6 +317,10 @@ class _Exchange:
             await self._over.wait()
             if half.peer.holder is not Holder.NOBODY:
                 await half.wait_peer_finished()
+            else:
+                head = self._head
+                what = "the handler's half was never accepted: call server.accept()"
+                _logger.warning("%s %s: %s", head.method, head.target, what)
 
     @enable_ki_protection
     async def _couple(self, response: Response) -> None:

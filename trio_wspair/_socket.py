@@ -493,18 +493,15 @@ class WebSocket:
             await trio.lowlevel.checkpoint()
             return
         grace = self._home.close_grace
-        error: Exception | None = None
         try:
             with trio.move_on_after(grace):
                 await half.wait_finished()
                 return
-            error = TimeoutError(f"the peer did not answer the Close in {grace} s")
+            half.fail_unanswered(grace)
         finally:
             # An answer that is there already counts.
             await let_others_clean_up()  # noqa: ASYNC102 - shielded, two steps
-            if not half.state.finished:
-                why = "closing was cancelled" if error is None else str(error)
-                half.fail(Failure(why, error))
+            half.fail(Failure("closing was cancelled"))
         with trio.move_on_after(grace):  # For the listeners of that end.
             await half.wait_finished()
 
@@ -532,7 +529,8 @@ class WebSocket:
         if holder is not Holder.NOBODY:
             msg = (
                 f"receive() on a half that is {holder.label}: its messages go "
-                "elsewhere. For receive() and iteration call accept(pull=True)"
+                "elsewhere. To receive() or iterate, call accept(pull=True) first, "
+                "instead of accept()"
             )
             raise InvalidStateError(msg)
         await trio.lowlevel.checkpoint_if_cancelled()

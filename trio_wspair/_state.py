@@ -144,7 +144,8 @@ class HalfState:
         if self.close_received is not None:
             parts.append(f"received Close {self.close_received.code}")
         if self.failure is not None:
-            parts.append(f"failed with {self.failure.error or '1006'!r}")
+            error, reason = self.failure.error, self.failure.reason
+            parts.append(f"failed with {error!r}" if error else f"failed: {reason}")
         return ", ".join(parts)
 
     # -- acts: each takes effect or raises with nothing changed ------------
@@ -159,6 +160,8 @@ class HalfState:
         gone = self.released or (self.finished and self.holder is Holder.NOBODY)
         if holder is None or gone:
             msg = f"too late for {act.value}: this half is {self.describe()}"
+            if act is Act.COUPLE:
+                msg += ". Give away the half that nobody has accepted, keep the other"
             raise InvalidStateError(msg)
         return holder
 

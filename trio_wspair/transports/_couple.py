@@ -5,6 +5,8 @@ the wire says is passed to the other half of the pair and back, Closes included;
 only when one side fails is something said here.
 """
 
+import math
+
 import trio
 from trio.lowlevel import enable_ki_protection
 
@@ -74,6 +76,8 @@ class Coupling:
         self._scope = trio.CancelScope()
         self._closing = trio.Event()
         """The other half has said Close, which may still be in the queue."""
+        self._deadline = math.inf
+        """When the closing handshake has to be over, once it has begun."""
         self._heard: Close | None = None
         self._failure: Failure | None = None
         half.state.take(Act.COUPLE)
@@ -193,7 +197,8 @@ class Coupling:
     async def _limit_handshake(self) -> None:
         """Give the peer `grace` seconds from the moment when our Close is queued."""
         await self._closing.wait()
-        await trio.sleep(self._grace)
+        self._deadline = trio.current_time() + self._grace
+        await trio.sleep_until(self._deadline)
         error = TimeoutError(f"the peer did not answer the Close in {self._grace} s")
         self._fail(Failure(str(error), error))
         self._scope.cancel(reason="the closing handshake took too long")
@@ -207,7 +212,7 @@ class Coupling:
 
     async def _say_goodbye(self) -> None:
         """Send what is queued and a Close, if there was none, and hear the answer."""
-        with trio.move_on_after(self._grace):
+        with trio.move_on_at(min(self._deadline, trio.current_time() + self._grace)):
             if self._failure is None and self._half.state.close_received is None:
                 end = self._half.inbox.end
                 close = end if isinstance(end, Close) else Close(1001)
