@@ -522,7 +522,7 @@ async def test_receive_on_a_half_with_listeners_names_the_option(
 ) -> None:
     async with open_websocket_pair() as (client, _server):
         client.accept()
-        message = "For receive() and iteration call accept(pull=True)"
+        message = "To receive() or iterate, call accept(pull=True) first"
         with pytest.raises(InvalidStateError, match=re.escape(message)):
             await client.receive()
 

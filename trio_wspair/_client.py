@@ -207,7 +207,7 @@ def _what_is_wrong(parts: SplitResult) -> str | None:
         port = 0
     if parts.scheme not in _PORTS:
         return "it begins with ws:// or wss://"
-    if not parts.hostname or re.search(r"\s", parts.netloc):
+    if not parts.hostname or re.search(r"[\s\\]", parts.netloc):
         return "it has a host, without spaces"
     if parts.username is not None:
         return "it has no user or password; pass headers instead"
@@ -263,6 +263,8 @@ class _Dial:
                     headers=self.headers,
                     max_message_bytes=self.max_message_bytes,
                 ) as connection:
+                    # The time may have run out in this very step.
+                    await trio.lowlevel.checkpoint_if_cancelled()
                     patience.deadline = math.inf
                     task_status.started(connection.subprotocol)
                     await self.coupling.run(connection)

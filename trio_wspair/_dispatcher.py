@@ -234,11 +234,11 @@ class Dispatcher:
     def _start_task(
         self,
         served: _Served,
-        task: Callable[[_Served, Delivery], Awaitable[None]],
-        delivery: Delivery,
+        task: Callable[..., Awaitable[None]],
+        *args: object,
     ) -> None:
         served.busy = True
-        self._nursery.start_soon(task, served, delivery)
+        self._nursery.start_soon(task, served, *args)
 
     async def _own(self, served: _Served, delivery: Delivery) -> None:
         """Serve one half, from an async listener on, until its inbox is empty."""
@@ -306,14 +306,10 @@ class Dispatcher:
         ending = self._ending(served)
         ending.tell()
         if ending.awaitable is not None:
-            self._start_task(served, self._own_end, ending)
+            self._start_task(served, self._tell_end_and_raise, [])
         else:
             self._settle(served)
             self._raised += ending.take_errors()
-
-    async def _own_end(self, served: _Served, _ending: Delivery) -> None:
-        """Tell the end of one half that has async listeners for it."""
-        await self._tell_end_and_raise(served, [])
 
     async def _tell_end_and_raise(
         self, served: _Served, raised: list[BaseException]

@@ -43,7 +43,9 @@ class Inbox:
         "end_is_awaited",
         "end_is_next",
         "items",
+        "late",
         "limit",
+        "lost",
         "marked",
         "wake",
         "weight",
@@ -60,8 +62,12 @@ class Inbox:
     end_is_next: bool
     """Whether nothing was before the end when it was put. What a puller has been
     handed since then may still be answered, so it does not depend on now."""
-    end_is_awaited: bool
-    """A puller has no more answers to what it pulls: it waits for the end."""
+    end_is_awaited: int
+    """How many pullers have no more answers to what they pull: they wait for it."""
+    late: bool
+    """A message came after the end, which its sender had not put: it is lost."""
+    lost: bool
+    """Something was in the queue when it was closed."""
     wake: Callable[[], object] | None
     """Tells the taker that something has arrived. Never blocks."""
     limit: int
@@ -74,9 +80,11 @@ class Inbox:
         self.limit = limit
         self.buffered = self.weight = 0
         self.end = None
-        self.end_is_next = self.end_is_awaited = False
+        self.end_is_next = False
+        self.end_is_awaited = 0
         self.wake = None
         self.marked = False
+        self.late = self.lost = False
         self._drained: trio.Event | None = None
         self._finished: trio.Event | None = None
 
@@ -97,6 +105,9 @@ class Inbox:
                 "before sending more"
             )
             raise BufferFullError(msg)
+        if self.end is not None:
+            self.late = True
+            return True
         try:
             self._send_channel.send_nowait(message)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -141,6 +152,8 @@ class Inbox:
 
     def release(self, message: Message) -> None:
         """Stop counting a message that was taken."""
+        if self.weight == 0:
+            return  # Closed meanwhile: nothing is counted any more.
         # size_of(), written out: this runs for every message.
         if message.__class__ is bytes or message.isascii():
             size = len(message)
@@ -156,6 +169,7 @@ class Inbox:
         self.items.close()  # First: who waits for an item is told so by this one.
         self._send_channel.close()
         self.wake = None
+        self.lost = self.lost or self.weight > 0
         self.buffered = self.weight = 0
         self.wake_senders()
 

@@ -19,7 +19,7 @@ from ._checks import check_limit, check_seconds
 from ._http import FetchHandler, Headers, Request, Response
 from ._http1 import Head, Refusal, comma_list, read_head, send_response
 from ._pair import current_nursery
-from ._socket import WebSocket, half_of
+from ._socket import WebSocket
 from ._state import Holder
 from ._tls import check_ssl_context
 from .transports._couple import Coupling
@@ -230,7 +230,9 @@ class _Exchange:
                         answer = await self._call_handler(nursery)
                         if self._coupling is not None:
                             scope.shield = True  # The server's stop is told by Close.
-                            await self._converse(transport_nursery, answer)
+                            await self._converse(
+                                transport_nursery, self._coupling, answer.headers
+                            )
                         nursery.cancel_scope.cancel(reason="the connection has closed")
                     if answer is None:
                         what = "fetch was cancelled, by cancelling request.nursery"
@@ -306,13 +308,14 @@ class _Exchange:
             socket, service.close_grace, service.receive_buffer_bytes
         )
 
-    async def _converse(self, nursery: trio.Nursery, response: Response) -> None:
+    async def _converse(
+        self, nursery: trio.Nursery, coupling: Coupling, headers: Headers
+    ) -> None:
         """Wait until the client's half and the handler's half have both ended."""
-        assert response.web_socket is not None
-        half = half_of(response.web_socket)
+        half = coupling.half
         patience = trio.CancelScope()
-        nursery.start_soon(self._couple, response)
-        nursery.start_soon(self._watch_for_stop, patience)
+        nursery.start_soon(self._couple, coupling, headers)
+        nursery.start_soon(self._watch_for_stop, coupling, patience)
         with patience:
             await self._over.wait()
             if half.peer.holder is not Holder.NOBODY:
@@ -323,11 +326,8 @@ class _Exchange:
                 _logger.warning("%s %s: %s", head.method, head.target, what)
 
     @enable_ki_protection
-    async def _couple(self, response: Response) -> None:
-        assert response.web_socket is not None
-        assert self._coupling is not None
-        service = self._service
-        headers = Headers(response.headers)
+    async def _couple(self, coupling: Coupling, answer_headers: Headers) -> None:
+        headers = Headers(answer_headers)
         subprotocol = headers.pop("sec-websocket-protocol", None)
         try:
             async with open_server_connection(
@@ -336,19 +336,20 @@ class _Exchange:
                 received=self._head.rest,
                 subprotocol=subprotocol,
                 headers=headers.pairs(),
-                max_message_bytes=service.max_message_bytes,
+                max_message_bytes=self._service.max_message_bytes,
             ) as connection:
-                half_of(response.web_socket).link.protocol = connection.subprotocol
-                await self._coupling.run(connection)
+                coupling.half.link.protocol = connection.subprotocol
+                await coupling.run(connection)
         finally:
             self._over.set()
 
     @enable_ki_protection
-    async def _watch_for_stop(self, patience: trio.CancelScope) -> None:
+    async def _watch_for_stop(
+        self, coupling: Coupling, patience: trio.CancelScope
+    ) -> None:
         """When the server stops, say Close 1001, and see that this ends too."""
-        assert self._coupling is not None
         await self._service.stopping.wait()
-        self._coupling.stop(1001, "the server stops")
+        coupling.stop(1001, "the server stops")
         await self._over.wait()
         patience.deadline = trio.current_time() + self._service.close_grace
 

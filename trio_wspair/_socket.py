@@ -308,13 +308,13 @@ class WebSocket:
 
         Args:
             code: 1000-4999 except 1004, 1005, 1006 and 1015; without one the peer
-                sees 1005.
+                sees 1005. Peers on a network may refuse 1014 and 1016-2999.
             reason: At most 123 bytes of UTF-8, and only with a code.
 
         Raises:
             ValueError: The code or the reason can't be sent.
             TypeError: The code or the reason is of another type.
-            InvalidStateError: Before `accept()`.
+            InvalidStateError: Before `accept()`, or given to a connection.
         """
         close = checked_close(code, reason)
         half = self._half
@@ -447,6 +447,8 @@ class WebSocket:
             await half.outbox.wait_release()
         if state.failure is not None:
             raise state.closed_error()
+        if half.outbox.lost:
+            raise half.gone_error()
 
     async def wait_closed(self) -> CloseEvent:
         """Wait for the end of this half and return its close event.
@@ -463,9 +465,12 @@ class WebSocket:
             msg = "wait_closed() in a listener of the same half would never return"
             raise InvalidStateError(msg)
         half = self._half
-        half.inbox.end_is_awaited = True
+        half.inbox.end_is_awaited += 1
         half.inbox.alert()
-        await half.wait_finished()
+        try:
+            await half.wait_finished()
+        finally:
+            half.inbox.end_is_awaited -= 1
         return close_event(self)
 
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
@@ -488,6 +493,8 @@ class WebSocket:
                 self.accept(pull=True)
             except InvalidStateError:  # Its nursery has ended: nobody can take it.
                 half.forsake("its nursery has ended")
+        if not half.state.finished:
+            half.state.check_speaks("aclose()")
         self.close(code, reason)
         if half.in_listener():
             await trio.lowlevel.checkpoint()

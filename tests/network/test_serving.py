@@ -15,6 +15,8 @@ from trio_wspair import (
     CloseEvent,
     ConnectionClosedError,
     HandshakeError,
+    InvalidStateError,
+    MessageEvent,
     Request,
     Response,
     Server,
@@ -581,6 +583,7 @@ async def test_one_half_can_answer_only_once(net: "Network", logged: "Logged") -
     ("error", "options", "words"),
     [
         (TypeError, {"fetch": "x"}, "fetch is an async function"),
+        (ValueError, {"port": 70000}, "port must be at most 65535, not 70000"),
         (TypeError, {"max_connections": "x"}, "max_connections must be an int"),
         (ValueError, {"max_connections": 0}, "max_connections must be at least 1"),
         (ValueError, {"handshake_timeout": -1}, "handshake_timeout must be 0 or more"),
@@ -870,7 +873,7 @@ async def test_a_server_that_stops_leaves_nothing(net: "Network") -> None:
 
 
 async def test_a_server_stops_although_nobody_took_the_other_half(
-    net: "Network",
+    net: "Network", logged: "Logged"
 ) -> None:
     async def fetch(request: Request) -> Response:
         client, _ = WebSocketPair()
@@ -878,6 +881,64 @@ async def test_a_server_stops_although_nobody_took_the_other_half(
 
     async with net.serve(fetch, close_grace=0.2) as server, net.peer(server) as peer:
         await peer.send(peer.text("into the void"))
+    assert "never accepted: call server.accept()" in logged.take()
+
+
+async def test_a_message_after_the_servers_own_close_is_no_clean_end(
+    net: "Network",
+) -> None:
+    halves: list[WebSocket] = []
+    stop = trio.CancelScope()
+
+    async def fetch(request: Request) -> Response:
+        client, half = WebSocketPair()
+        halves.append(half)
+        heard.append(net.hear(half))
+        return Response(None, status=101, web_socket=client)
+
+    async def run(*, task_status: trio.TaskStatus[Server]) -> None:
+        with stop:
+            await serve(fetch, 0, close_grace=2.0, task_status=task_status)
+
+    heard: list[list[Any]] = []
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(run)
+        async with net.peer(server) as peer:
+            stop.cancel()
+            assert await peer.hear() == (1001, "the server stops")
+            halves[0].send("too late")
+            await peer.send(peer.close(1001))
+            await net.until(lambda: heard[0])
+    assert [event.code for event in heard[0]] == [1006]
+
+
+async def test_writing_in_vain_frees_a_handler_that_drains(net: "Network") -> None:
+    async with (
+        net.serve_halves(receive_buffer_bytes=1000) as (server, halves),
+        net.peer(server) as peer,
+    ):
+        half = await halves.receive()
+        ended = trio.Event()
+
+        @half.on("message")
+        async def answer(event: MessageEvent) -> None:
+            try:
+                half.send(b"x" * 20_000_000)
+                await half.drain()
+            except ConnectionClosedError:
+                ended.set()
+
+        half.accept()
+        for _ in range(100):
+            await peer.send(peer.text("y" * 1000))
+        await trio.sleep(0.1)
+        assert isinstance(peer.stream, trio.SocketStream)
+        linger = b"\x01\0\0\0\0\0\0\0"
+        peer.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        await peer.stream.aclose()
+        with trio.fail_after(5):
+            await ended.wait()
+            assert (await half.wait_closed()).code == 1006
 
 
 async def test_the_port_is_free_as_soon_as_the_server_has_stopped(
@@ -926,3 +987,23 @@ async def test_sending_to_a_client_that_has_vanished_is_no_secret(
             await ask_around()
         assert (caught.value.code, caught.value.was_clean) == (1006, False)
         assert await half.receive() == "unread"
+
+
+async def test_only_the_handlers_half_is_for_the_handler(net: "Network") -> None:
+    given: list[WebSocket] = []
+
+    async def fetch(request: Request) -> Response:
+        client, server = WebSocketPair()
+        server.onmessage = lambda event: server.send(event.data)
+        server.accept(allow_half_open=True)
+        server.onclose = lambda _event: server.close(3000)
+        given.append(client)
+        return Response(None, status=101, web_socket=client)
+
+    async with net.serve(fetch, close_grace=0.1) as server, net.peer(server) as peer:
+        with trio.move_on_after(0.3):
+            await given[0].wait_closed()  # It may be watched, no more.
+        with pytest.raises(InvalidStateError, match="use the other half"):
+            await given[0].aclose()
+        await peer.send(peer.text("still here"), peer.close(1000))
+        assert await peer.hear_all() == ["still here", (3000, "")]

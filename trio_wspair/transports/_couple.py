@@ -70,7 +70,7 @@ class Coupling:
 
     def __init__(self, socket: WebSocket, grace: float, receive_limit: int) -> None:
         self._socket = socket
-        self._half = half = half_of(socket)
+        self.half = half = half_of(socket)
         self._grace = grace
         self._receive_limit = receive_limit
         self._scope = trio.CancelScope()
@@ -80,11 +80,11 @@ class Coupling:
         """When the closing handshake has to be over, once it has begun."""
         self._heard: Close | None = None
         self._failure: Failure | None = None
+        self._write_failed = False
         half.state.take(Act.COUPLE)
         half.inbox.marked = True  # Woken for the end only; the rest is awaited.
-        half.inbox.wake = self._closing.set
-        if half.inbox.end is not None:
-            self._closing.set()
+        half.inbox.wake = self._look_for_end
+        self._look_for_end()
 
     # None of these tasks runs the user's code: Ctrl-C is for those that do.
 
@@ -93,7 +93,7 @@ class Coupling:
         """Pump until both sides have closed or one has failed; see `couple()`."""
         self._connection = connection
         if isinstance(connection, SupportsPing):
-            self._half.link.ping = connection.ping
+            self.half.link.ping = connection.ping
         finished = False
         try:
             with self._scope:
@@ -112,34 +112,41 @@ class Coupling:
                 finally:
                     await self._end()  # noqa: ASYNC102 - shielded above
         heard = self._heard
-        if heard is not None and self._half.state.close_received is not None:
+        if heard is not None and self.half.state.close_received is not None:
             return CloseEvent(
                 heard.code, heard.reason, was_clean=True, target=self._socket
             )
         reason = self._failure.reason if self._failure is not None else ""
         return CloseEvent(1006, reason, was_clean=False, target=self._socket)
 
+    def _look_for_end(self) -> None:
+        if self.half.inbox.end is not None:
+            self._closing.set()
+
     def stop(self, code: int, reason: str) -> None:
         """Say Close, after what is queued, as if the other half had."""
-        self._half.inbox.put_end(Close(code, reason))
+        self.half.inbox.put_end(Close(code, reason))
 
     # -- pumps ------------------------------------------------------------------
 
     @enable_ki_protection
     async def _read(self) -> None:
         """Pass on what arrives, until nothing more can."""
-        outbox = self._half.outbox
+        outbox = self.half.outbox
         try:
             while True:
                 for item in await self._connection.receive():
                     if isinstance(item, Close):
                         self._heard = item
-                        self._half.say_close(item)
-                        if self._half.state.finished:
+                        if self.half.inbox.late:
+                            # The other half did not know of our Close, in stop().
+                            self._fail(Failure("what was sent last came too late"))
+                        self.half.say_close(item)
+                        if self.half.state.finished:
                             return
                     else:
-                        self._half.deliver(item, size_of(item))
-                while outbox.weight > self._receive_limit:
+                        self.half.deliver(item, size_of(item))
+                while outbox.weight > self._receive_limit and not self._write_failed:
                     await outbox.wait_release()
         except ConnectionClosedError as exc:
             self._fail(Failure(exc.reason))
@@ -158,13 +165,17 @@ class Coupling:
             try:
                 await self._send(messages, end if isinstance(end, Close) else None)
             except ConnectionClosedError:
-                return  # The reader finds out why, after all that has arrived.
+                # The reader finds out why, after all that has arrived. It waits for
+                # nobody: who takes that may be waiting for us, in drain().
+                self._write_failed = True
+                self.half.outbox.wake_senders()
+                return
             for message in messages:
-                self._half.inbox.release(message)
+                self.half.inbox.release(message)
             if failed:  # The other half is coupled too, and has lost its peer.
                 self._scope.cancel(reason="the other connection has failed")
             if end is not None:
-                if self._half.state.finished:
+                if self.half.state.finished:
                     self._scope.cancel(reason="both sides have said Close")
                 return
 
@@ -173,12 +184,12 @@ class Coupling:
             await self._connection.send(messages)
         else:
             # First, as the answer may come before send() returns.
-            self._half.state.receive_close(close)
+            self.half.state.receive_close(close)
             await self._connection.send([*messages, close])
 
     async def _take_batch(self) -> tuple[list[Message], End | None]:
         """Wait for something to send, and take all there is up to some size."""
-        inbox = self._half.inbox
+        inbox = self.half.inbox
         item = await inbox.items.receive()
         messages: list[Message] = []
         size = 0
@@ -208,13 +219,13 @@ class Coupling:
     def _fail(self, failure: Failure) -> None:
         """Tell the other half, unless it has heard the peer's Close."""
         self._failure = failure
-        self._half.outbox.put_end(failure)
+        self.half.outbox.put_end(failure)
 
     async def _say_goodbye(self) -> None:
         """Send what is queued and a Close, if there was none, and hear the answer."""
         with trio.move_on_at(min(self._deadline, trio.current_time() + self._grace)):
-            if self._failure is None and self._half.state.close_received is None:
-                end = self._half.inbox.end
+            if self._failure is None and self.half.state.close_received is None:
+                end = self.half.inbox.end
                 close = end if isinstance(end, Close) else Close(1001)
                 try:
                     await self._send(self._left_in_inbox(), close)
@@ -227,7 +238,7 @@ class Coupling:
         messages: list[Message] = []
         while True:
             try:
-                item = self._half.inbox.items.receive_nowait()
+                item = self.half.inbox.items.receive_nowait()
             except (trio.WouldBlock, trio.ClosedResourceError):
                 return messages
             if not isinstance(item, (Close, Failure)):
@@ -235,7 +246,7 @@ class Coupling:
 
     async def _end(self) -> None:
         """End the connection, so that what was sent last arrives if it can."""
-        half = self._half
+        half = self.half
         error = self._failure.error if self._failure is not None else None
         try:
             with trio.move_on_after(self._grace):
