@@ -55,7 +55,9 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=8000, help="0 picks a free one")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    # Ctrl-C is for main() alone then, so it can't strike while a client is served.
+    run = partial(trio.run, restrict_keyboard_interrupt_to_checkpoints=True)
     try:
-        trio.run(main, options.host, options.port)
+        run(main, options.host, options.port)
     except* KeyboardInterrupt:
         logger.info("stopped")

@@ -71,7 +71,9 @@ if __name__ == "__main__":
     parser.add_argument("--host", default="127.0.0.1", help="where to listen")
     parser.add_argument("--port", type=int, default=8001, help="0 picks a free one")
     options = parser.parse_args()
+    # Ctrl-C is for main() alone then, so it can't strike while a client is served.
+    run = partial(trio.run, restrict_keyboard_interrupt_to_checkpoints=True)
     try:
-        trio.run(main, options.upstream, options.host, options.port)
+        run(main, options.upstream, options.host, options.port)
     except* KeyboardInterrupt:
         print("stopped")

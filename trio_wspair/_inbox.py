@@ -164,6 +164,10 @@ class Inbox:
         if self._drained is not None:
             self.wake_senders()
 
+    def release_all(self) -> None:
+        """Stop counting whatever was taken."""
+        self.buffered = self.weight = 0
+
     def close(self) -> None:
         """Drop what is queued and take nothing more."""
         self.items.close()  # First: who waits for an item is told so by this one.

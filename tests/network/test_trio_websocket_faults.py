@@ -22,6 +22,7 @@ from trio_wspair import (
     connect,
     open_websocket,
 )
+from trio_wspair.transports import open_client_connection
 
 if TYPE_CHECKING:
     from conftest import Logged, Network, OneEnd, RawPeer
@@ -608,3 +609,27 @@ async def test_a_garbage_answer_is_a_handshake_error_and_nothing_else(
         with pytest.raises(HandshakeError, match="garbage"):
             await connect(url, nursery=nursery)
         await trio.testing.wait_all_tasks_blocked()  # The nursery has not fallen.
+
+
+async def test_a_reader_that_was_interrupted_is_no_vanished_peer(
+    net: "Network",
+) -> None:
+    async def script(peer: "RawPeer") -> None:
+        await peer.answer()
+        await peer.read_all()
+
+    async with net.script(script) as url:
+        host = url.removeprefix("ws://").rstrip("/")
+        name, port = host.split(":")
+        async with open_client_connection(
+            await trio.open_tcp_stream(name, int(port)),
+            host=host,
+            resource="/",
+            subprotocols=[],
+            headers=[],
+            max_message_bytes=1000,
+        ) as connection:
+            connection._nursery.cancel_scope.cancel()
+            with pytest.raises(ProtocolError) as caught:
+                await connection.receive()
+            assert caught.value.code == 1011

@@ -258,6 +258,8 @@ class Coupling:
             self._connection.abort()
             half.outbox.put_end(Failure("the connection was aborted"))
             half.fail(Failure("the connection has ended"))
+            if self._heard is not None and half.state.close_received is not None:
+                half.inbox.release_all()  # Our Close was answered: all has arrived.
             half.inbox.close()
             half.finish()
             half.outbox.alert()  # A half-open one needn't say Close any more.

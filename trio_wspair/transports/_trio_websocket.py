@@ -97,8 +97,11 @@ class TrioWebSocketConnection:
         """
         if isinstance(exc.__context__, trio.ClosedResourceError):
             raise self._too_big()
-        code = exc.reason.code if exc.reason is not None else 1006
-        reason = (exc.reason.reason if exc.reason is not None else None) or ""
+        if exc.reason is None:  # Its reader has crashed, or was interrupted.
+            self._lingers = True
+            raise ProtocolError(1011, "trio-websocket has stopped reading")
+        code = exc.reason.code
+        reason = exc.reason.reason or ""
         if self._wire.engine_said_close:
             self._heard_close = True
             return Close(int(code), reason)
