@@ -548,7 +548,7 @@ class WebSocket:
     def _taken(half: Half, item: Item) -> Message:
         if not isinstance(item, (Close, Failure)):
             half.inbox.release(item)
-            if half.inbox.end_is_awaited:
+            if half.inbox.weight == 0 and half.inbox.end_is_awaited:
                 half.inbox.alert()
             return item
         half.receive_end(item)
