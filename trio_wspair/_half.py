@@ -17,7 +17,7 @@ from ._inbox import Inbox, Message
 from ._listeners import Listeners
 from ._state import End, Failure, HalfState
 
-__all__ = ("Half", "Link", "join")
+__all__ = ("Half", "Link", "join", "unanswered")
 
 
 @attrs.define(slots=True, eq=False)
@@ -86,11 +86,6 @@ class Half:
             self.inbox.close()
             self.outbox.wake_senders()
 
-    def fail_unanswered(self, grace: float) -> None:
-        """End the life of this half because its Close was not answered in time."""
-        error = TimeoutError(f"the peer did not answer the Close in {grace} s")
-        self.fail(Failure(str(error), error))
-
     def gone_error(self) -> ConnectionClosedError:
         """Return the error for a message that the other half can't take any more.
 
@@ -123,6 +118,12 @@ class Half:
     async def wait_peer_finished(self) -> None:
         """Wait for the end of the other half's life. Always a checkpoint."""
         await _wait_finished(self.peer, self.outbox)
+
+
+def unanswered(grace: float) -> Failure:
+    """Return how a half ends whose Close was not answered in `grace` seconds."""
+    error = TimeoutError(f"the peer did not answer the Close in {grace} s")
+    return Failure(str(error), error)
 
 
 async def _wait_finished(state: HalfState, inbox: Inbox) -> None:

@@ -14,7 +14,7 @@ import trio
 from ._checks import check_limit, check_seconds
 from ._dispatcher import NurseryHome
 from ._errors import InvalidStateError
-from ._half import join
+from ._half import join, unanswered
 from ._nurseries import open_service_nursery
 from ._socket import WebSocket, half_of
 from ._state import Holder
@@ -174,7 +174,7 @@ async def _close_all(sockets: tuple[WebSocket, ...], code: int, grace: float) ->
             await half.wait_finished()
     if patience.cancelled_caught:
         for half in taken:
-            half.fail_unanswered(grace)
+            half.fail(unanswered(grace))
 
 
 def _forsake_untaken(sockets: tuple[WebSocket, ...]) -> None:

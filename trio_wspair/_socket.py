@@ -15,7 +15,7 @@ from ._attachments import pack, unpack
 from ._checks import check_limit
 from ._codes import Close, checked_close
 from ._errors import ConnectionClosedError, InvalidStateError
-from ._half import Half
+from ._half import Half, unanswered
 from ._inbox import Item, Message, size_of
 from ._listeners import Listener, check_event_type
 from ._messages import as_message
@@ -504,7 +504,7 @@ class WebSocket:
             with trio.move_on_after(grace):
                 await half.wait_finished()
                 return
-            half.fail_unanswered(grace)
+            half.fail(unanswered(grace))
         finally:
             # An answer that is there already counts.
             await let_others_clean_up()  # noqa: ASYNC102 - shielded, two steps

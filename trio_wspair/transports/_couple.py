@@ -13,6 +13,7 @@ from trio.lowlevel import enable_ki_protection
 from trio_wspair._checks import check_limit, check_seconds
 from trio_wspair._codes import Close
 from trio_wspair._errors import ConnectionClosedError, ProtocolError
+from trio_wspair._half import unanswered
 from trio_wspair._inbox import Message, size_of
 from trio_wspair._nurseries import let_others_clean_up
 from trio_wspair._socket import CloseEvent, WebSocket, half_of
@@ -210,8 +211,7 @@ class Coupling:
         await self._closing.wait()
         self._deadline = trio.current_time() + self._grace
         await trio.sleep_until(self._deadline)
-        error = TimeoutError(f"the peer did not answer the Close in {self._grace} s")
-        self._fail(Failure(str(error), error))
+        self._fail(unanswered(self._grace))
         self._scope.cancel(reason="the closing handshake took too long")
 
     # -- ends ---------------------------------------------------------------------

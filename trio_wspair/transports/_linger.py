@@ -4,7 +4,7 @@ from typing import cast
 
 import trio
 
-__all__ = ("below_tls", "linger")
+__all__ = ("below_tls", "discard", "linger")
 
 
 def below_tls(stream: trio.abc.Stream) -> trio.abc.Stream:
@@ -22,10 +22,18 @@ async def linger(stream: trio.abc.Stream) -> None:
     makes the peer lose what it has not read yet. The caller bounds the time.
     """
     bottom = below_tls(stream)
-    try:
-        if isinstance(bottom, trio.abc.HalfCloseableStream):
+    if isinstance(bottom, trio.abc.HalfCloseableStream):
+        try:
             await bottom.send_eof()
-        while await bottom.receive_some(65536):
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return
+    await discard(bottom)
+
+
+async def discard(stream: trio.abc.Stream) -> None:
+    """Read and discard until the peer ends, or has gone."""
+    try:
+        while await stream.receive_some(2**16):
             pass
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass  # Gone is gone.

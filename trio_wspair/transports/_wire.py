@@ -12,6 +12,8 @@ from typing import Final
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from ._linger import discard
+
 __all__ = ("Wire",)
 
 _CLOSE_FRAME: Final = 0x88
@@ -141,8 +143,4 @@ class Wire(trio.abc.Stream):
 
     async def wait_gone(self) -> None:
         """Discard what comes until the peer has gone."""
-        try:
-            while await self._stream.receive_some(_CHUNK):
-                pass
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
+        await discard(self._stream)
