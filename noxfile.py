@@ -13,7 +13,17 @@ nox.options.default_venv_backend = "venv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_external_run = True
 nox.options.error_on_missing_interpreters = True
-nox.options.sessions = ["lint", "layers", "types", "tests", "examples", "docs"]
+nox.options.sessions = [
+    "lint",
+    "layers",
+    "types",
+    "tests",
+    "examples",
+    "docs",
+    "differential",
+]
+
+WORKERD = "workerd@1.20261117.1"
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 
@@ -119,6 +129,26 @@ def docs(session: nox.Session) -> None:
         "sphinx-build", "-W", "-n", "-E", "-b", "html", "docs", "docs/_build/html"
     )
     session.run("sphinx-build", "-W", "-b", "doctest", "docs", "docs/_build/doctest")
+
+
+@nox.session
+def differential(session: nox.Session) -> None:
+    """Random programs, played on Cloudflare's runtime and on ours: `--programs N`."""
+    session.install("-e", ".", *group("differential"))  # Node and npm, too
+    cache = session.cache_dir / WORKERD
+    pattern = "node_modules/@cloudflare/workerd-*/bin/workerd"
+    if not any(cache.glob(pattern)):
+        options = ["--no-save", "--no-audit", "--no-fund", "--ignore-scripts"]
+        session.run("npm", "install", *options, f"--prefix={cache}", WORKERD)
+    (workerd,) = cache.glob(pattern)
+    session.run(
+        "python",
+        "-m",
+        "conformance.differential",
+        f"--workerd={workerd}",
+        *session.posargs,
+        env={"PYTHONPATH": "tests"},
+    )
 
 
 @nox.session

@@ -1,14 +1,23 @@
 """How the documentation is built: `nox -s docs`."""
 
+import logging
 import re
+import sys
 from collections.abc import Iterable
-from typing import cast
+from functools import cache
+from pathlib import Path
+from typing import ClassVar, cast
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxDirective
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from conformance import corpus, stage
+from conformance.comparing import same_trace
 
 from trio_wspair import ReadyState, __version__
 from trio_wspair._state import _HOLDER_TABLE, _READY_TABLE, Act, Holder
@@ -89,6 +98,104 @@ class ReadyTable(_Table):
         yield "any", "any, and the half has failed", f"`{ReadyState.CLOSED.name}`"
 
 
+@cache
+def played(play: stage.Play) -> dict[str, bool]:
+    """Play the recorded scenarios; return by name which are as they were recorded."""
+    logging.disable()  # servers tell of the handlers that fail
+    try:
+        return {
+            scenario["name"]: same_trace(scenario["expect"], stage.run(play, scenario))
+            for scenario in corpus.scenarios()
+            if play is stage.in_memory or corpus.makes_sense_on_the_wire(scenario)
+        }
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+class WorkersMatrix(_Table):
+    """How many scenarios match what Workers did with them."""
+
+    def table(self) -> Iterable[Iterable[str]]:
+        yield (
+            "Programs about",
+            "played",
+            "the same",
+            "differ on purpose",
+            "only JavaScript",
+            "over a connection",
+            "the same",
+        )
+        rows = [
+            (name.replace("_", " "), {scenario["name"] for scenario in group})
+            for name, group in corpus.groups().items()
+        ]
+        for name, scenarios in [*rows, ("**all**", set().union(*(r for _, r in rows)))]:
+            in_memory = same(stage.in_memory) & scenarios
+            on_purpose = corpus.differing("difference").keys() & scenarios
+            javascript = corpus.differing("javascript").keys() & scenarios
+            on_the_wire = played(stage.on_the_wire).keys() & scenarios
+            alike = same(stage.on_the_wire) & scenarios
+            columns = scenarios, in_memory, on_purpose, javascript, on_the_wire, alike
+            yield name, *(str(len(column)) for column in columns)
+
+
+def same(play: stage.Play) -> set[str]:
+    """Return the names of the scenarios that are played as they were recorded."""
+    return {name for name, alike in played(play).items() if alike}
+
+
+class WorkersEntries(_Table):
+    """Entries of the suite's list of differences, of one kind."""
+
+    kind: ClassVar[str]
+    columns: ClassVar[dict[str, str]]
+
+    def table(self) -> Iterable[Iterable[str]]:
+        yield *self.columns, "programs"
+        for entry in corpus.listed()[self.kind]:
+            count = len(entry.get("scenarios", ()))
+            texts = (
+                entry[key].strip().replace("\n", " ") for key in self.columns.values()
+            )
+            yield *texts, str(count)
+
+
+class WorkersDifferences(WorkersEntries):
+    """What differs on purpose."""
+
+    kind = "difference"
+    columns: ClassVar = {
+        "Workers": "workers",
+        "trio-wspair": "ours",
+        "because": "because",
+    }
+
+
+class WorkersJavaScript(WorkersEntries):
+    """What only JavaScript has."""
+
+    kind = "javascript"
+    columns: ClassVar = {"Only in JavaScript": "notion"}
+
+
+class WorkersWire(WorkersEntries):
+    """What differs only when a connection is between the halves."""
+
+    kind = "wire"
+    columns: ClassVar = {"trio-wspair": "what", "because": "because"}
+
+
+class WorkersScenarios(_Table):
+    """Every scenario that differs, and why."""
+
+    def table(self) -> Iterable[Iterable[str]]:
+        yield "Program", "what it does", "reason"
+        notes = {one["name"]: one["note"] for one in corpus.scenarios()}
+        for name, entry in sorted(corpus.differing_on_the_wire().items()):
+            reason = entry.get("because", entry.get("notion")).strip()
+            yield f"``{name}``", notes[name], reason.replace("\n", " ")
+
+
 def resolve_public_name(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.TextElement
 ) -> nodes.Node | None:
@@ -134,6 +241,11 @@ def name_yielded_type(
 def setup(app: Sphinx) -> None:
     app.add_directive("holder-table", HolderTable)
     app.add_directive("ready-table", ReadyTable)
+    app.add_directive("workers-matrix", WorkersMatrix)
+    app.add_directive("workers-differences", WorkersDifferences)
+    app.add_directive("workers-javascript", WorkersJavaScript)
+    app.add_directive("workers-wire", WorkersWire)
+    app.add_directive("workers-scenarios", WorkersScenarios)
     app.connect("missing-reference", resolve_public_name)
     app.connect("autodoc-process-signature", name_yielded_type)
     app.connect("autodoc-process-docstring", keep_sentence, priority=400)

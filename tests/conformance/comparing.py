@@ -1,0 +1,68 @@
+"""Whether a trace of ours is the trace that was recorded."""
+
+from typing import Any
+
+from trio_wspair import ConnectionClosedError, InvalidStateError
+
+from .player import Failed, ScenarioError
+from .values import pythonic
+
+ERRORS: dict[str | None, tuple[type[Exception], ...]] = {
+    # The wrong type, the wrong state, a property or an item that can't be assigned.
+    "TypeError": (TypeError, InvalidStateError, ConnectionClosedError, AttributeError),
+    "InvalidAccessError": (ValueError,),  # close() with a code that it does not take
+    "SyntaxError": (ValueError,),  # close() with a reason too long
+    "RangeError": (ValueError,),  # a status that a response can't have
+    "DataCloneError": (TypeError,),  # an attachment that can't be serialised
+    "Error": (ValueError, ScenarioError),  # one too large; what a listener raises
+    None: (ScenarioError,),  # a listener throws what is no error
+}
+"""What ours raise where Workers throw an error of this name."""
+
+
+def same_trace(recorded: dict[str, Any], ours: dict[str, Any]) -> bool:
+    """Compare what each half heard, and what each step gave."""
+    return recorded.keys() - {"lostConnectionErrors"} == ours.keys() and all(
+        _same_response(recorded[key], part)
+        if key == "response"
+        else _same_lists(recorded[key], part)
+        for key, part in ours.items()
+    )
+
+
+def _same_lists(recorded: list[Any], ours: list[Any]) -> bool:
+    return len(recorded) == len(ours) and all(map(_same_entry, recorded, ours))
+
+
+def _same_entry(recorded: Any, ours: Any) -> bool:
+    if isinstance(ours, list):
+        return _same_event(recorded, ours)
+    if isinstance(ours, Failed):
+        return recorded["step"] == ours.step and _stands_for(ours.error, recorded)
+    return bool(pythonic(recorded) == ours)
+
+
+def _same_event(recorded: list[Any], ours: list[Any]) -> bool:
+    name, type_, detail, *results = ours
+    if recorded[:2] != [name, type_]:
+        return False
+    if type_ == "error":
+        same = detail["readyState"] == recorded[2]["readyState"]
+        same = same and _stands_for(detail["error"], recorded[2])
+    else:
+        same = detail == recorded[2]
+    return (
+        same
+        and len(recorded) == len(ours)
+        and all(map(_same_lists, recorded[3:], results))
+    )
+
+
+def _stands_for(error: Exception, recorded: dict[str, Any]) -> bool:
+    return "error" in recorded and isinstance(error, ERRORS[recorded["error"]])
+
+
+def _same_response(recorded: dict[str, Any], ours: dict[str, Any]) -> bool:
+    # An error of the handler fails the fetch() of a caller in the same process; one
+    # on the network gets the status 500.
+    return ours["status"] == 500 if "error" in recorded else recorded == ours

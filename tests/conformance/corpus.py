@@ -1,0 +1,57 @@
+"""What was recorded, and which of it ours does differently."""
+
+import json
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+
+Scenario = dict[str, Any]
+
+
+@cache
+def groups() -> dict[str, list[Scenario]]:
+    """Return the scenarios of each file, by the file's name."""
+    files = sorted((HERE / "scenarios").glob("*.json"))
+    return {file.stem: json.loads(file.read_text("utf-8")) for file in files}
+
+
+def scenarios() -> list[Scenario]:
+    """Return all scenarios."""
+    return [scenario for group in groups().values() for scenario in group]
+
+
+def makes_sense_on_the_wire(scenario: Scenario) -> bool:
+    """Tell whether a scenario is about two halves that can be far from each other."""
+    steps = {step["op"] for step in scenario["steps"]}
+    return "return" not in scenario and not steps & {"pair", "response"}
+
+
+@cache
+def listed() -> dict[str, list[dict[str, Any]]]:
+    """Return the entries of `differences.toml`, by kind."""
+    text = (HERE / "differences.toml").read_text("utf-8")
+    return tomllib.loads(text)
+
+
+def differing(*kinds: str) -> dict[str, dict[str, Any]]:
+    """Return the entries of these kinds, by the scenarios that they explain."""
+    found: dict[str, dict[str, Any]] = {}
+    for kind in kinds:
+        for entry in listed()[kind]:
+            for name in entry.get("scenarios", ()):
+                assert name not in found, f"{name} is explained twice"
+                found[name] = entry
+    return found
+
+
+def differing_in_memory() -> dict[str, dict[str, Any]]:
+    """Return the reasons why scenarios do not match, by their names."""
+    return differing("difference", "javascript")
+
+
+def differing_on_the_wire() -> dict[str, dict[str, Any]]:
+    """Return the same for a connection, where some of them make no sense."""
+    return differing("difference", "javascript", "wire")

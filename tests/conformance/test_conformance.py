@@ -1,0 +1,58 @@
+"""Every scenario that was recorded from Workers, played on halves of ours.
+
+Its trace is the one that was recorded, whatever the luck of Trio's scheduler (G11), or
+`differences.toml` says why not.
+"""
+
+import json
+import logging
+
+import pytest
+
+from conformance import stage
+from conformance.comparing import same_trace
+from conformance.corpus import (
+    Scenario,
+    differing_in_memory,
+    differing_on_the_wire,
+    makes_sense_on_the_wire,
+    scenarios,
+)
+
+ALL = {scenario["name"]: scenario for scenario in scenarios()}
+ON_THE_WIRE = [name for name, one in ALL.items() if makes_sense_on_the_wire(one)]
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """Keep to itself what servers say of handlers that fail on purpose."""
+    caplog.set_level(logging.CRITICAL)
+
+
+def check(scenario: Scenario, play: stage.Play, seeds: int, *, matches: bool) -> None:
+    for seed in range(seeds):
+        trace = stage.run(play, scenario, seed=seed)
+        if same_trace(scenario["expect"], trace) is not matches:
+            if not matches:
+                pytest.fail("matches now: take it out of differences.toml")
+            recorded = json.dumps(scenario["expect"])
+            pytest.fail(
+                f"{scenario['note']}\nseed {seed}\nours {trace}\nnot  {recorded}"
+            )
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_g11_a_pair_does_what_workers_do(name: str) -> None:
+    matches = name not in differing_in_memory()
+    check(ALL[name], stage.in_memory, 10, matches=matches)
+
+
+@pytest.mark.parametrize("name", ON_THE_WIRE)
+def test_g11_a_connection_does_what_workers_do(name: str) -> None:
+    matches = name not in differing_on_the_wire()
+    check(ALL[name], stage.on_the_wire, 3, matches=matches)
+
+
+def test_whatever_differs_is_a_scenario() -> None:
+    assert differing_in_memory().keys() <= ALL.keys()
+    assert differing_on_the_wire().keys() <= ALL.keys()
