@@ -24,7 +24,7 @@ from ._pair import (
 )
 from ._socket import WebSocket, half_of
 from ._tls import check_ssl_context
-from .transports._couple import Coupling
+from .transports._couple import Coupling, Limits
 from .transports._trio_websocket import open_client_connection
 
 __all__ = ("connect", "open_websocket")
@@ -59,6 +59,8 @@ async def connect(
     max_message_bytes: int = 2**25,
     max_buffered_bytes: int = DEFAULT_MAX_BUFFERED_BYTES,
     receive_buffer_bytes: int = 2**20,
+    ping_interval: float = 20.0,
+    ping_timeout: float = 20.0,
 ) -> WebSocket:
     """Open a WebSocket and return its half, not accepted yet: nothing gets lost.
 
@@ -76,6 +78,9 @@ async def connect(
         max_message_bytes: The server gets Close 1009 for a larger message.
         max_buffered_bytes: How much may be sent and not taken.
         receive_buffer_bytes: Reading stops while so much was not taken.
+        ping_interval: Seconds between two pings; `math.inf` for none.
+        ping_timeout: Seconds in which something has to be heard after a ping, or the
+            connection has failed: `error` and `close` 1006.
 
     Raises:
         HandshakeError: The server did not open a WebSocket, or not in time.
@@ -86,9 +91,8 @@ async def connect(
     """
     nursery = nursery_for(nursery, "connect()", "open_websocket(url)")
     check_seconds("connect_timeout", connect_timeout)
-    check_seconds("close_grace", close_grace)
     check_limit("max_message_bytes", max_message_bytes)
-    check_limit("receive_buffer_bytes", receive_buffer_bytes)
+    limits = Limits(close_grace, receive_buffer_bytes, ping_interval, ping_timeout)
     address = _parse(url, ssl_context)
     offered = _checked_protocols(protocols)
     more_headers = Headers(headers)
@@ -105,7 +109,7 @@ async def connect(
         more_headers.pairs(),
         connect_timeout,
         max_message_bytes,
-        Coupling(pair[1], close_grace, receive_buffer_bytes),
+        Coupling(pair[1], limits),
     )
     link = half_of(pair[0]).link
     link.url = url
@@ -125,6 +129,8 @@ async def open_websocket(
     max_message_bytes: int = 2**25,
     max_buffered_bytes: int = DEFAULT_MAX_BUFFERED_BYTES,
     receive_buffer_bytes: int = 2**20,
+    ping_interval: float = 20.0,
+    ping_timeout: float = 20.0,
 ) -> AsyncGenerator[WebSocket, None]:
     """Open a WebSocket for a block of code that awaits `receive()` or iterates.
 
@@ -143,6 +149,8 @@ async def open_websocket(
             max_message_bytes=max_message_bytes,
             max_buffered_bytes=max_buffered_bytes,
             receive_buffer_bytes=receive_buffer_bytes,
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
         )
         socket.accept(pull=True)
         async with closing_on_exit(socket, grace=close_grace):

@@ -29,6 +29,8 @@ class Link:
     extensions: str = ""
     ping: Callable[[], Awaitable[float]] | None = None
     """Measures the round trip in seconds, while there is a network."""
+    latency: float | None = None
+    """The round trip that was measured last."""
 
 
 @attrs.define(slots=True, eq=False)

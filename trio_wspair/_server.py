@@ -22,7 +22,7 @@ from ._pair import current_nursery
 from ._socket import WebSocket
 from ._state import Holder
 from ._tls import check_ssl_context
-from .transports._couple import Coupling
+from .transports._couple import Coupling, Limits
 from .transports._linger import below_tls, linger
 from .transports._trio_websocket import open_server_connection
 
@@ -75,6 +75,8 @@ async def serve(
     close_grace: float = 5.0,
     max_message_bytes: int = 2**25,
     receive_buffer_bytes: int = 2**20,
+    ping_interval: float = 20.0,
+    ping_timeout: float = 20.0,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Answer requests with `fetch`, until cancelled.
@@ -98,6 +100,9 @@ async def serve(
         max_message_bytes: The peer of a larger message gets Close 1009.
         receive_buffer_bytes: Reading from a client stops while the handler's half
             has so much that it has not taken.
+        ping_interval: Seconds between two pings of a client; `math.inf` for none.
+        ping_timeout: Seconds in which something has to be heard after a ping, or the
+            connection has failed: the handler's half gets `error` and `close` 1006.
         task_status: For ``nursery.start()``.
 
     Raises:
@@ -112,16 +117,13 @@ async def serve(
     check_ssl_context(ssl_context, server=True)
     check_limit("max_connections", max_connections)
     check_seconds("handshake_timeout", handshake_timeout)
-    check_seconds("close_grace", close_grace)
     check_limit("max_message_bytes", max_message_bytes)
-    check_limit("receive_buffer_bytes", receive_buffer_bytes)
     service = _Service(
         fetch,
         max_connections,
         handshake_timeout,
-        close_grace,
         max_message_bytes,
-        receive_buffer_bytes,
+        Limits(close_grace, receive_buffer_bytes, ping_interval, ping_timeout),
         "http" if ssl_context is None else "https",
     )
     sockets = await trio.open_tcp_listeners(port, host=host)
@@ -153,9 +155,8 @@ class _Service:
     fetch: FetchHandler
     max_connections: int
     handshake_timeout: float
-    close_grace: float
     max_message_bytes: int
-    receive_buffer_bytes: int
+    limits: Limits
     scheme: str
     streams: set[trio.abc.Stream] = attrs.field(factory=set[trio.abc.Stream])
     """The connections that are being served."""
@@ -197,7 +198,7 @@ class _Service:
         self, stream: trio.abc.Stream, response: Response, *, to_head: bool = False
     ) -> None:
         """Send the last response of a connection, as far as the peer takes it."""
-        with trio.move_on_after(self.close_grace):
+        with trio.move_on_after(self.limits.close_grace):
             try:
                 await send_response(stream, response, to_head=to_head)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -303,10 +304,7 @@ class _Exchange:
             if name in _HEADERS_OF_THE_HANDSHAKE:
                 msg = f"a 101 can't have the header {name!r}: the server makes it"
                 raise ValueError(msg)
-        service = self._service
-        self._coupling = Coupling(
-            socket, service.close_grace, service.receive_buffer_bytes
-        )
+        self._coupling = Coupling(socket, self._service.limits)
 
     async def _converse(
         self, nursery: trio.Nursery, coupling: Coupling, headers: Headers
@@ -351,7 +349,7 @@ class _Exchange:
         await self._service.stopping.wait()
         coupling.stop(1001, "the server stops")
         await self._over.wait()
-        patience.deadline = trio.current_time() + self._service.close_grace
+        patience.deadline = trio.current_time() + self._service.limits.close_grace
 
 
 def _is_secure(stream: trio.abc.Stream) -> bool:

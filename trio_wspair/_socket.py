@@ -530,6 +530,14 @@ class WebSocket:
             raise InvalidStateError(msg)
         return await ping()
 
+    @property
+    def latency(self) -> float | None:
+        """The round trip to the peer in seconds, as the last ping has measured it.
+
+        `None` before the first pong, and where there is no network under this half.
+        """
+        return self._half.link.latency
+
     async def _start_pulling(self) -> None:
         """Take the half for pulling, or say why that can't be."""
         holder = self._half.state.holder

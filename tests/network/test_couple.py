@@ -85,6 +85,8 @@ class Plain:
 
 
 class Pingable(Plain):
+    heard_at = 0.0
+
     async def ping(self) -> float:
         await trio.sleep(0.25)
         return 0.25

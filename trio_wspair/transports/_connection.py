@@ -54,7 +54,12 @@ class Connection(Protocol):
 
 @runtime_checkable
 class SupportsPing(Protocol):
-    """A connection that can also measure the way to the peer and back."""
+    """A connection that can also tell whether the peer is there, and how far away."""
+
+    @property
+    def heard_at(self) -> float:
+        """When the peer was last heard of, by any byte, in Trio's time."""
+        ...
 
     async def ping(self) -> float:
         """Return the round trip in seconds.

@@ -5,8 +5,10 @@ the wire says is passed to the other half of the pair and back, Closes included;
 only when one side fails is something said here.
 """
 
+import contextlib
 import math
 
+import attrs
 import trio
 from trio.lowlevel import enable_ki_protection
 
@@ -21,10 +23,31 @@ from trio_wspair._state import Act, End, Failure
 
 from ._connection import Connection, SupportsPing
 
-__all__ = ("Coupling", "couple")
+__all__ = ("Coupling", "Limits", "couple")
 
 _BATCH_BYTES = 2**18
 """About what is taken from the inbox for one write."""
+
+
+@attrs.frozen
+class Limits:
+    """How long a connection waits for its peer, and how much it holds.
+
+    Raises:
+        TypeError: An argument is of another type.
+        ValueError: An argument is out of range.
+    """
+
+    close_grace: float = 5.0
+    receive_buffer_bytes: int = 2**20
+    ping_interval: float = 20.0
+    ping_timeout: float = 20.0
+
+    def __attrs_post_init__(self) -> None:
+        check_seconds("close_grace", self.close_grace)
+        check_limit("receive_buffer_bytes", self.receive_buffer_bytes)
+        check_seconds("ping_interval", self.ping_interval)
+        check_seconds("ping_timeout", self.ping_timeout)
 
 
 async def couple(
@@ -33,6 +56,8 @@ async def couple(
     *,
     close_grace: float = 5.0,
     receive_buffer_bytes: int = 2**20,
+    ping_interval: float = 20.0,
+    ping_timeout: float = 20.0,
 ) -> CloseEvent:
     """Join a half with a connection, until both have closed or one has failed.
 
@@ -49,6 +74,11 @@ async def couple(
         receive_buffer_bytes: Reading stops while the other half has so much that it
             has not taken.
 
+        ping_interval: Seconds between two pings (RFC 6455, section 5.5.2), where the
+            connection has them; `math.inf` for none.
+        ping_timeout: Seconds in which something has to be heard after a ping, or the
+            connection has failed. A pause in reading doesn't count.
+
     Returns:
         How the connection ended.
 
@@ -57,9 +87,8 @@ async def couple(
         TypeError: An argument is of another type.
         ValueError: An argument is out of range.
     """
-    check_seconds("close_grace", close_grace)
-    check_limit("receive_buffer_bytes", receive_buffer_bytes)
-    return await Coupling(half, close_grace, receive_buffer_bytes).run(connection)
+    limits = Limits(close_grace, receive_buffer_bytes, ping_interval, ping_timeout)
+    return await Coupling(half, limits).run(connection)
 
 
 class Coupling:
@@ -69,11 +98,10 @@ class Coupling:
         InvalidStateError: The half was taken before.
     """
 
-    def __init__(self, socket: WebSocket, grace: float, receive_limit: int) -> None:
+    def __init__(self, socket: WebSocket, limits: Limits) -> None:
         self._socket = socket
         self.half = half = half_of(socket)
-        self._grace = grace
-        self._receive_limit = receive_limit
+        self._limits = limits
         self._scope = trio.CancelScope()
         self._closing = trio.Event()
         """The other half has said Close, which may still be in the queue."""
@@ -82,6 +110,9 @@ class Coupling:
         self._heard: Close | None = None
         self._failure: Failure | None = None
         self._write_failed = False
+        self._pings: SupportsPing | None = None
+        self._reads_since = -math.inf
+        """When the last pause in reading has ended; `math.inf` during one."""
         half.state.take(Act.COUPLE)
         half.inbox.marked = True  # Woken for the end only; the rest is awaited.
         half.inbox.wake = self._look_for_end
@@ -94,13 +125,14 @@ class Coupling:
         """Pump until both sides have closed or one has failed; see `couple()`."""
         self._connection = connection
         if isinstance(connection, SupportsPing):
-            self.half.link.ping = connection.ping
+            self._pings = connection
+            self.half.link.ping = self._ping
         finished = False
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._write)
-                    nursery.start_soon(self._limit_handshake)
+                    nursery.start_soon(self._keep_time)
                     await self._read()
                     self._scope.cancel(reason="the connection has ended")
             finished = True
@@ -147,15 +179,23 @@ class Coupling:
                             return
                     else:
                         self.half.deliver(item, size_of(item))
-                while outbox.weight > self._receive_limit and not self._write_failed:
-                    await outbox.wait_release()
+                if outbox.weight > self._limits.receive_buffer_bytes:
+                    await self._wait_for_room()
         except ConnectionClosedError as exc:
             self._fail(Failure(exc.reason))
             if self._heard is not None:
                 # It may still listen: the other half has some time to answer.
-                await trio.sleep(self._grace)
+                await trio.sleep(self._limits.close_grace)
         except ProtocolError as exc:
             self._fail(Failure(str(exc), exc))
+
+    async def _wait_for_room(self) -> None:
+        outbox = self.half.outbox
+        limit = self._limits.receive_buffer_bytes
+        self._reads_since = math.inf
+        while outbox.weight > limit and not self._write_failed:
+            await outbox.wait_release()
+        self._reads_since = trio.current_time()
 
     @enable_ki_protection
     async def _write(self) -> None:
@@ -205,14 +245,53 @@ class Coupling:
                 return messages, None
         return messages, item
 
+    # -- time -------------------------------------------------------------------
+
     @enable_ki_protection
-    async def _limit_handshake(self) -> None:
-        """Give the peer `grace` seconds from the moment when our Close is queued."""
-        await self._closing.wait()
-        self._deadline = trio.current_time() + self._grace
+    async def _keep_time(self) -> None:
+        """Ping now and then, until a Close is said; then bound the handshake."""
+        while not self._closing.is_set():
+            with trio.move_on_after(self._limits.ping_interval):
+                await self._closing.wait()
+            if self._pings is not None:
+                await self._expect_life(self._pings)
+        grace = self._limits.close_grace
+        self._deadline = trio.current_time() + grace
         await trio.sleep_until(self._deadline)
-        self._fail(unanswered(self._grace))
+        self._fail(unanswered(grace))
         self._scope.cancel(reason="the closing handshake took too long")
+
+    async def _expect_life(self, connection: SupportsPing) -> None:
+        """Ping, and wait until the pong comes or a Close is said by anybody."""
+        timeout = self._limits.ping_timeout
+        asked = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._ping_for, nursery)
+            while not self._closing.is_set() and self._heard is None:
+                # Any byte is a sign of life, and during a pause none is read.
+                now = trio.current_time()
+                since = max(asked, connection.heard_at, min(self._reads_since, now))
+                if now >= since + timeout:
+                    error = TimeoutError(
+                        f"nothing was heard for {timeout} s after a ping"
+                    )
+                    self._fail(Failure(str(error), error))
+                    self._scope.cancel(reason="the peer does not answer")
+                with trio.move_on_at(since + timeout):
+                    await self._closing.wait()
+            nursery.cancel_scope.cancel(reason="a Close was said")
+
+    async def _ping_for(self, nursery: trio.Nursery) -> None:
+        with contextlib.suppress(ConnectionClosedError):
+            await self._ping()
+            nursery.cancel_scope.cancel(reason="the peer has answered")
+
+    async def _ping(self) -> float:
+        """Measure the round trip, and keep it."""
+        assert self._pings is not None
+        latency = await self._pings.ping()
+        self.half.link.latency = latency
+        return latency
 
     # -- ends ---------------------------------------------------------------------
 
@@ -223,7 +302,8 @@ class Coupling:
 
     async def _say_goodbye(self) -> None:
         """Send what is queued and a Close, if there was none, and hear the answer."""
-        with trio.move_on_at(min(self._deadline, trio.current_time() + self._grace)):
+        grace = self._limits.close_grace
+        with trio.move_on_at(min(self._deadline, trio.current_time() + grace)):
             if self._failure is None and self.half.state.close_received is None:
                 end = self.half.inbox.end
                 close = end if isinstance(end, Close) else Close(1001)
@@ -249,7 +329,7 @@ class Coupling:
         half = self.half
         error = self._failure.error if self._failure is not None else None
         try:
-            with trio.move_on_after(self._grace):
+            with trio.move_on_after(self._limits.close_grace):
                 if isinstance(error, ProtocolError):
                     await self._connection.aclose(error.code, error.args[1])
                 elif half.state.finished:

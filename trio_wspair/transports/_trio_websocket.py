@@ -70,6 +70,11 @@ class TrioWebSocketConnection:
         self._lingers = engine.is_client
         self.subprotocol = engine.subprotocol or ""
 
+    @property
+    def heard_at(self) -> float:
+        """When the last bytes came; see `SupportsPing`."""
+        return self._wire.heard_at
+
     async def receive(self) -> Sequence[Item]:
         """Wait for a message or a Close; see `Connection`."""
         if self._heard_close:

@@ -55,6 +55,8 @@ class Wire(trio.abc.Stream):
         self.engine_said_close: bool = False
         """trio-websocket has written a Close, which was swallowed."""
         self._read_first = read_first
+        self.heard_at: float = trio.current_time()
+        """When the last bytes came."""
 
     # -- trio-websocket's side --------------------------------------------------
 
@@ -73,7 +75,9 @@ class Wire(trio.abc.Stream):
         if self._read_first is not None:
             read_first, self._read_first = self._read_first, None
             return await read_first(self._stream)
-        return bytes(await self._stream.receive_some(max_bytes))
+        data = bytes(await self._stream.receive_some(max_bytes))
+        self.heard_at = trio.current_time()
+        return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Buffer a handshake or a pong, and swallow a Close: we say that ourselves."""

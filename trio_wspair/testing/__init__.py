@@ -1,0 +1,10 @@
+"""Tools for testing code that uses WebSockets, and other Trio code.
+
+`cancel_at_every_step()` cancels an operation wherever that is possible, and
+`FaultyStream` is a network that breaks in the way you choose.
+"""
+
+from ._faults import FaultyStream
+from ._sweep import Attempt, cancel_at_every_step
+
+__all__ = ("Attempt", "FaultyStream", "cancel_at_every_step")
