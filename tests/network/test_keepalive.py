@@ -205,7 +205,7 @@ async def test_on_the_wire_pongs_keep_a_connection(one_end: "OneEnd") -> None:
             said = await peer.hear()
             assert isinstance(said, tuple)
             assert said[0] == "ping"
-            await peer.send(peer.frame(10, said[1]))  # type: ignore[arg-type]
+            await peer.send(peer.frame(10, said[1]))
         assert half.latency is not None
         assert half.latency >= 0
 
