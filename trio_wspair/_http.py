@@ -3,8 +3,10 @@
 Values after the Fetch standard and Workers; knows no sockets and no parser.
 """
 
+import json
 import re
 from collections.abc import (
+    AsyncIterable,
     Awaitable,
     Callable,
     Iterable,
@@ -12,15 +14,26 @@ from collections.abc import (
     Mapping,
     MutableMapping,
 )
-from typing import Final, cast
+from typing import Any, Final, Protocol, cast
+from urllib.parse import unquote, urlsplit
 
 import attrs
 import trio
 from multidict import CIMultiDict
 
+from ._errors import WebSocketError
 from ._socket import WebSocket
 
-__all__ = ("FetchHandler", "Headers", "HeadersInit", "Request", "Response", "is_token")
+__all__ = (
+    "Body",
+    "FetchHandler",
+    "Headers",
+    "HeadersInit",
+    "Request",
+    "RequestBodyError",
+    "Response",
+    "is_token",
+)
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A header's name (RFC 9110, section 5.6.2)."""
@@ -132,6 +145,41 @@ def _checked_value(name: str, value: object) -> str:
     return stripped
 
 
+class RequestBodyError(WebSocketError):
+    """The body of a request can't be had, and `status` is the answer to that.
+
+    A handler need not catch it: the server then answers by itself.
+    """
+
+    status: int
+    """408 if it came too slowly, 413 if it is too large, 400 if it is broken off."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(status, message)
+        self.status = status
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+
+class _Empty:
+    async def read(self) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return b""
+
+
+class Body(Protocol):
+    """Where the body of a request comes from."""
+
+    async def read(self) -> bytes:
+        """Return the whole body. Always a checkpoint.
+
+        Raises:
+            RequestBodyError: It can't be had.
+        """
+        ...
+
+
 @attrs.frozen(eq=False, kw_only=True)
 class Request:
     """A request, as a `fetch` handler gets it."""
@@ -144,11 +192,50 @@ class Request:
     nursery: trio.Nursery
     """Runs tasks for the life of the connection: it is cancelled when that is over,
     and `WebSocketPair()` and `connect()` use it by themselves in the handler."""
-    client: str
+    client: str = ""
     """The address of the client, such as ``"127.0.0.1"``; ``""`` if there is none."""
+    _body: Body = attrs.field(factory=_Empty, repr=False)
+
+    @property
+    def secure(self) -> bool:
+        """Whether the client speaks TLS."""
+        return self.url.startswith(("https:", "wss:"))
+
+    @property
+    def path(self) -> str:
+        """The path of the URL, such as ``"/chat"``, decoded."""
+        return unquote(urlsplit(self.url).path)
+
+    async def bytes(self) -> bytes:
+        """Return the body; a second time, the same again. Always a checkpoint.
+
+        Raises:
+            RequestBodyError: It is too large, too slow, or broken off.
+        """
+        return await self._body.read()
+
+    async def text(self) -> str:
+        """Return the body as text: UTF-8, with U+FFFD for what is none.
+
+        Always a checkpoint.
+
+        Raises:
+            RequestBodyError: It is too large, too slow, or broken off.
+        """
+        return (await self._body.read()).decode("utf-8-sig", "replace")
+
+    async def json(self) -> Any:  # noqa: ANN401 - as json.loads()
+        """Return what the body says in JSON. Always a checkpoint.
+
+        Raises:
+            RequestBodyError: It is too large, too slow, or broken off.
+            ValueError: It is no JSON.
+        """
+        return json.loads(await self._body.read())
 
 
 _NULL_BODY_STATUSES: Final = frozenset({101, 204, 205, 304})
+_REDIRECT_STATUSES: Final = frozenset({301, 302, 303, 307, 308})
 
 
 class Response:
@@ -158,8 +245,9 @@ class Response:
     talk to, ``Response(None, status=101, web_socket=client)``.
 
     Args:
-        body: Text, bytes or nothing. Text gets a ``Content-Type`` of plain UTF-8
-            unless the headers have one.
+        body: Text, bytes or nothing; or pieces of them from an async iterable, which
+            are sent as they come. Text gets a ``Content-Type`` of plain UTF-8 unless
+            the headers have one.
         status: 200-599, or 101 with a WebSocket.
         headers: Pairs or a mapping. With 101, ``Sec-WebSocket-Protocol`` chooses one
             of the subprotocols that the client has offered.
@@ -175,19 +263,20 @@ class Response:
 
     status: int
     headers: Headers
-    body: bytes
+    body: bytes | AsyncIterable[str | bytes]
     web_socket: WebSocket | None
 
     def __init__(
         self,
-        body: str | bytes | None = None,
+        body: str | bytes | AsyncIterable[str | bytes] | None = None,
         *,
         status: int = 200,
         headers: HeadersInit = (),
         web_socket: WebSocket | None = None,
     ) -> None:
-        if body is not None and not isinstance(body, (str, bytes)):
-            msg = f"a body is str, bytes or None, not {type(body).__name__}"
+        if body is not None and not isinstance(body, (str, bytes, AsyncIterable)):
+            what = f"str, bytes, an async iterable or None, not {type(body).__name__}"
+            msg = f"a body is {what}; for JSON there is Response.json()"
             raise TypeError(msg)
         if web_socket is not None and not isinstance(web_socket, WebSocket):
             msg = f"web_socket is one half of a pair, not {type(web_socket).__name__}"
@@ -213,6 +302,37 @@ class Response:
         self.body = body.encode() if isinstance(body, str) else body or b""
         if isinstance(body, str) and web_socket is None:
             self.headers.setdefault("Content-Type", "text/plain;charset=UTF-8")
+
+    @classmethod
+    def json(
+        cls, data: object, *, status: int = 200, headers: HeadersInit = ()
+    ) -> "Response":
+        """Return a response that says `data` in JSON.
+
+        Raises:
+            TypeError: The data can't be said in JSON, or as for `Response()`.
+            ValueError: As for `Response()`, or the data has NaN or infinity in it.
+        """
+        text = json.dumps(data, ensure_ascii=False, allow_nan=False)
+        response = cls(text.encode(), status=status, headers=headers)
+        response.headers.setdefault("Content-Type", "application/json")
+        return response
+
+    @classmethod
+    def redirect(cls, url: str, status: int = 302) -> "Response":
+        """Return a response that sends the client to another URL.
+
+        Args:
+            url: Where to; it may be relative (RFC 9110, section 10.2.2).
+            status: 301, 302, 303, 307 or 308.
+
+        Raises:
+            ValueError: The status is another one, or the URL can't be in a header.
+        """
+        if status not in _REDIRECT_STATUSES:
+            msg = f"a redirect has status 301, 302, 303, 307 or 308, not {status!r}"
+            raise ValueError(msg)
+        return cls(status=status, headers={"Location": url})
 
     def __repr__(self) -> str:
         return f"<Response {self.status}>"

@@ -1,11 +1,13 @@
-"""HTTP/1.1 on a stream, through h11: one head in, one answer out.
+"""HTTP/1.1 on a stream, through h11: one request after the other, and the answers.
 
 Knows bytes and what RFC 6455, section 4.2.1, asks of an upgrade; not what is behind
-a request. Refusals are `Refusal`s, with the answer in them.
+a request. What is refused is a `Refusal`, with the answer in it.
 """
 
 import base64
 import binascii
+from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import AsyncExitStack, aclosing
 from http import HTTPStatus
 from typing import Final
 
@@ -13,13 +15,13 @@ import attrs
 import h11
 import trio
 
-from ._http import Headers, Response, is_token
+from ._http import Headers, RequestBodyError, Response, is_token
 
-__all__ = ("Head", "Refusal", "comma_list", "read_head", "send_response")
+__all__ = ("HTTPConnection", "Head", "Refusal", "comma_list")
 
 _MAX_HEAD_BYTES: Final = 2**15
 _REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
-_RECEIVE_BYTES: Final = 2**16
+_CHUNK_BYTES: Final = 2**16
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, not an error of ours
@@ -37,61 +39,228 @@ class Head:
     method: str
     target: str
     headers: Headers
-    rest: bytes
-    """What was read after it."""
     wants_websocket: bool
     """It asks for a WebSocket, and asks well."""
 
 
-async def read_head(stream: trio.abc.Stream) -> Head | None:
-    """Read the head of a request; `None` if the peer has gone before it.
+class HTTPConnection:
+    """The server's end of HTTP/1.1.
 
-    The caller bounds the time.
+    Args:
+        stream: The network.
+        max_body_bytes: Larger bodies of requests are refused.
+        body_timeout: Seconds until the next piece of a body has to come, or to be
+            taken.
+    """
+
+    def __init__(
+        self, stream: trio.abc.Stream, *, max_body_bytes: int, body_timeout: float
+    ) -> None:
+        self.stream = stream
+        self._max_body_bytes = max_body_bytes
+        self._body_timeout = body_timeout
+        # h11 counts only what it can't parse yet, so the bytes are counted here, too.
+        self._parser = h11.Connection(
+            h11.SERVER, max_incomplete_event_size=2 * _MAX_HEAD_BYTES
+        )
+        self._body: bytes | RequestBodyError | None = None
+        self._is_head = False
+
+    # -- requests ----------------------------------------------------------------
+
+    async def read_head(self) -> Head | None:
+        """Read the head of the next request; `None` if the peer has gone before it.
+
+        The caller bounds the time.
+
+        Raises:
+            Refusal: It is no good HTTP, or no good WebSocket handshake.
+        """
+        parser = self._parser
+        count = len(self.unread)
+        try:
+            while (event := parser.next_event()) is h11.NEED_DATA:
+                if count > _MAX_HEAD_BYTES:
+                    raise _too_large()
+                data = await self._receive()
+                if not data:
+                    return None
+                count += len(data)
+                parser.receive_data(data)
+        except h11.RemoteProtocolError as exc:
+            body = "This is no HTTP request that can be understood here.\n"
+            raise Refusal(Response(body, status=exc.error_status_hint)) from None
+        assert isinstance(event, h11.Request)
+        self._is_head = event.method == b"HEAD"
+        if count - len(self.unread) > _MAX_HEAD_BYTES:
+            raise _too_large()
+        return _checked(event)
+
+    async def wait_for_request(self) -> bool:
+        """Wait for the first byte after a request; return whether it comes.
+
+        The caller bounds the time.
+        """
+        self._parser.start_next_cycle()
+        self._body = None
+        if not self.unread:
+            self._parser.receive_data(data := await self._receive())
+            return bool(data)
+        await trio.lowlevel.checkpoint()
+        return True
+
+    @property
+    def unread(self) -> bytes:
+        """What was received after the part that was read."""
+        return bytes(self._parser.trailing_data[0])
+
+    async def read(self) -> bytes:
+        """Read the body of the request, once; see `Body`."""
+        await trio.lowlevel.checkpoint()
+        if self._body is None:
+            try:
+                self._body = await self._read_body()
+            except RequestBodyError as exc:
+                self._body = exc
+        if isinstance(self._body, RequestBodyError):
+            raise self._body
+        return self._body
+
+    async def _read_body(self) -> bytes:
+        body = bytearray()
+        parser = self._parser
+        try:
+            while True:
+                event = parser.next_event()
+                if isinstance(event, h11.Data):
+                    body += event.data
+                    if len(body) > self._max_body_bytes:
+                        limit = self._max_body_bytes
+                        msg = f"the body of a request has more than {limit} bytes"
+                        raise RequestBodyError(413, msg)
+                elif event is not h11.NEED_DATA:
+                    return bytes(body)
+                else:
+                    await self._ask_for_body()
+                    with trio.move_on_after(self._body_timeout) as patience:
+                        parser.receive_data(await self._receive())
+                    if patience.cancelled_caught:
+                        msg = f"no more of the body in {self._body_timeout} s"
+                        raise RequestBodyError(408, msg)
+        except h11.RemoteProtocolError as exc:
+            msg = f"the body of a request is broken: {exc}"
+            raise RequestBodyError(400, msg) from None
+
+    async def _ask_for_body(self) -> None:
+        """Say 100 Continue to a client that waits for it (RFC 9110, 10.1.1)."""
+        if self._parser.they_are_waiting_for_100_continue:
+            await self._send(h11.InformationalResponse(status_code=100, headers=[]))
+
+    async def _receive(self) -> bytes:
+        try:
+            return bytes(await self.stream.receive_some(_CHUNK_BYTES))
+        except trio.BrokenResourceError:
+            return b""
+
+    # -- answers -----------------------------------------------------------------
+
+    @property
+    def answered(self) -> bool:
+        """Whether a response was begun."""
+        return self._parser.our_state not in (h11.IDLE, h11.SEND_RESPONSE)
+
+    async def send_response(self, response: Response) -> bool:
+        """Send a response; return whether another request may follow.
+
+        Raises:
+            BrokenResourceError: The peer has gone, or takes nothing for too long.
+        """
+        body = response.body
+        headers = Headers(response.headers)
+        for name in ("Content-Length", "Transfer-Encoding"):
+            headers.pop(name, None)
+        if isinstance(body, bytes) and response.status not in (204, 304):
+            headers["Content-Length"] = str(len(body))  # RFC 9110, section 8.6.
+        headers["Connection"] = "keep-alive" if self._request_is_read() else "close"
+        if response.status == 426:  # RFC 9110, section 15.5.22.
+            headers.setdefault("Upgrade", "websocket")
+            headers.append("Connection", "upgrade")
+        head = h11.Response(
+            status_code=response.status,
+            reason=_REASONS.get(response.status, b""),
+            headers=[
+                (name.encode("latin-1"), value.encode("latin-1"))
+                for name, value in headers.pairs()
+            ],
+        )
+        if not isinstance(body, bytes):
+            await self._send(head)
+            await self._send_pieces(body)
+            await self._send(h11.EndOfMessage())
+        elif self._is_head or not body:
+            await self._send(head, h11.EndOfMessage())
+        else:
+            await self._send(head, h11.Data(data=body[:_CHUNK_BYTES]))
+            for start in range(_CHUNK_BYTES, len(body), _CHUNK_BYTES):
+                await self._send(h11.Data(data=body[start : start + _CHUNK_BYTES]))
+            await self._send(h11.EndOfMessage())
+        return self._parser.our_state is self._parser.their_state is h11.DONE
+
+    def _request_is_read(self) -> bool:
+        """Skip what has come of the body; return whether that is all."""
+        try:
+            while True:
+                event = self._parser.next_event()
+                if isinstance(event, h11.EndOfMessage) or event is h11.PAUSED:
+                    return True
+                if event is h11.NEED_DATA or isinstance(event, h11.ConnectionClosed):
+                    return False
+        except h11.RemoteProtocolError:
+            return False
+
+    async def _send_pieces(self, body: AsyncIterable[str | bytes]) -> None:
+        async with AsyncExitStack() as stack:
+            if isinstance(body, AsyncGenerator):
+                await stack.enter_async_context(aclosing(body))
+            if self._is_head:
+                return
+            async for piece in body:
+                if not isinstance(piece, (str, bytes)):
+                    kind = type(piece).__name__
+                    msg = f"a piece of a body is str or bytes, not {kind}"
+                    raise TypeError(msg)
+                data = piece.encode() if isinstance(piece, str) else piece
+                await self._send(h11.Data(data=data))
+
+    async def _send(self, *events: h11.Event) -> None:
+        data = b"".join(self._parser.send(event) or b"" for event in events)
+        with trio.move_on_after(self._body_timeout) as patience:
+            await self.stream.send_all(data)
+        if patience.cancelled_caught:
+            msg = f"the client has taken nothing for {self._body_timeout} s"
+            raise trio.BrokenResourceError(msg)
+
+
+def _checked(request: h11.Request) -> Head:
+    """Return what was asked for.
 
     Raises:
-        Refusal: It is no good HTTP, or no good WebSocket handshake.
+        Refusal: Not like this.
     """
-    # h11 counts only what it can't parse yet, so the bytes are counted here.
-    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=2 * _MAX_HEAD_BYTES)
-    raw = bytearray()
-    try:
-        while (event := parser.next_event()) is h11.NEED_DATA:
-            if len(raw) > _MAX_HEAD_BYTES:
-                raise _too_large()
-            try:
-                data = await stream.receive_some(_RECEIVE_BYTES)
-            except trio.BrokenResourceError:
-                return None
-            if not data:
-                return None
-            raw += data
-            parser.receive_data(bytes(data))
-    except h11.RemoteProtocolError as exc:
-        body = "This is no HTTP request that can be understood here.\n"
-        raise Refusal(Response(body, status=exc.error_status_hint)) from None
-    assert isinstance(event, h11.Request)
-    rest, _ = parser.trailing_data
-    if len(raw) - len(rest) > _MAX_HEAD_BYTES:
-        raise _too_large()
-    if event.http_version not in (b"1.0", b"1.1"):
+    if request.http_version not in (b"1.0", b"1.1"):
         raise Refusal(Response("Only HTTP/1.1 is spoken here.\n", status=505))
     try:
         headers = Headers(
             (name.decode("latin-1"), value.decode("latin-1"))
-            for name, value in event.headers
+            for name, value in request.headers
         )
     except ValueError as exc:
         raise Refusal(Response(f"{exc}\n", status=400)) from None
     upgrades = "websocket" in _tokens(headers, "upgrade")
     if upgrades:
-        _check_handshake(event, headers)
-    return Head(
-        event.method.decode("latin-1"),
-        event.target.decode("latin-1"),
-        headers,
-        bytes(rest),
-        upgrades,
-    )
+        _check_handshake(request, headers)
+    method, target = request.method.decode("latin-1"), request.target.decode("latin-1")
+    return Head(method, target, headers, upgrades)
 
 
 def _too_large() -> Refusal:
@@ -140,40 +309,3 @@ def _is_key(key: str) -> bool:
         return len(base64.b64decode(key, validate=True)) == 16
     except (binascii.Error, ValueError):
         return False
-
-
-async def send_response(
-    stream: trio.abc.Stream, response: Response, *, to_head: bool = False
-) -> None:
-    """Send a response, the last one of the connection.
-
-    Args:
-        stream: The network.
-        response: What to send.
-        to_head: The request was a HEAD, which gets no body.
-
-    Raises:
-        BrokenResourceError: The peer has gone.
-    """
-    writer = h11.Connection(h11.SERVER)
-    headers = Headers(response.headers)
-    for name in ("Content-Length", "Transfer-Encoding"):
-        headers.pop(name, None)
-    if response.status not in (204, 304):  # RFC 9110, section 8.6.
-        headers["Content-Length"] = str(len(response.body))
-    headers["Connection"] = "close"
-    if response.status == 426:  # RFC 9110, section 15.5.22.
-        headers.setdefault("Upgrade", "websocket")
-        headers["Connection"] = "close, upgrade"
-    data = writer.send(
-        h11.Response(
-            status_code=response.status,
-            reason=_REASONS.get(response.status, b""),
-            headers=[
-                (name.encode("latin-1"), value.encode("latin-1"))
-                for name, value in headers.pairs()
-            ],
-        )
-    )
-    body = b"" if to_head else response.body
-    await stream.send_all((data or b"") + body)

@@ -26,7 +26,7 @@ from trio_wspair import (
     open_websocket,
     serve,
 )
-from trio_wspair._server import _client_address
+from trio_wspair._exchange import _client_address
 
 if TYPE_CHECKING:
     from conftest import Logged, Network

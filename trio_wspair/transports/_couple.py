@@ -91,6 +91,17 @@ async def couple(
     return await Coupling(half, limits).run(connection)
 
 
+@attrs.define(slots=True)
+class Traffic:
+    """What has passed in one direction."""
+
+    messages: int = 0
+    bytes: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.messages} messages ({self.bytes} bytes)"
+
+
 class Coupling:
     """A half that was given to a connection, which may still be on its way.
 
@@ -103,6 +114,8 @@ class Coupling:
         self.half = half = half_of(socket)
         self._limits = limits
         self._scope = trio.CancelScope()
+        self.received = Traffic()
+        self.sent = Traffic()
         self._closing = trio.Event()
         """The other half has said Close, which may still be in the queue."""
         self._deadline = math.inf
@@ -178,7 +191,10 @@ class Coupling:
                         if self.half.state.finished:
                             return
                     else:
-                        self.half.deliver(item, size_of(item))
+                        size = size_of(item)
+                        self.received.messages += 1
+                        self.received.bytes += size
+                        self.half.deliver(item, size)
                 if outbox.weight > self._limits.receive_buffer_bytes:
                     await self._wait_for_room()
         except ConnectionClosedError as exc:
@@ -211,8 +227,12 @@ class Coupling:
                 self._write_failed = True
                 self.half.outbox.wake_senders()
                 return
+            inbox = self.half.inbox
+            self.sent.messages += len(messages)
+            self.sent.bytes += inbox.buffered
             for message in messages:
-                self.half.inbox.release(message)
+                inbox.release(message)
+            self.sent.bytes -= inbox.buffered
             if failed:  # The other half is coupled too, and has lost its peer.
                 self._scope.cancel(reason="the other connection has failed")
             if end is not None:
