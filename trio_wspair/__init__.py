@@ -10,7 +10,12 @@ from ._errors import (
     ProtocolError as ProtocolError,
     WebSocketError as WebSocketError,
 )
-from ._http import Headers as Headers, Request as Request, Response as Response
+from ._http import (
+    Headers as Headers,
+    Request as Request,
+    RequestBodyError as RequestBodyError,
+    Response as Response,
+)
 from ._pair import (
     WebSocketPair as WebSocketPair,
     open_websocket_pair as open_websocket_pair,
@@ -38,6 +43,7 @@ __all__ = (
     "ProtocolError",
     "ReadyState",
     "Request",
+    "RequestBodyError",
     "Response",
     "Server",
     "WebSocket",

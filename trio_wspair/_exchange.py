@@ -50,6 +50,7 @@ class Service:
     max_body_bytes: int
     body_timeout: float
     proxy_headers: bool
+    stop_code: int
     stopping: trio.Event = attrs.Factory(trio.Event)
 
 
@@ -246,7 +247,7 @@ class Exchange:
     ) -> None:
         """When the server stops, say Close 1001, and see that this ends too."""
         await self._service.stopping.wait()
-        coupling.stop(1001, "the server stops")
+        coupling.stop(self._service.stop_code, "the server stops")
         await self._over.wait()
         patience.deadline = trio.current_time() + self._service.limits.close_grace
 

@@ -8,6 +8,7 @@ import base64
 import binascii
 from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import AsyncExitStack, aclosing
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
 
@@ -65,6 +66,8 @@ class HTTPConnection:
         )
         self._body: bytes | RequestBodyError | None = None
         self._is_head = False
+        self._length = 0
+        """What the head says of the length of the body."""
 
     # -- requests ----------------------------------------------------------------
 
@@ -94,7 +97,9 @@ class HTTPConnection:
         self._is_head = event.method == b"HEAD"
         if count - len(self.unread) > _MAX_HEAD_BYTES:
             raise _too_large()
-        return _checked(event)
+        head = _checked(event)
+        self._length = int(head.headers.get("content-length", "0"))
+        return head
 
     async def wait_for_request(self) -> bool:
         """Wait for the first byte after a request; return whether it comes.
@@ -131,13 +136,13 @@ class HTTPConnection:
         parser = self._parser
         try:
             while True:
+                if max(len(body), self._length) > self._max_body_bytes:
+                    limit = self._max_body_bytes
+                    msg = f"the body of a request has more than {limit} bytes"
+                    raise RequestBodyError(413, msg)
                 event = parser.next_event()
                 if isinstance(event, h11.Data):
                     body += event.data
-                    if len(body) > self._max_body_bytes:
-                        limit = self._max_body_bytes
-                        msg = f"the body of a request has more than {limit} bytes"
-                        raise RequestBodyError(413, msg)
                 elif event is not h11.NEED_DATA:
                     return bytes(body)
                 else:
@@ -179,6 +184,7 @@ class HTTPConnection:
         headers = Headers(response.headers)
         for name in ("Content-Length", "Transfer-Encoding"):
             headers.pop(name, None)
+        headers.setdefault("Date", formatdate(usegmt=True))
         if isinstance(body, bytes) and response.status not in (204, 304):
             headers["Content-Length"] = str(len(body))  # RFC 9110, section 8.6.
         headers["Connection"] = "keep-alive" if self._request_is_read() else "close"

@@ -15,6 +15,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from ._checks import check_limit, check_seconds
+from ._codes import CloseCode, checked_close
 from ._errors import InvalidStateError
 from ._exchange import Exchange, Service
 from ._http import FetchHandler, Response
@@ -74,6 +75,7 @@ async def serve(
     listeners: Sequence[trio.SocketListener] | None = None,
     ssl_context: ssl.SSLContext | None = None,
     proxy_headers: bool = False,
+    stop_code: int = CloseCode.GOING_AWAY,
     max_connections: int = 1000,
     handshake_timeout: float = 10.0,
     idle_timeout: float = 60.0,
@@ -94,8 +96,8 @@ async def serve(
     ``trio_wspair``, and ends that connection only. The logger ``trio_wspair.access``
     gets a line for each request, and for each WebSocket when it has ended.
 
-    Cancelled, it stops listening, sends Close 1001 to everybody, and waits
-    `close_grace` seconds for their answers. Always a checkpoint.
+    Cancelled, it stops listening, sends a Close with `stop_code` to everybody, and
+    waits `close_grace` seconds for their answers. Always a checkpoint.
 
     Args:
         fetch: The handler.
@@ -105,6 +107,8 @@ async def serve(
         ssl_context: For ``https`` and ``wss``.
         proxy_headers: Believe ``X-Forwarded-For``, ``-Proto`` and ``-Host``. Only
             behind a proxy that sets them: any client can send them.
+        stop_code: What the clients are told when it is cancelled, such as 1012 before
+            a restart.
         max_connections: One more gets 503 (with TLS: is dropped).
         handshake_timeout: Seconds for TLS and for the head of a request.
         idle_timeout: Seconds for which a connection is kept for another request.
@@ -148,6 +152,7 @@ async def serve(
         max_body_bytes,
         body_timeout,
         proxy_headers,
+        checked_close(stop_code, "").code,
     )
     acceptor = _Acceptor(service, max_connections, handshake_timeout, idle_timeout)
     if listeners is None:
