@@ -16,10 +16,12 @@ from ._http import (
     RequestBodyError as RequestBodyError,
     Response as Response,
 )
+from ._origin import same_origin as same_origin
 from ._pair import (
     WebSocketPair as WebSocketPair,
     open_websocket_pair as open_websocket_pair,
 )
+from ._reconnecting import reconnecting as reconnecting
 from ._server import Server as Server, serve as serve
 from ._socket import (
     CloseEvent as CloseEvent,
@@ -52,5 +54,7 @@ __all__ = (
     "connect",
     "open_websocket",
     "open_websocket_pair",
+    "reconnecting",
+    "same_origin",
     "serve",
 )

@@ -5,7 +5,7 @@ import re
 import ssl
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, TypedDict, Unpack
 from urllib.parse import SplitResult, quote, urlsplit
 
 import attrs
@@ -13,6 +13,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from ._checks import check_limit, check_seconds
+from ._dialing import Dialer, dialer
 from ._errors import HandshakeError
 from ._http import Headers, HeadersInit, is_token
 from ._nurseries import open_service_nursery
@@ -27,7 +28,7 @@ from ._tls import check_ssl_context
 from .transports._couple import Coupling, Limits
 from .transports._trio_websocket import open_client_connection
 
-__all__ = ("connect", "open_websocket")
+__all__ = ("ConnectOptions", "connect", "open_websocket")
 
 _PORTS: Final = {"ws": 80, "wss": 443}
 _UNQUOTED: Final = "%/:?@!$&'()*+,;=~[]"
@@ -54,6 +55,7 @@ async def connect(
     protocols: str | Sequence[str] = (),
     headers: HeadersInit = (),
     ssl_context: ssl.SSLContext | None = None,
+    proxy: str | None = None,
     connect_timeout: float = 10.0,
     close_grace: float = 5.0,
     max_message_bytes: int = 2**25,
@@ -73,6 +75,9 @@ async def connect(
         protocols: The subprotocols to offer; ``ws.protocol`` tells which was chosen.
         headers: More headers for the request.
         ssl_context: For ``wss://``; by default one that trusts the system's CAs.
+        proxy: The URL of a proxy to go through, ``http://``, ``socks4://``, or
+            ``socks5://``, with user and password if it asks for them. Needs the extra
+            ``trio-wspair[proxy]``.
         connect_timeout: Seconds until the WebSocket has to be open.
         close_grace: Seconds for the closing handshake.
         max_message_bytes: The server gets Close 1009 for a larger message.
@@ -84,7 +89,8 @@ async def connect(
 
     Raises:
         HandshakeError: The server did not open a WebSocket, or not in time.
-        OSError: The server can't be reached.
+        OSError: The server, or the proxy, can't be reached.
+        ImportError: The extra for proxies is not installed.
         InvalidStateError: There is no nursery.
         ValueError: The URL, or another argument, can't be used.
         TypeError: An argument is of another type.
@@ -105,6 +111,7 @@ async def connect(
     )
     dial = _Dial(
         address,
+        dialer(proxy),
         offered,
         more_headers.pairs(),
         connect_timeout,
@@ -117,43 +124,36 @@ async def connect(
     return pair[0]
 
 
+class ConnectOptions(TypedDict, total=False):
+    """The options of `connect()`, for those who pass them on."""
+
+    protocols: str | Sequence[str]
+    headers: HeadersInit
+    ssl_context: ssl.SSLContext | None
+    proxy: str | None
+    connect_timeout: float
+    close_grace: float
+    max_message_bytes: int
+    max_buffered_bytes: int
+    receive_buffer_bytes: int
+    ping_interval: float
+    ping_timeout: float
+
+
 @asynccontextmanager
 async def open_websocket(
-    url: str,
-    *,
-    protocols: str | Sequence[str] = (),
-    headers: HeadersInit = (),
-    ssl_context: ssl.SSLContext | None = None,
-    connect_timeout: float = 10.0,
-    close_grace: float = 5.0,
-    max_message_bytes: int = 2**25,
-    max_buffered_bytes: int = DEFAULT_MAX_BUFFERED_BYTES,
-    receive_buffer_bytes: int = 2**20,
-    ping_interval: float = 20.0,
-    ping_timeout: float = 20.0,
+    url: str, **options: Unpack[ConnectOptions]
 ) -> AsyncGenerator[WebSocket, None]:
     """Open a WebSocket for a block of code that awaits `receive()` or iterates.
 
     ``async with open_websocket(url) as ws:``. On leaving it is closed with 1000, or
-    1011 when the block has raised. The arguments and exceptions are `connect()`'s.
+    1011 when the block has raised. The arguments and exceptions are `connect()`'s, but
+    for `nursery`.
     """
     async with open_service_nursery() as nursery:
-        socket = await connect(
-            url,
-            nursery=nursery,
-            protocols=protocols,
-            headers=headers,
-            ssl_context=ssl_context,
-            connect_timeout=connect_timeout,
-            close_grace=close_grace,
-            max_message_bytes=max_message_bytes,
-            max_buffered_bytes=max_buffered_bytes,
-            receive_buffer_bytes=receive_buffer_bytes,
-            ping_interval=ping_interval,
-            ping_timeout=ping_timeout,
-        )
+        socket = await connect(url, nursery=nursery, **options)
         socket.accept(pull=True)
-        async with closing_on_exit(socket, grace=close_grace):
+        async with closing_on_exit([socket], grace=options.get("close_grace", 5.0)):
             yield socket
 
 
@@ -250,6 +250,7 @@ class _Dial:
     """A connection that is being opened, and then runs."""
 
     address: _Address
+    dial: Dialer
     protocols: list[str]
     headers: list[tuple[str, str]]
     timeout: float
@@ -286,7 +287,7 @@ class _Dial:
 
     async def _open_stream(self) -> trio.abc.Stream:
         address = self.address
-        stream = await trio.open_tcp_stream(address.host, address.port)
+        stream = await self.dial(address.host, address.port)
         if address.ssl_context is None:
             return stream
         secure = trio.SSLStream(

@@ -4,7 +4,7 @@ Knows which nursery a pair lives in; what happens there is the dispatcher's.
 """
 
 import math
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Final, overload
@@ -141,15 +141,15 @@ async def open_websocket_pair(
         pair = WebSocketPair(
             nursery, max_buffered_bytes=max_buffered_bytes, close_grace=close_grace
         )
-        async with closing_on_exit(*pair, grace=close_grace):
+        async with closing_on_exit(tuple(pair), grace=close_grace):
             yield pair
 
 
 @asynccontextmanager
 async def closing_on_exit(
-    *sockets: WebSocket, grace: float
+    sockets: Sequence[WebSocket], *, grace: float
 ) -> AsyncGenerator[None, None]:
-    """Close these halves on leaving, and give the handshake `grace` seconds."""
+    """Close what is in `sockets` on leaving, and give the handshake `grace` seconds."""
     try:
         yield
         await _close_all(sockets, 1000, grace)
@@ -162,7 +162,7 @@ async def closing_on_exit(
         _forsake_untaken(sockets)
 
 
-async def _close_all(sockets: tuple[WebSocket, ...], code: int, grace: float) -> None:
+async def _close_all(sockets: Sequence[WebSocket], code: int, grace: float) -> None:
     halves = [half_of(socket) for socket in sockets]
     taken = [half for half in halves if half.state.holder is not Holder.NOBODY]
     for socket in sockets:
@@ -177,7 +177,7 @@ async def _close_all(sockets: tuple[WebSocket, ...], code: int, grace: float) ->
             half.fail(unanswered(grace))
 
 
-def _forsake_untaken(sockets: tuple[WebSocket, ...]) -> None:
+def _forsake_untaken(sockets: Sequence[WebSocket]) -> None:
     for half in map(half_of, sockets):
         if half.state.holder is Holder.NOBODY and not half.state.released:
             half.forsake("nobody has accepted it")
