@@ -1,0 +1,6 @@
+"""``python -m trio_wspair``, the same as the command ``trio-wspair``."""
+
+from ._cli import main
+
+if __name__ == "__main__":
+    main()
