@@ -110,6 +110,7 @@ def tests(session: nox.Session) -> None:
     session.install("-e", ".", *group("tests"))
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine", "--quiet")
     if not session.posargs:
         session.run("coverage", "report")
 

@@ -41,6 +41,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(trio|ssl|collections\.abc)\..*"),
     ("py:.*", r"trio_wspair\._socket\._[A-Z]"),
+    ("py:.*", r"trio_wspair\._client\.ConnectOptions"),
 ]
 
 autodoc_member_order = "bysource"

@@ -438,6 +438,8 @@ class Tls:
 
     server: ssl.SSLContext
     client: ssl.SSLContext
+    pem: bytes
+    """The certificate of the server, and its key."""
 
 
 @pytest.fixture(scope="session")
@@ -445,9 +447,8 @@ def tls() -> Tls:
     """A certificate for this machine, and a client that trusts it."""
     authority = trustme.CA()
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost", "127.0.0.1").configure_cert(  # pyright: ignore[reportUnknownMemberType]
-        server
-    )
+    certificate = authority.issue_cert("localhost", "127.0.0.1")
+    certificate.configure_cert(server)  # pyright: ignore[reportUnknownMemberType]
     client = ssl.create_default_context()
     authority.configure_trust(client)  # pyright: ignore[reportUnknownMemberType]
-    return Tls(server, client)
+    return Tls(server, client, certificate.private_key_and_cert_chain_pem.bytes())

@@ -3,6 +3,7 @@
 Knows lines, colours and exit codes; what a connection is is known below.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -57,7 +58,7 @@ async def converse(
 
 async def _send_lines(ws: WebSocket, wait: float) -> None:
     rest = b""
-    try:
+    with contextlib.suppress(ConnectionClosedError):  # The other task tells it.
         # Of the file descriptor: a thread that waits in sys.stdin holds up the exit.
         while data := await trio.to_thread.run_sync(
             os.read, sys.stdin.fileno(), 2**16, abandon_on_cancel=True
@@ -69,8 +70,6 @@ async def _send_lines(ws: WebSocket, wait: float) -> None:
             await _send(ws, rest)
         await trio.sleep(wait)
         ws.close(1000)
-    except ConnectionClosedError:
-        pass  # The other task tells it.
 
 
 async def _send(ws: WebSocket, line: bytes) -> None:
