@@ -153,6 +153,20 @@ def differential(session: nox.Session) -> None:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """The click counter in Chromium; the screenshots go to the folder SCREENSHOTS."""
+    if shutil.which("chromium") is None:
+        if shutil.which("apt-get") is None or os.geteuid() != 0:
+            session.error("there is no chromium: apt-get install chromium, as root")
+        apt_get = ["apt-get", "-o", "APT::Get::Assume-Yes=true", "--quiet"]
+        install = [*apt_get, "install", "--no-install-recommends", "chromium"]
+        session.run(*apt_get, "update", external=True)
+        session.run(*install, external=True)
+    session.install("-e", ".", *group("browser"))  # It brings no browser of its own.
+    session.run("pytest", "-m", "browser", "tests/browser", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """The benchmarks: ratios, measured side by side."""
     session.install(".", *group("bench"))

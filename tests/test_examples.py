@@ -1,12 +1,16 @@
 """Each example does what it says, run as a stranger would run it."""
 
+import json
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from functools import partial
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import trio
@@ -15,6 +19,7 @@ from trio_wspair import (
     CloseEvent,
     ConnectionClosedError,
     HandshakeError,
+    WebSocket,
     connect,
     open_websocket,
 )
@@ -39,7 +44,7 @@ async def server(name: str, *arguments: str) -> AsyncGenerator[str, None]:
         try:
             assert process.stdout is not None
             url = (await in_thread(process.stdout.readline)).strip()
-            assert url.startswith("ws://127.0.0.1:"), process.communicate()
+            assert re.match(r"(ws|http)://127\.0\.0\.1:", url), process.communicate()
             yield url
             process.send_signal(signal.SIGINT)
             output, errors = await in_thread(partial(process.communicate, timeout=20))
@@ -129,3 +134,69 @@ async def test_a_broadcast_reaches_everybody() -> None:
         two.send("hello all")
         for ws in (one, two, three):
             assert await ws.receive() == "hello all"
+
+
+# -- the click counter, but for its page, which tests/browser looks at ----------
+
+
+def get(url: str, path: str) -> tuple[int, str, str]:
+    """Return the status, the content type and the body that a path is answered with."""
+    with closing(HTTPConnection(urlsplit(url).netloc, timeout=20)) as connection:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        content_type = response.getheader("Content-Type", "")
+        return response.status, content_type, response.read().decode()
+
+
+async def test_the_click_counter_serves_a_page_that_needs_nothing_else() -> None:
+    async with server("click_counter.py") as url:
+        status, content_type, page = await trio.to_thread.run_sync(get, url, "/")
+    assert (status, content_type) == (200, "text/html;charset=UTF-8")
+    assert "<title>Click counter</title>" in page
+    # What it refers to is in it, and the one URL is the name of SVG.
+    assert re.findall(r"(?:src|href)=.{6}", page) == ['href="data:']
+    assert set(re.findall(r"https?://[^'\"]+", page)) == {"http://www.w3.org/2000/svg"}
+
+
+async def test_the_click_counter_refuses_what_is_not_for_it() -> None:
+    async with server("click_counter.py") as url:
+        for path, expected in [("/ws", 400), ("/other", 404), ("/ws/", 404)]:
+            status, _, _ = await trio.to_thread.run_sync(get, url, path)
+            assert status == expected
+        with pytest.raises(HandshakeError) as caught:
+            async with open_websocket(
+                url.replace("http", "ws") + "ws",
+                headers={"Origin": "http://elsewhere.example"},
+            ):
+                pass
+        assert caught.value.status == 403
+
+
+async def test_the_click_counter_pushes_the_count_to_everybody() -> None:
+    async with server("click_counter.py") as url:
+        address = url.replace("http", "ws") + "ws"
+        async with (
+            open_websocket(address, headers={"Origin": url.rstrip("/")}) as one,
+            open_websocket(address) as two,
+        ):
+            for ws in (one, two):
+                assert await hear(ws) == {"count": 0}
+            one.send("CLICK")
+            for ws in (one, two):
+                assert await hear(ws) == {"count": 1}
+            one.send("what?")
+            one.send(b"CLICK")
+            for _ in range(2):
+                assert await hear(one) == {"error": "Unknown message received"}
+            two.send("CLICK")
+            for ws in (one, two):
+                assert await hear(ws) == {"count": 2}
+            await one.aclose()
+            two.send("CLICK")
+            assert await hear(two) == {"count": 3}
+
+
+async def hear(ws: WebSocket) -> object:
+    """Return what the next message says."""
+    with trio.fail_after(20):
+        return json.loads(await ws.receive())

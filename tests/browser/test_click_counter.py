@@ -1,0 +1,207 @@
+"""The click counter in Chromium: `nox -s browser`.
+
+The screenshots go into the folder that the environment variable SCREENSHOTS names.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+pytest.importorskip("playwright", reason="`nox -s browser` installs it")
+
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Locator,
+    Page,
+    expect,
+    sync_playwright,
+)
+
+pytestmark = pytest.mark.browser
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "click_counter.py"
+FLAGS = (
+    "--no-sandbox",  # As root, and it sees nothing but our own page.
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+)
+PATIENCE = 20_000
+"""Milliseconds to wait for what should happen at once."""
+
+expect.set_options(timeout=PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium, with a new profile."""
+    executable = shutil.which("chromium")
+    assert executable is not None, "there is no chromium: install Debian's package"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """Where the example serves its page."""
+    command = [sys.executable, "-W", "error", str(EXAMPLE), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().strip()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+
+
+class Visitors:
+    """Opens the page, as often as one likes."""
+
+    def __init__(self, browser: Browser, url: str) -> None:
+        self.browser = browser
+        self.url = url
+        self.contexts: list[BrowserContext] = []
+        self.errors: list[object] = []
+
+    def hear_error(self, error: object) -> None:
+        self.errors.append(error)
+
+    def open(
+        self,
+        width: int = 1100,
+        height: int = 760,
+        theme: Literal["dark", "light"] = "light",
+    ) -> Page:
+        context = self.browser.new_context(
+            color_scheme=theme, viewport={"width": width, "height": height}
+        )
+        self.contexts.append(context)
+        context.set_default_timeout(PATIENCE)
+        page = context.new_page()
+        page.on("pageerror", self.hear_error)
+        page.goto(self.url)
+        expect(state(page)).to_have_text("Connected")
+        return page
+
+
+@pytest.fixture
+def visitors(browser: Browser, url: str) -> Iterator[Visitors]:
+    """Visitors of the page, none of whom may see a script fail."""
+    visitors = Visitors(browser, url)
+    yield visitors
+    for context in visitors.contexts:
+        context.close()
+    assert visitors.errors == []
+
+
+@pytest.fixture
+def keep(tmp_path: Path) -> Callable[[Page, str], None]:
+    """Keep a screenshot."""
+    folder = Path(os.environ.get("SCREENSHOTS") or tmp_path)
+
+    def keep(page: Page, name: str) -> None:
+        file = folder / f"click-counter-{name}.png"
+        page.screenshot(path=file, animations="disabled")  # It makes the folder.
+        assert file.read_bytes().startswith(b"\x89PNG")
+
+    return keep
+
+
+# What a user of a screen reader would find.
+
+
+def state(page: Page) -> Locator:
+    return page.get_by_role("status")
+
+
+def button(page: Page, name: str) -> Locator:
+    return page.get_by_role("button", name=name)
+
+
+def log(page: Page) -> Locator:
+    return page.get_by_role("log").get_by_role("listitem")
+
+
+def expect_count(page: Page, count: str) -> None:
+    expect(page.get_by_text(re.compile(r"^\S+ clicks?$"))).to_have_text(count)
+
+
+def test_a_click_goes_out_and_the_count_comes_back(
+    visitors: Visitors, keep: Callable[[Page, str], None]
+) -> None:
+    page = visitors.open()
+    expect_count(page, "0 clicks")
+    button(page, "Click").click()
+    expect_count(page, "1 click")
+    button(page, "Click").click()
+    expect_count(page, "2 clicks")
+    expect(log(page).nth(-2)).to_contain_text("sent CLICK")
+    expect(log(page).last).to_contain_text('received {"count": 2}')
+    keep(page, "connected")
+
+
+def test_the_count_is_pushed_to_every_page(visitors: Visitors) -> None:
+    one, two = visitors.open(), visitors.open()
+    button(one, "Click").click()
+    expect_count(two, "1 click")
+    button(two, "Click").click()
+    expect_count(one, "2 clicks")
+    expect_count(visitors.open(), "2 clicks")
+
+
+def test_an_unknown_message_is_told(
+    visitors: Visitors, keep: Callable[[Page, str], None]
+) -> None:
+    page = visitors.open(theme="dark")
+    button(page, "Unknown message").click()
+    expect(page.get_by_role("alert")).to_have_text("Unknown message received")
+    expect(log(page).last).to_contain_text('{"error": "Unknown message received"}')
+    keep(page, "error")
+    button(page, "Click").click()
+    expect_count(page, "1 click")
+    expect(page.get_by_role("alert")).to_be_empty()
+
+
+def test_closing_is_clean_and_one_can_connect_again(
+    visitors: Visitors, keep: Callable[[Page, str], None]
+) -> None:
+    page = visitors.open()
+    button(page, "Click").click()
+    button(page, "Close").click()
+    expect(state(page)).to_have_text("Closed: 1000, normal closure")
+    expect(log(page).last).to_contain_text("clean")
+    expect(log(page).last).not_to_contain_text("not clean")
+    expect(button(page, "Click")).to_be_disabled()
+    expect(button(page, "Unknown message")).to_be_disabled()
+    keep(page, "closed")
+    expect(button(page, "Reconnect")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(state(page)).to_have_text("Connected")
+    expect_count(page, "1 click")
+    button(page, "Click").click()
+    expect_count(page, "2 clicks")
+
+
+def test_it_fits_on_a_phone(
+    visitors: Visitors, keep: Callable[[Page, str], None]
+) -> None:
+    page = visitors.open(width=360, height=740, theme="dark")
+    button(page, "Click").click()
+    expect_count(page, "1 click")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    keep(page, "phone")

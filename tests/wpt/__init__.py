@@ -1,0 +1,1 @@
+"""The paths of `wpt_server.py`."""

@@ -1,0 +1,200 @@
+"""The paths that need bytes which no `Response` and no half can say.
+
+They speak through wsproto. `RawPaths` is the listener that picks their connections out
+of those which go to `serve()`.
+"""
+
+import math
+import socket
+from collections.abc import Awaitable, Callable
+
+import trio
+from wsproto import ConnectionType, WSConnection
+from wsproto.connection import ConnectionState
+from wsproto.events import (
+    AcceptConnection,
+    CloseConnection,
+    Event,
+    Message,
+    Ping,
+    TextMessage,
+)
+from wsproto.utilities import ProtocolError
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Peer:
+    """A client, on a stream from which nothing was read yet."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+        self._protocol = WSConnection(ConnectionType.SERVER)
+
+    async def answer(self, headers: Headers | None = None) -> bytes:
+        """Read the request, and return a 101."""
+        await self.hear()
+        return self.say(AcceptConnection(extra_headers=headers or []))
+
+    def say(self, event: Event) -> bytes:
+        """Return the bytes of a frame."""
+        return self._protocol.send(event)
+
+    async def hear(self) -> Event | None:
+        """Return the next event; `None` when TCP ends."""
+        while (event := next(self._protocol.events(), None)) is None:
+            data = await self.stream.receive_some()
+            if not data:
+                return None
+            self._protocol.receive_data(data)
+        return event
+
+    async def hear_message(self) -> bytes | None:
+        """Return the next message; `None` if there is none any more."""
+        message = bytearray()
+        while True:
+            event = await self.hear()
+            if event is None or isinstance(event, CloseConnection):
+                return None
+            if isinstance(event, Ping):
+                await self.stream.send_all(self.say(event.response()))
+            elif isinstance(event, Message):
+                data = event.data
+                message += data.encode() if isinstance(data, str) else data
+                if event.message_finished:
+                    return bytes(message)
+
+    async def close(self) -> None:
+        """Say Close 1000, and wait for the answer unless it is one."""
+        await self.stream.send_all(self.say(CloseConnection(code=1000)))
+        while self._protocol.state is not ConnectionState.CLOSED:
+            if await self.hear() is None:
+                break
+
+
+Talk = Callable[[Peer], Awaitable[None]]
+"""TCP ends when it returns."""
+
+
+async def invalid(peer: Peer) -> None:
+    await peer.stream.send_all(b"FOO BAR BAZ\r\n\r\n")
+
+
+async def wrong_accept_key(peer: Peer) -> None:
+    lines = [
+        b"HTTP/1.1 101 Switching Protocols",
+        b"Connection: Upgrade",
+        b"Upgrade: WebSocket",
+        b"Sec-WebSocket-Accept: thisisawrongacceptkey",
+        b"",
+        b"",
+    ]
+    await peer.answer()
+    frame = peer.say(TextMessage("test"))
+    await peer.stream.send_all(b"\r\n".join(lines) + frame)
+    await peer.close()
+
+
+async def handshake_protocol(peer: Peer) -> None:
+    """Choose foobar, whether it was offered or not."""
+    answer = await peer.answer()
+    chosen = b"\r\nSec-WebSocket-Protocol: foobar\r\n\r\n"
+    await peer.stream.send_all(answer.replace(b"\r\n\r\n", chosen))
+    await peer.close()
+
+
+async def simple_handshake(peer: Peer) -> None:
+    """Say a Close together with the 101."""
+    answer = await peer.answer([(b"Set-Cookie", b"ws_test=test")])
+    close = peer.say(CloseConnection(code=1001, reason="PASS"))
+    await peer.stream.send_all(answer + close)
+    await peer.hear()
+
+
+async def echo_raw(peer: Peer) -> None:
+    """Write the payload of each message, which is a frame, straight to TCP."""
+    await peer.stream.send_all(await peer.answer())
+    while (message := await peer.hear_message()) != b"exit":
+        if message is None:
+            break
+        await peer.stream.send_all(message)
+    await peer.close()
+
+
+async def abrupt_close(peer: Peer) -> None:
+    await peer.stream.send_all(await peer.answer() + peer.say(Ping(b"ping")))
+
+
+async def passive_close_abort(peer: Peer) -> None:
+    """Answer no Close."""
+    await peer.stream.send_all(await peer.answer())
+    while await peer.hear_message() is not None:
+        pass
+
+
+async def receive_backpressure(peer: Peer) -> None:
+    """Read nothing at all for two seconds."""
+    await peer.stream.send_all(await peer.answer())
+    await trio.sleep(2)
+    await peer.hear_message()
+    await peer.close()
+
+
+PATHS: dict[str, Talk] = {
+    "/echo_raw": echo_raw,
+    "/handshake_protocol": handshake_protocol,
+    "/invalid": invalid,
+    "/passive-close-abort": passive_close_abort,
+    "/receive-backpressure": receive_backpressure,
+    "/simple_handshake": simple_handshake,
+    "/wrong_accept_key": wrong_accept_key,
+}
+
+
+def find(head: bytes) -> Talk | None:
+    """Return what answers the request that begins so, if that is one of these paths."""
+    request_line = head.partition(b"\r\n")[0].decode("latin-1").split(" ")
+    path, _, query = "".join(request_line[1:2]).partition("?")
+    if path == "/remote-close" and "abrupt=1" in query.split("&"):
+        return abrupt_close
+    return PATHS.get(path)
+
+
+class RawPaths(trio.abc.Listener[trio.SocketStream]):
+    """Answers requests for the paths above, and gives all other connections on."""
+
+    def __init__(self, listener: trio.SocketListener) -> None:
+        self.socket = listener.socket
+        self._listener = listener
+        self._send, self._others = trio.open_memory_channel[trio.SocketStream](math.inf)
+
+    async def accept(self) -> trio.SocketStream:
+        """Return a connection that asks for another path."""
+        return await self._others.receive()
+
+    async def aclose(self) -> None:
+        """Close the socket."""
+        await self._listener.aclose()
+
+    async def run(self) -> None:
+        """Accept and sort connections, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                nursery.start_soon(self._sort, await self._listener.accept())
+
+    async def _sort(self, stream: trio.SocketStream) -> None:
+        ours = True
+        try:
+            # Whoever is behind shall still find all of it.
+            head = await stream.socket.recv(2**16, socket.MSG_PEEK)
+            talk = find(head)
+            if talk is not None:
+                await talk(Peer(stream))
+            else:
+                self._send.send_nowait(stream)
+                ours = False
+        except (OSError, trio.BrokenResourceError, ProtocolError):
+            pass  # The client has gone, or fails what it is to fail.
+        finally:
+            if ours:
+                await trio.aclose_forcefully(stream)
