@@ -1,14 +1,20 @@
-"""Requests, responses and headers, as a `fetch` handler meets them."""
+"""Requests and headers, as a `fetch` handler meets them."""
 
-import http
 from collections.abc import Mapping
 from typing import cast
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given, settings, strategies as st
 
-from trio_wspair import Headers, Request, Response, WebSocket, WebSocketPair
+from trio_wspair import (
+    Headers,
+    Request,
+    RequestBodyError,
+    Response,
+    WebSocketError,
+)
 
 NAME_CHARACTERS = (
     "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -271,192 +277,35 @@ async def test_a_request_does_not_change_and_equals_only_itself(
     assert len({request, request, make_request(nursery)}) == 2
 
 
-# -- responses without a WebSocket ---------------------
-
-
-def test_an_empty_response_is_a_200_without_headers() -> None:
-    response = Response()
-    assert response.status == 200
-    assert response.body == b""
-    assert response.headers.pairs() == []
-    assert response.web_socket is None
-    assert repr(response) == "<Response 200>"
-
-
-@pytest.mark.parametrize(
-    ("text", "body"),
-    [("", b""), ("no", b"no"), ("\N{EURO SIGN}", b"\xe2\x82\xac")],
-)
-def test_text_is_sent_as_utf8_and_says_so(text: str, body: bytes) -> None:
-    response = Response(text, status=403)
-    assert response.body == body
-    assert response.headers.pairs() == [("Content-Type", "text/plain;charset=UTF-8")]
-    assert repr(response) == "<Response 403>"
-
-
-def test_a_content_type_of_ones_own_stays() -> None:
-    response = Response("<p>", headers={"content-type": "text/html"})
-    assert response.headers.pairs() == [("content-type", "text/html")]
-
-
-def test_bytes_have_no_content_type_of_their_own() -> None:
-    response = Response(b"\x00\xff")
-    assert response.body == b"\x00\xff"
-    assert response.headers.pairs() == []
-
-
-def test_a_response_keeps_a_copy_of_its_headers() -> None:
-    headers = Headers({"A": "1"})
-    response = Response("", headers=headers)
-    headers["A"] = "2"
-    assert response.headers["a"] == "1"
-    assert "content-type" not in headers
-
-
-def test_a_status_may_be_a_named_one() -> None:
-    response = Response("no", status=http.HTTPStatus.FORBIDDEN)
-    assert response.status == 403
-    assert repr(response) == "<Response 403>"
-
-
-@pytest.mark.parametrize("status", [200, 201, 299, 300, 404, 418, 500, 599])
-def test_statuses_from_200_to_599_are_good(status: int) -> None:
-    assert Response("x", status=status).status == status
-
-
-@pytest.mark.parametrize("status", [-1, 0, 99, 100, 102, 103, 199, 600, 1000])
-def test_other_statuses_are_refused(status: int) -> None:
-    message = f"a status is 200-599, or 101 with a WebSocket, not {status}$"
-    with pytest.raises(ValueError, match=message):
-        Response(None, status=status)
-
-
-def test_101_needs_a_websocket() -> None:
-    with pytest.raises(ValueError, match="pass web_socket="):
-        Response(None, status=101)
-
-
-@pytest.mark.parametrize("status", [204, 205, 304])
-def test_statuses_without_a_body_refuse_one(status: int) -> None:
-    for body in ("x", b"x"):
-        with pytest.raises(TypeError, match=f"response with status {status} has no b"):
-            Response(body, status=status)
-    for empty in ("", b"", None):
-        assert Response(empty, status=status).body == b""
-
-
-@pytest.mark.parametrize("status", ["200", 200.0, True, None, b"200"], ids=repr)
-def test_a_status_that_is_no_int_is_a_type_error(status: object) -> None:
-    with pytest.raises(TypeError, match="a status is an int such as 200, not") as err:
-        Response("", status=cast("int", status))
-    assert repr(status) in str(err.value)
-
-
-@pytest.mark.parametrize("body", [5, {}, ["x"], bytearray(b"x"), True], ids=repr)
-def test_a_body_of_another_type_is_a_type_error(body: object) -> None:
-    with pytest.raises(TypeError, match="a body is str, bytes or None, not ") as caught:
-        Response(cast("str", body))
-    assert type(body).__name__ in str(caught.value)
-
-
-# -- responses with a WebSocket, as workerd takes and refuses them ---------------------
-
-
-async def test_a_101_carries_a_half(nursery: trio.Nursery) -> None:
-    half = WebSocketPair(nursery)[0]
-    response = Response(None, status=101, web_socket=half)
-    assert response.status == 101
-    assert response.web_socket is half
-    assert response.headers.pairs() == []
-    assert half.ready_state == 1
-
-
-@pytest.mark.parametrize(
-    "status", [200, 204, 404, 500, 0, 99, 100, 102, 600], ids=lambda s: f"status {s}"
-)
-async def test_a_half_goes_with_101_and_nothing_else(
-    status: int, nursery: trio.Nursery
-) -> None:
-    half = WebSocketPair(nursery)[0]
-    with pytest.raises(
-        ValueError, match=f"a response with a WebSocket has status=101, not {status}$"
-    ):
-        Response(None, status=status, web_socket=half)
-
-
-async def test_a_half_does_not_go_with_the_default_status(
+async def test_a_request_tells_its_path_and_whether_it_came_over_tls(
     nursery: trio.Nursery,
 ) -> None:
-    with pytest.raises(ValueError, match="has status=101, not 200"):
-        Response(None, web_socket=WebSocketPair(nursery)[0])
+    def at(url: str) -> Request:
+        return Request(method="GET", url=url, headers=Headers(), nursery=nursery)
+
+    assert at("http://x/chat?room=1").path == "/chat"
+    assert at("http://x/a%20b/%C3%A9?c").path == "/a b/\xe9"
+    assert at("http://x").path == ""
+    assert at("*").path == "*"
+    assert not at("http://https:80/").secure
+    assert at("https://x/").secure
+    assert at("wss://x/").secure
+    assert at("http://x/").client == ""
 
 
-async def test_a_101_has_no_body_but_may_have_an_empty_one(
+async def test_a_request_without_a_body_has_an_empty_one(
     nursery: trio.Nursery,
 ) -> None:
-    half = WebSocketPair(nursery)[0]
-    for body in ("text", b"data"):
-        with pytest.raises(TypeError, match="a response with status 101 has no body"):
-            Response(body, status=101, web_socket=half)
-    assert Response("", status=101, web_socket=half).headers.pairs() == []
+    request = make_request(nursery)
+    with trio.testing.assert_checkpoints():
+        assert await request.bytes() == b""
+    assert await request.text() == ""
+    with pytest.raises(ValueError, match="Expecting value"):
+        await request.json()
 
 
-@pytest.mark.parametrize("wrong", ["x", {}, 5, object()], ids=lambda v: f"{v!r:.7}")
-@pytest.mark.parametrize("status", [101, 200])
-def test_something_that_is_not_a_half_is_a_type_error(
-    wrong: object, status: int
-) -> None:
-    with pytest.raises(
-        TypeError, match="web_socket is one half of a pair, not "
-    ) as err:
-        Response(None, status=status, web_socket=cast("WebSocket", wrong))
-    assert type(wrong).__name__ in str(err.value)
-
-
-async def test_a_pair_is_not_a_half(nursery: trio.Nursery) -> None:
-    pair = cast("WebSocket", WebSocketPair(nursery))
-    with pytest.raises(TypeError, match="one half of a pair, not WebSocketPair"):
-        Response(None, status=101, web_socket=pair)
-
-
-async def test_no_half_is_the_same_as_none(nursery: trio.Nursery) -> None:
-    assert Response(None, status=200, web_socket=None).web_socket is None
-    with pytest.raises(ValueError, match="200-599"):
-        Response(None, status=101, web_socket=None)
-
-
-async def test_a_response_does_not_use_the_half_up(nursery: trio.Nursery) -> None:
-    client, server = WebSocketPair(nursery)
-    first = Response(None, status=101, web_socket=client)
-    second = Response(None, status=101, web_socket=client)
-    assert first.web_socket is second.web_socket is client
-    client.accept()
-    server.accept(pull=True)
-    client.send("x")
-    with trio.fail_after(5):
-        assert await server.receive() == "x"
-
-
-async def test_whether_the_half_is_free_is_not_asked_before_it_is_returned(
-    nursery: trio.Nursery,
-) -> None:
-    client, server = WebSocketPair(nursery)
-    client.accept()
-    assert Response(None, status=101, web_socket=client).web_socket is client
-    server.accept()
-    client.close()
-    with trio.fail_after(5):
-        await client.wait_closed()
-    assert Response(None, status=101, web_socket=client).web_socket is client
-
-
-async def test_a_101_may_choose_a_subprotocol_in_its_headers(
-    nursery: trio.Nursery,
-) -> None:
-    response = Response(
-        None,
-        status=101,
-        headers={"Sec-WebSocket-Protocol": "chat"},
-        web_socket=WebSocketPair(nursery)[0],
-    )
-    assert response.headers.pairs() == [("Sec-WebSocket-Protocol", "chat")]
+def test_an_error_of_a_body_tells_the_status_that_answers_it() -> None:
+    error = RequestBodyError(413, "too large")
+    assert (error.status, str(error)) == (413, "too large")
+    assert isinstance(error, WebSocketError)
+    assert error.args == (413, "too large")

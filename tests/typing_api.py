@@ -7,8 +7,8 @@ is not needed any more.
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 
 import ssl
-from collections.abc import Callable
-from typing import Literal, assert_type
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from typing import Any, Literal, assert_type
 
 import trio
 
@@ -24,6 +24,7 @@ from trio_wspair import (
     ProtocolError,
     ReadyState,
     Request,
+    RequestBodyError,
     Response,
     Server,
     WebSocket,
@@ -32,6 +33,8 @@ from trio_wspair import (
     connect,
     open_websocket,
     open_websocket_pair,
+    reconnecting,
+    same_origin,
     serve,
 )
 from trio_wspair.transports import Connection, couple
@@ -269,10 +272,50 @@ async def a_server(request: Request) -> Response:
     assert_type(request.headers.get_all("upgrade"), list[str])
     assert_type(request.nursery, trio.Nursery)
     assert_type(request.client, str)
+    assert_type(request.path, str)
+    assert_type(request.secure, bool)
+    assert_type(same_origin(request), bool)
     request.url = "elsewhere"  # type: ignore[misc]
     client, server = WebSocketPair()
     server.accept()
     return Response(None, status=101, web_socket=client)
+
+
+async def bodies_of_requests(request: Request) -> Response:
+    try:
+        assert_type(await request.bytes(), bytes)
+        assert_type(await request.text(), str)
+        assert_type(await request.json(), Any)
+    except RequestBodyError as exc:
+        assert_type(exc.status, int)
+        raise
+    return Response.json({"any": ["value", 1, None]}, status=201, headers={"A": "b"})
+
+
+async def text_pieces() -> AsyncGenerator[str]:
+    yield "text"
+
+
+class MixedPieces:
+    async def __aiter__(self) -> AsyncIterator[str | bytes]:
+        yield "text"
+        yield b"bytes"
+
+
+def bodies_of_responses(
+    channel: trio.MemoryReceiveChannel[bytes], numbers: AsyncIterable[int]
+) -> None:
+    Response(text_pieces())
+    Response(MixedPieces(), status=206)
+    Response(channel, headers=[("Content-Type", "text/event-stream")])
+    Response(numbers)  # type: ignore[arg-type]
+    Response(["text"])  # type: ignore[arg-type]
+    Response(text_pieces)  # type: ignore[arg-type]
+    assert_type(Response.json([1]), Response)
+    assert_type(Response.redirect("/login"), Response)
+    assert_type(Response.redirect("/moved", 308), Response)
+    Response.redirect(5)  # type: ignore[arg-type]
+    Response.json(1, 201)  # type: ignore[call-arg]
 
 
 def responses(ws: WebSocket, headers: Headers) -> None:
@@ -283,7 +326,7 @@ def responses(ws: WebSocket, headers: Headers) -> None:
     Response("", headers=headers)
     response = Response(None, status=101, web_socket=ws)
     assert_type(response.status, int)
-    assert_type(response.body, bytes)
+    assert_type(response.body, bytes | AsyncIterable[str | bytes])
     assert_type(response.headers, Headers)
     assert_type(response.web_socket, WebSocket | None)
     Response(5)  # type: ignore[arg-type]
@@ -291,12 +334,20 @@ def responses(ws: WebSocket, headers: Headers) -> None:
     Response("", headers={"A": 5})  # type: ignore[arg-type]
 
 
-async def serving(nursery: trio.Nursery, context: ssl.SSLContext) -> None:
+async def serving(
+    nursery: trio.Nursery,
+    context: ssl.SSLContext,
+    listeners: list[trio.SocketListener],
+) -> None:
     server: Server = await nursery.start(serve, a_server, 0)
     assert_type(server.port, int)
     assert_type(server.url, str)
-    assert_type(server.addresses, tuple[tuple[str, int], ...])
+    assert_type(server.addresses, tuple[tuple[str, int] | str, ...])
     await serve(a_server, 8000, host="localhost", ssl_context=context)
+    await serve(a_server, 0, host=None, proxy_headers=True, stop_code=1012)
+    await serve(a_server, listeners=listeners, idle_timeout=5, body_timeout=0.5)
+    await serve(a_server, 0, max_connections=5, max_body_bytes=0)
+    await serve(a_server, listeners=[5])  # type: ignore[list-item]
     await serve(on_message, 8000)  # type: ignore[arg-type]
     await serve(a_server, "8000")  # type: ignore[arg-type]
 
@@ -311,5 +362,9 @@ async def connecting(nursery: trio.Nursery, connection: Connection) -> None:
     assert_type(ws, WebSocket)
     async with open_websocket("ws://localhost/", protocols="chat") as ws:
         assert_type(ws, WebSocket)
+    async with reconnecting("ws://localhost/", max_delay=5, protocols="chat") as every:
+        assert_type(every, AsyncIterator[WebSocket])
+        async for ws in every:
+            assert_type(ws, WebSocket)
     assert_type(await couple(ws, connection, close_grace=1), CloseEvent)
     await couple(ws, ws)  # type: ignore[arg-type]

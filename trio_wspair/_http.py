@@ -21,6 +21,7 @@ import attrs
 import trio
 from multidict import CIMultiDict
 
+from ._codes import usv_string
 from ._errors import WebSocketError
 from ._socket import WebSocket
 
@@ -194,7 +195,7 @@ class Request:
     and `WebSocketPair()` and `connect()` use it by themselves in the handler."""
     client: str = ""
     """The address of the client, such as ``"127.0.0.1"``; ``""`` if there is none."""
-    _body: Body = attrs.field(factory=_Empty, repr=False)
+    _body: Body = attrs.field(alias="body", factory=_Empty, repr=False)
 
     @property
     def secure(self) -> bool:
@@ -231,7 +232,12 @@ class Request:
             RequestBodyError: It is too large, too slow, or broken off.
             ValueError: It is no JSON.
         """
-        return json.loads(await self._body.read())
+        data = await self._body.read()
+        try:
+            return json.loads(data)
+        except RecursionError:
+            msg = "the JSON is nested too deeply"
+            raise ValueError(msg) from None
 
 
 _NULL_BODY_STATUSES: Final = frozenset({101, 204, 205, 304})
@@ -299,7 +305,7 @@ class Response:
         self.status = status
         self.headers = Headers(headers)
         self.web_socket = web_socket
-        self.body = body.encode() if isinstance(body, str) else body or b""
+        self.body = usv_string(body).encode() if isinstance(body, str) else body or b""
         if isinstance(body, str) and web_socket is None:
             self.headers.setdefault("Content-Type", "text/plain;charset=UTF-8")
 
@@ -314,7 +320,9 @@ class Response:
             ValueError: As for `Response()`, or the data has NaN or infinity in it.
         """
         text = json.dumps(data, ensure_ascii=False, allow_nan=False)
-        response = cls(text.encode(), status=status, headers=headers)
+        # A lone surrogate is in a string, where it may be escaped.
+        data_bytes = text.encode("utf-8", "backslashreplace")
+        response = cls(data_bytes, status=status, headers=headers)
         response.headers.setdefault("Content-Type", "application/json")
         return response
 

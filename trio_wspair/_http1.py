@@ -6,23 +6,33 @@ a request. What is refused is a `Refusal`, with the answer in it.
 
 import base64
 import binascii
-from collections.abc import AsyncGenerator, AsyncIterable
-from contextlib import AsyncExitStack, aclosing
+import re
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing, suppress
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Final
+from typing import Final, cast
 
 import attrs
 import h11
 import trio
 
-from ._http import Headers, RequestBodyError, Response, is_token
+from ._codes import usv_string
+from ._http import Body, Headers, RequestBodyError, Response, is_token
 
-__all__ = ("HTTPConnection", "Head", "Refusal", "comma_list")
+__all__ = ("ClientGoneError", "HTTPConnection", "Head", "Refusal", "comma_list")
 
 _MAX_HEAD_BYTES: Final = 2**15
 _REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
 _CHUNK_BYTES: Final = 2**16
+_HOST: Final = re.compile(
+    r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(:[0-9]*)?"
+)
+"""A name or an address, and a port (RFC 9110, section 7.2)."""
+
+
+class ClientGoneError(Exception):
+    """The client has gone, or takes nothing for too long."""
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, not an error of ours
@@ -42,6 +52,70 @@ class Head:
     headers: Headers
     wants_websocket: bool
     """It asks for a WebSocket, and asks well."""
+    body: Body
+    """What follows the head."""
+
+
+class _RequestBody:
+    """The body of one request: what has come of it, and the rest on demand.
+
+    A request that is over keeps its own, whatever follows on the connection; and a
+    reader that is cancelled loses nothing.
+    """
+
+    def __init__(
+        self,
+        parser: h11.Connection,
+        length: int,
+        *,
+        max_bytes: int,
+        read_on: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._parser = parser
+        self._length = length
+        """What the head says of it."""
+        self._max_bytes = max_bytes
+        self._read_on = read_on
+        self._received = bytearray()
+        self._outcome: bytes | RequestBodyError | None = None
+        self._reading = trio.Lock()
+
+    async def read(self) -> bytes:
+        """Read to the end, once; see `Body`."""
+        async with self._reading:  # Always a checkpoint.
+            while True:
+                outcome = self.take()
+                # Before it is asked for, too.
+                if max(len(self._received), self._length) > self._max_bytes:
+                    msg = f"the body of a request has more than {self._max_bytes} bytes"
+                    raise RequestBodyError(413, msg)
+                if isinstance(outcome, RequestBodyError):
+                    raise outcome
+                if outcome is not None:
+                    return outcome
+                try:
+                    await self._read_on()
+                except RequestBodyError as exc:
+                    self._outcome = exc
+
+    def take(self) -> bytes | RequestBodyError | None:
+        """Take what has come; return the whole, or what is wrong with it, at the end.
+
+        What is taken is as much as was received at once, whatever the limit is.
+        """
+        try:
+            while self._outcome is None:
+                event = self._parser.next_event()
+                if event is h11.NEED_DATA:
+                    break
+                if isinstance(event, h11.Data):
+                    self._received += event.data
+                else:
+                    self._outcome = bytes(self._received)
+        except h11.RemoteProtocolError as exc:
+            msg = f"the body of a request is broken: {exc}"
+            self._outcome = RequestBodyError(400, msg)
+        return self._outcome
 
 
 class HTTPConnection:
@@ -64,10 +138,9 @@ class HTTPConnection:
         self._parser = h11.Connection(
             h11.SERVER, max_incomplete_event_size=2 * _MAX_HEAD_BYTES
         )
-        self._body: bytes | RequestBodyError | None = None
+        self._body: _RequestBody | None = None
+        """Of the request that is being answered, if it is none that is refused."""
         self._is_head = False
-        self._length = 0
-        """What the head says of the length of the body."""
 
     # -- requests ----------------------------------------------------------------
 
@@ -80,26 +153,34 @@ class HTTPConnection:
             Refusal: It is no good HTTP, or no good WebSocket handshake.
         """
         parser = self._parser
-        count = len(self.unread)
+        received = bytearray(self.unread)
         try:
             while (event := parser.next_event()) is h11.NEED_DATA:
-                if count > _MAX_HEAD_BYTES:
+                if len(received) > _MAX_HEAD_BYTES:
                     raise _too_large()
                 data = await self._receive()
                 if not data:
                     return None
-                count += len(data)
+                received += data
                 parser.receive_data(data)
         except h11.RemoteProtocolError as exc:
             body = "This is no HTTP request that can be understood here.\n"
             raise Refusal(Response(body, status=exc.error_status_hint)) from None
         assert isinstance(event, h11.Request)
         self._is_head = event.method == b"HEAD"
-        if count - len(self.unread) > _MAX_HEAD_BYTES:
+        head = received[: len(received) - len(self.unread)]
+        if len(head) > _MAX_HEAD_BYTES:
             raise _too_large()
-        head = _checked(event)
-        self._length = int(head.headers.get("content-length", "0"))
-        return head
+        if b"\n " in head or b"\n\t" in head:  # RFC 9112, section 5.2.
+            body = "A header that goes on in the next line is not taken here.\n"
+            raise Refusal(Response(body, status=400))
+        length = int(dict(event.headers).get(b"content-length", b"0"))
+        request_body = _RequestBody(
+            parser, length, max_bytes=self._max_body_bytes, read_on=self._read_on
+        )
+        checked = _checked(event, request_body)
+        self._body = request_body
+        return checked
 
     async def wait_for_request(self) -> bool:
         """Wait for the first byte after a request; return whether it comes.
@@ -108,6 +189,7 @@ class HTTPConnection:
         """
         self._parser.start_next_cycle()
         self._body = None
+        self._is_head = False
         if not self.unread:
             self._parser.receive_data(data := await self._receive())
             return bool(data)
@@ -119,52 +201,28 @@ class HTTPConnection:
         """What was received after the part that was read."""
         return bytes(self._parser.trailing_data[0])
 
-    async def read(self) -> bytes:
-        """Read the body of the request, once; see `Body`."""
-        await trio.lowlevel.checkpoint()
-        if self._body is None:
-            try:
-                self._body = await self._read_body()
-            except RequestBodyError as exc:
-                self._body = exc
-        if isinstance(self._body, RequestBodyError):
-            raise self._body
-        return self._body
+    async def _read_on(self) -> None:
+        """Receive more of a body.
 
-    async def _read_body(self) -> bytes:
-        body = bytearray()
-        parser = self._parser
-        try:
-            while True:
-                if max(len(body), self._length) > self._max_body_bytes:
-                    limit = self._max_body_bytes
-                    msg = f"the body of a request has more than {limit} bytes"
-                    raise RequestBodyError(413, msg)
-                event = parser.next_event()
-                if isinstance(event, h11.Data):
-                    body += event.data
-                elif event is not h11.NEED_DATA:
-                    return bytes(body)
-                else:
-                    await self._ask_for_body()
-                    with trio.move_on_after(self._body_timeout) as patience:
-                        parser.receive_data(await self._receive())
-                    if patience.cancelled_caught:
-                        msg = f"no more of the body in {self._body_timeout} s"
-                        raise RequestBodyError(408, msg)
-        except h11.RemoteProtocolError as exc:
-            msg = f"the body of a request is broken: {exc}"
-            raise RequestBodyError(400, msg) from None
-
-    async def _ask_for_body(self) -> None:
-        """Say 100 Continue to a client that waits for it (RFC 9110, 10.1.1)."""
-        if self._parser.they_are_waiting_for_100_continue:
-            await self._send(h11.InformationalResponse(status_code=100, headers=[]))
+        Raises:
+            RequestBodyError: Nothing comes.
+        """
+        if self._parser.they_are_waiting_for_100_continue:  # RFC 9110, section 10.1.1.
+            go_on = h11.InformationalResponse(
+                status_code=100, reason=_REASONS[100], headers=[]
+            )
+            with suppress(ClientGoneError):
+                await self._send(go_on)
+        with trio.move_on_after(self._body_timeout) as patience:
+            self._parser.receive_data(await self._receive())
+        if patience.cancelled_caught:
+            msg = f"no more of the body in {self._body_timeout} s"
+            raise RequestBodyError(408, msg)
 
     async def _receive(self) -> bytes:
         try:
             return bytes(await self.stream.receive_some(_CHUNK_BYTES))
-        except trio.BrokenResourceError:
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
             return b""
 
     # -- answers -----------------------------------------------------------------
@@ -178,7 +236,7 @@ class HTTPConnection:
         """Send a response; return whether another request may follow.
 
         Raises:
-            BrokenResourceError: The peer has gone, or takes nothing for too long.
+            ClientGoneError: The client has gone, or takes nothing for too long.
         """
         body = response.body
         headers = Headers(response.headers)
@@ -213,21 +271,14 @@ class HTTPConnection:
         return self._parser.our_state is self._parser.their_state is h11.DONE
 
     def _request_is_read(self) -> bool:
-        """Skip what has come of the body; return whether that is all."""
-        try:
-            while True:
-                event = self._parser.next_event()
-                if isinstance(event, h11.EndOfMessage) or event is h11.PAUSED:
-                    return True
-                if event is h11.NEED_DATA or isinstance(event, h11.ConnectionClosed):
-                    return False
-        except h11.RemoteProtocolError:
-            return False
+        """Take what has come of the body; return whether that is all."""
+        return self._body is not None and isinstance(self._body.take(), bytes)
 
     async def _send_pieces(self, body: AsyncIterable[str | bytes]) -> None:
         async with AsyncExitStack() as stack:
             if isinstance(body, AsyncGenerator):
-                await stack.enter_async_context(aclosing(body))
+                generator = cast("AsyncGenerator[str | bytes, None]", body)
+                await stack.enter_async_context(aclosing(generator))
             if self._is_head:
                 return
             async for piece in body:
@@ -235,19 +286,23 @@ class HTTPConnection:
                     kind = type(piece).__name__
                     msg = f"a piece of a body is str or bytes, not {kind}"
                     raise TypeError(msg)
-                data = piece.encode() if isinstance(piece, str) else piece
-                await self._send(h11.Data(data=data))
+                data = usv_string(piece).encode() if isinstance(piece, str) else piece
+                # The client has its time for each, however large the whole is.
+                for start in range(0, len(data) or 1, _CHUNK_BYTES):
+                    await self._send(h11.Data(data=data[start : start + _CHUNK_BYTES]))
 
     async def _send(self, *events: h11.Event) -> None:
         data = b"".join(self._parser.send(event) or b"" for event in events)
         with trio.move_on_after(self._body_timeout) as patience:
-            await self.stream.send_all(data)
+            try:
+                await self.stream.send_all(data)
+            except trio.BrokenResourceError as exc:
+                raise ClientGoneError from exc
         if patience.cancelled_caught:
-            msg = f"the client has taken nothing for {self._body_timeout} s"
-            raise trio.BrokenResourceError(msg)
+            raise ClientGoneError
 
 
-def _checked(request: h11.Request) -> Head:
+def _checked(request: h11.Request, body: Body) -> Head:
     """Return what was asked for.
 
     Raises:
@@ -262,11 +317,20 @@ def _checked(request: h11.Request) -> Head:
         )
     except ValueError as exc:
         raise Refusal(Response(f"{exc}\n", status=400)) from None
+    if request.method == b"CONNECT":
+        raise Refusal(Response("This is no proxy.\n", status=501))
+    if _HOST.fullmatch(headers.get("host", "")) is None:
+        raise Refusal(Response("The header 'Host' is no host.\n", status=400))
+    if "transfer-encoding" in headers and (
+        "content-length" in headers or request.http_version == b"1.0"
+    ):  # Somebody on the way may count otherwise (RFC 9112, section 6.1).
+        body_text = "Where the body of the request ends is not clear.\n"
+        raise Refusal(Response(body_text, status=400))
     upgrades = "websocket" in _tokens(headers, "upgrade")
     if upgrades:
         _check_handshake(request, headers)
     method, target = request.method.decode("latin-1"), request.target.decode("latin-1")
-    return Head(method, target, headers, upgrades)
+    return Head(method, target, headers, upgrades, body)
 
 
 def _too_large() -> Refusal:

@@ -19,7 +19,7 @@ from ._codes import CloseCode, checked_close
 from ._errors import InvalidStateError
 from ._exchange import Exchange, Service
 from ._http import FetchHandler, Response
-from ._http1 import Head, HTTPConnection, Refusal
+from ._http1 import ClientGoneError, Head, HTTPConnection, Refusal
 from ._tls import check_ssl_context
 from .transports._couple import Limits
 from .transports._linger import below_tls, linger
@@ -178,9 +178,9 @@ async def serve(
 
 
 def _address(listener: trio.SocketListener) -> tuple[str, int] | str:
-    name = listener.socket.getsockname()
+    name: tuple[str, int] | str | bytes = listener.socket.getsockname()
     if isinstance(name, tuple):
-        return str(name[0]), int(name[1])
+        return name[0], name[1]
     return os.fsdecode(name)
 
 
@@ -248,7 +248,7 @@ class _Acceptor:
         with trio.move_on_after(self.service.limits.close_grace):
             try:
                 await http.send_response(response)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
+            except ClientGoneError:
                 return
             await linger(http.stream)
 

@@ -29,7 +29,7 @@ from trio_wspair import (
 from trio_wspair._exchange import _client_address
 
 if TYPE_CHECKING:
-    from conftest import Logged, Network
+    from conftest import Logged, Network, RawPeer
 
 CLIENT_CONTEXT = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 CLIENT_CONTEXT.check_hostname = False
@@ -44,10 +44,17 @@ def status_of(answer: str | bytes) -> int:
 
 
 async def exchange(net: "Network", server: Server, data: bytes) -> bytes:
-    """Send bytes to a server and return all that it answers."""
+    """Send bytes to a server, and no more; return all that it answers."""
     async with net.dial(server) as peer:
         await peer.send(data)
+        await half_close(peer)
         return await peer.read_all()
+
+
+async def half_close(peer: "RawPeer") -> None:
+    """Say that nothing more is sent: the server needn't keep the connection."""
+    assert isinstance(peer.stream, trio.SocketStream)
+    await peer.stream.send_eof()
 
 
 async def assert_it_lives(net: "Network", server: Server) -> None:
@@ -93,7 +100,9 @@ async def test_an_absolute_target_is_the_url(net: "Network") -> None:
         assert (await exchange(net, server, head)).endswith(b"\r\n\r\nhttp://b/c")
 
 
-async def test_a_response_is_sent_whole_and_the_connection_ends(net: "Network") -> None:
+async def test_a_response_is_sent_whole_and_the_connection_is_kept(
+    net: "Network",
+) -> None:
     async def fetch(request: Request) -> Response:
         headers = [
             ("Set-Cookie", "a=1"),
@@ -114,7 +123,9 @@ async def test_a_response_is_sent_whole_and_the_connection_ends(net: "Network") 
     assert "set-cookie: a=1" in lines
     assert "set-cookie: b=2" in lines
     assert "content-type: text/plain;charset=utf-8" in lines
-    assert "connection: close" in lines
+    assert [line for line in lines if line.startswith("connection")] == [
+        "connection: keep-alive"
+    ]
     assert body.decode() == "grüß dich"
 
 
@@ -409,9 +420,12 @@ async def test_a_good_handshake_is_accepted(net: "Network", headers: list[str]) 
     "data", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: a\r\n"], ids=len
 )
 async def test_a_slow_head_gets_408(net: "Network", data: bytes) -> None:
-    async with net.serve(net.echo, handshake_timeout=0.1) as server:
-        answer = await exchange(net, server, data)
-        assert status_of(answer) == 408
+    async with (
+        net.serve(net.echo, handshake_timeout=0.1) as server,
+        net.dial(server) as peer,
+    ):
+        await peer.send(data)
+        assert status_of(await peer.read_all()) == 408
 
 
 async def test_a_head_that_trickles_in_is_not_waited_for(net: "Network") -> None:
@@ -584,10 +598,17 @@ async def test_one_half_can_answer_only_once(net: "Network", logged: "Logged") -
     [
         (TypeError, {"fetch": "x"}, "fetch is an async function"),
         (ValueError, {"port": 70000}, "port must be at most 65535, not 70000"),
+        (TypeError, {"port": None}, "listens on a port, or else on listeners: pass"),
+        (TypeError, {"listeners": []}, "listens on a port, or else on listeners: pass"),
         (TypeError, {"max_connections": "x"}, "max_connections must be an int"),
         (ValueError, {"max_connections": 0}, "max_connections must be at least 1"),
         (ValueError, {"handshake_timeout": -1}, "handshake_timeout must be 0 or more"),
+        (ValueError, {"idle_timeout": -1}, "idle_timeout must be 0 or more"),
+        (TypeError, {"body_timeout": "x"}, "body_timeout must be a number"),
         (TypeError, {"close_grace": None}, "close_grace must be a number"),
+        (ValueError, {"max_body_bytes": -1}, "max_body_bytes must be at least 0"),
+        (ValueError, {"stop_code": 1006}, "1006"),
+        (TypeError, {"stop_code": "1001"}, "close code"),
         (ValueError, {"max_message_bytes": 0}, "max_message_bytes must be at least 1"),
         (ValueError, {"receive_buffer_bytes": 0}, "receive_buffer_bytes must be"),
     ],
@@ -633,8 +654,8 @@ async def test_one_connection_too_many_gets_503(net: "Network") -> None:
     async with net.serve(net.echo, max_connections=2) as server:
         before = net.open_sockets()
         async with net.peer(server) as first, net.dial(server):
-            answer = await exchange(net, server, b"")
-            assert status_of(answer) == 503
+            async with net.dial(server) as third:
+                assert status_of(await third.read_all()) == 503
             await first.send(first.text("hi"))
             assert await first.hear() == "hi"
         await net.until_open_sockets(before)

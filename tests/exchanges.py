@@ -1,0 +1,162 @@
+"""What the tests of HTTP share: one connection of a server in memory, and a client.
+
+The client is made of bytes; its answers are understood by h11, as any client's are.
+"""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import attrs
+import h11
+import trio
+import trio.testing
+
+from trio_wspair import Headers, Request, Response
+from trio_wspair._exchange import Service
+from trio_wspair._server import _Acceptor
+from trio_wspair.transports._couple import Limits
+
+Stream = trio.abc.HalfCloseableStream
+Fetch = Callable[[Request], Awaitable[Response]]
+UPGRADE = (
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version: 13",
+)
+
+
+def ask(
+    method: str = "GET", target: str = "/", *headers: str, body: bytes | None = None
+) -> bytes:
+    """Return a request; one with a body says its length."""
+    lines = [f"{method} {target} HTTP/1.1", "Host: test", *headers]
+    if body is not None:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b"")
+
+
+def chunked(*pieces: bytes) -> bytes:
+    """Return a body in chunks."""
+    chunks = [b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces]
+    return b"".join([*chunks, b"0\r\n\r\n"])
+
+
+@attrs.frozen
+class Answer:
+    """What a client understands of an answer."""
+
+    status: int
+    headers: Headers
+    body: bytes
+    interim: list[int]
+    """The statuses of the interim answers before it."""
+    complete: bool
+    """The end of the body has come."""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether another request may follow."""
+        return self.headers["connection"] == "keep-alive"
+
+
+def understood(data: bytes, *methods: str) -> list[Answer]:
+    """Return the answers to requests with these methods; there is nothing else."""
+    parser = h11.Connection(h11.CLIENT)
+    parser.receive_data(data)
+    answers: list[Answer] = []
+    for number, method in enumerate(methods or ("GET",)):
+        if number:
+            parser.start_next_cycle()
+        parser.send(h11.Request(method=method, target="/", headers=[("Host", "x")]))
+        parser.send(h11.EndOfMessage())
+        answers.append(_next_answer(parser))
+    assert parser.trailing_data[0] == b"", "more answers than requests"
+    return answers
+
+
+def _next_answer(parser: h11.Connection) -> Answer:
+    interim: list[int] = []
+    while isinstance(event := parser.next_event(), h11.InformationalResponse):
+        interim.append(event.status_code)
+    assert isinstance(event, h11.Response), f"{event!r} after {interim}"
+    body = bytearray()
+    complete = False
+    ended = False
+    with suppress(h11.RemoteProtocolError):  # It was broken off.
+        while not complete:
+            data = parser.next_event()
+            if isinstance(data, h11.Data):
+                body += data.data
+            elif data is h11.NEED_DATA and not ended:
+                parser.receive_data(b"")  # For those that end with the connection.
+                ended = True
+            else:
+                complete = isinstance(data, h11.EndOfMessage)
+    pairs = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in event.headers]
+    return Answer(event.status_code, Headers(pairs), bytes(body), interim, complete)
+
+
+def acceptor(
+    fetch: Fetch,
+    *,
+    max_connections: int = 10,
+    handshake_timeout: float = 10.0,
+    idle_timeout: float = 60.0,
+    **options: Any,
+) -> _Acceptor:
+    """Return what serves the connections of a server, as `serve()` does."""
+    chosen: dict[str, Any] = {
+        "scheme": "http",
+        "limits": Limits(5.0, 2**20, 20.0, 20.0),
+        "max_message_bytes": 2**20,
+        "max_body_bytes": 2**20,
+        "body_timeout": 30.0,
+        "proxy_headers": False,
+        "stop_code": 1001,
+        **options,
+    }
+    service = Service(fetch, **chosen)
+    return _Acceptor(service, max_connections, handshake_timeout, idle_timeout)
+
+
+@asynccontextmanager
+async def served(
+    fetch: Fetch, *, streams: tuple[Stream, Stream] | None = None, **options: Any
+) -> AsyncGenerator[Stream]:
+    """Serve one connection, and give the client's end of it.
+
+    When the block has left it, the server does so, too.
+    """
+    client, server = streams or trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(acceptor(fetch, **options).serve_stream, server)
+        yield client
+        await client.aclose()
+
+
+async def read_all(stream: trio.abc.ReceiveStream) -> bytes:
+    """Return everything until the end."""
+    return b"".join([bytes(data) async for data in stream])
+
+
+async def converse(fetch: Fetch, *pieces: bytes, **options: Any) -> bytes:
+    """Send these pieces to a server, each when nothing moves any more, and no more.
+
+    Returns:
+        All that it answers.
+    """
+    async with served(fetch, **options) as client:
+        for piece in pieces:
+            await client.send_all(piece)
+            await trio.testing.wait_all_tasks_blocked()
+        await client.send_eof()
+        return await read_all(client)
+
+
+async def answer_to(fetch: Fetch, *pieces: bytes, **options: Any) -> Answer:
+    """Return the one answer to a request that comes in these pieces."""
+    method = pieces[0].split(b" ")[0].decode()
+    (answer,) = understood(await converse(fetch, *pieces, **options), method)
+    return answer

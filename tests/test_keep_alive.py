@@ -1,0 +1,429 @@
+"""Several requests on one connection: their order, their limits, their deadlines."""
+
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from itertools import pairwise
+from typing import TYPE_CHECKING
+from unittest import TestCase
+
+import attrs
+import pytest
+import trio
+import trio.testing
+from exchanges import (
+    UPGRADE,
+    Answer,
+    answer_to,
+    ask,
+    chunked,
+    converse,
+    read_all,
+    served,
+    understood,
+)
+from hypothesis import given, settings, strategies as st
+from pairs import run
+
+from trio_wspair import Request, Response
+
+if TYPE_CHECKING:
+    from conftest import Logged
+
+
+async def name(request: Request) -> Response:
+    """Answer with the path of the request."""
+    return Response(request.path)
+
+
+async def mirror(request: Request) -> Response:
+    """Answer with the body of the request."""
+    return Response(await request.bytes())
+
+
+async def raises(request: Request) -> Response:
+    msg = "secret"
+    raise KeyError(msg)
+
+
+# -- one after the other ---------------------
+
+
+async def test_a_connection_is_kept_for_the_next_request() -> None:
+    async with served(name) as client:
+        for number in range(3):
+            await client.send_all(ask("GET", f"/{number}"))
+            answer = bytes(await client.receive_some())
+            assert understood(answer)[0].body == f"/{number}".encode()
+            assert understood(answer)[0].keeps
+
+
+async def test_pipelined_requests_are_answered_in_their_order() -> None:
+    methods = ["GET", "HEAD", "POST"] * 10
+    data = b"".join(
+        ask(method, f"/{i}", body=b"x" * i if method == "POST" else None)
+        for i, method in enumerate(methods)
+    )
+    answers = understood(await converse(name, data), *methods)
+    for i, (method, got) in enumerate(zip(methods, answers, strict=True)):
+        assert got.body == (b"" if method == "HEAD" else f"/{i}".encode())
+
+
+async def test_a_pipelined_request_waits_until_the_one_before_is_answered(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    log: list[str] = []
+
+    async def fetch(request: Request) -> Response:
+        async def body() -> AsyncGenerator[str]:
+            await trio.sleep(10)
+            yield request.path
+            await trio.sleep(10)
+            log.append(f"sent {request.path}")
+
+        log.append(f"asked {request.path}")
+        await trio.sleep(10)
+        return Response(body())
+
+    data = await converse(fetch, ask("GET", "/1") + ask("GET", "/2"))
+    assert [got.body for got in understood(data, "GET", "GET")] == [b"/1", b"/2"]
+    assert log == ["asked /1", "sent /1", "asked /2", "sent /2"]
+
+
+async def test_many_pipelined_requests_starve_nobody() -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with trio.open_nursery() as nursery, served(name) as client:
+        nursery.start_soon(count)
+        await client.send_all(ask() * 100)
+        await client.send_eof()
+        await read_all(client)
+        nursery.cancel_scope.cancel()
+    assert turns > 100
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        ask("GET", "/1", "Connection: close"),
+        ask("GET", "/1", "Connection: Keep-Alive, CLOSE"),
+        b"GET /1 HTTP/1.0\r\n\r\n",
+        b"GET /1 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+    ],
+    ids=["close", "close in a list", "HTTP/1.0", "HTTP/1.0 and keep-alive"],
+)
+async def test_nothing_is_answered_after_the_last_request(last: bytes) -> None:
+    async with served(name) as client:
+        await client.send_all(ask("GET", "/0") + last + ask("GET", "/2"))
+        first, second = understood(await read_all(client), "GET", "GET")
+    assert (first.body, first.keeps) == (b"/0", True)
+    assert (second.body, second.keeps) == (b"/1", False)
+
+
+async def test_a_client_may_say_that_nothing_more_comes_and_gets_its_answers() -> None:
+    data = await converse(name, ask("GET", "/0") + ask("GET", "/1"))
+    assert [got.keeps for got in understood(data, "GET", "GET")] == [True, True]
+
+
+async def test_the_connection_is_kept_after_a_failure_of_the_handler(
+    logged: "Logged",
+) -> None:
+    async def fetch(request: Request) -> Response:
+        return await (raises if request.path == "/bad" else name)(request)
+
+    data = ask("POST", "/bad", body=b"abc") + ask("GET", "/good")
+    bad, good = understood(await converse(fetch, data), "POST", "GET")
+    assert (bad.status, bad.keeps) == (500, True)
+    assert (good.status, good.body) == (200, b"/good")
+    assert "KeyError: 'secret'" in logged.take()
+
+
+async def test_a_websocket_that_is_refused_costs_the_connection_nothing() -> None:
+    async def fetch(request: Request) -> Response:
+        if request.headers.get("upgrade") == "websocket":
+            return Response("no", status=403)
+        return Response(status=426)
+
+    data = ask("GET", "/", *UPGRADE) + ask() + ask("GET", "/", "Upgrade: h2c") + ask()
+    answers = understood(await converse(fetch, data), *["GET"] * 4)
+    assert [got.status for got in answers] == [403, 426, 426, 426]
+
+
+@pytest.mark.parametrize(
+    ("bad", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (ask("GET", "/", "Host: again"), 400),
+        (ask("GET", "/", "Transfer-Encoding: chunked", body=b""), 400),
+        (ask("GET", "/", *UPGRADE[:-1]), 426),
+        (ask("GET", "/", "X: " + "x" * 40_000), 431),
+        (b"GET / HTTP/1.2\r\nHost: x\r\n\r\n", 505),
+    ],
+)
+async def test_g12_a_request_that_is_refused_is_the_last(
+    bad: bytes, status: int, logged: "Logged"
+) -> None:
+    for before in ("GET", "HEAD"):
+        data = await converse(name, ask(before, "/1") + bad + ask("GET", "/evil"))
+        first, second = understood(data, before, "GET")
+        assert (first.status, first.keeps) == (200, True)
+        assert (second.status, second.keeps) == (status, False)
+        assert len(second.body) > 10
+
+
+async def test_a_client_that_goes_without_its_answer_is_no_error(
+    logged: "Logged",
+) -> None:
+    for data in (b"nonsense\r\n\r\n", ask(), b"GET / HT", b""):
+        async with served(name) as client:
+            await client.send_all(data)
+            await client.aclose()
+
+
+# -- limits ---------------------
+
+
+def head_of(size: int) -> bytes:
+    start = b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: "
+    return start + b"a" * (size - len(start) - 4) + b"\r\n\r\n"
+
+
+@pytest.mark.parametrize("piece", [1_000_000, 10_000], ids=["at once", "in pieces"])
+async def test_each_head_has_the_limit_for_itself(piece: int) -> None:
+    data = head_of(32_768) * 5 + ask("POST", body=bytes(50_000)) + head_of(32_768)
+    pieces = [data[i : i + piece] for i in range(0, len(data), piece)]
+    methods = ["GET"] * 5 + ["POST", "GET"]
+    answers = understood(await converse(mirror, *pieces), *methods)
+    assert [got.status for got in answers] == [200] * 7
+    assert len(answers[5].body) == 50_000
+
+
+@pytest.mark.parametrize("piece", [1_000_000, 10_000], ids=["at once", "in pieces"])
+async def test_g12_a_later_head_that_is_too_large_is_refused(piece: int) -> None:
+    data = ask() + head_of(32_768) + head_of(32_769)
+    pieces = [data[i : i + piece] for i in range(0, len(data), piece)]
+    answers = understood(await converse(name, *pieces), "GET", "GET", "GET")
+    assert [got.status for got in answers] == [200, 200, 431]
+
+
+async def test_the_limit_of_bodies_is_for_each() -> None:
+    data = ask("POST", body=bytes(80)) + ask("POST", body=bytes(100))
+    data += ask("POST", body=bytes(101)) + ask("POST", body=bytes(100))
+    answers = understood(
+        await converse(mirror, data, max_body_bytes=100), *["POST"] * 4
+    )
+    assert [got.status for got in answers] == [200, 200, 413, 200]
+
+
+# -- deadlines ---------------------
+
+
+async def test_a_connection_without_a_request_ends_after_its_time(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with served(name, handshake_timeout=7.0) as client:
+        (got,) = understood(await read_all(client))
+        assert (got.status, got.keeps) == (408, False)
+        assert trio.current_time() == pytest.approx(7)
+
+
+async def test_a_connection_is_kept_for_as_long_as_it_may_be_idle_and_no_longer(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with served(name, handshake_timeout=7.0, idle_timeout=60.0) as client:
+        for _ in range(3):
+            await client.send_all(ask())
+            assert understood(bytes(await client.receive_some()))[0].keeps
+            await trio.sleep(59)
+        await client.send_all(ask())
+        assert understood(bytes(await client.receive_some()))[0].keeps
+        since = trio.current_time()
+        assert await client.receive_some() == b"", "no 408: nothing was asked"
+        assert trio.current_time() == pytest.approx(since + 60)
+
+
+async def test_a_connection_that_may_not_be_idle_ends_after_its_answer(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with served(name, idle_timeout=0) as client:
+        await client.send_all(ask())
+        assert understood(await read_all(client))[0].status == 200
+        assert trio.current_time() < 1
+
+
+async def test_a_later_head_has_its_time_from_its_first_byte_on(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with served(name, handshake_timeout=7.0) as client:
+        await client.send_all(ask())
+        await client.receive_some()
+        await trio.sleep(50)
+        since = trio.current_time()
+        for byte in ask()[:6]:
+            await client.send_all(bytes([byte]))
+            await trio.sleep(1)
+        (got,) = understood(await read_all(client))
+        assert (got.status, got.keeps) == (408, False)
+        assert trio.current_time() == pytest.approx(since + 7)
+
+
+async def test_the_handler_may_take_its_time(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def fetch(request: Request) -> Response:
+        await trio.sleep(50_000)
+        return Response("at last")
+
+    assert (await answer_to(fetch, ask())).body == b"at last"
+
+
+async def test_a_client_that_takes_no_answer_is_left_after_its_time(
+    autojump_clock: trio.testing.MockClock, logged: "Logged"
+) -> None:
+    client, server = trio.testing.lockstep_stream_pair()
+    async with served(name, streams=(client, server), body_timeout=7.0):
+        await client.send_all(ask())
+        await trio.sleep(6.9)
+        assert await client.receive_some(1) == b"H", "it is still there"
+        await trio.sleep(10)
+        with pytest.raises(trio.BrokenResourceError):
+            await client.send_all(ask())
+
+
+async def test_an_ended_connection_waits_for_the_client_no_longer_than_its_grace(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with served(name) as client:
+        await client.send_all(ask("GET", "/", "Connection: close"))
+        await read_all(client)
+        since = trio.current_time()
+        with suppress(trio.BrokenResourceError):
+            while trio.current_time() - since < 10:
+                await client.send_all(b"more")  # It is discarded.
+                await trio.sleep(0.5)
+        assert trio.current_time() - since == pytest.approx(5, abs=1)
+
+
+# -- any requests, cut anywhere ---------------------
+
+
+@attrs.frozen
+class Asked:
+    """A request, and what the handler does with it."""
+
+    method: str
+    body: bytes | None
+    in_chunks: bool
+    reads: bool
+    answers: str
+
+    def as_bytes(self, number: int) -> bytes:
+        target = f"/{number}?{self.answers}&{'reads' if self.reads else ''}"
+        if self.body is None:
+            return ask(self.method, target)
+        if not self.in_chunks:
+            return ask(self.method, target, body=self.body)
+        half = len(self.body) // 2
+        pieces = [piece for piece in (self.body[:half], self.body[half:]) if piece]
+        coding = "Transfer-Encoding: chunked"
+        return ask(self.method, target, coding) + chunked(*pieces)
+
+    @property
+    def bytes_read(self) -> bytes:
+        return (self.body or b"") if self.reads else b""
+
+    @property
+    def may_be_the_last(self) -> bool:
+        """A body that is not read and has not come whole ends the connection."""
+        has_a_body = self.body is not None and (self.in_chunks or bool(self.body))
+        return has_a_body and not self.reads
+
+
+async def answer_as_asked(request: Request) -> Response:
+    number, _, wishes = request.url.rpartition("/")[2].partition("?")
+    body = await request.bytes() if "reads" in wishes else b""
+    headers = {"X-Number": number}
+    if "nothing" in wishes:
+        return Response(status=204, headers=headers)
+    if "bytes" in wishes:
+        return Response(body, headers=headers)
+
+    async def pieces() -> AsyncGenerator[bytes]:
+        for byte in body:
+            yield bytes([byte])
+
+    return Response(pieces(), headers=headers)
+
+
+asked = st.builds(
+    Asked,
+    method=st.sampled_from(["GET", "HEAD", "POST", "PUT"]),
+    body=st.none() | st.binary(max_size=40),
+    in_chunks=st.booleans(),
+    reads=st.booleans(),
+    answers=st.sampled_from(["nothing", "bytes", "pieces"]),
+)
+
+
+def check(request: Asked, number: int, got: Answer) -> None:
+    """See that this is the answer to this request."""
+    assert got.headers["x-number"] == str(number)
+    assert got.complete
+    if request.answers == "nothing":
+        assert (got.status, got.body) == (204, b"")
+    else:
+        expected = b"" if request.method == "HEAD" else request.bytes_read
+        assert (got.status, got.body) == (200, expected)
+
+
+@given(
+    st.lists(asked, min_size=1, max_size=6),
+    st.lists(st.integers(0, 2000), max_size=8),
+)
+@settings(max_examples=120, deadline=None)
+def test_whatever_is_asked_and_however_it_is_cut_each_request_gets_its_answer(
+    requests: list[Asked], places: list[int]
+) -> None:
+    data = b"".join(request.as_bytes(i) for i, request in enumerate(requests))
+    edges = sorted({0, len(data), *(place % len(data) for place in places)})
+    pieces = [data[a:b] for a, b in pairwise(edges)]
+    heard = run(lambda: converse(answer_as_asked, *pieces))
+    answered = requests[: heard.count(b"X-Number: ")]
+    answers = understood(heard, *[request.method for request in answered])
+    for number, (request, got) in enumerate(zip(answered, answers, strict=True)):
+        check(request, number, got)
+        assert got.keeps or request.may_be_the_last
+    assert len(answers) == len(requests) or not answers[-1].keeps
+
+
+@given(
+    st.lists(asked, min_size=1, max_size=3),
+    st.lists(st.tuples(st.integers(0, 2000), st.binary(max_size=2)), min_size=1),
+    st.integers(0, 2000),
+)
+@settings(max_examples=120, deadline=None)
+def test_g12_whatever_bytes_are_wrong_nothing_fails_and_nothing_lasts(
+    requests: list[Asked], wrong: list[tuple[int, bytes]], place: int
+) -> None:
+    data = b"".join(request.as_bytes(i) for i, request in enumerate(requests))
+    for number, what in wrong:
+        where = number % len(data)
+        data = data[:where] + what + data[where + 1 :] or b"?"
+    place %= len(data)
+    with TestCase().assertNoLogs("trio_wspair", "WARNING"):
+        heard = run(lambda: converse(answer_as_asked, data[:place], data[place:]))
+    assert b"HTTP/1.1 500 " not in heard
+
+
+@given(st.binary(max_size=200), st.integers(0, 3))
+@settings(max_examples=60, deadline=None)
+def test_g12_whatever_follows_good_requests_they_are_answered(
+    rest: bytes, count: int
+) -> None:
+    heard = run(lambda: converse(name, ask("GET", "/good") * count + rest))
+    assert heard.count(b"\r\n\r\n/good") == count

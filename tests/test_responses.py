@@ -1,0 +1,322 @@
+"""Responses, as a `fetch` handler makes them, and how they can't be made."""
+
+import http
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import cast
+
+import pytest
+import trio
+
+from trio_wspair import Headers, Response, WebSocket, WebSocketPair
+
+# -- responses without a WebSocket ---------------------
+
+
+def test_an_empty_response_is_a_200_without_headers() -> None:
+    response = Response()
+    assert response.status == 200
+    assert response.body == b""
+    assert response.headers.pairs() == []
+    assert response.web_socket is None
+    assert repr(response) == "<Response 200>"
+
+
+@pytest.mark.parametrize(
+    ("text", "body"),
+    [("", b""), ("no", b"no"), ("\N{EURO SIGN}", b"\xe2\x82\xac")],
+)
+def test_text_is_sent_as_utf8_and_says_so(text: str, body: bytes) -> None:
+    response = Response(text, status=403)
+    assert response.body == body
+    assert response.headers.pairs() == [("Content-Type", "text/plain;charset=UTF-8")]
+    assert repr(response) == "<Response 403>"
+
+
+def test_a_content_type_of_ones_own_stays() -> None:
+    response = Response("<p>", headers={"content-type": "text/html"})
+    assert response.headers.pairs() == [("content-type", "text/html")]
+
+
+def test_bytes_have_no_content_type_of_their_own() -> None:
+    response = Response(b"\x00\xff")
+    assert response.body == b"\x00\xff"
+    assert response.headers.pairs() == []
+
+
+def test_a_response_keeps_a_copy_of_its_headers() -> None:
+    headers = Headers({"A": "1"})
+    response = Response("", headers=headers)
+    headers["A"] = "2"
+    assert response.headers["a"] == "1"
+    assert "content-type" not in headers
+
+
+def test_a_status_may_be_a_named_one() -> None:
+    response = Response("no", status=http.HTTPStatus.FORBIDDEN)
+    assert response.status == 403
+    assert repr(response) == "<Response 403>"
+
+
+@pytest.mark.parametrize("status", [200, 201, 299, 300, 404, 418, 500, 599])
+def test_statuses_from_200_to_599_are_good(status: int) -> None:
+    assert Response("x", status=status).status == status
+
+
+@pytest.mark.parametrize("status", [-1, 0, 99, 100, 102, 103, 199, 600, 1000])
+def test_other_statuses_are_refused(status: int) -> None:
+    message = f"a status is 200-599, or 101 with a WebSocket, not {status}$"
+    with pytest.raises(ValueError, match=message):
+        Response(None, status=status)
+
+
+def test_101_needs_a_websocket() -> None:
+    with pytest.raises(ValueError, match="pass web_socket="):
+        Response(None, status=101)
+
+
+@pytest.mark.parametrize("status", [204, 205, 304])
+def test_statuses_without_a_body_refuse_one(status: int) -> None:
+    for body in ("x", b"x"):
+        with pytest.raises(TypeError, match=f"response with status {status} has no b"):
+            Response(body, status=status)
+    for empty in ("", b"", None):
+        assert Response(empty, status=status).body == b""
+
+
+@pytest.mark.parametrize("status", ["200", 200.0, True, None, b"200"], ids=repr)
+def test_a_status_that_is_no_int_is_a_type_error(status: object) -> None:
+    with pytest.raises(TypeError, match="a status is an int such as 200, not") as err:
+        Response("", status=cast("int", status))
+    assert repr(status) in str(err.value)
+
+
+async def pieces() -> AsyncGenerator[str]:
+    yield "x"
+
+
+class Pieces:
+    """An async iterable that is no generator."""
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return pieces()
+
+
+def test_an_async_iterable_is_kept_as_it_is_and_has_no_content_type() -> None:
+    for body in (pieces(), Pieces()):
+        response = Response(body)
+        assert response.body is body
+        assert response.headers.pairs() == []
+
+
+@pytest.mark.parametrize("status", [204, 205, 304])
+def test_statuses_without_a_body_refuse_an_async_iterable_too(status: int) -> None:
+    for body in (pieces(), Pieces()):
+        with pytest.raises(TypeError, match=f"response with status {status} has no b"):
+            Response(body, status=status)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [pieces, iter(["x"]), ("x" for _ in range(1))],
+    ids=lambda b: type(b).__name__,
+)
+def test_what_is_iterable_otherwise_is_no_body(body: object) -> None:
+    with pytest.raises(TypeError, match="an async iterable or None, not ") as caught:
+        Response(cast("str", body))
+    assert type(body).__name__ in str(caught.value)
+
+
+# -- JSON and redirects ---------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ({"a": [1, 2.5, None, True]}, '{"a": [1, 2.5, null, true]}'),
+        ("gr\xfc\xdfe", '"gr\xfc\xdfe"'),
+        (None, "null"),
+        ([], "[]"),
+        (0, "0"),
+    ],
+)
+def test_json_is_sent_as_utf_8_and_says_so(data: object, text: str) -> None:
+    response = Response.json(data)
+    assert response.status == 200
+    assert response.body == text.encode()
+    assert response.headers.pairs() == [("Content-Type", "application/json")]
+
+
+def test_json_may_have_a_status_and_headers() -> None:
+    headers = Headers({"content-type": "application/problem+json", "X-Name": "a"})
+    response = Response.json({"detail": "no"}, status=404, headers=headers)
+    assert response.status == 404
+    assert response.headers.pairs() == headers.pairs()
+    assert len(Response.json(1, headers={"X-Name": "a"}).headers) == 2
+
+
+@pytest.mark.parametrize("data", [object(), {1, 2}, b"x", {(1, 2): 3}], ids=repr)
+def test_what_is_no_json_is_a_type_error(data: object) -> None:
+    with pytest.raises(TypeError):
+        Response.json(data)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_numbers_that_json_does_not_know_are_value_errors(number: float) -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        Response.json({"a": [number]})
+
+
+def test_json_has_a_body_and_so_no_status_without_one() -> None:
+    with pytest.raises(TypeError, match="a response with status 204 has no body"):
+        Response.json(None, status=204)
+    with pytest.raises(ValueError, match="200-599"):
+        Response.json({}, status=99)
+
+
+def test_a_lone_surrogate_is_sent_as_the_web_does() -> None:
+    # WHATWG: a USVString in text, an escape in JSON. Clients can send them in JSON.
+    assert Response("a\ud800b").body == b"a\xef\xbf\xbdb"
+    assert Response.json(["\xe9", "\ud800"]).body == b'["\xc3\xa9", "\\ud800"]'
+    assert Response.json({"\udfff": "\\"}).body == b'{"\\udfff": "\\\\"}'
+    body = Response.json("a\udc80\\").body
+    assert isinstance(body, bytes)
+    assert json.loads(body) == "a\udc80\\"
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_says_where_to(status: int) -> None:
+    response = Response.redirect("https://example.com/a?b", status)
+    assert (response.status, response.body) == (status, b"")
+    assert response.headers.pairs() == [("Location", "https://example.com/a?b")]
+
+
+def test_a_redirect_is_a_302_and_may_be_relative() -> None:
+    response = Response.redirect("/login")
+    assert (response.status, response.headers["location"]) == (302, "/login")
+
+
+@pytest.mark.parametrize("status", [200, 300, 304, 306, 309, 400, "302", None, 302.5])
+def test_another_status_does_not_redirect(status: object) -> None:
+    with pytest.raises(ValueError, match="a redirect has status 301, 302, 303, 307"):
+        Response.redirect("/", cast("int", status))
+
+
+@pytest.mark.parametrize(
+    "url", ["/a\r\nX-Evil: 1", "/\N{EURO SIGN}", "/a\0"], ids=ascii
+)
+def test_a_redirect_makes_no_other_header(url: str) -> None:
+    with pytest.raises(ValueError, match="'Location' can't have the value"):
+        Response.redirect(url)
+    with pytest.raises(TypeError, match="is a str, not int"):
+        Response.redirect(cast("str", 5))
+
+
+@pytest.mark.parametrize("body", [5, {}, ["x"], bytearray(b"x"), True], ids=repr)
+def test_a_body_of_another_type_is_a_type_error(body: object) -> None:
+    with pytest.raises(TypeError, match="a body is str, bytes, an") as caught:
+        Response(cast("str", body))
+    assert type(body).__name__ in str(caught.value)
+
+
+# -- responses with a WebSocket, as workerd takes and refuses them ---------------------
+
+
+async def test_a_101_carries_a_half(nursery: trio.Nursery) -> None:
+    half = WebSocketPair(nursery)[0]
+    response = Response(None, status=101, web_socket=half)
+    assert response.status == 101
+    assert response.web_socket is half
+    assert response.headers.pairs() == []
+    assert half.ready_state == 1
+
+
+@pytest.mark.parametrize(
+    "status", [200, 204, 404, 500, 0, 99, 100, 102, 600], ids=lambda s: f"status {s}"
+)
+async def test_a_half_goes_with_101_and_nothing_else(
+    status: int, nursery: trio.Nursery
+) -> None:
+    half = WebSocketPair(nursery)[0]
+    with pytest.raises(
+        ValueError, match=f"a response with a WebSocket has status=101, not {status}$"
+    ):
+        Response(None, status=status, web_socket=half)
+
+
+async def test_a_half_does_not_go_with_the_default_status(
+    nursery: trio.Nursery,
+) -> None:
+    with pytest.raises(ValueError, match="has status=101, not 200"):
+        Response(None, web_socket=WebSocketPair(nursery)[0])
+
+
+async def test_a_101_has_no_body_but_may_have_an_empty_one(
+    nursery: trio.Nursery,
+) -> None:
+    half = WebSocketPair(nursery)[0]
+    for body in ("text", b"data"):
+        with pytest.raises(TypeError, match="a response with status 101 has no body"):
+            Response(body, status=101, web_socket=half)
+    assert Response("", status=101, web_socket=half).headers.pairs() == []
+
+
+@pytest.mark.parametrize("wrong", ["x", {}, 5, object()], ids=lambda v: f"{v!r:.7}")
+@pytest.mark.parametrize("status", [101, 200])
+def test_something_that_is_not_a_half_is_a_type_error(
+    wrong: object, status: int
+) -> None:
+    with pytest.raises(
+        TypeError, match="web_socket is one half of a pair, not "
+    ) as err:
+        Response(None, status=status, web_socket=cast("WebSocket", wrong))
+    assert type(wrong).__name__ in str(err.value)
+
+
+async def test_a_pair_is_not_a_half(nursery: trio.Nursery) -> None:
+    pair = cast("WebSocket", WebSocketPair(nursery))
+    with pytest.raises(TypeError, match="one half of a pair, not WebSocketPair"):
+        Response(None, status=101, web_socket=pair)
+
+
+async def test_no_half_is_the_same_as_none(nursery: trio.Nursery) -> None:
+    assert Response(None, status=200, web_socket=None).web_socket is None
+    with pytest.raises(ValueError, match="200-599"):
+        Response(None, status=101, web_socket=None)
+
+
+async def test_a_response_does_not_use_the_half_up(nursery: trio.Nursery) -> None:
+    client, server = WebSocketPair(nursery)
+    first = Response(None, status=101, web_socket=client)
+    second = Response(None, status=101, web_socket=client)
+    assert first.web_socket is second.web_socket is client
+    client.accept()
+    server.accept(pull=True)
+    client.send("x")
+    with trio.fail_after(5):
+        assert await server.receive() == "x"
+
+
+async def test_whether_the_half_is_free_is_not_asked_before_it_is_returned(
+    nursery: trio.Nursery,
+) -> None:
+    client, server = WebSocketPair(nursery)
+    client.accept()
+    assert Response(None, status=101, web_socket=client).web_socket is client
+    server.accept()
+    client.close()
+    with trio.fail_after(5):
+        await client.wait_closed()
+    assert Response(None, status=101, web_socket=client).web_socket is client
+
+
+async def test_a_101_may_choose_a_subprotocol_in_its_headers(
+    nursery: trio.Nursery,
+) -> None:
+    response = Response(
+        None,
+        status=101,
+        headers={"Sec-WebSocket-Protocol": "chat"},
+        web_socket=WebSocketPair(nursery)[0],
+    )
+    assert response.headers.pairs() == [("Sec-WebSocket-Protocol", "chat")]

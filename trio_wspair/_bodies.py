@@ -1,0 +1,38 @@
+"""The body of a response, in pieces that can be sent. Knows nobody who sends them."""
+
+from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import AsyncExitStack, aclosing
+from typing import Final, cast
+
+__all__ = ("pieces_of",)
+
+_PIECE_BYTES: Final = 2**16
+
+
+async def pieces_of(
+    body: bytes | AsyncIterable[str | bytes],
+) -> AsyncGenerator[bytes, None]:
+    """Yield a body in small pieces: the client has its time for each.
+
+    Raises:
+        TypeError: The body has something in it that can't be sent.
+    """
+    if isinstance(body, bytes):
+        for piece in _cut(body):
+            yield piece
+        return
+    async with AsyncExitStack() as stack:
+        if isinstance(body, AsyncGenerator):
+            generator = cast("AsyncGenerator[str | bytes, None]", body)
+            await stack.enter_async_context(aclosing(generator))
+        async for said in body:
+            if not isinstance(said, (str, bytes)):
+                msg = f"a piece of a body is str or bytes, not {type(said).__name__}"
+                raise TypeError(msg)
+            for piece in _cut(said.encode() if isinstance(said, str) else said):
+                yield piece
+
+
+def _cut(data: bytes) -> list[bytes]:
+    starts = range(0, len(data), _PIECE_BYTES)
+    return [data[start : start + _PIECE_BYTES] for start in starts]

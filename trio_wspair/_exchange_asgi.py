@@ -1,0 +1,323 @@
+"""One request to an ASGI application, and the way back to its client.
+
+Knows the scopes of ASGI and its messages about requests and answers; not what becomes
+of the request. https://asgi.readthedocs.io/en/latest/specs/www.html
+"""
+
+import re
+from collections.abc import AsyncGenerator, MutableMapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
+from functools import partial
+from typing import Any, Final
+from urllib.parse import quote
+
+import attrs
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from ._bodies import pieces_of
+from ._codes import CloseCode
+from ._handling import Handling
+from ._http import FetchHandler, Headers, Request, RequestBodyError, Response
+from ._nurseries import open_service_nursery
+from .transports._asgi import DENIAL, GONE, ASGIConnection, Event, Receive, Send
+from .transports._connection import Connection
+from .transports._couple import Limits
+
+__all__ = ("ASGIExchange", "ASGIService", "Scope")
+
+Scope = MutableMapping[str, Any]
+"""What a server tells of a connection."""
+
+_UNQUOTED: Final = "/:@!$&'()*+,;=~"
+"""What a path may have beside letters, digits and ``-._``."""
+_OF_THE_CONNECTION: Final = frozenset(
+    {"connection", "content-length", "keep-alive", "transfer-encoding", "upgrade"}
+)
+"""Headers that are the server's, and forbidden on HTTP/2 (RFC 9113, 8.2.2)."""
+_LEFTOVER_SECONDS: Final = 1.0
+
+
+@attrs.frozen(eq=False)
+class ASGIService:
+    """What all requests to an application share."""
+
+    fetch: FetchHandler
+    limits: Limits
+    max_body_bytes: int
+    body_timeout: float
+
+
+class ASGIExchange:
+    """One request, and its answer; see `Caller` for the methods."""
+
+    def __init__(
+        self, service: ASGIService, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        self._service = service
+        self._scope = scope
+        self._send = send
+        self._is_websocket: bool = scope["type"] == "websocket"
+        # On HTTP/2 a WebSocket is asked for by CONNECT, without Upgrade (RFC 8441).
+        self._method: str = "GET" if self._is_websocket else scope["method"]
+        self._target = _target_of(scope)
+        self._headers, self._fetch = Headers(), service.fetch
+        try:
+            self._headers = _headers_of(scope)
+        except ValueError as exc:  # Not every server looks at them.
+            self._fetch = partial(_refuse, str(exc))
+        self._body = _RequestBody(
+            receive,
+            length=0 if self._is_websocket else _length_in(self._headers),
+            max_bytes=service.max_body_bytes,
+            timeout=service.body_timeout,
+        )
+        self._connection = ASGIConnection(receive, send)
+        self._stopping = trio.Event()
+        self._giving_up = trio.CancelScope()
+        """Around an answer, which may be given up until all of it is said."""
+        self._all_is_said = False
+        self.answered: bool = False
+        client = scope.get("client")
+        self.address: str = str(client[0]) if client else ""
+
+    async def run(self) -> None:
+        """Call the handler, and answer with what it returns."""
+        async with open_service_nursery() as nursery:
+            nursery.start_soon(self._watch_for_stop)
+            await Handling(
+                self,
+                fetch=self._fetch,
+                limits=self._service.limits,
+                stopping=self._stopping,
+                stop_code=CloseCode.GOING_AWAY,
+            ).run()
+
+    @enable_ki_protection
+    async def _watch_for_stop(self) -> None:
+        """Notice that the server stops: then it cancels its applications.
+
+        The conversation itself is shielded from that.
+        """
+        try:
+            await trio.sleep_forever()
+        finally:
+            self._stopping.set()
+            self._connection.stop()
+
+    # -- the request -----------------------------------------------------------------
+
+    def __str__(self) -> str:
+        return f"{self._method} {self._target}"
+
+    def request(self, nursery: trio.Nursery) -> Request:
+        """Return the request; see `Caller`."""
+        return Request(
+            method=self._method,
+            url=self._url(),
+            headers=self._headers,
+            nursery=nursery,
+            client=self.address,
+            body=self._body,
+        )
+
+    def _url(self) -> str:
+        """Return the URL that the client has asked for."""
+        if not self._target.startswith("/"):
+            return self._target
+        said = self._scope.get("scheme") or "http"
+        scheme = {"ws": "http", "wss": "https"}.get(said, said)
+        return f"{scheme}://{self._headers.get('host', '')}{self._target}"
+
+    @property
+    def protocols(self) -> Sequence[str] | None:
+        """The subprotocols that the client offers; see `Caller`."""
+        return self._scope.get("subprotocols") or [] if self._is_websocket else None
+
+    # -- the answer --------------------------------------------------------------------
+
+    async def answer(self, response: Response) -> None:
+        """Send a response as far as the client takes it; see `Caller`."""
+        self.answered = True
+        if not self._is_websocket:
+            await self._respond("http.response", response)
+        elif DENIAL in (self._scope.get("extensions") or {}):
+            await self._respond(DENIAL, response)
+        else:
+            await self._say({"type": "websocket.close"})  # The client sees 403.
+
+    async def _respond(self, kind: str, response: Response) -> None:
+        """Send a response, and give it up when the client has gone."""
+        with self._giving_up:
+            async with open_service_nursery() as nursery:
+                # Even if it tells nothing: Hypercorn may wait for somebody who listens.
+                nursery.start_soon(self._watch_for_disconnect)
+                await self._say(
+                    {
+                        "type": f"{kind}.start",
+                        "status": response.status,
+                        "headers": self._headers_for(response),
+                    }
+                )
+                if self._method != "HEAD":
+                    async with aclosing(pieces_of(response.body)) as pieces:
+                        async for piece in pieces:
+                            body = {"body": piece, "more_body": True}
+                            await self._say({"type": f"{kind}.body", **body})
+                self._all_is_said = True
+                last = {"body": b"", "more_body": False}
+                await self._say({"type": f"{kind}.body", **last})
+
+    @enable_ki_protection
+    async def _watch_for_disconnect(self) -> None:
+        await self._body.wait_gone()
+        if not self._all_is_said:  # Afterwards it is no news.
+            self._giving_up.cancel(reason="the client has gone")
+
+    async def _say(self, event: Event) -> None:
+        """Give a message to the server; cancelled when the client takes it no more."""
+        try:
+            with trio.fail_after(self._service.body_timeout):
+                await self._send(event)
+        except (trio.TooSlowError, *GONE):
+            self._giving_up.cancel(reason="the client has gone")
+            await trio.lowlevel.checkpoint()
+
+    def _headers_for(self, response: Response) -> list[tuple[bytes, bytes]]:
+        headers = Headers(response.headers)
+        for name in _OF_THE_CONNECTION:
+            headers.pop(name, None)
+        if isinstance(response.body, bytes) and response.status not in (204, 304):
+            headers["Content-Length"] = str(len(response.body))
+        if response.status == 426 and self._scope.get("http_version") == "1.1":
+            headers["Upgrade"] = "websocket"  # RFC 9110, section 15.5.22.
+            headers["Connection"] = "upgrade"
+        return _as_bytes(headers)
+
+    @asynccontextmanager
+    async def open(
+        self, subprotocol: str | None, headers: Headers
+    ) -> AsyncGenerator[Connection, None]:
+        """Accept the WebSocket; see `Caller`."""
+        with suppress(*GONE):  # Which is what it receives next.
+            await self._send(
+                {
+                    "type": "websocket.accept",
+                    "subprotocol": subprotocol,
+                    "headers": _as_bytes(headers),
+                }
+            )
+        yield self._connection
+        with trio.move_on_after(_LEFTOVER_SECONDS):
+            await self._connection.discard()
+
+
+class _RequestBody:
+    """The body of a request, and behind it the news that the client has gone.
+
+    Args:
+        receive: Where it comes from.
+        length: What the head says of it; `None` if that is nothing.
+        max_bytes: A larger one is refused.
+        timeout: Seconds for the next piece to come.
+    """
+
+    def __init__(
+        self, receive: Receive, *, length: int | None, max_bytes: int, timeout: float
+    ) -> None:
+        self._receive = receive
+        self._length = length
+        self._max_bytes = max_bytes
+        self._timeout = timeout
+        self._received = bytearray()
+        self._complete = length == 0
+        self._error: RequestBodyError | None = None
+        self._gone = False
+        self._reading = trio.Lock()
+
+    async def read(self) -> bytes:
+        """Read to the end, once; see `Body`."""
+        async with self._reading:  # Always a checkpoint.
+            while self._error is None:
+                # Before it is asked for, too.
+                if max(len(self._received), self._length or 0) > self._max_bytes:
+                    msg = f"the body of a request has more than {self._max_bytes} bytes"
+                    self._error = RequestBodyError(413, msg)
+                elif self._complete:
+                    return bytes(self._received)
+                else:
+                    await self._read_on()
+            raise self._error
+
+    async def _read_on(self) -> None:
+        event: Event | None = None
+        with trio.move_on_after(self._timeout):
+            event = await self._next()
+        if event is None:
+            msg = f"no more of the body in {self._timeout} s"
+            self._error = RequestBodyError(408, msg)
+        elif event["type"] == "http.request":
+            self._received += event.get("body", b"")
+            self._complete = not event.get("more_body", False)
+        else:
+            self._error = RequestBodyError(400, "the body of a request is broken off")
+
+    async def wait_gone(self) -> None:
+        """Wait until the client has gone; what it says meanwhile can be read."""
+        with suppress(RequestBodyError):
+            await self.read()
+        while not self._gone:
+            await self._next()
+
+    async def _next(self) -> Event:
+        event: Event = {"type": "http.disconnect"}
+        with suppress(*GONE):
+            event = await self._receive()
+        self._gone = event["type"].endswith(".disconnect")
+        return event
+
+
+async def _refuse(why: str, _request: Request) -> Response:
+    """Handle a request that nobody needs to see."""
+    await trio.lowlevel.checkpoint()
+    return Response(f"{why}\n", status=400)
+
+
+def _length_in(headers: Headers) -> int | None:
+    length = headers.get("content-length", "")
+    return int(length) if re.fullmatch("[0-9]{1,18}", length) else None
+
+
+def _target_of(scope: Scope) -> str:
+    """Return path and query, as they are on the wire."""
+    raw: bytes | None = scope.get("raw_path")
+    path = (
+        quote(scope["path"], safe=_UNQUOTED) if raw is None else raw.decode("latin-1")
+    )
+    query: bytes = scope.get("query_string", b"")
+    return f"{path}?{query.decode('latin-1')}" if query else path
+
+
+def _headers_of(scope: Scope) -> Headers:
+    """Return the headers, as HTTP/1.1 has them.
+
+    Raises:
+        ValueError: One of them can't be.
+    """
+    headers = Headers(
+        (name.decode("latin-1"), value.decode("latin-1"))
+        for name, value in scope["headers"]
+    )
+    cookies = headers.get_all("cookie")
+    if len(cookies) > 1:  # RFC 9113, section 8.2.3.
+        headers["cookie"] = "; ".join(cookies)
+    if scope["type"] == "websocket":
+        headers.setdefault("upgrade", "websocket")
+    return headers
+
+
+def _as_bytes(headers: Headers) -> list[tuple[bytes, bytes]]:
+    return [
+        (name.lower().encode("latin-1"), value.encode("latin-1"))
+        for name, value in headers.pairs()
+    ]

@@ -1,0 +1,120 @@
+"""A `Connection` on the `receive` and `send` of an ASGI server.
+
+Knows the messages of ASGI about an open WebSocket; the server knows frames, and
+answers Closes and pings by itself.
+"""
+
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+import trio
+
+from trio_wspair._codes import Close
+from trio_wspair._errors import ConnectionClosedError
+
+from ._connection import Item
+
+__all__ = ("DENIAL", "GONE", "ASGIConnection", "Event", "Receive", "Send")
+
+Event = MutableMapping[str, Any]
+"""A message between server and application."""
+Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
+
+DENIAL: Final = "websocket.http.response"
+"""The extension for refusals, and how the types of its messages begin."""
+GONE: Final = (
+    OSError,  # As the specification has it, from its version 2.4 on.
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+    trio.EndOfChannel,
+)
+"""What `receive` and `send` of a server may raise when the client has gone."""
+_VANISHED: Final = "the client has gone without a Close, says the ASGI server"
+_STOPPED: Final = "the server has stopped"
+
+
+class ASGIConnection:
+    """A WebSocket that an application has accepted; see `Connection` for the methods.
+
+    The connection ends when the application returns, so there is not much to do for
+    `aclose()` and `abort()`.
+    """
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._said_close = False
+        self._disconnected = False
+        self._stopped = False
+        self._listening = trio.CancelScope()
+
+    async def receive(self) -> Sequence[Item]:
+        """Wait for a message or a Close; see `Connection`."""
+        if self._disconnected:
+            await trio.lowlevel.checkpoint()
+            raise ConnectionClosedError(1006, "the peer has gone", was_clean=False)
+        event: Event = {"type": "websocket.disconnect", "code": 1006}
+        with trio.CancelScope() as self._listening:
+            self._look_for_stop()
+            with suppress(*GONE):
+                event = await self._receive()
+        if event["type"] == "websocket.receive":
+            text: str | None = event.get("text")
+            return [bytes(event["bytes"]) if text is None else text]
+        self._disconnected = True
+        code = int(event.get("code") or 1005)
+        if code == 1006:
+            why = _STOPPED if self._stopped else _VANISHED
+            raise ConnectionClosedError(1006, why, was_clean=False)
+        return [Close(code, event.get("reason") or "")]
+
+    async def send(self, items: Sequence[Item]) -> None:
+        """Give messages or a Close to the server; see `Connection`.
+
+        After the peer's Close nothing more can be sent: the server has answered it.
+        """
+        for item in items:
+            if self._said_close or self._disconnected:
+                return
+            try:
+                await self._send(self._event(item))
+            except GONE:
+                raise ConnectionClosedError(1006, _VANISHED, was_clean=False) from None
+        self._look_for_stop()
+
+    def _event(self, item: Item) -> Event:
+        if isinstance(item, str):
+            return {"type": "websocket.send", "text": item}
+        if isinstance(item, bytes):
+            return {"type": "websocket.send", "bytes": item}
+        self._said_close = True
+        # A Close without a code can't be said: without one the server says 1000.
+        code = {} if item.code == 1005 else {"code": item.code}
+        return {"type": "websocket.close", **code, "reason": item.reason}
+
+    def stop(self) -> None:
+        """Take note that the server reads no more: no answer to our Close will come."""
+        self._stopped = True
+        self._look_for_stop()
+
+    def _look_for_stop(self) -> None:
+        if self._stopped and self._said_close:
+            self._listening.cancel(reason=_STOPPED)
+
+    async def aclose(self, code: int, reason: str) -> None:
+        """Say Close, unless that was done; see `Connection`."""
+        await self.send([Close(code, reason)])
+
+    def abort(self) -> None:
+        """Do nothing: whoever has opened the connection returns; see `Connection`."""
+
+    async def discard(self) -> None:
+        """Take what the server still has for us, up to the end; the caller bounds it.
+
+        Hypercorn's reader would wait for ever for somebody who takes it.
+        """
+        with suppress(ConnectionClosedError):
+            while not self._disconnected:
+                await self.receive()
