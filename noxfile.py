@@ -21,6 +21,7 @@ nox.options.sessions = [
     "examples",
     "docs",
     "differential",
+    "autobahn",
 ]
 
 WORKERD = "workerd@1.20261117.1"
@@ -146,6 +147,21 @@ def differential(session: nox.Session) -> None:
         "-m",
         "conformance.differential",
         f"--workerd={workerd}",
+        *session.posargs,
+        env={"PYTHONPATH": "tests"},
+    )
+
+
+@nox.session
+def autobahn(session: nox.Session) -> None:
+    """The Autobahn TestSuite, against our echo server and our echo client."""
+    session.install("-e", ".", *group("autobahn"))
+    reports = session.cache_dir / "autobahn"
+    session.run(
+        "python",
+        "-m",
+        "autobahn",
+        f"--reports={reports}",
         *session.posargs,
         env={"PYTHONPATH": "tests"},
     )
