@@ -168,6 +168,13 @@ def autobahn(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Hostile bytes at random, for a minute: `--seconds N`, `--seed N`."""
+    session.install("-e", ".", *group("tests"))
+    session.run("python", "-m", "fuzz", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """The benchmarks: ratios, measured side by side."""
     session.install(".", *group("bench"))

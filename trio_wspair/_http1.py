@@ -28,6 +28,8 @@ class Refusal(Exception):  # noqa: N818 - an answer, not an error of ours
     def __init__(self, response: Response) -> None:
         super().__init__(response.status)
         self.response = response
+        self.to_head = False
+        """It was asked with HEAD, and gets no body."""
 
 
 @attrs.frozen(slots=True)
@@ -51,9 +53,17 @@ async def read_head(stream: trio.abc.Stream) -> Head | None:
     Raises:
         Refusal: It is no good HTTP, or no good WebSocket handshake.
     """
+    raw = bytearray()
+    try:
+        return await _read_head(stream, raw)
+    except Refusal as refusal:
+        refusal.to_head = raw.startswith(b"HEAD ")
+        raise
+
+
+async def _read_head(stream: trio.abc.Stream, raw: bytearray) -> Head | None:
     # h11 counts only what it can't parse yet, so the bytes are counted here.
     parser = h11.Connection(h11.SERVER, max_incomplete_event_size=2 * _MAX_HEAD_BYTES)
-    raw = bytearray()
     try:
         while (event := parser.next_event()) is h11.NEED_DATA:
             if len(raw) > _MAX_HEAD_BYTES:

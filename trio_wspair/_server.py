@@ -181,18 +181,20 @@ class _Service:
 
     async def _serve_admitted(self, stream: trio.abc.Stream) -> None:
         head = refusal = None
+        to_head = False
         with trio.move_on_after(self.handshake_timeout) as patience:
             try:
                 # Of TLS, the first reading includes the handshake.
                 head = await read_head(stream)
             except Refusal as exc:
                 refusal = exc.response
+                to_head = exc.to_head
         if patience.cancelled_caught and not _is_secure(stream):
             refusal = Response("The request took too long.\n", status=408)
         if head is not None:
             await _Exchange(self, stream, head).run()
         elif refusal is not None:
-            await self.send(stream, refusal)
+            await self.send(stream, refusal, to_head=to_head)
 
     async def send(
         self, stream: trio.abc.Stream, response: Response, *, to_head: bool = False
