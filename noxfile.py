@@ -21,6 +21,7 @@ nox.options.sessions = [
     "examples",
     "docs",
     "differential",
+    "autobahn",
 ]
 
 WORKERD = "workerd@1.20261117.1"
@@ -164,6 +165,28 @@ def browser(session: nox.Session) -> None:
         session.run(*install, external=True)
     session.install("-e", ".", *group("browser"))  # It brings no browser of its own.
     session.run("pytest", "-m", "browser", "tests/browser", *session.posargs)
+
+
+@nox.session
+def autobahn(session: nox.Session) -> None:
+    """The Autobahn TestSuite, against our echo server and our echo client."""
+    session.install("-e", ".", *group("autobahn"))
+    reports = session.cache_dir / "autobahn"
+    session.run(
+        "python",
+        "-m",
+        "autobahn",
+        f"--reports={reports}",
+        *session.posargs,
+        env={"PYTHONPATH": "tests"},
+    )
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Hostile bytes at random, for a minute: `--seconds N`, `--seed N`."""
+    session.install("-e", ".", *group("tests"))
+    session.run("python", "-m", "fuzz", *session.posargs, env={"PYTHONPATH": "tests"})
 
 
 @nox.session

@@ -126,14 +126,21 @@ class HTTPConnection:
         max_body_bytes: Larger bodies of requests are refused.
         body_timeout: Seconds until the next piece of a body has to come, or to be
             taken.
+        keep_alive: Whether there may be more than one request.
     """
 
     def __init__(
-        self, stream: trio.abc.Stream, *, max_body_bytes: int, body_timeout: float
+        self,
+        stream: trio.abc.Stream,
+        *,
+        max_body_bytes: int,
+        body_timeout: float,
+        keep_alive: bool = True,
     ) -> None:
         self.stream = stream
         self._max_body_bytes = max_body_bytes
         self._body_timeout = body_timeout
+        self._keep_alive = keep_alive
         # h11 counts only what it can't parse yet, so the bytes are counted here, too.
         self._parser = h11.Connection(
             h11.SERVER, max_incomplete_event_size=2 * _MAX_HEAD_BYTES
@@ -154,6 +161,7 @@ class HTTPConnection:
         """
         parser = self._parser
         received = bytearray(self.unread)
+        self._is_head = received.startswith(b"HEAD ")
         try:
             while (event := parser.next_event()) is h11.NEED_DATA:
                 if len(received) > _MAX_HEAD_BYTES:
@@ -162,12 +170,12 @@ class HTTPConnection:
                 if not data:
                     return None
                 received += data
+                self._is_head = received.startswith(b"HEAD ")
                 parser.receive_data(data)
         except h11.RemoteProtocolError as exc:
             body = "This is no HTTP request that can be understood here.\n"
             raise Refusal(Response(body, status=exc.error_status_hint)) from None
         assert isinstance(event, h11.Request)
-        self._is_head = event.method == b"HEAD"
         head = received[: len(received) - len(self.unread)]
         if len(head) > _MAX_HEAD_BYTES:
             raise _too_large()
@@ -189,7 +197,6 @@ class HTTPConnection:
         """
         self._parser.start_next_cycle()
         self._body = None
-        self._is_head = False
         if not self.unread:
             self._parser.receive_data(data := await self._receive())
             return bool(data)
@@ -243,12 +250,16 @@ class HTTPConnection:
         for name in ("Content-Length", "Transfer-Encoding"):
             headers.pop(name, None)
         headers.setdefault("Date", formatdate(usegmt=True))
-        if isinstance(body, bytes) and response.status not in (204, 304):
+        # To h11, a HEAD that it could not parse is none: it would insist on the body.
+        told = not self._is_head or self._parser.our_state is not h11.IDLE
+        if isinstance(body, bytes) and told and response.status not in (204, 304):
             headers["Content-Length"] = str(len(body))  # RFC 9110, section 8.6.
-        headers["Connection"] = "keep-alive" if self._request_is_read() else "close"
+        goes_on = self._keep_alive and self._request_is_read()
+        connection = "keep-alive" if goes_on else "close"
         if response.status == 426:  # RFC 9110, section 15.5.22.
             headers.setdefault("Upgrade", "websocket")
-            headers.append("Connection", "upgrade")
+            connection += ", upgrade"
+        headers["Connection"] = connection
         head = h11.Response(
             status_code=response.status,
             reason=_REASONS.get(response.status, b""),

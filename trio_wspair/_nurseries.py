@@ -22,8 +22,8 @@ async def let_others_clean_up() -> None:
 async def open_service_nursery() -> AsyncGenerator[trio.Nursery, None]:
     """Open a nursery that is cancelled when its block ends.
 
-    What the block raises comes out as it is, when nothing else was raised: nobody
-    outside has to know that there is a nursery.
+    What the block raises comes out as it is, when nothing else was raised but a
+    `Cancelled`, which it stands for. Nobody outside has to know of the nursery.
     """
     error: BaseException | None = None
     try:
@@ -34,11 +34,12 @@ async def open_service_nursery() -> AsyncGenerator[trio.Nursery, None]:
                 error = exc
             nursery.cancel_scope.cancel(reason="the block has ended")
     except BaseExceptionGroup as group:
-        if error is not None and not isinstance(error, trio.Cancelled):
-            raise BaseExceptionGroup(
-                group.message, [error, *group.exceptions]
-            ) from None
-        raise
+        if error is None or isinstance(error, trio.Cancelled):
+            raise
+        _, others = group.split(trio.Cancelled)
+        if others is not None:
+            raised = [error, *others.exceptions]
+            raise BaseExceptionGroup(group.message, raised) from None
     if error is not None:
         raise error
 

@@ -111,7 +111,8 @@ async def serve(
             a restart.
         max_connections: One more gets 503 (with TLS: is dropped).
         handshake_timeout: Seconds for TLS and for the head of a request.
-        idle_timeout: Seconds for which a connection is kept for another request.
+        idle_timeout: Seconds for which a connection is kept for another request; 0
+            for one request only.
         body_timeout: Seconds for the next piece of a body to come, or to be taken.
         close_grace: Seconds for a closing handshake.
         max_body_bytes: A larger body of a request gets 413.
@@ -203,6 +204,7 @@ class _Acceptor:
             stream,
             max_body_bytes=service.max_body_bytes,
             body_timeout=service.body_timeout,
+            keep_alive=self.idle_timeout > 0,
         )
         try:
             if len(self.streams) < self.max_connections:

@@ -1,5 +1,6 @@
 """`connect()` and `open_websocket()`: what they ask for, and what may come back."""
 
+import re
 import socket
 import ssl
 from contextlib import suppress
@@ -372,6 +373,20 @@ def opening(*without: str, extra: tuple[str, ...] = ()) -> "Script":
         await peer.read_all()
 
     return script
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+async def test_a_101_of_another_version_is_none(net: "Network", version: str) -> None:
+    async def script(peer: "RawPeer") -> None:
+        key = re.search(r"(?i)sec-websocket-key: (\S+)", await peer.read_head())
+        assert key is not None
+        accept = f"Sec-WebSocket-Accept: {net.accept_key(key[1])}"
+        start = f"HTTP/{version} 101 Switching Protocols"
+        upgrade = ("Upgrade: websocket", "Connection: Upgrade")
+        await peer.send(net.head(*upgrade, accept, start=start))
+        await peer.read_all()
+
+    assert "101, but not as RFC 6455" in str(await refused(net, script))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import wpt_server
 from trio_wspair import Server
 
 if TYPE_CHECKING:
-    from conftest import Network, RawPeer, Said
+    from conftest import Network
+    from peers import RawPeer, Said
 
 MIB = 2**20
 NORMAL = (1000, "")

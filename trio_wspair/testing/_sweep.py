@@ -16,7 +16,7 @@ class Attempt:
     """A block of code that is cancelled at one of its steps: ``with attempt:``."""
 
     number: int
-    """How many steps are taken before the cancellation."""
+    """How many beginnings and ends of steps come before the cancellation."""
     entered: bool
     """Whether the block was reached."""
 
@@ -56,22 +56,28 @@ class Attempt:
         return self._scope.__exit__(exc_type, exc, traceback)
 
     def __repr__(self) -> str:
-        return f"<Attempt that is cancelled after {self.number} steps>"
+        return f"<Attempt number {self.number}>"
 
 
 class _Countdown(trio.abc.Instrument):
-    """Cancels a scope after some steps of any tasks."""
+    """Cancels a scope at a beginning or an end of a step of any task.
 
-    def __init__(self, steps: int, scope: trio.CancelScope) -> None:
-        self._left = steps
+    At an end, the task waits already; at a beginning, it has been woken.
+    """
+
+    def __init__(self, number: int, scope: trio.CancelScope) -> None:
+        self._left = number + 1
         self._scope = scope
-        self._look()
+        self._count()
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002
-        self._left -= 1
-        self._look()
+        self._count()
 
-    def _look(self) -> None:
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002
+        self._count()
+
+    def _count(self) -> None:
+        self._left -= 1
         if self._left == 0:
             self._scope.cancel(reason="the sweep has come to this step")
 

@@ -39,6 +39,8 @@ async def read_answer(stream: trio.abc.Stream) -> bytes:
                 raise HandshakeError("the answer of the server is too large")
             if isinstance(event, h11.InformationalResponse):
                 if event.status_code == 101:
+                    if event.http_version != b"1.1":
+                        raise bad_answer()
                     return bytes(received)
                 received = bytearray(parser.trailing_data[0])
             elif event is h11.NEED_DATA:

@@ -204,6 +204,17 @@ class Coupling:
                 await trio.sleep(self._limits.close_grace)
         except ProtocolError as exc:
             self._fail(Failure(str(exc), exc))
+            with trio.move_on_after(self._limits.close_grace):
+                await self._wait_for_answers()
+
+    async def _wait_for_answers(self) -> None:
+        """Wait until the other half has heard all, and what it said to that is sent.
+
+        What came before a breach of the protocol was good, and may be answered.
+        """
+        inbox = self.half.inbox
+        while not self._write_failed and (inbox.weight or not self.half.peer.finished):
+            await inbox.wait_release()
 
     async def _wait_for_room(self) -> None:
         outbox = self.half.outbox
@@ -220,12 +231,15 @@ class Coupling:
             messages, end = await self._take_batch()
             failed = isinstance(end, Failure)
             try:
-                await self._send(messages, end if isinstance(end, Close) else None)
+                # After a breach of the protocol it is our Close that tells of it.
+                close = end if isinstance(end, Close) and not self._failure else None
+                await self._send(messages, close)
             except ConnectionClosedError:
                 # The reader finds out why, after all that has arrived. It waits for
                 # nobody: who takes that may be waiting for us, in drain().
                 self._write_failed = True
                 self.half.outbox.wake_senders()
+                self.half.inbox.wake_senders()
                 return
             inbox = self.half.inbox
             self.sent.messages += len(messages)
@@ -317,7 +331,8 @@ class Coupling:
 
     def _fail(self, failure: Failure) -> None:
         """Tell the other half, unless it has heard the peer's Close."""
-        self._failure = failure
+        if self._failure is None:
+            self._failure = failure
         self.half.outbox.put_end(failure)
 
     async def _say_goodbye(self) -> None:

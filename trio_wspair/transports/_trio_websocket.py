@@ -110,6 +110,9 @@ class TrioWebSocketConnection:
         if self._wire.engine_said_close:
             self._heard_close = True
             return Close(int(code), reason)
+        if code == 1006 and self._wire.has_too_many_fragments:
+            self._lingers = True
+            raise ProtocolError(1009, "a message has too many fragments")
         if code == 1006:
             raise ConnectionClosedError(1006, _VANISHED, was_clean=False)
         self._lingers = True

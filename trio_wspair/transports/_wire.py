@@ -6,12 +6,14 @@ with `write()`, which is synchronous: only whole frames enter the buffer, and on
 task, `run()`, which no cancellation of others reaches, brings them to the network.
 """
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from ._fragments import FragmentCounter
 from ._linger import discard
 
 __all__ = ("Wire",)
@@ -19,6 +21,8 @@ __all__ = ("Wire",)
 _CLOSE_FRAME: Final = 0x88
 """First byte of a Close: final fragment, opcode 8 (RFC 6455, section 5.2)."""
 _CHUNK: Final = 2**18
+_MAX_FRAGMENTS: Final = 2**12
+"""More of them in a message than this are not read on."""
 
 
 class Wire(trio.abc.Stream):
@@ -55,6 +59,7 @@ class Wire(trio.abc.Stream):
         self.engine_said_close: bool = False
         """trio-websocket has written a Close, which was swallowed."""
         self._read_first = read_first
+        self._fragments = FragmentCounter()
         self.heard_at: float = trio.current_time()
         """When the last bytes came."""
 
@@ -68,16 +73,28 @@ class Wire(trio.abc.Stream):
             return data
         if not self._answered.is_set():
             await self._answered.wait()
+        if self.has_too_many_fragments:
+            await trio.lowlevel.checkpoint()
+            return b""
         if self._held:
             await trio.lowlevel.checkpoint()
             data, self._held = self._held, b""
+            self._fragments.feed(data)
             return data
         if self._read_first is not None:
             read_first, self._read_first = self._read_first, None
-            return await read_first(self._stream)
+            data = await read_first(self._stream)
+            self._fragments.feed(data[_end_of_head(data) :])
+            return data
         data = bytes(await self._stream.receive_some(max_bytes))
         self.heard_at = trio.current_time()
+        self._fragments.feed(data)
         return data
+
+    @property
+    def has_too_many_fragments(self) -> bool:
+        """Whether reading has stopped, as trio-websocket keeps each of them."""
+        return self._fragments.count > _MAX_FRAGMENTS
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Buffer a handshake or a pong, and swallow a Close: we say that ourselves."""
@@ -148,3 +165,8 @@ class Wire(trio.abc.Stream):
     async def wait_gone(self) -> None:
         """Discard what comes until the peer has gone."""
         await discard(self._stream)
+
+
+def _end_of_head(data: bytes) -> int:
+    found = re.search(rb"\n\r?\n", data)
+    return found.end() if found else len(data)

@@ -1,0 +1,78 @@
+"""Directives that print what the Autobahn TestSuite said: see tests/autobahn."""
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from autobahn.results import MODES, explains, explanations, recorded, table
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+
+class _Printed(SphinxDirective):
+    """Something that is made from the recorded run."""
+
+    def text(self) -> Iterable[str]:
+        raise NotImplementedError
+
+    def run(self) -> list[nodes.Node]:
+        return self.parse_text_to_nodes("\n".join(self.text()))
+
+
+class _Table(_Printed):
+    widths: ClassVar[str] = "auto"
+
+    def rows(self) -> Iterable[Iterable[str]]:
+        raise NotImplementedError
+
+    def text(self) -> Iterable[str]:
+        yield ".. list-table::"
+        yield "   :header-rows: 1"
+        yield f"   :widths: {self.widths}"
+        yield ""
+        for row in self.rows():
+            for number, cell in enumerate(row):
+                yield f"   {' ' if number else '*'} - {cell}"
+
+
+class Counts(_Table):
+    """How many cases of each section have which verdict, for one mode."""
+
+    required_arguments = 1
+
+    def rows(self) -> Iterable[Iterable[str]]:
+        return table(recorded()[self.arguments[0]])
+
+
+class Explanations(_Table):
+    """Every case that is not "ok", and why."""
+
+    widths = "11 13 7 7 20 13 29"
+
+    def rows(self) -> Iterable[Iterable[str]]:
+        run = recorded()
+        yield "cases", "verdict", *MODES, "what the suite sends", "whose", "because"
+        for entry in explanations():
+            counts = (
+                str(sum(explains(entry, *case) for case in run[mode].items()))
+                for mode in MODES
+            )
+            texts = (entry[key].strip() for key in ("what", "whose", "because"))
+            printed = (text.replace("\n", " ") for text in texts)
+            yield ", ".join(entry["cases"]), entry["verdict"], *counts, *printed
+
+
+class Facts(_Printed):
+    """When and with what the run was recorded."""
+
+    def text(self) -> Iterable[str]:
+        facts = dict(recorded()["facts"])
+        date = facts.pop("date")
+        versions = ", ".join(f"{name} {version}" for name, version in facts.items())
+        yield f"Recorded on {date} with {versions}."
+
+
+def setup(app: Sphinx) -> None:
+    app.add_directive("autobahn-counts", Counts)
+    app.add_directive("autobahn-explanations", Explanations)
+    app.add_directive("autobahn-facts", Facts)

@@ -1,0 +1,74 @@
+"""What was recorded is explained, and a run that is not like it is noticed."""
+
+import pytest
+
+from autobahn.results import (
+    FAILED,
+    MODES,
+    NON_STRICT,
+    OK,
+    explains,
+    explanations,
+    recorded,
+    surprises,
+    verdict_of,
+)
+
+RUN = recorded()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_recorded_verdict_is_good_or_explained(mode: str) -> None:
+    assert len(RUN[mode]) == 517
+    assert list(surprises(RUN[mode], RUN[mode])) == []
+
+
+def test_every_explanation_is_needed() -> None:
+    cases = [one for mode in MODES for one in RUN[mode].items()]
+    for entry in explanations():
+        for name in entry["cases"]:
+            alone = {**entry, "cases": [name]}
+            assert any(explains(alone, *one) for one in cases), name
+
+
+def test_nothing_explains_a_failure() -> None:
+    assert FAILED not in {entry["verdict"] for entry in explanations()}
+
+
+@pytest.mark.parametrize(
+    ("case", "found", "surprise"),
+    [
+        ("3.2", NON_STRICT, "3.2 is non-strict, and explained.toml does not say why"),
+        ("3.2", FAILED, "3.2 is failed"),
+        ("7.1.6", FAILED, "7.1.6 is failed"),
+        ("7.1.6", OK, "7.1.6 is ok, it was recorded as informational"),
+    ],
+)
+def test_a_verdict_of_another_kind_is_a_surprise(
+    case: str, found: str, surprise: str
+) -> None:
+    assert list(surprises({**RUN["server"], case: found}, RUN["server"])) == [surprise]
+
+
+def test_a_case_that_was_not_reported_is_a_surprise() -> None:
+    run = {case: verdict for case, verdict in RUN["client"].items() if case != "9.1.1"}
+    assert list(surprises(run, RUN["client"])) == ["9.1.1 is missing"]
+
+
+@pytest.mark.parametrize(
+    ("messages", "closing", "verdict"),
+    [
+        ("OK", "OK", "ok"),
+        ("NON-STRICT", "OK", "non-strict"),
+        ("UNIMPLEMENTED", "OK", "unimplemented"),
+        ("OK", "INFORMATIONAL", "informational"),
+        ("OK", "WRONG CODE", "failed"),
+        ("UNIMPLEMENTED", "UNCLEAN", "failed"),
+        ("FAILED", "OK", "failed"),
+    ],
+)
+def test_the_worse_of_two_verdicts_counts(
+    messages: str, closing: str, verdict: str
+) -> None:
+    report = {"behavior": messages, "behaviorClose": closing}
+    assert verdict_of(report) == verdict

@@ -1,0 +1,93 @@
+"""Hostile bytes, for as long as one likes: `nox -s fuzz -- --seconds N --seed N`.
+
+Prints the smallest case that was found, to be given to `fuzz.checking.check()`.
+"""
+
+import argparse
+import signal
+import sys
+import time
+from collections import Counter
+from typing import Literal
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
+from fuzz.case import Case
+from fuzz.cases import cases
+from fuzz.checking import Finding, check
+
+ROUND = 250
+"""So many cases are made with one seed."""
+PATIENCE = 20
+"""Seconds of real time that no case may take."""
+
+
+def search(side: Literal["server", "client"], luck: int) -> Counter[str]:
+    """Attack one side with a round of cases; return what they have come to.
+
+    Raises:
+        Finding: The smallest case for which something does not hold.
+    """
+    outcomes: Counter[str] = Counter()
+
+    @seed(luck)
+    @settings(
+        max_examples=ROUND,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+    )
+    @given(cases(side))
+    def attack(case: Case) -> None:
+        signal.alarm(PATIENCE)
+        try:
+            outcomes[check(case)] += 1
+        finally:
+            signal.alarm(0)
+
+    attack()
+    return outcomes
+
+
+def give_up(*_: object) -> None:
+    """Say that a case takes too long."""
+    msg = f"more than {PATIENCE} s of real time"
+    raise TimeoutError(msg)
+
+
+def written(case: Case) -> str:
+    """Return a case as Python; what comes byte by byte is not told byte by byte."""
+    if len(case.chunks) > 1 and {len(chunk) for chunk in case.chunks} == {1}:
+        pieces = f"tuple(bytes([byte]) for byte in {b''.join(case.chunks)!r})"
+        return repr(case).replace(repr(case.chunks), pieces)
+    return repr(case)
+
+
+def main() -> None:
+    """Attack both sides in turn until the time is over or something is found."""
+    parser = argparse.ArgumentParser(prog="nox -s fuzz --", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60, metavar="N")
+    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    options = parser.parse_args()
+    signal.signal(signal.SIGALRM, give_up)
+    until = time.monotonic() + options.seconds
+    luck = options.seed
+    outcomes: dict[str, Counter[str]] = {"server": Counter(), "client": Counter()}
+    try:
+        while time.monotonic() < until:
+            outcomes["server"] += search("server", luck)
+            outcomes["client"] += search("client", luck)
+            luck += 1
+    except Finding as finding:
+        print(f"check({written(finding.case)})\n")
+        sys.exit(finding.what)
+    for side, counts in outcomes.items():
+        print(f"{side}: {counts.total()} cases, seeds {options.seed} to {luck - 1}")
+        for outcome, count in counts.most_common():
+            print(f"{count:8} {outcome}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""A network in memory, on which `serve()` and `connect()` run as they are.
+
+The input of a connection is written down before: that makes virtual time possible,
+and every split of the bytes exact.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import Literal, get_args
+from unittest import mock
+
+import trio
+import trio.testing
+
+Ending = Literal["eof", "silence", "reset"]
+"""What comes after the last byte."""
+ENDINGS: tuple[Ending, ...] = get_args(Ending)
+
+
+class ScriptedStream(trio.abc.HalfCloseableStream):
+    """One end of a connection, whose other end says what is written in a script.
+
+    Args:
+        chunks: What is received, one piece each time.
+        ending: What is received after that.
+        patient: A piece comes only when the one before has had all its effects.
+        fill_in: Makes the pieces from these and what was sent, before the first.
+    """
+
+    def __init__(
+        self,
+        chunks: Sequence[bytes],
+        ending: Ending = "eof",
+        *,
+        patient: bool = False,
+        fill_in: Callable[[Sequence[bytes], bytes], Sequence[bytes]] | None = None,
+    ) -> None:
+        self._chunks = deque(filter(None, chunks))
+        self._ending: Ending = ending
+        self._patient = patient
+        self._fill_in = fill_in
+        self._over = trio.Event()
+        self._reset = False
+        self.sent = bytearray()
+        """All that was sent into it."""
+        self.ended_sending = False
+        self.closed = trio.Event()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Receive the next piece."""
+        await trio.lowlevel.checkpoint()
+        if self._fill_in is not None:
+            await trio.testing.wait_all_tasks_blocked()
+            self._chunks = deque(self._fill_in(self._chunks, bytes(self.sent)))
+            self._fill_in = None
+        if self._patient:
+            await trio.testing.wait_all_tasks_blocked()
+        if not self._chunks and self._ending == "silence":
+            await self._over.wait()
+        if self.closed.is_set():
+            raise trio.ClosedResourceError
+        if self._chunks:
+            chunk = self._chunks.popleft()
+            if max_bytes is not None and len(chunk) > max_bytes:
+                self._chunks.appendleft(chunk[max_bytes:])
+            return chunk[:max_bytes]
+        if self._ending == "reset":
+            self._reset = True
+            raise trio.BrokenResourceError
+        return b""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Keep what is sent."""
+        await trio.lowlevel.checkpoint()
+        if self.closed.is_set():
+            raise trio.ClosedResourceError
+        if self._reset:
+            raise trio.BrokenResourceError
+        assert not self.ended_sending, "sent after the end"
+        self.sent += data
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Return: it never does."""
+        await trio.lowlevel.checkpoint()
+
+    async def send_eof(self) -> None:
+        """Take no more."""
+        await trio.lowlevel.checkpoint()
+        self.ended_sending = True
+
+    async def aclose(self) -> None:
+        """Close this end."""
+        self.closed.set()
+        self._over.set()
+        await trio.lowlevel.checkpoint()
+
+    def hang_up(self) -> None:
+        """Let a silent peer end its half of the connection."""
+        self._over.set()
+
+
+class ScriptedListener(trio.abc.Listener[trio.abc.Stream]):
+    """Where a server in memory listens."""
+
+    def __init__(self) -> None:
+        self.dialled, self._streams = trio.open_memory_channel[trio.abc.Stream](1000)
+
+    @property
+    def socket(self) -> "ScriptedListener":
+        """Itself, as it has a name."""
+        return self
+
+    def getsockname(self) -> tuple[str, int]:
+        """Return a name."""
+        return "127.0.0.1", 80
+
+    async def accept(self) -> trio.abc.Stream:
+        """Wait for a connection."""
+        return await self._streams.receive()
+
+    async def aclose(self) -> None:
+        """Listen no more."""
+        await self._streams.aclose()
+
+
+@contextmanager
+def listening_in_memory() -> Generator[Callable[[trio.abc.Stream], None]]:
+    """Let a `serve()` that starts in the block listen here; give what dials it."""
+    listener = ScriptedListener()
+
+    async def open_tcp_listeners(*_: object, **__: object) -> list[ScriptedListener]:
+        await trio.lowlevel.checkpoint()
+        return [listener]
+
+    with mock.patch.object(trio, "open_tcp_listeners", open_tcp_listeners):
+        yield listener.dialled.send_nowait
+
+
+@contextmanager
+def dialling_in_memory(stream: trio.abc.Stream) -> Generator[None]:
+    """Let a `connect()` in the block get this stream."""
+
+    async def open_tcp_stream(*_: object, **__: object) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        return stream
+
+    with mock.patch.object(trio, "open_tcp_stream", open_tcp_stream):
+        yield

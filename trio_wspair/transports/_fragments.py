@@ -1,0 +1,48 @@
+"""Counts the small fragments of the message that is arriving.
+
+trio-websocket keeps each fragment until the message has ended, which costs more than
+the bytes that are in it.
+
+Knows the headers of frames (RFC 6455, section 5.2), and nothing of what is in them.
+Whether a frame is good is not asked here.
+"""
+
+from typing import Final
+
+__all__ = ("FragmentCounter",)
+
+_FIN: Final = 0x80
+_CONTROL: Final = 0x08
+_MASKED: Final = 0x80
+_SMALL: Final = 64
+"""A fragment of so many bytes costs less than as much again."""
+
+
+class FragmentCounter:
+    """Is fed with all that arrives, in pieces of any size."""
+
+    count: int = 0
+    """The small fragments of the message that has begun and not ended."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        """The beginning of a header that is not whole yet."""
+        self._skip = 0
+        """The bytes that are left of the last frame."""
+
+    def feed(self, data: bytes) -> None:
+        """Count on."""
+        data = self._rest + data
+        at, end = self._skip, len(data)
+        while at + 2 <= end:
+            first, second = data[at], data[at + 1]
+            size, start = second & 0x7F, at + 2
+            if size >= 126:
+                start += 2 if size == 126 else 8
+                if start > end:
+                    break
+                size = int.from_bytes(data[at + 2 : start], "big")
+            if not first & _CONTROL:
+                self.count = 0 if first & _FIN else self.count + (size < _SMALL)
+            at = start + size + (4 if second & _MASKED else 0)
+        self._rest, self._skip = data[at:], max(0, at - end)
