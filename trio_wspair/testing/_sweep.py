@@ -100,9 +100,10 @@ def cancel_at_every_step() -> Iterator[Attempt]:
                 assert client.ready_state is ReadyState.CLOSED
 
     What is set up before the block and checked after it is never cancelled. The block
-    has to end by itself: one that only ends when it is cancelled is waited for. The steps
-    of a program are the same again if its input is; with a network below, or with
-    several tasks that can run at the same time, repeat the sweep.
+    has to end by itself: one that only ends when it is cancelled is waited for.
+
+    The steps of a program are the same again if its input is; with a network below, or
+    with several tasks that can run at the same time, repeat the sweep.
 
     Raises:
         RuntimeError: The attempt was not entered.
