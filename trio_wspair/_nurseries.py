@@ -27,7 +27,7 @@ async def open_service_nursery() -> AsyncGenerator[trio.Nursery, None]:
     """
     error: BaseException | None = None
     try:
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery(strict_exception_groups=True) as nursery:
             try:
                 yield nursery
             except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below

@@ -74,7 +74,9 @@ class _Countdown(trio.abc.Instrument):
         self._count()
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002
-        self._count()
+        # Else the beginning of the next step is the same moment.
+        if not trio.lowlevel.current_statistics().tasks_runnable:
+            self._count()
 
     def _count(self) -> None:
         self._left -= 1
@@ -97,9 +99,11 @@ def cancel_at_every_step() -> Iterator[Attempt]:
                     await client.aclose()
                 assert client.ready_state is ReadyState.CLOSED
 
-    What is set up before the block and checked after it is never cancelled. The steps
-    of a program are the same again if its input is; with a network below, or with
-    several tasks that can run at the same time, repeat the sweep.
+    What is set up before the block and checked after it is never cancelled. The block
+    has to end by itself: one that only ends when it is cancelled is waited for.
+
+    The steps of a program are the same again if its input is; with a network below, or
+    with several tasks that can run at the same time, repeat the sweep.
 
     Raises:
         RuntimeError: The attempt was not entered.

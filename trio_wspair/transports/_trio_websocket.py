@@ -309,6 +309,8 @@ async def _open(
             with scope:
                 async with trio.open_nursery() as nursery:
                     engine = await shake_hands(nursery)
+                    # Else a start() that is cancelled now would wait for us for ever.
+                    await trio.lowlevel.checkpoint_if_cancelled()
                     # When the block is cancelled it still has to hear a Close.
                     scope.shield = True
                     connection = TrioWebSocketConnection(
