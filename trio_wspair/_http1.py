@@ -250,9 +250,7 @@ class HTTPConnection:
         for name in ("Content-Length", "Transfer-Encoding"):
             headers.pop(name, None)
         headers.setdefault("Date", formatdate(usegmt=True))
-        # To h11, a HEAD that it could not parse is none: it would insist on the body.
-        told = not self._is_head or self._parser.our_state is not h11.IDLE
-        if isinstance(body, bytes) and told and response.status not in (204, 304):
+        if isinstance(body, bytes) and response.status not in (204, 304):
             headers["Content-Length"] = str(len(body))  # RFC 9110, section 8.6.
         goes_on = self._keep_alive and self._request_is_read()
         connection = "keep-alive" if goes_on else "close"
@@ -268,6 +266,9 @@ class HTTPConnection:
                 for name, value in headers.pairs()
             ],
         )
+        if self._is_head and self._parser.our_state is h11.IDLE:
+            await self._send(head)  # To h11 it is no HEAD, as it could not be parsed.
+            return False
         if not isinstance(body, bytes):
             await self._send(head)
             await self._send_pieces(body)

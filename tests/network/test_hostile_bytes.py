@@ -78,6 +78,9 @@ def attack(side: Side, *data: bytes | Frame, **options: Any) -> str:
     return check(Case(side, (handshake(side), b"".join(sent)), **options))
 
 
+# A counterexample may be long.
+pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
+
 # -- at random ------------------------------------------------------------------
 
 
