@@ -10,7 +10,6 @@ import trio
 import trio.testing
 from asgi_by_hand import CONNECT, HTTP, WEBSOCKET, ByHand, Event, disconnect
 from pairs import Heard, bounded, hear
-from trio.testing import MockClock
 
 from trio_wspair import (
     CloseEvent,
@@ -31,6 +30,8 @@ from trio_wspair.transports._asgi import ASGIConnection
 
 if TYPE_CHECKING:
     from conftest import Logged
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 Fetch = Callable[[Request], Awaitable[Response]]
 
@@ -240,9 +241,7 @@ async def test_g7_a_handler_that_raises_is_a_500_and_logged(logged: "Logged") ->
 
 
 @bounded
-async def test_a_streamed_refusal_ends_when_the_client_goes(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_streamed_refusal_ends_when_the_client_goes() -> None:
     async def forever() -> AsyncGenerator[str, None]:
         yield "first"
         await trio.sleep_forever()
@@ -273,9 +272,7 @@ async def test_messages_pass_both_ways() -> None:
 
 
 @bounded
-async def test_g1_messages_and_close_keep_their_order(
-    autojump_clock: MockClock,
-) -> None:
+async def test_g1_messages_and_close_keep_their_order() -> None:
     opened = Opened()
     async with open_asgi_websocket(ASGIApp(opened.fetch)) as ws:
         for number in range(1000):
@@ -309,9 +306,7 @@ async def test_messages_are_understood_however_the_server_writes_them(
 
 
 @bounded
-async def test_a_message_has_one_kind_only_for_the_server(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_message_has_one_kind_only_for_the_server() -> None:
     opened = Opened()
     async with running(opened.fetch) as (server, _):
         opened.half.send("a")
@@ -325,7 +320,7 @@ async def test_a_message_has_one_kind_only_for_the_server(
 
 
 @bounded
-async def test_g9_a_slow_handler_stops_the_reading(autojump_clock: MockClock) -> None:
+async def test_g9_a_slow_handler_stops_the_reading() -> None:
     pulled: list[WebSocket] = []
 
     async def fetch(request: Request) -> Response:
@@ -343,9 +338,7 @@ async def test_g9_a_slow_handler_stops_the_reading(autojump_clock: MockClock) ->
 
 
 @bounded
-async def test_tasks_of_the_handler_live_as_long_as_the_websocket(
-    autojump_clock: MockClock,
-) -> None:
+async def test_tasks_of_the_handler_live_as_long_as_the_websocket() -> None:
     ended: list[float] = []
 
     async def fetch(request: Request) -> Response:
@@ -445,9 +438,7 @@ async def test_g2_a_client_that_vanishes_is_one_close_1006(*, hangs_up: bool) ->
 
 
 @bounded
-async def test_a_server_may_raise_when_the_client_has_gone(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_server_may_raise_when_the_client_has_gone() -> None:
     opened = Opened()
     async with running(opened.fetch) as (server, _):
         server.error = OSError("gone")
@@ -460,9 +451,7 @@ async def test_a_server_may_raise_when_the_client_has_gone(
 
 
 @bounded
-async def test_the_close_of_the_client_is_answered_by_the_server(
-    autojump_clock: MockClock,
-) -> None:
+async def test_the_close_of_the_client_is_answered_by_the_server() -> None:
     opened = Opened()
     async with running(opened.fetch) as (server, _):
         opened.half.send("sent")
@@ -473,9 +462,7 @@ async def test_the_close_of_the_client_is_answered_by_the_server(
 
 
 @bounded
-async def test_half_open_ends_with_the_close_of_the_client(
-    autojump_clock: MockClock,
-) -> None:
+async def test_half_open_ends_with_the_close_of_the_client() -> None:
     # The server answers at once: what a half-open half sends then can't arrive.
     opened = Opened(allow_half_open=True)
     async with running(opened.fetch) as (server, _):
@@ -489,9 +476,7 @@ async def test_half_open_ends_with_the_close_of_the_client(
 
 
 @bounded
-async def test_a_close_that_is_not_answered_is_1006_after_the_grace(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_close_that_is_not_answered_is_1006_after_the_grace() -> None:
     opened = Opened()
     async with running(opened.fetch, close_grace=3.0) as (server, _):
         opened.half.close(1000)
@@ -506,7 +491,7 @@ async def test_a_close_that_is_not_answered_is_1006_after_the_grace(
 @bounded
 @pytest.mark.parametrize("last", [[], [disconnect(1000)], [disconnect(1006)]])
 async def test_what_a_server_still_has_is_taken_before_the_end(
-    autojump_clock: MockClock, last: list[Event]
+    last: list[Event],
 ) -> None:
     # Hypercorn's reader waits for ever for room in its queue.
     async def fetch(request: Request) -> Response:
@@ -545,7 +530,7 @@ async def test_g7_a_listener_that_raises_ends_its_connection_with_1011(
 
 @bounded
 async def test_a_half_that_nobody_accepts_is_told(
-    logged: "Logged", autojump_clock: MockClock
+    logged: "Logged",
 ) -> None:
     async def fetch(request: Request) -> Response:
         client, _server = WebSocketPair()
@@ -574,9 +559,7 @@ async def test_a_connection_says_close_once() -> None:
 
 
 @bounded
-async def test_g2_when_the_server_stops_the_client_is_told_1001(
-    autojump_clock: MockClock,
-) -> None:
+async def test_g2_when_the_server_stops_the_client_is_told_1001() -> None:
     opened = Opened()
     async with running(opened.fetch) as (server, scope):
         opened.half.send("before")
@@ -593,7 +576,7 @@ async def test_g2_when_the_server_stops_the_client_is_told_1001(
 
 
 @bounded
-async def test_a_stop_ends_the_wait_for_an_answer(autojump_clock: MockClock) -> None:
+async def test_a_stop_ends_the_wait_for_an_answer() -> None:
     opened = Opened()
     async with running(opened.fetch) as (server, scope):
         opened.half.close(4000)
@@ -605,9 +588,7 @@ async def test_a_stop_ends_the_wait_for_an_answer(autojump_clock: MockClock) -> 
 
 
 @bounded
-async def test_a_stop_is_noticed_when_reading_goes_on(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_stop_is_noticed_when_reading_goes_on() -> None:
     pulled: list[WebSocket] = []
 
     async def fetch(request: Request) -> Response:
@@ -629,9 +610,7 @@ async def test_a_stop_is_noticed_when_reading_goes_on(
 
 
 @bounded
-async def test_a_stop_of_a_server_that_takes_nothing_costs_the_grace_once(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_stop_of_a_server_that_takes_nothing_costs_the_grace_once() -> None:
     opened = Opened()
     async with running(opened.fetch, close_grace=2.0) as (server, scope):
         server.takes = trio.Event()  # As Hypercorn with HTTP/2.
@@ -642,9 +621,7 @@ async def test_a_stop_of_a_server_that_takes_nothing_costs_the_grace_once(
 
 
 @bounded
-async def test_a_stop_while_the_websocket_is_opened_is_told(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_stop_while_the_websocket_is_opened_is_told() -> None:
     opened = Opened()
     server = ByHand(WEBSOCKET, CONNECT)
     server.takes = trio.Event()
@@ -659,9 +636,7 @@ async def test_a_stop_while_the_websocket_is_opened_is_told(
 
 
 @bounded
-async def test_the_handler_has_the_grace_to_finish_when_the_server_stops(
-    autojump_clock: MockClock,
-) -> None:
+async def test_the_handler_has_the_grace_to_finish_when_the_server_stops() -> None:
     ended: list[float] = []
 
     class Slow(Opened):

@@ -9,13 +9,14 @@ import trio
 import trio.testing
 from asgi_by_hand import GONE, HTTP, ByHand, Event, piece
 from pairs import bounded
-from trio.testing import MockClock
 
 from trio_wspair import Request, RequestBodyError, Response, WebSocketPair
 from trio_wspair.asgi import ASGIApp
 
 if TYPE_CHECKING:
     from conftest import Logged
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 Fetch = Callable[[Request], Awaitable[Response]]
 
@@ -129,7 +130,7 @@ async def test_a_body_that_is_too_large_is_refused(
 
 
 @bounded
-async def test_two_tasks_may_read_the_same_body(autojump_clock: MockClock) -> None:
+async def test_two_tasks_may_read_the_same_body() -> None:
     read: list[bytes] = []
     server = ByHand(HTTP)
 
@@ -173,7 +174,7 @@ async def test_a_body_that_says_it_is_too_large_is_never_asked_for() -> None:
 
 
 @bounded
-async def test_a_body_that_is_too_slow_is_refused(autojump_clock: MockClock) -> None:
+async def test_a_body_that_is_too_slow_is_refused() -> None:
     server = ByHand(HTTP, piece(b"1", more=True))
     await server.run(ASGIApp(echo, body_timeout=3.0))
     assert server.status == 408
@@ -196,9 +197,7 @@ async def test_a_body_that_is_broken_off_is_refused() -> None:
 
 
 @bounded
-async def test_a_reader_that_is_cancelled_loses_nothing(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_reader_that_is_cancelled_loses_nothing() -> None:
     server = ByHand(HTTP, piece(b"abc", more=True))
 
     async def fetch(request: Request) -> Response:
@@ -280,7 +279,7 @@ async def test_a_status_without_a_body_has_no_length(status: int) -> None:
 
 
 @bounded
-async def test_a_large_body_is_sent_in_pieces(autojump_clock: MockClock) -> None:
+async def test_a_large_body_is_sent_in_pieces() -> None:
     body = bytes(range(256)) * 1000
     server = await ask(answering(Response(body)))
     assert server.body == body
@@ -288,7 +287,7 @@ async def test_a_large_body_is_sent_in_pieces(autojump_clock: MockClock) -> None
 
 
 @bounded
-async def test_a_streamed_body_is_sent_as_it_comes(autojump_clock: MockClock) -> None:
+async def test_a_streamed_body_is_sent_as_it_comes() -> None:
     server = ByHand(HTTP, piece(b""))
     seen: list[bytes] = []
 
@@ -306,7 +305,7 @@ async def test_a_streamed_body_is_sent_as_it_comes(autojump_clock: MockClock) ->
 
 
 @bounded
-async def test_a_streamed_body_may_be_fed_by_a_task(autojump_clock: MockClock) -> None:
+async def test_a_streamed_body_may_be_fed_by_a_task() -> None:
     async def fetch(request: Request) -> Response:
         send, receive = trio.open_memory_channel[str](0)
 
@@ -321,9 +320,7 @@ async def test_a_streamed_body_may_be_fed_by_a_task(autojump_clock: MockClock) -
 
 
 @bounded
-async def test_the_body_of_the_request_can_be_read_while_the_answer_is_sent(
-    autojump_clock: MockClock,
-) -> None:
+async def test_the_body_of_the_request_can_be_read_while_the_answer_is_sent() -> None:
     server = ByHand(HTTP, piece(b"a", more=True))
 
     async def fetch(request: Request) -> Response:
@@ -353,9 +350,7 @@ async def test_what_was_not_read_of_a_request_does_not_hold_up_the_server() -> N
 
 @bounded
 @pytest.mark.parametrize("broken", [GONE, None])
-async def test_streaming_ends_when_the_client_goes(
-    autojump_clock: MockClock, broken: Event | None
-) -> None:
+async def test_streaming_ends_when_the_client_goes(broken: Event | None) -> None:
     ended: list[float] = []
     server = ByHand(HTTP, piece(b""))
 
@@ -378,9 +373,7 @@ async def test_streaming_ends_when_the_client_goes(
 
 
 @bounded
-async def test_a_stream_that_is_given_up_is_closed_at_once(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_stream_that_is_given_up_is_closed_at_once() -> None:
     ended: list[float] = []
     server = ByHand(HTTP, piece(b""))
 
@@ -408,9 +401,7 @@ async def test_a_server_may_raise_when_the_client_has_gone(error: Exception) -> 
 
 
 @bounded
-async def test_a_client_that_takes_nothing_is_given_up(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_client_that_takes_nothing_is_given_up() -> None:
     server = ByHand(HTTP, piece(b""))
     server.takes = trio.Event()
     await server.run(ASGIApp(answering(Response("ok")), body_timeout=7.0))
@@ -419,9 +410,7 @@ async def test_a_client_that_takes_nothing_is_given_up(
 
 
 @bounded
-async def test_what_a_server_does_last_is_not_cancelled_by_its_own_disconnect(
-    autojump_clock: MockClock,
-) -> None:
+async def test_what_a_server_does_last_is_not_cancelled_by_its_own_disconnect() -> None:
     # Hypercorn tells of the end while it still tidies up, in the last send().
     server = ByHand(HTTP, piece(b""))
     tidied: list[str] = []
@@ -487,9 +476,7 @@ async def test_a_websocket_is_no_answer_to_a_plain_request(logged: "Logged") -> 
 
 
 @bounded
-async def test_a_handler_is_cancelled_with_the_server(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_handler_is_cancelled_with_the_server() -> None:
     ended: list[str] = []
 
     async def fetch(request: Request) -> Response:
@@ -507,9 +494,7 @@ async def test_a_handler_is_cancelled_with_the_server(
 
 
 @bounded
-async def test_what_a_server_raises_otherwise_is_its_own(
-    autojump_clock: MockClock,
-) -> None:
+async def test_what_a_server_raises_otherwise_is_its_own() -> None:
     server = ByHand(HTTP, piece(b""))
     server.error = KeyError("a fault of the server")
     with pytest.raises(KeyError):

@@ -7,7 +7,6 @@ import pytest
 import trio
 import trio.testing
 from pairs import bounded
-from trio.testing import MockClock
 
 from trio_wspair import (
     BufferFullError,
@@ -17,6 +16,8 @@ from trio_wspair import (
     InvalidStateError,
 )
 from trio_wspair.testing import cancel_at_every_step, open_asgi_websocket
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
@@ -144,9 +145,7 @@ async def test_messages_pass_both_ways() -> None:
 
 
 @bounded
-async def test_g9_the_application_waits_while_the_client_takes_nothing(
-    autojump_clock: MockClock,
-) -> None:
+async def test_g9_the_application_waits_while_the_client_takes_nothing() -> None:
     sent = 0
 
     class Flood(App):
@@ -170,9 +169,7 @@ async def test_g9_the_application_waits_while_the_client_takes_nothing(
 
 
 @bounded
-async def test_leaving_says_1000_and_waits_for_the_application(
-    autojump_clock: MockClock,
-) -> None:
+async def test_leaving_says_1000_and_waits_for_the_application() -> None:
     class Slow(App):
         async def converse(self) -> None:
             await super().converse()
@@ -190,7 +187,7 @@ async def test_leaving_says_1000_and_waits_for_the_application(
 
 
 @bounded
-async def test_leaving_with_an_exception_says_1011(autojump_clock: MockClock) -> None:
+async def test_leaving_with_an_exception_says_1011() -> None:
     app = App(ACCEPT)
     with pytest.raises(ZeroDivisionError):
         async with open_asgi_websocket(app):
@@ -199,9 +196,7 @@ async def test_leaving_with_an_exception_says_1011(autojump_clock: MockClock) ->
 
 
 @bounded
-async def test_g6_a_client_that_is_cancelled_leaves_nothing_behind(
-    autojump_clock: MockClock,
-) -> None:
+async def test_g6_a_client_that_is_cancelled_leaves_nothing_behind() -> None:
     for attempt in cancel_at_every_step():
         app = App(ACCEPT, text("a"))
         tasks = trio.lowlevel.current_statistics().tasks_living
@@ -254,7 +249,7 @@ async def test_the_application_closes(said: Event, code: int, reason: str) -> No
 
 
 @bounded
-async def test_both_close_at_once(autojump_clock: MockClock) -> None:
+async def test_both_close_at_once() -> None:
     app = App(ACCEPT, {**CLOSE, "code": 4000})
     async with open_asgi_websocket(app) as ws:
         ws.close(3000)
@@ -263,9 +258,9 @@ async def test_both_close_at_once(autojump_clock: MockClock) -> None:
 
 
 @bounded
-async def test_g3_what_was_sent_before_a_close_arrives_although_the_client_is_slow(
-    autojump_clock: MockClock,
-) -> None:
+async def test_g3_what_was_sent_before_a_close_arrives_although_the_client_is_slow() -> (
+    None
+):
     class Hasty(App):
         async def converse(self) -> None:
             """Return at once, with nothing received."""
@@ -281,9 +276,7 @@ async def test_g3_what_was_sent_before_a_close_arrives_although_the_client_is_sl
 
 
 @bounded
-async def test_an_application_that_returns_without_a_close_is_1006(
-    autojump_clock: MockClock,
-) -> None:
+async def test_an_application_that_returns_without_a_close_is_1006() -> None:
     class Forgetful(App):
         async def converse(self) -> None:
             """Return at once."""
@@ -298,9 +291,7 @@ async def test_an_application_that_returns_without_a_close_is_1006(
 
 
 @bounded
-async def test_an_application_that_does_not_return_is_an_error(
-    autojump_clock: MockClock,
-) -> None:
+async def test_an_application_that_does_not_return_is_an_error() -> None:
     class Deaf(App):
         async def converse(self) -> None:
             await trio.sleep_forever()
@@ -312,9 +303,9 @@ async def test_an_application_that_does_not_return_is_an_error(
 
 
 @bounded
-async def test_an_application_that_waits_to_send_is_told_that_the_client_has_gone(
-    autojump_clock: MockClock,
-) -> None:
+async def test_an_application_that_waits_to_send_is_told_that_the_client_has_gone() -> (
+    None
+):
     class Flood(App):
         async def converse(self) -> None:
             while self.error is None:
@@ -392,9 +383,7 @@ async def test_the_extension_for_denials_can_be_missing() -> None:
 
 
 @bounded
-async def test_an_application_that_does_not_answer_is_given_up(
-    autojump_clock: MockClock,
-) -> None:
+async def test_an_application_that_does_not_answer_is_given_up() -> None:
     app = App()
     error = await refused(app, app_timeout=3.0)
     assert error.status is None
@@ -415,9 +404,7 @@ async def test_an_application_that_returns_without_an_answer_is_an_error() -> No
 
 
 @bounded
-async def test_an_application_that_does_not_end_after_a_refusal_is_cancelled(
-    autojump_clock: MockClock,
-) -> None:
+async def test_an_application_that_does_not_end_after_a_refusal_is_cancelled() -> None:
     class Deaf(App):
         async def converse(self) -> None:
             await trio.sleep_forever()
@@ -460,7 +447,7 @@ async def test_g7_what_the_application_raises_comes_out() -> None:
     ],
 )
 async def test_what_an_application_must_not_send_raises_there(
-    autojump_clock: MockClock, says: list[Event], error: Exception
+    says: list[Event], error: Exception
 ) -> None:
     class Careful(App):
         async def converse(self) -> None:

@@ -1,36 +1,44 @@
 """The body of a response, in pieces that can be sent. Knows nobody who sends them."""
 
 from collections.abc import AsyncGenerator, AsyncIterable
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Final, cast
 
-__all__ = ("pieces_of",)
+__all__ = ("open_pieces",)
 
 _PIECE_BYTES: Final = 2**16
 
 
-async def pieces_of(
+@asynccontextmanager
+async def open_pieces(
     body: bytes | AsyncIterable[str | bytes],
-) -> AsyncGenerator[bytes, None]:
-    """Yield a body in small pieces: the client has its time for each.
+) -> AsyncGenerator[AsyncIterable[bytes], None]:
+    """Give a body in small pieces: the client has its time for each.
 
-    Raises:
-        TypeError: The body has something in it that can't be sent.
+    A generator is closed in the end. The iterator raises `TypeError` if the body has
+    something in it that can't be sent.
     """
-    if isinstance(body, bytes):
-        for piece in _cut(body):
-            yield piece
-        return
+    pieces = _pieces_of(body)
     async with AsyncExitStack() as stack:
         if isinstance(body, AsyncGenerator):
             generator = cast("AsyncGenerator[str | bytes, None]", body)
             await stack.enter_async_context(aclosing(generator))
-        async for said in body:
-            if not isinstance(said, (str, bytes)):
-                msg = f"a piece of a body is str or bytes, not {type(said).__name__}"
-                raise TypeError(msg)
-            for piece in _cut(said.encode() if isinstance(said, str) else said):
-                yield piece
+        yield await stack.enter_async_context(aclosing(pieces))
+
+
+async def _pieces_of(
+    body: bytes | AsyncIterable[str | bytes],
+) -> AsyncGenerator[bytes, None]:
+    if isinstance(body, bytes):
+        for piece in _cut(body):
+            yield piece
+        return
+    async for said in body:
+        if not isinstance(said, (str, bytes)):
+            msg = f"a piece of a body is str or bytes, not {type(said).__name__}"
+            raise TypeError(msg)
+        for piece in _cut(said.encode() if isinstance(said, str) else said):
+            yield piece
 
 
 def _cut(data: bytes) -> list[bytes]:

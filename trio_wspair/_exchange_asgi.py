@@ -6,7 +6,7 @@ of the request. https://asgi.readthedocs.io/en/latest/specs/www.html
 
 import re
 from collections.abc import AsyncGenerator, MutableMapping, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
@@ -15,7 +15,7 @@ import attrs
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from ._bodies import pieces_of
+from ._bodies import open_pieces
 from ._codes import CloseCode
 from ._handling import Handling
 from ._http import FetchHandler, Headers, Request, RequestBodyError, Response
@@ -160,7 +160,7 @@ class ASGIExchange:
                     }
                 )
                 if self._method != "HEAD":
-                    async with aclosing(pieces_of(response.body)) as pieces:
+                    async with open_pieces(response.body) as pieces:
                         async for piece in pieces:
                             body = {"body": piece, "more_body": True}
                             await self._say({"type": f"{kind}.body", **body})
