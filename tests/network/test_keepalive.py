@@ -230,3 +230,17 @@ async def test_two_ends_keep_each_other_alive(net: "Network") -> None:
         await net.until(lambda: server.latency is not None)
         await client.aclose()
         assert (await server.wait_closed()).code == 1000
+
+
+async def test_a_close_behind_a_long_queue_is_no_reason_to_ping(
+    one_end: "OneEnd",
+) -> None:
+    async with one_end() as (half, peer):
+        half.accept()
+        for _ in range(4):
+            half.send(b"x" * 2**18)
+        half.close(1000)
+        heard = [await peer.hear() for _ in range(5)]
+        assert heard == [b"x" * 2**18] * 4 + [(1000, "")]
+        await peer.send(peer.close(1000))
+        await half.wait_closed()

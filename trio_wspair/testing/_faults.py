@@ -46,7 +46,8 @@ class FaultyStream(trio.abc.HalfCloseableStream):
             broken (the peer sees a reset, too, if it is a socket), or ``"silence"`` as
             if a cable were pulled: nothing comes, and what is sent vanishes.
         corrupt: The probability of each received byte to be another one.
-        keep_open: `aclose()` leaves the stream below open, so that the peer waits.
+        keep_open: `aclose()` leaves the stream below open, so that the peer waits; with
+            ``cut="silence"``, it does not hear of the closing either.
 
     Raises:
         TypeError: An argument is of another type.
@@ -91,6 +92,8 @@ class FaultyStream(trio.abc.HalfCloseableStream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Receive, as far as the faults let it; see `trio.abc.ReceiveStream`."""
         way = self._receiving
+        if max_bytes is not None:
+            check_limit("max_bytes", max_bytes)
         data: bytes | None = None
         with way.alone(), self._interruptible() as scope:
             await trio.lowlevel.checkpoint()
@@ -129,13 +132,15 @@ class FaultyStream(trio.abc.HalfCloseableStream):
                     await self._stream.send_all(rest[:size])
                     way.left -= size
                     rest = rest[size:]
-        if rest:
+        if rest or self._closed:
             self._check_sending()
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait for the stream below, or for the cut."""
-        with self._interruptible():
-            await self._stream.wait_send_all_might_not_block()
+        with self._sending.alone(), self._interruptible():
+            await trio.lowlevel.checkpoint()
+            if not self._over():
+                await self._stream.wait_send_all_might_not_block()
         self._check_sending()
 
     async def send_eof(self) -> None:
@@ -147,7 +152,8 @@ class FaultyStream(trio.abc.HalfCloseableStream):
         if self._cut:
             await trio.lowlevel.checkpoint()
         else:
-            await self._stream.send_eof()
+            with self._sending.alone():
+                await self._stream.send_eof()
 
     async def aclose(self) -> None:
         """Close this stream, and the one below unless that is kept open."""
@@ -183,7 +189,8 @@ class FaultyStream(trio.abc.HalfCloseableStream):
                 self._stream.setsockopt(
                     socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO
                 )
-            await trio.aclose_forcefully(self._stream)
+            with trio.CancelScope(shield=True):  # What was received is not lost.
+                await trio.aclose_forcefully(self._stream)
 
     def _interrupt(self) -> None:
         for scope in self._scopes:
@@ -195,6 +202,9 @@ class FaultyStream(trio.abc.HalfCloseableStream):
             self._scopes.add(scope)
             try:
                 yield scope
+            except trio.ClosedResourceError:
+                if not self._over():
+                    raise
             finally:
                 self._scopes.discard(scope)
 

@@ -123,6 +123,8 @@ class Coupling:
         self._heard: Close | None = None
         self._failure: Failure | None = None
         self._write_failed = False
+        self._written = trio.Event()
+        """Nothing more is written: the end was, or writing has failed."""
         self._pings: SupportsPing | None = None
         self._reads_since = -math.inf
         """When the last pause in reading has ended; `math.inf` during one."""
@@ -201,7 +203,8 @@ class Coupling:
             self._fail(Failure(exc.reason))
             if self._heard is not None:
                 # It may still listen: the other half has some time to answer.
-                await trio.sleep(self._limits.close_grace)
+                with trio.move_on_after(self._limits.close_grace):
+                    await self._written.wait()
         except ProtocolError as exc:
             self._fail(Failure(str(exc), exc))
             with trio.move_on_after(self._limits.close_grace):
@@ -232,12 +235,13 @@ class Coupling:
             failed = isinstance(end, Failure)
             try:
                 # After a breach of the protocol it is our Close that tells of it.
-                close = end if isinstance(end, Close) and not self._failure else None
+                close = end if isinstance(end, Close) and not self._breach else None
                 await self._send(messages, close)
             except ConnectionClosedError:
                 # The reader finds out why, after all that has arrived. It waits for
                 # nobody: who takes that may be waiting for us, in drain().
                 self._write_failed = True
+                self._written.set()
                 self.half.outbox.wake_senders()
                 self.half.inbox.wake_senders()
                 return
@@ -250,9 +254,16 @@ class Coupling:
             if failed:  # The other half is coupled too, and has lost its peer.
                 self._scope.cancel(reason="the other connection has failed")
             if end is not None:
+                self._written.set()
                 if self.half.state.finished:
                     self._scope.cancel(reason="both sides have said Close")
                 return
+
+    @property
+    def _breach(self) -> bool:
+        """Whether the peer has broken the protocol."""
+        failure = self._failure
+        return failure is not None and isinstance(failure.error, ProtocolError)
 
     async def _send(self, messages: list[Message], close: Close | None) -> None:
         if close is None:
@@ -287,6 +298,7 @@ class Coupling:
         while not self._closing.is_set():
             with trio.move_on_after(self._limits.ping_interval):
                 await self._closing.wait()
+                break
             if self._pings is not None:
                 await self._expect_life(self._pings)
         grace = self._limits.close_grace

@@ -102,12 +102,12 @@ class Wire(trio.abc.Stream):
         if data and data[0] == _CLOSE_FRAME:
             self.engine_said_close = True
             return
-        if self._broken:
-            raise trio.BrokenResourceError
+        # When the network takes no more, what has arrived is still to be read.
         # Pongs wait for room, so that a flood of pings can't grow the buffer.
         while len(self._buffer) > _CHUNK and not self._broken:
             await self._flushed.wait()
-        self.write(bytes(data))
+        if not self._broken:
+            self.write(bytes(data))
         self._answered.set()
 
     async def wait_send_all_might_not_block(self) -> None:

@@ -1,0 +1,142 @@
+"""A network that breaks: faults between what `connect()` opens and `serve()` accepts.
+
+The library gets its streams from Trio. For a block, they are made in memory, where
+everything happens in virtual time and in the same way again, or stay sockets; either
+way each end can be spoiled, most of all with a `FaultyStream`.
+"""
+
+import math
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import trio
+from trio.testing import memory_stream_pair
+
+from trio_wspair.testing import FaultyStream
+
+Spoil = Callable[[trio.abc.Stream], trio.abc.Stream]
+"""What is done to one end of each new connection."""
+Join = Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]]
+"""How two ends in memory are made."""
+
+
+def untouched(stream: trio.abc.Stream) -> trio.abc.Stream:
+    """Leave a stream as it is."""
+    return stream
+
+
+@contextmanager
+def memory_network(
+    *,
+    client: Spoil = untouched,
+    server: Spoil = untouched,
+    join: Join = memory_stream_pair,
+) -> Generator[None]:
+    """Connect by streams in memory, and spoil each end."""
+    with _instead_of_trio(_Memory(join), client, server):
+        yield
+
+
+@contextmanager
+def loopback_network(
+    *, client: Spoil = untouched, server: Spoil = untouched
+) -> Generator[None]:
+    """Connect by sockets, as always, and spoil each end."""
+    with _instead_of_trio(trio, client, server):
+        yield
+
+
+@contextmanager
+def _instead_of_trio(network: Any, client: Spoil, server: Spoil) -> Generator[None]:
+    open_stream, open_listeners = network.open_tcp_stream, network.open_tcp_listeners
+
+    async def open_tcp_stream(*args: Any, **options: Any) -> trio.abc.Stream:
+        return client(await open_stream(*args, **options))
+
+    async def open_tcp_listeners(*args: Any, **options: Any) -> Sequence[_Spoiling]:
+        listeners = await open_listeners(*args, **options)
+        return [_Spoiling(listener, server) for listener in listeners]
+
+    with (
+        mock.patch.object(trio, "open_tcp_stream", open_tcp_stream),
+        mock.patch.object(trio, "open_tcp_listeners", open_tcp_listeners),
+    ):
+        yield
+
+
+class Recorder(FaultyStream):
+    """A good stream that remembers what was sent."""
+
+    def __init__(self, stream: trio.abc.Stream, sent: bytearray) -> None:
+        super().__init__(stream)
+        self._sent = sent
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self._sent += data
+        await super().send_all(data)
+
+
+class _Spoiling(trio.abc.Listener[trio.abc.Stream]):
+    """A listener that spoils what it accepts."""
+
+    def __init__(self, listener: Any, spoil: Spoil) -> None:
+        self._listener = listener
+        self._spoil = spoil
+        self.socket = listener.socket
+
+    async def accept(self) -> trio.abc.Stream:
+        return self._spoil(await self._listener.accept())
+
+    async def aclose(self) -> None:
+        await self._listener.aclose()
+
+
+class _Memory:
+    """Ports in memory."""
+
+    def __init__(self, join: Join) -> None:
+        self._join = join
+        self._ports: dict[int, trio.MemorySendChannel[trio.abc.Stream]] = {}
+        self._numbers = count(1)
+
+    async def open_tcp_stream(self, host: str, port: int) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        near, far = self._join()
+        try:
+            self._ports[port].send_nowait(far)
+        except (KeyError, trio.BrokenResourceError):
+            msg = f"nobody listens at {host}:{port}"
+            raise ConnectionRefusedError(msg) from None
+        return near
+
+    async def open_tcp_listeners(
+        self, port: int, *, host: str
+    ) -> "Sequence[_MemoryListener]":
+        await trio.lowlevel.checkpoint()
+        port = port or next(self._numbers)
+        self._ports[port], arriving = trio.open_memory_channel[trio.abc.Stream](
+            math.inf
+        )
+        return [_MemoryListener((host, port), arriving)]
+
+
+class _MemoryListener:
+    """A port in memory."""
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        arriving: trio.MemoryReceiveChannel[trio.abc.Stream],
+    ) -> None:
+        self._arriving = arriving
+        self.socket = SimpleNamespace(getsockname=lambda: address)
+
+    async def accept(self) -> trio.abc.Stream:
+        return await self._arriving.receive()
+
+    async def aclose(self) -> None:
+        await self._arriving.aclose()
