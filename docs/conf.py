@@ -204,7 +204,12 @@ def resolve_public_name(
 ) -> nodes.Node | None:
     """Link a name to where it is documented, not to the room that defines it."""
     name = str(node.get("reftarget", "")).rpartition(".")[2]
-    for module in ("trio_wspair", "trio_wspair.transports", "trio_wspair.testing"):
+    for module in (
+        "trio_wspair",
+        "trio_wspair.transports",
+        "trio_wspair.testing",
+        "trio_wspair.asgi",
+    ):
         found = env.domains["py"].resolve_xref(
             env, env.docname, app.builder, "obj", f"{module}.{name}", node, content
         )

@@ -112,7 +112,7 @@ class ListenersMachine(RuleBasedStateMachine):
         self.set_slot("message", slot)
 
     @rule(event_type=event_types, name=names, once=st.booleans())
-    def add(self, event_type: str, name: str, once: bool) -> None:  # noqa: FBT001
+    def add(self, event_type: str, name: str, once: bool) -> None:
         self.registry.add(event_type, listener_called(name), once=once)
         self.added[event_type].setdefault(name, once)
 
@@ -345,7 +345,7 @@ def test_a_listener_removed_and_added_again_during_an_event_is_called() -> None:
 
 @pytest.mark.parametrize("once", [False, True])
 def test_the_latest_registration_decides_about_once_even_during_an_event(
-    once: bool,  # noqa: FBT001
+    once: bool,
 ) -> None:
     registry = make("plain")
     registry.add("message", listener_called("first"), once=not once)

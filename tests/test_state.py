@@ -80,7 +80,7 @@ class HalfStateMachine(RuleBasedStateMachine):
     before: ReadyState
 
     @initialize(holder=st.sampled_from(Holder), half_open=st.booleans())
-    def begin(self, holder: Holder, half_open: bool) -> None:  # noqa: FBT001
+    def begin(self, holder: Holder, half_open: bool) -> None:
         self.state = held_by(holder, half_open=half_open)
         self.holder = holder
         self.half_open = half_open and holder is not Holder.NOBODY
@@ -117,7 +117,7 @@ class HalfStateMachine(RuleBasedStateMachine):
     # -- acts -----------------------------------------------------------------------
 
     @rule(act=st.sampled_from(Act), half_open=st.booleans())
-    def take(self, act: Act, half_open: bool) -> None:  # noqa: FBT001
+    def take(self, act: Act, half_open: bool) -> None:
         if self.holder is not Holder.NOBODY:
             half_open = self.half_open  # What else happens has a test of its own.
         to = MOVES.get((self.holder, act))
@@ -280,7 +280,7 @@ def test_the_holder_moves_only_along_the_table(holder: Holder, act: Act) -> None
 
 @pytest.mark.parametrize("first", [False, True])
 def test_taking_a_half_again_keeps_the_options_of_the_first(
-    first: bool,  # noqa: FBT001
+    first: bool,
 ) -> None:
     state = HalfState()
     state.take(Act.ACCEPT, half_open=first)
@@ -358,7 +358,7 @@ def test_sending_after_ones_own_close_is_misuse() -> None:
 
 @pytest.mark.parametrize("same", [True, False], ids=["same object", "equal"])
 def test_sending_after_ones_own_close_stays_misuse_when_it_was_answered(
-    same: bool,  # noqa: FBT001
+    same: bool,
 ) -> None:
     state = held_by(Holder.APPLICATION)
     close = Close(3000)
@@ -403,8 +403,8 @@ def test_in_half_open_one_sends_until_ones_own_close() -> None:
 @pytest.mark.parametrize("said", [False, True])
 def test_a_close_is_answered_unless_half_open_or_the_holder_does_it(
     holder: Holder,
-    half_open: bool,  # noqa: FBT001
-    said: bool,  # noqa: FBT001
+    half_open: bool,
+    said: bool,
 ) -> None:
     state = held_by(holder, half_open=half_open)
     own = Close(4000, "own")

@@ -403,7 +403,7 @@ async def test_nothing_is_sent_after_our_close(one_end: "OneEnd") -> None:
 # -- on a protocol error it sends no Close, and reports one as if from the peer
 
 
-def nonsense(masks: bool) -> dict[str, tuple[int, bytes]]:  # noqa: FBT001
+def nonsense(masks: bool) -> dict[str, tuple[int, bytes]]:
     """Return the wrong things that a peer may say, and the close codes for them."""
     bit = 0x80 if masks else 0
     mask = bytes(4) if masks else b""

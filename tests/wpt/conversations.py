@@ -45,7 +45,7 @@ def converse(
     return Response(None, status=101, headers=response_headers, web_socket=client)
 
 
-async def _hold(server: WebSocket, talk: Talk, echo_close: bool) -> None:  # noqa: FBT001
+async def _hold(server: WebSocket, talk: Talk, echo_close: bool) -> None:
     try:
         await talk(server)
     except ConnectionClosedError as end:
