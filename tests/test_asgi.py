@@ -10,6 +10,7 @@ import trio
 import trio.testing
 from asgi_by_hand import CONNECT, HTTP, WEBSOCKET, ByHand, Event, disconnect
 from pairs import Heard, bounded, hear
+from trio.testing import MockClock
 
 from trio_wspair import (
     CloseEvent,
@@ -30,8 +31,6 @@ from trio_wspair.transports._asgi import ASGIConnection
 
 if TYPE_CHECKING:
     from conftest import Logged
-
-pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 Fetch = Callable[[Request], Awaitable[Response]]
 
@@ -105,7 +104,9 @@ async def running(
 
 
 @bounded
-async def test_the_handler_sees_a_request_for_a_websocket() -> None:
+async def test_the_handler_sees_a_request_for_a_websocket(
+    autojump_clock: MockClock,
+) -> None:
     opened = Opened()
     headers = {"Origin": "https://example.org", "Host": "example.org:8000"}
     app = ASGIApp(opened.fetch)
@@ -121,7 +122,9 @@ async def test_the_handler_sees_a_request_for_a_websocket() -> None:
 
 
 @bounded
-async def test_a_websocket_over_http_2_is_the_same_to_the_handler() -> None:
+async def test_a_websocket_over_http_2_is_the_same_to_the_handler(
+    autojump_clock: MockClock,
+) -> None:
     opened = Opened()
     headers = [(b"host", b"test")]  # No Upgrade there (RFC 8441, section 5).
     server = ByHand(WEBSOCKET, CONNECT, disconnect(1000), headers=headers, scheme="wss")
@@ -133,7 +136,9 @@ async def test_a_websocket_over_http_2_is_the_same_to_the_handler() -> None:
 
 
 @bounded
-async def test_the_subprotocol_that_the_handler_chooses_is_accepted() -> None:
+async def test_the_subprotocol_that_the_handler_chooses_is_accepted(
+    autojump_clock: MockClock,
+) -> None:
     opened = Opened(Sec_WebSocket_Protocol="b")
     app = ASGIApp(opened.fetch)
     async with open_asgi_websocket(app, protocols=["a", "b"]) as ws:
@@ -142,7 +147,9 @@ async def test_the_subprotocol_that_the_handler_chooses_is_accepted() -> None:
 
 
 @bounded
-async def test_a_subprotocol_that_was_not_offered_is_a_500(logged: "Logged") -> None:
+async def test_a_subprotocol_that_was_not_offered_is_a_500(
+    autojump_clock: MockClock, logged: "Logged"
+) -> None:
     opened = Opened(Sec_WebSocket_Protocol="c")
     with pytest.raises(HandshakeError) as caught:
         async with open_asgi_websocket(ASGIApp(opened.fetch), protocols="a"):
@@ -152,7 +159,7 @@ async def test_a_subprotocol_that_was_not_offered_is_a_500(logged: "Logged") -> 
 
 
 @bounded
-async def test_headers_of_a_101_are_accepted_with_it() -> None:
+async def test_headers_of_a_101_are_accepted_with_it(autojump_clock: MockClock) -> None:
     opened = Opened(Set_Cookie="a=1", Sec_WebSocket_Protocol="b")
     server = ByHand(WEBSOCKET, CONNECT, disconnect(1000), subprotocols=["a", "b"])
     await server.run(ASGIApp(opened.fetch))
@@ -166,7 +173,9 @@ async def test_headers_of_a_101_are_accepted_with_it() -> None:
 
 
 @bounded
-async def test_a_client_that_has_gone_already_is_not_handled() -> None:
+async def test_a_client_that_has_gone_already_is_not_handled(
+    autojump_clock: MockClock,
+) -> None:
     opened = Opened()
     server = await ByHand(WEBSOCKET, disconnect(1006)).run(ASGIApp(opened.fetch))
     assert opened.requests == []
@@ -174,7 +183,9 @@ async def test_a_client_that_has_gone_already_is_not_handled() -> None:
 
 
 @bounded
-async def test_a_client_that_goes_before_it_is_accepted_is_1006() -> None:
+async def test_a_client_that_goes_before_it_is_accepted_is_1006(
+    autojump_clock: MockClock,
+) -> None:
     opened = Opened()
     server = ByHand(WEBSOCKET, CONNECT, disconnect(1006))
     server.error = OSError("gone")
@@ -196,7 +207,7 @@ async def pieces() -> AsyncGenerator[str | bytes, None]:
     ("body", "expected"), [("go away", b"go away"), (None, b""), (pieces, b"in pieces")]
 )
 async def test_a_refusal_has_status_headers_and_body(
-    body: Any, expected: bytes
+    autojump_clock: MockClock, body: Any, expected: bytes
 ) -> None:
     said = body() if callable(body) else body
     response = Response(said, status=401, headers={"WWW-Authenticate": "Basic"})
@@ -211,7 +222,7 @@ async def test_a_refusal_has_status_headers_and_body(
 @bounded
 @pytest.mark.parametrize("extensions", [{}, None])
 async def test_a_server_without_the_extension_can_only_say_403(
-    extensions: Event | None,
+    autojump_clock: MockClock, extensions: Event | None
 ) -> None:
     server = ByHand(WEBSOCKET, CONNECT, extensions=extensions)
     await server.run(ASGIApp(answering(Response("go away", status=401))))
@@ -219,7 +230,9 @@ async def test_a_server_without_the_extension_can_only_say_403(
 
 
 @bounded
-async def test_a_server_that_does_not_tell_of_extensions_has_none() -> None:
+async def test_a_server_that_does_not_tell_of_extensions_has_none(
+    autojump_clock: MockClock,
+) -> None:
     server = ByHand(WEBSOCKET, CONNECT)
     del server.scope["extensions"], server.scope["subprotocols"]
     await server.run(ASGIApp(answering(Response("go away", status=401))))
@@ -227,7 +240,9 @@ async def test_a_server_that_does_not_tell_of_extensions_has_none() -> None:
 
 
 @bounded
-async def test_g7_a_handler_that_raises_is_a_500_and_logged(logged: "Logged") -> None:
+async def test_g7_a_handler_that_raises_is_a_500_and_logged(
+    autojump_clock: MockClock, logged: "Logged"
+) -> None:
     async def fetch(request: Request) -> Response:
         msg = "secret"
         raise ZeroDivisionError(msg)
@@ -241,7 +256,9 @@ async def test_g7_a_handler_that_raises_is_a_500_and_logged(logged: "Logged") ->
 
 
 @bounded
-async def test_a_streamed_refusal_ends_when_the_client_goes() -> None:
+async def test_a_streamed_refusal_ends_when_the_client_goes(
+    autojump_clock: MockClock,
+) -> None:
     async def forever() -> AsyncGenerator[str, None]:
         yield "first"
         await trio.sleep_forever()
@@ -256,7 +273,7 @@ async def test_a_streamed_refusal_ends_when_the_client_goes() -> None:
 
 
 @bounded
-async def test_messages_pass_both_ways() -> None:
+async def test_messages_pass_both_ways(autojump_clock: MockClock) -> None:
     async with open_asgi_websocket(ASGIApp(echo)) as ws:
         messages: list[str | bytes] = [
             "text",
@@ -272,7 +289,9 @@ async def test_messages_pass_both_ways() -> None:
 
 
 @bounded
-async def test_g1_messages_and_close_keep_their_order() -> None:
+async def test_g1_messages_and_close_keep_their_order(
+    autojump_clock: MockClock,
+) -> None:
     opened = Opened()
     async with open_asgi_websocket(ASGIApp(opened.fetch)) as ws:
         for number in range(1000):
@@ -296,7 +315,7 @@ async def test_g1_messages_and_close_keep_their_order() -> None:
     ],
 )
 async def test_messages_are_understood_however_the_server_writes_them(
-    event: Event, message: str | bytes
+    autojump_clock: MockClock, event: Event, message: str | bytes
 ) -> None:
     opened = Opened()
     said = {"type": "websocket.receive", **event}
@@ -306,7 +325,9 @@ async def test_messages_are_understood_however_the_server_writes_them(
 
 
 @bounded
-async def test_a_message_has_one_kind_only_for_the_server() -> None:
+async def test_a_message_has_one_kind_only_for_the_server(
+    autojump_clock: MockClock,
+) -> None:
     opened = Opened()
     async with running(opened.fetch) as (server, _):
         opened.half.send("a")
@@ -320,7 +341,7 @@ async def test_a_message_has_one_kind_only_for_the_server() -> None:
 
 
 @bounded
-async def test_g9_a_slow_handler_stops_the_reading() -> None:
+async def test_g9_a_slow_handler_stops_the_reading(autojump_clock: MockClock) -> None:
     pulled: list[WebSocket] = []
 
     async def fetch(request: Request) -> Response:
@@ -338,7 +359,9 @@ async def test_g9_a_slow_handler_stops_the_reading() -> None:
 
 
 @bounded
-async def test_tasks_of_the_handler_live_as_long_as_the_websocket() -> None:
+async def test_tasks_of_the_handler_live_as_long_as_the_websocket(
+    autojump_clock: MockClock,
+) -> None:
     ended: list[float] = []
 
     async def fetch(request: Request) -> Response:
@@ -364,7 +387,7 @@ async def test_tasks_of_the_handler_live_as_long_as_the_websocket() -> None:
 
 
 @bounded
-async def test_there_is_no_ping() -> None:
+async def test_there_is_no_ping(autojump_clock: MockClock) -> None:
     opened = Opened()
     async with open_asgi_websocket(ASGIApp(opened.fetch)):
         with pytest.raises(InvalidStateError, match="this half has none"):
@@ -375,7 +398,9 @@ async def test_there_is_no_ping() -> None:
 
 
 @bounded
-async def test_the_handler_closes_with_code_and_reason() -> None:
+async def test_the_handler_closes_with_code_and_reason(
+    autojump_clock: MockClock,
+) -> None:
     opened = Opened()
     async with open_asgi_websocket(ASGIApp(opened.fetch)) as ws:
         opened.half.send("last")
@@ -388,7 +413,9 @@ async def test_the_handler_closes_with_code_and_reason() -> None:
 
 
 @bounded
-async def test_the_client_closes_with_code_and_reason() -> None:
+async def test_the_client_closes_with_code_and_reason(
+    autojump_clock: MockClock,
+) -> None:
     opened = Opened()
     async with open_asgi_websocket(ASGIApp(opened.fetch)) as ws:
         ws.send("last")
@@ -407,7 +434,9 @@ async def test_the_client_closes_with_code_and_reason() -> None:
         {"type": "websocket.disconnect", "code": None, "reason": None},
     ],
 )
-async def test_a_close_without_a_code_is_1005(event: Event) -> None:
+async def test_a_close_without_a_code_is_1005(
+    autojump_clock: MockClock, event: Event
+) -> None:
     opened = Opened()
     await ByHand(WEBSOCKET, CONNECT, event).run(ASGIApp(opened.fetch))
     (closed,) = opened.heard
@@ -416,7 +445,9 @@ async def test_a_close_without_a_code_is_1005(event: Event) -> None:
 
 
 @bounded
-async def test_the_handlers_close_without_a_code_is_the_servers_1000() -> None:
+async def test_the_handlers_close_without_a_code_is_the_servers_1000(
+    autojump_clock: MockClock,
+) -> None:
     opened = Opened()
     async with open_asgi_websocket(ASGIApp(opened.fetch)) as ws:
         opened.half.close()
@@ -425,7 +456,9 @@ async def test_the_handlers_close_without_a_code_is_the_servers_1000() -> None:
 
 @bounded
 @pytest.mark.parametrize("hangs_up", [False, True])
-async def test_g2_a_client_that_vanishes_is_one_close_1006(*, hangs_up: bool) -> None:
+async def test_g2_a_client_that_vanishes_is_one_close_1006(
+    autojump_clock: MockClock, *, hangs_up: bool
+) -> None:
     opened = Opened()
     async with running(opened.fetch) as (server, _):
         if hangs_up:
@@ -438,7 +471,9 @@ async def test_g2_a_client_that_vanishes_is_one_close_1006(*, hangs_up: bool) ->
 
 
 @bounded
-async def test_a_server_may_raise_when_the_client_has_gone() -> None:
+async def test_a_server_may_raise_when_the_client_has_gone(
+    autojump_clock: MockClock,
+) -> None:
     opened = Opened()
     async with running(opened.fetch) as (server, _):
         server.error = OSError("gone")
@@ -451,7 +486,9 @@ async def test_a_server_may_raise_when_the_client_has_gone() -> None:
 
 
 @bounded
-async def test_the_close_of_the_client_is_answered_by_the_server() -> None:
+async def test_the_close_of_the_client_is_answered_by_the_server(
+    autojump_clock: MockClock,
+) -> None:
     opened = Opened()
     async with running(opened.fetch) as (server, _):
         opened.half.send("sent")
@@ -462,7 +499,9 @@ async def test_the_close_of_the_client_is_answered_by_the_server() -> None:
 
 
 @bounded
-async def test_half_open_ends_with_the_close_of_the_client() -> None:
+async def test_half_open_ends_with_the_close_of_the_client(
+    autojump_clock: MockClock,
+) -> None:
     # The server answers at once: what a half-open half sends then can't arrive.
     opened = Opened(allow_half_open=True)
     async with running(opened.fetch) as (server, _):
@@ -476,7 +515,9 @@ async def test_half_open_ends_with_the_close_of_the_client() -> None:
 
 
 @bounded
-async def test_a_close_that_is_not_answered_is_1006_after_the_grace() -> None:
+async def test_a_close_that_is_not_answered_is_1006_after_the_grace(
+    autojump_clock: MockClock,
+) -> None:
     opened = Opened()
     async with running(opened.fetch, close_grace=3.0) as (server, _):
         opened.half.close(1000)
@@ -491,7 +532,7 @@ async def test_a_close_that_is_not_answered_is_1006_after_the_grace() -> None:
 @bounded
 @pytest.mark.parametrize("last", [[], [disconnect(1000)], [disconnect(1006)]])
 async def test_what_a_server_still_has_is_taken_before_the_end(
-    last: list[Event],
+    autojump_clock: MockClock, last: list[Event]
 ) -> None:
     # Hypercorn's reader waits for ever for room in its queue.
     async def fetch(request: Request) -> Response:
@@ -510,7 +551,7 @@ async def test_what_a_server_still_has_is_taken_before_the_end(
 
 @bounded
 async def test_g7_a_listener_that_raises_ends_its_connection_with_1011(
-    logged: "Logged",
+    autojump_clock: MockClock, logged: "Logged"
 ) -> None:
     async def fetch(request: Request) -> Response:
         client, server = WebSocketPair()
@@ -530,7 +571,7 @@ async def test_g7_a_listener_that_raises_ends_its_connection_with_1011(
 
 @bounded
 async def test_a_half_that_nobody_accepts_is_told(
-    logged: "Logged",
+    autojump_clock: MockClock, logged: "Logged"
 ) -> None:
     async def fetch(request: Request) -> Response:
         client, _server = WebSocketPair()
@@ -542,7 +583,7 @@ async def test_a_half_that_nobody_accepts_is_told(
 
 
 @bounded
-async def test_a_connection_says_close_once() -> None:
+async def test_a_connection_says_close_once(autojump_clock: MockClock) -> None:
     server = ByHand(WEBSOCKET)
     connection = ASGIConnection(server.receive, server.send)
     await connection.send(["a", Close(4000, "bye"), "too late"])
@@ -555,11 +596,26 @@ async def test_a_connection_says_close_once() -> None:
     connection.abort()
 
 
+@bounded
+async def test_a_connection_sends_no_message_after_the_close_of_the_client(
+    autojump_clock: MockClock,
+) -> None:
+    server = ByHand(WEBSOCKET, disconnect(4000))
+    connection = ASGIConnection(server.receive, server.send)
+    assert await connection.receive() == [Close(4000)]
+    with pytest.raises(ConnectionClosedError):
+        await connection.send(["too late", Close(4000)])
+    await connection.send([Close(4000)])
+    assert server.said == []
+
+
 # -- the server stops -----------------------------------------------------------------
 
 
 @bounded
-async def test_g2_when_the_server_stops_the_client_is_told_1001() -> None:
+async def test_g2_when_the_server_stops_the_client_is_told_1001(
+    autojump_clock: MockClock,
+) -> None:
     opened = Opened()
     async with running(opened.fetch) as (server, scope):
         opened.half.send("before")
@@ -576,7 +632,7 @@ async def test_g2_when_the_server_stops_the_client_is_told_1001() -> None:
 
 
 @bounded
-async def test_a_stop_ends_the_wait_for_an_answer() -> None:
+async def test_a_stop_ends_the_wait_for_an_answer(autojump_clock: MockClock) -> None:
     opened = Opened()
     async with running(opened.fetch) as (server, scope):
         opened.half.close(4000)
@@ -588,7 +644,9 @@ async def test_a_stop_ends_the_wait_for_an_answer() -> None:
 
 
 @bounded
-async def test_a_stop_is_noticed_when_reading_goes_on() -> None:
+async def test_a_stop_is_noticed_when_reading_goes_on(
+    autojump_clock: MockClock,
+) -> None:
     pulled: list[WebSocket] = []
 
     async def fetch(request: Request) -> Response:
@@ -610,7 +668,9 @@ async def test_a_stop_is_noticed_when_reading_goes_on() -> None:
 
 
 @bounded
-async def test_a_stop_of_a_server_that_takes_nothing_costs_the_grace_once() -> None:
+async def test_a_stop_of_a_server_that_takes_nothing_costs_the_grace_once(
+    autojump_clock: MockClock,
+) -> None:
     opened = Opened()
     async with running(opened.fetch, close_grace=2.0) as (server, scope):
         server.takes = trio.Event()  # As Hypercorn with HTTP/2.
@@ -621,7 +681,9 @@ async def test_a_stop_of_a_server_that_takes_nothing_costs_the_grace_once() -> N
 
 
 @bounded
-async def test_a_stop_while_the_websocket_is_opened_is_told() -> None:
+async def test_a_stop_while_the_websocket_is_opened_is_told(
+    autojump_clock: MockClock,
+) -> None:
     opened = Opened()
     server = ByHand(WEBSOCKET, CONNECT)
     server.takes = trio.Event()
@@ -636,7 +698,9 @@ async def test_a_stop_while_the_websocket_is_opened_is_told() -> None:
 
 
 @bounded
-async def test_the_handler_has_the_grace_to_finish_when_the_server_stops() -> None:
+async def test_the_handler_has_the_grace_to_finish_when_the_server_stops(
+    autojump_clock: MockClock,
+) -> None:
     ended: list[float] = []
 
     class Slow(Opened):
@@ -658,7 +722,9 @@ async def test_the_handler_has_the_grace_to_finish_when_the_server_stops() -> No
 
 
 @bounded
-async def test_a_handler_is_cancelled_with_the_server() -> None:
+async def test_a_handler_is_cancelled_with_the_server(
+    autojump_clock: MockClock,
+) -> None:
     async def fetch(request: Request) -> Response:
         await trio.sleep_forever()
         raise AssertionError
@@ -677,7 +743,7 @@ SHUTDOWN: Event = {"type": "lifespan.shutdown"}
 
 
 @bounded
-async def test_the_server_starts_and_stops() -> None:
+async def test_the_server_starts_and_stops(autojump_clock: MockClock) -> None:
     server = await ByHand(LIFESPAN, START, SHUTDOWN).run(ASGIApp(echo))
     assert server.said == [
         {"type": "lifespan.startup.complete"},
@@ -686,7 +752,7 @@ async def test_the_server_starts_and_stops() -> None:
 
 
 @bounded
-async def test_scopes_of_other_kinds_are_an_error() -> None:
+async def test_scopes_of_other_kinds_are_an_error(autojump_clock: MockClock) -> None:
     with pytest.raises(ValueError, match="not 'smtp'"):
         await ByHand({"type": "smtp"}).run(ASGIApp(echo))
 

@@ -9,14 +9,13 @@ import trio
 import trio.testing
 from asgi_by_hand import GONE, HTTP, ByHand, Event, piece
 from pairs import bounded
+from trio.testing import MockClock
 
 from trio_wspair import Request, RequestBodyError, Response, WebSocketPair
 from trio_wspair.asgi import ASGIApp
 
 if TYPE_CHECKING:
     from conftest import Logged
-
-pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 Fetch = Callable[[Request], Awaitable[Response]]
 
@@ -51,7 +50,7 @@ async def seen_by_handler(**scope: Any) -> Request:
 
 
 @bounded
-async def test_the_handler_sees_the_request() -> None:
+async def test_the_handler_sees_the_request(autojump_clock: MockClock) -> None:
     request = await seen_by_handler(
         method="PUT",
         scheme="https",
@@ -70,7 +69,9 @@ async def test_the_handler_sees_the_request() -> None:
 
 
 @bounded
-async def test_what_a_server_need_not_tell_may_be_missing() -> None:
+async def test_what_a_server_need_not_tell_may_be_missing(
+    autojump_clock: MockClock,
+) -> None:
     request = await seen_by_handler(raw_path=None, path="/ü?/a b", client=None)
     assert request.url == "http://test/%C3%BC%3F/a%20b"
     assert request.path == "/ü?/a b"
@@ -78,21 +79,25 @@ async def test_what_a_server_need_not_tell_may_be_missing() -> None:
 
 
 @bounded
-async def test_an_absolute_target_is_the_url() -> None:
+async def test_an_absolute_target_is_the_url(autojump_clock: MockClock) -> None:
     raw_path = b"http://other.example/a"
     request = await seen_by_handler(raw_path=raw_path, query_string=b"b")
     assert request.url == "http://other.example/a?b"
 
 
 @bounded
-async def test_cookies_that_http_2_has_split_are_joined() -> None:
+async def test_cookies_that_http_2_has_split_are_joined(
+    autojump_clock: MockClock,
+) -> None:
     headers = [(b"cookie", b"a=1"), (b"host", b"test"), (b"cookie", b"b=2")]
     request = await seen_by_handler(headers=headers, http_version="2")
     assert request.headers["cookie"] == "a=1; b=2"
 
 
 @bounded
-async def test_headers_that_can_not_be_are_refused_without_the_handler() -> None:
+async def test_headers_that_can_not_be_are_refused_without_the_handler(
+    autojump_clock: MockClock,
+) -> None:
     headers = [(b"host", b"test"), (b"x", b"a\x01b")]
     server = await ask(answering(Response("not this")), headers=headers)
     assert server.status == 400
@@ -107,7 +112,9 @@ async def echo(request: Request) -> Response:
 
 
 @bounded
-async def test_a_body_comes_in_pieces_and_can_be_read_twice() -> None:
+async def test_a_body_comes_in_pieces_and_can_be_read_twice(
+    autojump_clock: MockClock,
+) -> None:
     async def fetch(request: Request) -> Response:
         return Response.json([await request.text(), await request.json()])
 
@@ -120,7 +127,7 @@ async def test_a_body_comes_in_pieces_and_can_be_read_twice() -> None:
     "headers", [[], [(b"content-length", b"6")], [(b"content-length", b"nonsense")]]
 )
 async def test_a_body_that_is_too_large_is_refused(
-    headers: list[tuple[bytes, bytes]],
+    autojump_clock: MockClock, headers: list[tuple[bytes, bytes]]
 ) -> None:
     app = ASGIApp(echo, max_body_bytes=5)
     server = ByHand(HTTP, piece(b"123", more=True), piece(b"456"), headers=headers)
@@ -130,7 +137,7 @@ async def test_a_body_that_is_too_large_is_refused(
 
 
 @bounded
-async def test_two_tasks_may_read_the_same_body() -> None:
+async def test_two_tasks_may_read_the_same_body(autojump_clock: MockClock) -> None:
     read: list[bytes] = []
     server = ByHand(HTTP)
 
@@ -150,7 +157,7 @@ async def test_two_tasks_may_read_the_same_body() -> None:
 
 
 @bounded
-async def test_a_body_as_large_as_allowed_is_read() -> None:
+async def test_a_body_as_large_as_allowed_is_read(autojump_clock: MockClock) -> None:
     app = ASGIApp(echo, max_body_bytes=6)
     server = ByHand(HTTP, piece(b"123", more=True), piece(b"456"))
     await server.run(app)
@@ -158,7 +165,9 @@ async def test_a_body_as_large_as_allowed_is_read() -> None:
 
 
 @bounded
-async def test_a_body_that_says_it_is_too_large_is_never_asked_for() -> None:
+async def test_a_body_that_says_it_is_too_large_is_never_asked_for(
+    autojump_clock: MockClock,
+) -> None:
     received: list[int] = []
     server = ByHand(HTTP, headers=[(b"content-length", b"1000000000000")])
 
@@ -174,7 +183,7 @@ async def test_a_body_that_says_it_is_too_large_is_never_asked_for() -> None:
 
 
 @bounded
-async def test_a_body_that_is_too_slow_is_refused() -> None:
+async def test_a_body_that_is_too_slow_is_refused(autojump_clock: MockClock) -> None:
     server = ByHand(HTTP, piece(b"1", more=True))
     await server.run(ASGIApp(echo, body_timeout=3.0))
     assert server.status == 408
@@ -182,7 +191,7 @@ async def test_a_body_that_is_too_slow_is_refused() -> None:
 
 
 @bounded
-async def test_a_body_that_is_broken_off_is_refused() -> None:
+async def test_a_body_that_is_broken_off_is_refused(autojump_clock: MockClock) -> None:
     errors: list[int] = []
 
     async def fetch(request: Request) -> Response:
@@ -197,7 +206,9 @@ async def test_a_body_that_is_broken_off_is_refused() -> None:
 
 
 @bounded
-async def test_a_reader_that_is_cancelled_loses_nothing() -> None:
+async def test_a_reader_that_is_cancelled_loses_nothing(
+    autojump_clock: MockClock,
+) -> None:
     server = ByHand(HTTP, piece(b"abc", more=True))
 
     async def fetch(request: Request) -> Response:
@@ -214,7 +225,7 @@ async def test_a_reader_that_is_cancelled_loses_nothing() -> None:
 
 
 @bounded
-async def test_an_answer_has_status_headers_and_body() -> None:
+async def test_an_answer_has_status_headers_and_body(autojump_clock: MockClock) -> None:
     headers = [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"), ("X-Name", "Zoë")]
     server = await ask(answering(Response("grüß dich", status=418, headers=headers)))
     assert server.types[0] == "start"
@@ -230,7 +241,9 @@ async def test_an_answer_has_status_headers_and_body() -> None:
 
 
 @bounded
-async def test_headers_of_the_connection_are_left_to_the_server() -> None:
+async def test_headers_of_the_connection_are_left_to_the_server(
+    autojump_clock: MockClock,
+) -> None:
     said = {
         "Connection": "close",
         "Content-Length": "1000",
@@ -247,14 +260,16 @@ async def test_headers_of_the_connection_are_left_to_the_server() -> None:
 @pytest.mark.parametrize(
     ("version", "expected"), [("1.1", "websocket"), ("2", None), ("1.0", None)]
 )
-async def test_426_tells_what_to_upgrade_to(version: str, expected: str | None) -> None:
+async def test_426_tells_what_to_upgrade_to(
+    autojump_clock: MockClock, version: str, expected: str | None
+) -> None:
     server = await ask(answering(Response(status=426)), http_version=version)
     assert server.headers.get("upgrade") == expected
     assert ("connection" in server.headers) is (expected is not None)
 
 
 @bounded
-async def test_head_gets_the_headers_only() -> None:
+async def test_head_gets_the_headers_only(autojump_clock: MockClock) -> None:
     closed: list[str] = []
 
     async def pieces() -> AsyncGenerator[str, None]:
@@ -272,14 +287,16 @@ async def test_head_gets_the_headers_only() -> None:
 
 @bounded
 @pytest.mark.parametrize("status", [204, 304])
-async def test_a_status_without_a_body_has_no_length(status: int) -> None:
+async def test_a_status_without_a_body_has_no_length(
+    autojump_clock: MockClock, status: int
+) -> None:
     server = await ask(answering(Response(status=status)))
     assert "content-length" not in server.headers
     assert server.body == b""
 
 
 @bounded
-async def test_a_large_body_is_sent_in_pieces() -> None:
+async def test_a_large_body_is_sent_in_pieces(autojump_clock: MockClock) -> None:
     body = bytes(range(256)) * 1000
     server = await ask(answering(Response(body)))
     assert server.body == body
@@ -287,7 +304,7 @@ async def test_a_large_body_is_sent_in_pieces() -> None:
 
 
 @bounded
-async def test_a_streamed_body_is_sent_as_it_comes() -> None:
+async def test_a_streamed_body_is_sent_as_it_comes(autojump_clock: MockClock) -> None:
     server = ByHand(HTTP, piece(b""))
     seen: list[bytes] = []
 
@@ -305,7 +322,7 @@ async def test_a_streamed_body_is_sent_as_it_comes() -> None:
 
 
 @bounded
-async def test_a_streamed_body_may_be_fed_by_a_task() -> None:
+async def test_a_streamed_body_may_be_fed_by_a_task(autojump_clock: MockClock) -> None:
     async def fetch(request: Request) -> Response:
         send, receive = trio.open_memory_channel[str](0)
 
@@ -320,7 +337,9 @@ async def test_a_streamed_body_may_be_fed_by_a_task() -> None:
 
 
 @bounded
-async def test_the_body_of_the_request_can_be_read_while_the_answer_is_sent() -> None:
+async def test_the_body_of_the_request_can_be_read_while_the_answer_is_sent(
+    autojump_clock: MockClock,
+) -> None:
     server = ByHand(HTTP, piece(b"a", more=True))
 
     async def fetch(request: Request) -> Response:
@@ -337,7 +356,9 @@ async def test_the_body_of_the_request_can_be_read_while_the_answer_is_sent() ->
 
 
 @bounded
-async def test_what_was_not_read_of_a_request_does_not_hold_up_the_server() -> None:
+async def test_what_was_not_read_of_a_request_does_not_hold_up_the_server(
+    autojump_clock: MockClock,
+) -> None:
     # Hypercorn's reader waits until its queue has room, and its writer for the reader.
     server = ByHand(HTTP, *[piece(b"x" * 2**16, more=True)] * 50, GONE)
     server.takes = trio.Event()
@@ -350,7 +371,9 @@ async def test_what_was_not_read_of_a_request_does_not_hold_up_the_server() -> N
 
 @bounded
 @pytest.mark.parametrize("broken", [GONE, None])
-async def test_streaming_ends_when_the_client_goes(broken: Event | None) -> None:
+async def test_streaming_ends_when_the_client_goes(
+    autojump_clock: MockClock, broken: Event | None
+) -> None:
     ended: list[float] = []
     server = ByHand(HTTP, piece(b""))
 
@@ -373,7 +396,9 @@ async def test_streaming_ends_when_the_client_goes(broken: Event | None) -> None
 
 
 @bounded
-async def test_a_stream_that_is_given_up_is_closed_at_once() -> None:
+async def test_a_stream_that_is_given_up_is_closed_at_once(
+    autojump_clock: MockClock,
+) -> None:
     ended: list[float] = []
     server = ByHand(HTTP, piece(b""))
 
@@ -393,7 +418,9 @@ async def test_a_stream_that_is_given_up_is_closed_at_once() -> None:
 @pytest.mark.parametrize(
     "error", [OSError("gone"), trio.BrokenResourceError(), trio.ClosedResourceError()]
 )
-async def test_a_server_may_raise_when_the_client_has_gone(error: Exception) -> None:
+async def test_a_server_may_raise_when_the_client_has_gone(
+    autojump_clock: MockClock, error: Exception
+) -> None:
     server = ByHand(HTTP, piece(b""))
     server.error = error
     await server.run(ASGIApp(answering(Response("ok"))))
@@ -401,7 +428,9 @@ async def test_a_server_may_raise_when_the_client_has_gone(error: Exception) -> 
 
 
 @bounded
-async def test_a_client_that_takes_nothing_is_given_up() -> None:
+async def test_a_client_that_takes_nothing_is_given_up(
+    autojump_clock: MockClock,
+) -> None:
     server = ByHand(HTTP, piece(b""))
     server.takes = trio.Event()
     await server.run(ASGIApp(answering(Response("ok")), body_timeout=7.0))
@@ -410,7 +439,9 @@ async def test_a_client_that_takes_nothing_is_given_up() -> None:
 
 
 @bounded
-async def test_what_a_server_does_last_is_not_cancelled_by_its_own_disconnect() -> None:
+async def test_what_a_server_does_last_is_not_cancelled_by_its_own_disconnect(
+    autojump_clock: MockClock,
+) -> None:
     # Hypercorn tells of the end while it still tidies up, in the last send().
     server = ByHand(HTTP, piece(b""))
     tidied: list[str] = []
@@ -430,7 +461,9 @@ async def test_what_a_server_does_last_is_not_cancelled_by_its_own_disconnect() 
 
 
 @bounded
-async def test_g7_a_handler_that_raises_is_a_500_and_logged(logged: "Logged") -> None:
+async def test_g7_a_handler_that_raises_is_a_500_and_logged(
+    autojump_clock: MockClock, logged: "Logged"
+) -> None:
     async def fetch(request: Request) -> Response:
         msg = "secret"
         raise ZeroDivisionError(msg)
@@ -444,7 +477,9 @@ async def test_g7_a_handler_that_raises_is_a_500_and_logged(logged: "Logged") ->
 
 
 @bounded
-async def test_g7_a_body_that_breaks_off_is_no_whole_answer(logged: "Logged") -> None:
+async def test_g7_a_body_that_breaks_off_is_no_whole_answer(
+    autojump_clock: MockClock, logged: "Logged"
+) -> None:
     async def pieces() -> AsyncGenerator[str, None]:
         yield "first"
         msg = "in the middle"
@@ -457,7 +492,9 @@ async def test_g7_a_body_that_breaks_off_is_no_whole_answer(logged: "Logged") ->
 
 
 @bounded
-async def test_a_piece_of_a_body_is_text_or_bytes(logged: "Logged") -> None:
+async def test_a_piece_of_a_body_is_text_or_bytes(
+    autojump_clock: MockClock, logged: "Logged"
+) -> None:
     async def pieces() -> AsyncGenerator[Any, None]:
         yield 1
 
@@ -467,7 +504,9 @@ async def test_a_piece_of_a_body_is_text_or_bytes(logged: "Logged") -> None:
 
 
 @bounded
-async def test_a_websocket_is_no_answer_to_a_plain_request(logged: "Logged") -> None:
+async def test_a_websocket_is_no_answer_to_a_plain_request(
+    autojump_clock: MockClock, logged: "Logged"
+) -> None:
     async def fetch(request: Request) -> Response:
         return Response(None, status=101, web_socket=WebSocketPair()[0])
 
@@ -476,7 +515,9 @@ async def test_a_websocket_is_no_answer_to_a_plain_request(logged: "Logged") -> 
 
 
 @bounded
-async def test_a_handler_is_cancelled_with_the_server() -> None:
+async def test_a_handler_is_cancelled_with_the_server(
+    autojump_clock: MockClock,
+) -> None:
     ended: list[str] = []
 
     async def fetch(request: Request) -> Response:
@@ -494,7 +535,9 @@ async def test_a_handler_is_cancelled_with_the_server() -> None:
 
 
 @bounded
-async def test_what_a_server_raises_otherwise_is_its_own() -> None:
+async def test_what_a_server_raises_otherwise_is_its_own(
+    autojump_clock: MockClock,
+) -> None:
     server = ByHand(HTTP, piece(b""))
     server.error = KeyError("a fault of the server")
     with pytest.raises(KeyError):
@@ -502,7 +545,7 @@ async def test_what_a_server_raises_otherwise_is_its_own() -> None:
 
 
 @bounded
-async def test_tasks_of_a_request_end_with_it() -> None:
+async def test_tasks_of_a_request_end_with_it(autojump_clock: MockClock) -> None:
     ended: list[str] = []
 
     async def linger() -> None:

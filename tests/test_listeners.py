@@ -408,7 +408,7 @@ def test_an_unknown_event_type_is_refused_with_the_three_there_are(
     assert called(registry) == ["plain"]
 
 
-@pytest.mark.parametrize("listener", [5, "plain", b"", [plain], object()], ids=repr)
+@pytest.mark.parametrize("listener", [5, "plain", b"", [plain], object()], ids=type)
 def test_a_listener_that_cannot_be_called_is_refused(listener: object) -> None:
     registry = make("plain")
     registry.set_slot("message", plain)

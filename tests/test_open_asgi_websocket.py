@@ -7,6 +7,7 @@ import pytest
 import trio
 import trio.testing
 from pairs import bounded
+from trio.testing import MockClock
 
 from trio_wspair import (
     BufferFullError,
@@ -16,8 +17,6 @@ from trio_wspair import (
     InvalidStateError,
 )
 from trio_wspair.testing import cancel_at_every_step, open_asgi_websocket
-
-pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
@@ -71,7 +70,7 @@ def text(data: str) -> Event:
 
 
 @bounded
-async def test_the_application_sees_a_handshake() -> None:
+async def test_the_application_sees_a_handshake(autojump_clock: MockClock) -> None:
     app = App(ACCEPT)
     path = "/caf%C3%A9/a?room=1&x=%20"
     headers = {"Origin": "https://example.org", "Host": "example.org"}
@@ -93,7 +92,7 @@ async def test_the_application_sees_a_handshake() -> None:
 
 
 @bounded
-async def test_the_scope_can_be_another() -> None:
+async def test_the_scope_can_be_another(autojump_clock: MockClock) -> None:
     app = App(ACCEPT)
     client = ("192.0.2.7", 1234)
     async with open_asgi_websocket(app, scope={"client": client, "state": {"a": 1}}):
@@ -103,7 +102,9 @@ async def test_the_scope_can_be_another() -> None:
 
 
 @bounded
-async def test_the_half_knows_its_url_and_its_subprotocol() -> None:
+async def test_the_half_knows_its_url_and_its_subprotocol(
+    autojump_clock: MockClock,
+) -> None:
     app = App({**ACCEPT, "subprotocol": "b", "headers": [(b"x", b"y")]})
     async with open_asgi_websocket(app, "/a?b", protocols=["a", "b"]) as ws:
         assert ws.url == "ws://localhost/a?b"
@@ -115,7 +116,9 @@ async def test_the_half_knows_its_url_and_its_subprotocol() -> None:
 
 
 @bounded
-async def test_each_has_a_context_of_its_own_without_a_nursery_around() -> None:
+async def test_each_has_a_context_of_its_own_without_a_nursery_around(
+    autojump_clock: MockClock,
+) -> None:
     async with (
         open_asgi_websocket(App(ACCEPT, text("first"))) as one,
         open_asgi_websocket(App(ACCEPT, text("second"))) as two,
@@ -128,7 +131,7 @@ async def test_each_has_a_context_of_its_own_without_a_nursery_around() -> None:
 
 
 @bounded
-async def test_messages_pass_both_ways() -> None:
+async def test_messages_pass_both_ways(autojump_clock: MockClock) -> None:
     says = [
         text(""),
         {"type": "websocket.send", "bytes": bytearray(b"b"), "text": None},
@@ -145,7 +148,9 @@ async def test_messages_pass_both_ways() -> None:
 
 
 @bounded
-async def test_g9_the_application_waits_while_the_client_takes_nothing() -> None:
+async def test_g9_the_application_waits_while_the_client_takes_nothing(
+    autojump_clock: MockClock,
+) -> None:
     sent = 0
 
     class Flood(App):
@@ -169,7 +174,9 @@ async def test_g9_the_application_waits_while_the_client_takes_nothing() -> None
 
 
 @bounded
-async def test_leaving_says_1000_and_waits_for_the_application() -> None:
+async def test_leaving_says_1000_and_waits_for_the_application(
+    autojump_clock: MockClock,
+) -> None:
     class Slow(App):
         async def converse(self) -> None:
             await super().converse()
@@ -187,7 +194,7 @@ async def test_leaving_says_1000_and_waits_for_the_application() -> None:
 
 
 @bounded
-async def test_leaving_with_an_exception_says_1011() -> None:
+async def test_leaving_with_an_exception_says_1011(autojump_clock: MockClock) -> None:
     app = App(ACCEPT)
     with pytest.raises(ZeroDivisionError):
         async with open_asgi_websocket(app):
@@ -196,7 +203,9 @@ async def test_leaving_with_an_exception_says_1011() -> None:
 
 
 @bounded
-async def test_g6_a_client_that_is_cancelled_leaves_nothing_behind() -> None:
+async def test_g6_a_client_that_is_cancelled_leaves_nothing_behind(
+    autojump_clock: MockClock,
+) -> None:
     for attempt in cancel_at_every_step():
         app = App(ACCEPT, text("a"))
         tasks = trio.lowlevel.current_statistics().tasks_living
@@ -209,7 +218,9 @@ async def test_g6_a_client_that_is_cancelled_leaves_nothing_behind() -> None:
 
 
 @bounded
-async def test_the_client_closes_and_is_answered_at_once() -> None:
+async def test_the_client_closes_and_is_answered_at_once(
+    autojump_clock: MockClock,
+) -> None:
     app = App(ACCEPT)
     async with open_asgi_websocket(app) as ws:
         ws.send("last")
@@ -222,7 +233,9 @@ async def test_the_client_closes_and_is_answered_at_once() -> None:
 
 
 @bounded
-async def test_a_close_without_a_code_is_1005_to_the_application() -> None:
+async def test_a_close_without_a_code_is_1005_to_the_application(
+    autojump_clock: MockClock,
+) -> None:
     app = App(ACCEPT)
     async with open_asgi_websocket(app) as ws:
         ws.close()
@@ -238,7 +251,9 @@ async def test_a_close_without_a_code_is_1005_to_the_application() -> None:
         ({"code": 1001, "reason": None}, 1001, ""),
     ],
 )
-async def test_the_application_closes(said: Event, code: int, reason: str) -> None:
+async def test_the_application_closes(
+    autojump_clock: MockClock, said: Event, code: int, reason: str
+) -> None:
     app = App(ACCEPT, text("last"), {**CLOSE, **said})
     async with open_asgi_websocket(app) as ws:
         assert await ws.receive() == "last"
@@ -249,7 +264,7 @@ async def test_the_application_closes(said: Event, code: int, reason: str) -> No
 
 
 @bounded
-async def test_both_close_at_once() -> None:
+async def test_both_close_at_once(autojump_clock: MockClock) -> None:
     app = App(ACCEPT, {**CLOSE, "code": 4000})
     async with open_asgi_websocket(app) as ws:
         ws.close(3000)
@@ -258,9 +273,9 @@ async def test_both_close_at_once() -> None:
 
 
 @bounded
-async def test_g3_what_was_sent_before_a_close_arrives_although_the_client_is_slow() -> (
-    None
-):
+async def test_g3_what_was_sent_before_a_close_arrives_although_the_client_is_slow(
+    autojump_clock: MockClock,
+) -> None:
     class Hasty(App):
         async def converse(self) -> None:
             """Return at once, with nothing received."""
@@ -276,7 +291,9 @@ async def test_g3_what_was_sent_before_a_close_arrives_although_the_client_is_sl
 
 
 @bounded
-async def test_an_application_that_returns_without_a_close_is_1006() -> None:
+async def test_an_application_that_returns_without_a_close_is_1006(
+    autojump_clock: MockClock,
+) -> None:
     class Forgetful(App):
         async def converse(self) -> None:
             """Return at once."""
@@ -291,7 +308,9 @@ async def test_an_application_that_returns_without_a_close_is_1006() -> None:
 
 
 @bounded
-async def test_an_application_that_does_not_return_is_an_error() -> None:
+async def test_an_application_that_does_not_return_is_an_error(
+    autojump_clock: MockClock,
+) -> None:
     class Deaf(App):
         async def converse(self) -> None:
             await trio.sleep_forever()
@@ -303,9 +322,9 @@ async def test_an_application_that_does_not_return_is_an_error() -> None:
 
 
 @bounded
-async def test_an_application_that_waits_to_send_is_told_that_the_client_has_gone() -> (
-    None
-):
+async def test_an_application_that_waits_to_send_is_told_that_the_client_has_gone(
+    autojump_clock: MockClock,
+) -> None:
     class Flood(App):
         async def converse(self) -> None:
             while self.error is None:
@@ -319,7 +338,9 @@ async def test_an_application_that_waits_to_send_is_told_that_the_client_has_gon
 
 
 @bounded
-async def test_sending_after_the_client_has_closed_raises_as_in_asgi() -> None:
+async def test_sending_after_the_client_has_closed_raises_as_in_asgi(
+    autojump_clock: MockClock,
+) -> None:
     class Chatty(App):
         async def converse(self) -> None:
             await super().converse()
@@ -342,7 +363,9 @@ async def refused(app: App, **options: Any) -> HandshakeError:
 
 
 @bounded
-async def test_a_close_before_the_accept_is_403_and_then_the_client_has_gone() -> None:
+async def test_a_close_before_the_accept_is_403_and_then_the_client_has_gone(
+    autojump_clock: MockClock,
+) -> None:
     app = App({**CLOSE, "code": 4000, "reason": "no"})
     error = await refused(app)
     assert (error.status, error.headers, error.body) == (403, (), b"")
@@ -355,7 +378,9 @@ async def test_a_close_before_the_accept_is_403_and_then_the_client_has_gone() -
 
 
 @bounded
-async def test_a_denial_response_has_status_headers_and_body() -> None:
+async def test_a_denial_response_has_status_headers_and_body(
+    autojump_clock: MockClock,
+) -> None:
     headers = [(b"www-authenticate", b"Basic"), (b"set-cookie", b"a=\xe4")]
     error = await refused(
         App(
@@ -373,7 +398,9 @@ async def test_a_denial_response_has_status_headers_and_body() -> None:
 
 
 @bounded
-async def test_the_extension_for_denials_can_be_missing() -> None:
+async def test_the_extension_for_denials_can_be_missing(
+    autojump_clock: MockClock,
+) -> None:
     app = App({"type": f"{DENIAL}.start", "status": 401})
     with pytest.RaisesGroup(
         pytest.RaisesExc(RuntimeError, match="accept or .*close is")
@@ -383,7 +410,9 @@ async def test_the_extension_for_denials_can_be_missing() -> None:
 
 
 @bounded
-async def test_an_application_that_does_not_answer_is_given_up() -> None:
+async def test_an_application_that_does_not_answer_is_given_up(
+    autojump_clock: MockClock,
+) -> None:
     app = App()
     error = await refused(app, app_timeout=3.0)
     assert error.status is None
@@ -393,7 +422,9 @@ async def test_an_application_that_does_not_answer_is_given_up() -> None:
 
 
 @bounded
-async def test_an_application_that_returns_without_an_answer_is_an_error() -> None:
+async def test_an_application_that_returns_without_an_answer_is_an_error(
+    autojump_clock: MockClock,
+) -> None:
     class Silent(App):
         async def converse(self) -> None:
             """Return at once."""
@@ -404,7 +435,9 @@ async def test_an_application_that_returns_without_an_answer_is_an_error() -> No
 
 
 @bounded
-async def test_an_application_that_does_not_end_after_a_refusal_is_cancelled() -> None:
+async def test_an_application_that_does_not_end_after_a_refusal_is_cancelled(
+    autojump_clock: MockClock,
+) -> None:
     class Deaf(App):
         async def converse(self) -> None:
             await trio.sleep_forever()
@@ -417,7 +450,9 @@ async def test_an_application_that_does_not_end_after_a_refusal_is_cancelled() -
 
 
 @bounded
-async def test_g7_what_the_application_raises_comes_out() -> None:
+async def test_g7_what_the_application_raises_comes_out(
+    autojump_clock: MockClock,
+) -> None:
     class Failing(App):
         async def converse(self) -> None:
             raise ZeroDivisionError
@@ -447,7 +482,7 @@ async def test_g7_what_the_application_raises_comes_out() -> None:
     ],
 )
 async def test_what_an_application_must_not_send_raises_there(
-    says: list[Event], error: Exception
+    autojump_clock: MockClock, says: list[Event], error: Exception
 ) -> None:
     class Careful(App):
         async def converse(self) -> None:
@@ -465,7 +500,9 @@ async def test_what_an_application_must_not_send_raises_there(
 
 
 @bounded
-async def test_receiving_after_the_disconnect_is_an_error() -> None:
+async def test_receiving_after_the_disconnect_is_an_error(
+    autojump_clock: MockClock,
+) -> None:
     class Greedy(App):
         async def converse(self) -> None:
             await super().converse()
@@ -477,7 +514,7 @@ async def test_receiving_after_the_disconnect_is_an_error() -> None:
 
 
 @bounded
-async def test_arguments_are_checked() -> None:
+async def test_arguments_are_checked(autojump_clock: MockClock) -> None:
     bad: list[tuple[dict[str, Any], type[Exception]]] = [
         ({"app_timeout": -1}, ValueError),
         ({"close_grace": "1"}, TypeError),
@@ -489,7 +526,7 @@ async def test_arguments_are_checked() -> None:
 
 
 @bounded
-async def test_g9_the_buffer_of_the_half_is_bounded() -> None:
+async def test_g9_the_buffer_of_the_half_is_bounded(autojump_clock: MockClock) -> None:
     async with open_asgi_websocket(App(ACCEPT)) as ws:
         with pytest.raises(BufferFullError):
             ws.send(bytes(2**26 + 1))

@@ -155,7 +155,7 @@ def test_json_may_have_a_status_and_headers() -> None:
     assert len(Response.json(1, headers={"X-Name": "a"}).headers) == 2
 
 
-@pytest.mark.parametrize("data", [object(), {1, 2}, b"x", {(1, 2): 3}], ids=repr)
+@pytest.mark.parametrize("data", [object(), {1, 2}, b"x", {(1, 2): 3}], ids=type)
 def test_what_is_no_json_is_a_type_error(data: object) -> None:
     with pytest.raises(TypeError):
         Response.json(data)

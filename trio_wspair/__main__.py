@@ -2,5 +2,7 @@
 
 from ._cli import main
 
+__all__ = ()
+
 if __name__ == "__main__":  # pragma: no branch
     main()

@@ -54,7 +54,7 @@ class ASGIConnection:
         """Wait for a message or a Close; see `Connection`."""
         if self._disconnected:
             await trio.lowlevel.checkpoint()
-            raise ConnectionClosedError(1006, "the peer has gone", was_clean=False)
+            raise _gone("the client has gone")
         event: Event = {"type": "websocket.disconnect", "code": 1006}
         with trio.CancelScope() as self._listening:
             self._look_for_stop()
@@ -66,22 +66,23 @@ class ASGIConnection:
         self._disconnected = True
         code = int(event.get("code") or 1005)
         if code == 1006:
-            why = _STOPPED if self._stopped else _VANISHED
-            raise ConnectionClosedError(1006, why, was_clean=False)
+            raise _gone(_STOPPED if self._stopped else _VANISHED)
         return [Close(code, event.get("reason") or "")]
 
     async def send(self, items: Sequence[Item]) -> None:
         """Give messages or a Close to the server; see `Connection`.
 
-        After the peer's Close nothing more can be sent: the server has answered it.
+        The client's Close was answered by the server: no message can be sent after it.
         """
         for item in items:
-            if self._said_close or self._disconnected:
+            if self._said_close or (self._disconnected and isinstance(item, Close)):
                 return
+            if self._disconnected:
+                raise _gone(_VANISHED)
             try:
                 await self._send(self._event(item))
             except GONE:
-                raise ConnectionClosedError(1006, _VANISHED, was_clean=False) from None
+                raise _gone(_VANISHED) from None
         self._look_for_stop()
 
     def _event(self, item: Item) -> Event:
@@ -118,3 +119,7 @@ class ASGIConnection:
         with suppress(ConnectionClosedError):
             while not self._disconnected:
                 await self.receive()
+
+
+def _gone(why: str) -> ConnectionClosedError:
+    return ConnectionClosedError(1006, why, was_clean=False)

@@ -343,8 +343,7 @@ class Coupling:
 
     def _fail(self, failure: Failure) -> None:
         """Tell the other half, unless it has heard the peer's Close."""
-        if self._failure is None:
-            self._failure = failure
+        self._failure = self._failure or failure
         self.half.outbox.put_end(failure)
 
     async def _say_goodbye(self) -> None:
