@@ -431,6 +431,8 @@ async def test_it_is_mounted_in_a_framework(
         async with open_websocket(server.url("/ws")) as ws:
             ws.send("hello")
             assert str(await ws.receive()).endswith(": hello")
+            ws.send("close")
+            assert (await ws.wait_closed()).code == 4001
         for path, expected in [("/live/a", b"GET /live/a "), ("/page", b"a page of")]:
             # Kept open: with 'Connection: close' Quart-Trio cancels Hypercorn's end.
             async with peer_of(server, net) as peer:
@@ -464,9 +466,6 @@ async def test_applications_of_frameworks_are_driven_from_a_pair(
         with pytest.raises(ConnectionClosedError) as closed:
             await ws.receive()
         assert (closed.value.code, closed.value.reason) == (4001, "größer")
-    async with open_asgi_websocket(app, "/ws") as ws:
-        ws.send("hello")
-        await ws.receive()
     with pytest.raises(HandshakeError) as refused:
         async with open_asgi_websocket(app, "/refused"):
             pass

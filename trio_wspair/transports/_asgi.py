@@ -42,6 +42,8 @@ class ASGIConnection:
     `aclose()` and `abort()`.
     """
 
+    answers_close: Final = True
+
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send

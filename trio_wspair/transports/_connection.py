@@ -1,11 +1,11 @@
 """What a connection is, for those who couple a half with one."""
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from trio_wspair._codes import Close
 
-__all__ = ("Connection", "Item", "SupportsPing")
+__all__ = ("AnswersClose", "Connection", "Item", "SupportsPing")
 
 Item = str | bytes | Close
 """What travels: a message, or a Close frame as the last thing of its direction."""
@@ -50,6 +50,16 @@ class Connection(Protocol):
     def abort(self) -> None:
         """End the connection at once. Never blocks."""
         ...
+
+
+@runtime_checkable
+class AnswersClose(Protocol):
+    """A connection below which the peer's Close has been answered when it arrives.
+
+    Nothing can be sent after it, so the half can't be half-open.
+    """
+
+    answers_close: Literal[True]
 
 
 @runtime_checkable

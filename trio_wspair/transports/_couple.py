@@ -21,7 +21,7 @@ from trio_wspair._nurseries import let_others_clean_up
 from trio_wspair._socket import CloseEvent, WebSocket, half_of
 from trio_wspair._state import Act, End, Failure
 
-from ._connection import Connection, SupportsPing
+from ._connection import AnswersClose, Connection, SupportsPing
 
 __all__ = ("Coupling", "Limits", "couple")
 
@@ -185,11 +185,7 @@ class Coupling:
             while True:
                 for item in await self._connection.receive():
                     if isinstance(item, Close):
-                        self._heard = item
-                        if self.half.inbox.late:
-                            # The other half did not know of our Close, in stop().
-                            self._fail(Failure("what was sent last came too late"))
-                        self.half.say_close(item)
+                        self._hear(item)
                         if self.half.state.finished:
                             return
                     else:
@@ -209,6 +205,16 @@ class Coupling:
             self._fail(Failure(str(exc), exc))
             with trio.move_on_after(self._limits.close_grace):
                 await self._wait_for_answers()
+
+    def _hear(self, close: Close) -> None:
+        """Pass the peer's Close on."""
+        self._heard = close
+        if isinstance(self._connection, AnswersClose):
+            self.half.peer.half_open = False
+        if self.half.inbox.late:
+            # The other half did not know of our Close, in stop().
+            self._fail(Failure("what was sent last came too late"))
+        self.half.say_close(close)
 
     async def _wait_for_answers(self) -> None:
         """Wait until the other half has heard all, and what it said to that is sent.
