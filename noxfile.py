@@ -180,6 +180,13 @@ def autobahn(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """Thousands of connections for two minutes: `--seconds N`, `--seed N`."""
+    session.install("-e", ".", *group("tests"))
+    session.run("python", "-m", "soak", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Hostile bytes at random, for a minute: `--seconds N`, `--seed N`."""
     session.install("-e", ".", *group("tests"))

@@ -322,6 +322,17 @@ async def test_a_streamed_body_is_sent_as_it_comes(autojump_clock: MockClock) ->
 
 
 @bounded
+async def test_a_lone_surrogate_in_a_streamed_body_is_replaced(
+    autojump_clock: MockClock,
+) -> None:
+    async def pieces() -> AsyncGenerator[str, None]:
+        yield "a\ud800b"
+
+    server = await ask(answering(Response(pieces())))
+    assert server.body.decode() == "a\ufffdb"
+
+
+@bounded
 async def test_a_streamed_body_may_be_fed_by_a_task(autojump_clock: MockClock) -> None:
     async def fetch(request: Request) -> Response:
         send, receive = trio.open_memory_channel[str](0)

@@ -4,6 +4,8 @@ from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Final, cast
 
+from ._codes import usv_string
+
 __all__ = ("open_pieces",)
 
 _PIECE_BYTES: Final = 2**16
@@ -37,7 +39,7 @@ async def _pieces_of(
         if not isinstance(said, (str, bytes)):
             msg = f"a piece of a body is str or bytes, not {type(said).__name__}"
             raise TypeError(msg)
-        for piece in _cut(said.encode() if isinstance(said, str) else said):
+        for piece in _cut(usv_string(said).encode() if isinstance(said, str) else said):
             yield piece
 
 

@@ -1,0 +1,50 @@
+"""The soak in small, and whether it notices. `nox -s soak` runs it at full length."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from soak.numbers import Numbers, what_is_left
+
+TESTS = Path(__file__).parent.parent
+
+
+def test_g10_hundreds_of_connections_leave_nothing_behind() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "soak", "--seconds", "2", "--seed", "1"],
+        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+NUMBERS = Numbers({"socket": 4}, {"main": 1}, 0, 100_000, 50 * 2**20)
+
+
+def test_the_soak_is_content_when_all_is_as_before() -> None:
+    assert what_is_left(NUMBERS, NUMBERS, NUMBERS) == []
+
+
+@pytest.mark.parametrize(
+    ("last", "complaint"),
+    [
+        ({"descriptors": {"socket": 5}}, "descriptors: {'socket': 1} too many"),
+        ({"tasks": {}}, "tasks: {} too many, {'main': 1} too few"),
+        ({"halves": 2}, "halves: 2 are left"),
+        ({"blocks": 105_000}, "memory: 5000 blocks more"),
+        ({"memory": 70 * 2**20}, "memory: 20971520 bytes more"),
+    ],
+)
+def test_the_soak_complains_of_what_is_left(
+    last: dict[str, Any], complaint: str
+) -> None:
+    after = attrs.evolve(NUMBERS, **last)
+    (said,) = what_is_left(NUMBERS, NUMBERS, after)
+    assert said.startswith(complaint)

@@ -1,0 +1,39 @@
+"""``python -m soak [--seconds N] [--seed N]``: run it, and tell what has come of it."""
+
+import argparse
+import faulthandler
+import random
+import sys
+import warnings
+from typing import Final
+
+import trio
+
+from soak.driver import soak
+from soak.report import Report
+
+DEFAULT_SECONDS: Final = 120.0
+OVERTIME: Final = 90.0
+"""Seconds that it may take longer, when everything hangs that can."""
+MAX_TOLD: Final = 20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m soak", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=DEFAULT_SECONDS)
+    parser.add_argument("--seed", type=int, default=random.randrange(2**32))
+    arguments = parser.parse_args()
+    print(f"--seconds {arguments.seconds:g} --seed {arguments.seed}", flush=True)
+    report = Report()
+    warnings.simplefilter("error")
+    faulthandler.dump_traceback_later(arguments.seconds + OVERTIME, exit=True)
+    sys.unraisablehook = report.note
+    trio.run(soak, arguments.seconds, arguments.seed, report)
+    print(report.text())
+    if report.wrong:
+        told = "\n".join(report.wrong[:MAX_TOLD])
+        sys.exit(f"\nThe soak has failed, for {len(report.wrong)} reasons:\n{told}")
+
+
+if __name__ == "__main__":
+    main()

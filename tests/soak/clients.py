@@ -1,0 +1,246 @@
+"""The clients of the soak that use the library, and leave in every way it offers.
+
+Each is called with the connection to make and with its own luck, and returns how that
+has ended, in words for the report.
+"""
+
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from random import Random
+from typing import Any, Final
+
+import attrs
+import trio
+
+from soak.behaviours import GRACE, Planned
+from trio_wspair import (
+    CloseEvent,
+    MessageEvent,
+    WebSocket,
+    connect,
+    open_websocket,
+)
+
+LIMITS: Final[dict[str, Any]] = {
+    "close_grace": GRACE,
+    "connect_timeout": 5.0,
+    "ping_interval": 0.3,
+    "ping_timeout": 0.5,
+    "max_message_bytes": 2**18,
+    "receive_buffer_bytes": 2**16,
+}
+CODES: Final = [1000, 1000, 1001, 1011, 3000, 4999]
+SOON: Final = 0.03
+"""The mean of the seconds until something happens to a client."""
+
+
+class WrongEchoError(Exception):
+    """An echo was not what was sent."""
+
+
+@attrs.frozen
+class Target:
+    """A connection to make."""
+
+    host: str
+    port: int
+    context: ssl.SSLContext | None
+    """With which TLS is spoken, if it is."""
+    resource: str
+    """The path and query."""
+    echoes: bool
+    """Every message will come back."""
+
+    @property
+    def url(self) -> str:
+        """The URL of it."""
+        scheme = "ws" if self.context is None else "wss"
+        return f"{scheme}://{self.host}:{self.port}{self.resource}"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """How our own clients connect."""
+        return {"ssl_context": self.context, **LIMITS}
+
+    def open(self) -> AbstractAsyncContextManager[WebSocket]:
+        """Connect for a block."""
+        return open_websocket(self.url, **self.options)
+
+
+Client = Callable[[Target, Random], Awaitable[str]]
+
+
+def some_message(luck: Random) -> str | bytes:
+    """Return a message: most are short."""
+    size = luck.choice([0, 5, 100, 5_000, 70_000])
+    return "é" * size if luck.random() < 0.5 else luck.randbytes(size)
+
+
+async def talk(target: Target, ws: WebSocket, luck: Random) -> None:
+    """Send some messages, and wait a moment for an answer to each."""
+    for _ in range(luck.randrange(1, 6)):
+        message = some_message(luck)
+        ws.send(message)
+        answer = None
+        with trio.move_on_after(1 if target.echoes else SOON):
+            answer = await ws.receive()
+        if target.echoes and answer is None:
+            return
+        if target.echoes and answer != message:
+            raise WrongEchoError
+
+
+def told(event: CloseEvent) -> str:
+    """Return what a close event says."""
+    return f"closed with {event.code}"
+
+
+async def leave(target: Target, luck: Random) -> str:
+    """Talk, and leave the block."""
+    async with target.open() as ws:
+        await talk(target, ws, luck)
+    return told(await ws.wait_closed())
+
+
+async def raise_in_block(target: Target, luck: Random) -> str:
+    """Talk, and leave the block by an exception."""
+    async with target.open() as ws:
+        await talk(target, ws, luck)
+        raise Planned
+
+
+async def be_cancelled(target: Target, luck: Random) -> str:
+    """Be cancelled at any moment, from connecting on."""
+    with trio.move_on_after(luck.expovariate(1 / SOON)) as scope:
+        async with target.open() as ws:
+            while True:
+                await talk(target, ws, luck)
+    return "cancelled" if scope.cancelled_caught else "not cancelled in time"
+
+
+async def close(target: Target, luck: Random) -> str:
+    """Listen, talk at once, and close with some code."""
+    async with trio.open_nursery() as nursery:
+        ws = await connect(target.url, nursery=nursery, **target.options)
+        heard: list[str | bytes] = []
+
+        @ws.on("message")
+        def keep(event: MessageEvent) -> None:
+            heard.append(event.data)
+
+        ws.accept(allow_half_open=luck.random() < 0.2)
+        sent = [some_message(luck) for _ in range(luck.randrange(5))]
+        for message in sent:
+            ws.send(message)
+        await trio.sleep(luck.expovariate(1 / SOON))
+        ws.close(luck.choice(CODES), "enough")
+        closed = await ws.wait_closed()
+    if target.echoes and heard != sent[: len(heard)]:
+        raise WrongEchoError
+    return told(closed)
+
+
+async def aclose(target: Target, luck: Random) -> str:
+    """Close and wait for the end, but not always until it comes."""
+    async with target.open() as ws:
+        await talk(target, ws, luck)
+        with trio.move_on_after(luck.choice([1, 0.01, 0])):
+            await ws.aclose(luck.choice(CODES))
+        return told(await ws.wait_closed())
+
+
+async def lose_the_nursery(target: Target, luck: Random) -> str:
+    """Be in a nursery that is cancelled; the half may not have been accepted."""
+    async with trio.open_nursery() as nursery:
+        ws = await connect(target.url, nursery=nursery, **target.options)
+        if luck.random() < 0.7:
+            ws.accept()
+            ws.send(some_message(luck))
+        await trio.sleep(luck.expovariate(1 / SOON))
+        nursery.cancel_scope.cancel(reason="that is planned")
+    return "the nursery was cancelled"
+
+
+async def fail(target: Target, luck: Random) -> str:
+    """Raise in a listener, sync or async."""
+
+    def refuse(event: MessageEvent | CloseEvent) -> None:
+        raise Planned
+
+    async def refuse_late(event: MessageEvent | CloseEvent) -> None:
+        await trio.sleep(luck.expovariate(1 / SOON))
+        raise Planned
+
+    try:
+        async with trio.open_nursery() as nursery:
+            ws = await connect(target.url, nursery=nursery, **target.options)
+            listener = luck.choice([refuse, refuse_late])
+            if luck.random() < 0.5:
+                ws.add_event_listener("message", listener)
+            else:
+                ws.add_event_listener("close", listener)
+            ws.accept()
+            ws.send("go on")
+            await trio.sleep(luck.expovariate(1 / SOON))
+            ws.close()
+    except* Planned:
+        pass
+    return "a listener raised"
+
+
+async def send_too_much(target: Target, luck: Random) -> str:
+    """Send a message that is too large for the server."""
+    async with target.open() as ws:
+        ws.send(bytes(LIMITS["max_message_bytes"] + 1))
+        with trio.move_on_after(1):
+            while True:
+                await ws.receive()
+    return told(await ws.wait_closed())
+
+
+async def take_too_little(target: Target, luck: Random) -> str:
+    """Refuse what the server sends, as too large."""
+    options = target.options | {"max_message_bytes": 1}
+    async with open_websocket(target.url, **options) as ws:
+        await talk(target, ws, luck)
+    return told(await ws.wait_closed())
+
+
+async def ping(target: Target, luck: Random) -> str:
+    """Ping, which may be cancelled, while others talk."""
+    async with target.open() as ws, trio.open_nursery() as nursery:
+        for _ in range(luck.randrange(1, 4)):
+            nursery.start_soon(ws.ping)
+        with trio.move_on_after(luck.expovariate(1 / SOON)):
+            await talk(target, ws, luck)
+            await ws.ping()
+        nursery.cancel_scope.cancel(reason="that was enough")
+    return told(await ws.wait_closed())
+
+
+async def be_slow(target: Target, luck: Random) -> str:
+    """Let messages wait before they are pulled, and pull only some of them."""
+    async with target.open() as ws:
+        for _ in range(luck.randrange(10)):
+            ws.send(some_message(luck))
+        await trio.sleep(luck.expovariate(1 / SOON) * 3)
+        with trio.move_on_after(SOON):
+            for _ in range(luck.randrange(10)):
+                await ws.receive()
+    return told(await ws.wait_closed())
+
+
+CLIENTS: Final[list[Client]] = [
+    leave,
+    raise_in_block,
+    be_cancelled,
+    close,
+    aclose,
+    lose_the_nursery,
+    fail,
+    send_too_much,
+    take_too_little,
+    ping,
+    be_slow,
+]

@@ -1,0 +1,199 @@
+"""The soak itself: a server, a crowd of clients, and the numbers before and after.
+
+What a connection does depends on the seed and on its number alone, but when it does it
+is up to the machine: the same seed gives the same mixture, not the same run.
+"""
+
+import math
+import ssl
+import traceback
+from collections import Counter
+from random import Random
+from typing import Final
+from urllib.parse import urlsplit
+
+import trio
+import trustme
+
+from soak.behaviours import ECHOES, Planned
+from soak.clients import CLIENTS, CODES, Target
+from soak.numbers import is_back, take_numbers
+from soak.process import Said, ServerProcess, running_server
+from soak.raw import RAW_CLIENTS, NoWebSocketError
+from soak.report import Moment, Report
+from soak.server import PATHS
+from trio_wspair import (
+    ConnectionClosedError,
+    HandshakeError,
+    WebSocketError,
+    open_websocket,
+)
+
+AT_A_TIME: Final = 50
+SECURE_SHARE: Final = 0.15
+RAW_SHARE: Final = 0.5
+PHASES: Final = {"warmed up": 0.2, "middle": 0.4, "end": 0.4}
+"""The moments at which is counted, and the share of the time before each."""
+PATIENCE: Final = 30.0
+"""Seconds after which a connection hangs: the longest take a few."""
+QUIET_SECONDS: Final = 10.0
+"""Seconds in which all is over when no client is left."""
+STOP_AFTER: Final = 0.5
+
+
+async def soak(seconds: float, seed: int, report: Report) -> None:
+    """Run it for about so many seconds, and report."""
+    authority = trustme.CA()
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    start = trio.current_time()
+    async with running_server(authority) as server:
+        crowd = _Crowd(server.urls, context, seed, report)
+        said = await server.ask()
+        report.moments.append(Moment("at the start", said.numbers, take_numbers()))
+        for name, share in PHASES.items():
+            await crowd.run(seconds * share)
+            said = await _count_when_quiet(name, server, report)
+            await crowd.talk()
+        _take(said, report)
+        # Last, it stops while everybody is there.
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(crowd.run, math.inf)
+            await trio.sleep(STOP_AFTER)
+            crowd.leave()
+            await server.stop()
+    report.seconds = trio.current_time() - start
+    report.judge()
+
+
+async def _count_when_quiet(name: str, server: ServerProcess, report: Report) -> Said:
+    """Count when nothing goes on any more, or nothing ought to."""
+    start = report.moments[0]
+    deadline = trio.current_time() + QUIET_SECONDS
+    while True:
+        said, ours = await server.ask(), take_numbers()
+        back = is_back(start.server, said.numbers) and is_back(start.clients, ours)
+        if back or trio.current_time() > deadline:
+            report.moments.append(Moment(name, said.numbers, ours))
+            return said
+        await trio.sleep(0.1)
+
+
+def _take(said: Said, report: Report) -> None:
+    """Report what the server has said in the end."""
+    report.endings["The handlers have seen"] = said.endings
+    report.endings["The server has logged"] = said.logged
+    report.wrong += said.unplanned
+    ends = [n for what, n in said.endings.items() if what.startswith("close event")]
+    if sum(ends) != said.accepted:
+        wrong = f"{said.accepted} halves were accepted, and {sum(ends)} told their end"
+        report.wrong.append(wrong)
+
+
+class _Crowd:
+    """Many clients, each of which makes one connection after the other."""
+
+    def __init__(
+        self,
+        urls: dict[str, str],
+        context: ssl.SSLContext,
+        seed: int,
+        report: Report,
+    ) -> None:
+        self._urls = urls
+        self._context = context
+        self._seed = seed
+        self._report = report
+        self._ours = report.endings["Our clients have seen"] = Counter()
+        self._raw = report.endings["Clients made of bytes have seen"] = Counter()
+        self._deadline = math.inf
+        self._leaves = False
+
+    async def run(self, seconds: float) -> None:
+        """Let all of them go on for some time, and wait until they are done."""
+        self._deadline = trio.current_time() + seconds
+        async with trio.open_nursery() as nursery:
+            for _ in range(AT_A_TIME):
+                nursery.start_soon(self._run_one)
+
+    async def talk(self) -> None:
+        """See that the server lives: have two conversations that have to go well."""
+        for kind, base in self._urls.items():
+            url = f"{base}echo?n=0&code=1000"
+            context = self._context if kind == "secure" else None
+            answer: object = None
+            with trio.move_on_after(PATIENCE):
+                try:
+                    async with open_websocket(url, ssl_context=context) as ws:
+                        ws.send("still there?")
+                        answer = await ws.receive()
+                except WebSocketError as exc:
+                    answer = exc
+            if answer != "still there?":
+                self._report.wrong.append(f"{url} has answered {answer!r}")
+
+    def leave(self) -> None:
+        """Make no more connections, and expect the server to stop."""
+        self._deadline = -math.inf
+        self._leaves = True
+
+    async def _run_one(self) -> None:
+        while trio.current_time() < self._deadline:
+            self._report.connections += 1
+            await self._connect(self._report.connections)
+
+    async def _connect(self, number: int) -> None:
+        """Make a connection, and see it to its end."""
+        luck = Random(f"{self._seed}/{number}")
+        raw = luck.random() < RAW_SHARE
+        client = luck.choice(RAW_CLIENTS if raw else CLIENTS)
+        target = self._some_target(luck)
+        what = f"connection {number}, {client.__module__}.{client.__name__}, {target}"
+        ending = None
+        try:
+            with trio.move_on_after(PATIENCE):
+                ending = await client(target, luck)
+        except Exception as exc:
+            ending = self._name_of(exc)
+            if ending is None:
+                self._report.wrong.append(f"{what}:\n{traceback.format_exc()}")
+                return
+        if ending is None:
+            self._report.wrong.append(f"{what} hangs")
+        else:
+            (self._raw if raw else self._ours)[ending] += 1
+
+    def _some_target(self, luck: Random) -> Target:
+        secure = luck.random() < SECURE_SHARE
+        url = urlsplit(self._urls["secure" if secure else "plain"])
+        assert url.hostname is not None
+        assert url.port is not None
+        path = luck.choice(PATHS)
+        return Target(
+            url.hostname,
+            url.port,
+            self._context if secure else None,
+            f"/{path}?n={luck.randrange(4)}&code={luck.choice(CODES)}",
+            path in ECHOES,
+        )
+
+    def _name_of(self, exc: BaseException) -> str | None:
+        """Return how to count what a client may meet; `None` for what it must not."""
+        match exc:
+            case BaseExceptionGroup():
+                names = [self._name_of(e) for e in exc.exceptions]
+                return None if None in names else names[0]
+            case HandshakeError():
+                return f"HTTP {exc.status}" if exc.status else "no answer to the head"
+            case NoWebSocketError():
+                return str(exc)
+            case Planned():
+                return "raised in the block"
+            case ConnectionClosedError():
+                return f"closed with {exc.code}"
+            case trio.BrokenResourceError():
+                return "TCP broke"
+            case OSError():
+                return "no server" if self._leaves else None
+            case _:
+                return None

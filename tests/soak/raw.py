@@ -1,0 +1,304 @@
+"""The clients of the soak that are made of bytes, and keep no rule of a protocol.
+
+Called and reported as those of `clients`.
+"""
+
+import socket
+import struct
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Final
+
+import trio
+from peers import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    UPGRADE,
+    RawPeer,
+    head,
+)
+
+from soak.clients import CODES, LIMITS, SOON, Client, Target
+
+PATIENCE: Final = 20.0
+"""Seconds in which the server has to end a connection that it wants to end."""
+MASKED: Final = 0x80
+
+
+class NoEndError(Exception):
+    """The server has not ended a connection in time."""
+
+
+class NoWebSocketError(Exception):
+    """The server has answered with another status than 101."""
+
+
+@asynccontextmanager
+async def dialled(target: Target) -> AsyncGenerator[RawPeer]:
+    """Open TCP or TLS for a block; what becomes of it is the block's."""
+    tcp = await trio.open_tcp_stream(target.host, target.port)
+    try:
+        stream: trio.abc.Stream = tcp
+        if target.context is not None:
+            stream = trio.SSLStream(
+                tcp,
+                target.context,
+                server_hostname=target.host,
+                https_compatible=True,
+            )
+        yield RawPeer(stream, masks=True)
+    finally:
+        await trio.aclose_forcefully(tcp)
+
+
+def below(peer: RawPeer) -> trio.SocketStream:
+    """Return the TCP stream of a peer."""
+    stream = peer.stream
+    if isinstance(stream, trio.SSLStream):
+        stream = stream.transport_stream
+    assert isinstance(stream, trio.SocketStream)
+    return stream
+
+
+def reset(peer: RawPeer) -> None:
+    """Make the end of TCP a reset, which destroys what is under way."""
+    linger = struct.pack("ii", 1, 0)
+    below(peer).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+
+@asynccontextmanager
+async def opened(target: Target) -> AsyncGenerator[RawPeer]:
+    """Open a WebSocket for a block."""
+    async with dialled(target) as peer:
+        answer = await peer.ask(target=target.resource)
+        if not answer.startswith("HTTP/1.1 101 "):
+            raise NoWebSocketError(status_of(answer))
+        yield peer
+
+
+def status_of(answer: str) -> str:
+    """Return what is said of an HTTP answer."""
+    return f"HTTP {answer.split(' ')[1]}" if answer else "ended in the handshake"
+
+
+def said_last(said: list[str | bytes | tuple[int, str] | tuple[str, bytes]]) -> str:
+    """Return the Close that the server has said, if any."""
+    last = said[-1] if said else None
+    if isinstance(last, tuple) and isinstance(last[0], int):
+        return f"heard Close {last[0]}"
+    return "heard no Close"
+
+
+# -- peers that vanish --------------------------------------------------------
+
+
+def conversation(peer: RawPeer, target: Target, luck: Random) -> list[bytes]:
+    """Return what a good client says, in pieces that are whole."""
+    return [
+        head(*UPGRADE, start=f"GET {target.resource} HTTP/1.1"),
+        peer.text("x" * luck.choice([1, 200, 70_000])),
+        peer.frame(BINARY, b"begun", fin=False),
+        peer.frame(PING, b"between"),
+        peer.frame(CONTINUATION, b"ended"),
+        peer.close(luck.choice(CODES)),
+    ]
+
+
+async def vanish(target: Target, luck: Random) -> str:
+    """Say a good conversation up to any byte, and end TCP in any way."""
+    how = luck.choice(["ended", "reset", "half-closed"])
+    async with dialled(target) as peer:
+        pieces = conversation(peer, target, luck)
+        whole = luck.randrange(len(pieces))
+        cut = luck.randrange(len(pieces[whole]))
+        data = b"".join([*pieces[:whole], pieces[whole][:cut]])
+        middle = luck.randrange(len(data) + 1)
+        await peer.send(data[:middle])
+        await trio.sleep(luck.expovariate(1 / SOON) * luck.choice([0, 1]))
+        await peer.send(data[middle:])
+        await trio.sleep(luck.expovariate(1 / SOON) * luck.choice([0, 1]))
+        if how == "reset":
+            reset(peer)
+        elif how == "half-closed":
+            await below(peer).send_eof()
+            with trio.move_on_after(PATIENCE) as scope:
+                await peer.read_all()
+            if scope.cancelled_caught:
+                raise NoEndError
+    return f"vanished, TCP {how}"
+
+
+async def be_deaf(target: Target, luck: Random) -> str:
+    """Talk and read nothing, then vanish."""
+    async with opened(target) as peer:
+        with trio.move_on_after(luck.expovariate(1 / SOON) * 5):
+            while True:
+                await peer.send(peer.frame(BINARY, bytes(luck.choice([10, 60_000]))))
+                await trio.sleep(luck.expovariate(1 / SOON) / 10)
+        if luck.random() < 0.5:
+            reset(peer)
+    return "deaf, and vanished"
+
+
+async def be_mute(target: Target, luck: Random) -> str:
+    """Listen, and answer nothing: no ping, no Close."""
+    async with opened(target) as peer:
+        await peer.send(peer.text("go on"))
+        with trio.move_on_after(luck.expovariate(1 / SOON) * 10):
+            return f"mute, {said_last(await peer.hear_all())}"
+    return "mute, and vanished"
+
+
+# -- peers that say Close -----------------------------------------------------
+
+
+async def close(target: Target, luck: Random) -> str:
+    """Close in good order, and hear the answer, if the handler gives one."""
+    async with opened(target) as peer:
+        texts = [peer.text("x" * luck.choice([1, 20_000]))] * luck.randrange(4)
+        await peer.send(*texts, peer.close(luck.choice([None, *CODES])))
+        with trio.move_on_after(0.3):
+            return said_last(await peer.hear_all())
+    return "said Close, and vanished without an answer"
+
+
+async def close_and_talk_on(target: Target, luck: Random) -> str:
+    """Send after the Close, which nobody may."""
+    async with opened(target) as peer:
+        await peer.send(peer.text("x"), peer.close(1000))
+        try:
+            with trio.move_on_after(0.3):
+                while True:
+                    await peer.send(peer.text("x" * 100))
+                    await trio.sleep(0.001)
+        except trio.BrokenResourceError:
+            pass
+    return "said Close, and talked on"
+
+
+# -- peers that say what they must not ----------------------------------------
+
+
+def bad_frames(peer: RawPeer, luck: Random) -> list[bytes]:
+    """Return bytes that end a connection, each for a reason of its own."""
+    size = LIMITS["max_message_bytes"] + 1
+    return [
+        peer.frame(TEXT, b"\xff\xfe"),  # No UTF-8.
+        peer.frame(TEXT, "é".encode()[:1], fin=False) + peer.frame(CONTINUATION, b"x"),
+        peer.frame(CONTINUATION, b"nothing was begun"),
+        peer.frame(TEXT, b"x", fin=False) + peer.text("another"),
+        peer.frame(3, b"reserved"),
+        peer.frame(PING, bytes(126)),
+        peer.frame(PING, b"", fin=False),
+        bytes([0xC1]) + peer.text("x")[1:],  # A reserved bit.
+        RawPeer(peer.stream, masks=False).text("not masked"),
+        peer.frame(CLOSE, b"\x03"),  # Half a code.
+        peer.frame(CLOSE, struct.pack("!H", luck.choice([0, 999, 1005, 1006, 5000]))),
+        peer.frame(CLOSE, struct.pack("!H", 1000) + b"\xff"),
+        peer.frame(BINARY, bytes(size)),
+        struct.pack("!BBQ", 0x82, MASKED | 127, 2**62) + bytes(size),
+        peer.frame(BINARY, bytes(60_000), fin=False)
+        + peer.frame(CONTINUATION, bytes(60_000), fin=False) * 4,
+        b"\xff" * 20 + luck.randbytes(200),
+    ]
+
+
+async def break_the_rules(target: Target, luck: Random) -> str:
+    """Break the protocol of WebSockets."""
+    async with opened(target) as peer:
+        frames = luck.choice(bad_frames(peer, luck))
+        await peer.send(peer.text("so far, so good") * luck.randrange(3), frames)
+        with trio.move_on_after(0.3):
+            return f"broke the rules, {said_last(await peer.hear_all())}"
+    return "broke the rules, and vanished"
+
+
+async def flood_with_pings(target: Target, luck: Random) -> str:
+    """Send many pings, and read only some of the pongs."""
+    async with opened(target) as peer:
+        with trio.move_on_after(0.2):
+            await peer.send(peer.frame(PING, bytes(125)) * 2000)
+            await peer.send(peer.frame(PONG, b"nobody asked") * 10)
+        with trio.move_on_after(SOON):
+            for _ in range(luck.randrange(1000)):
+                await peer.hear()
+    return "many pings, and vanished"
+
+
+# -- peers that speak HTTP, or nothing at all ---------------------------------
+
+
+def bad_heads(luck: Random) -> list[bytes]:
+    """Return requests that get no WebSocket, each for a reason of its own."""
+    host = "Host: 127.0.0.1"
+    return [
+        head(host, start=f"{luck.choice(['GET', 'HEAD', 'DELETE'])} / HTTP/1.1"),
+        head(host, "Content-Length: 9", start="POST / HTTP/1.1") + b"some body",
+        head(*UPGRADE[:-1], "Sec-WebSocket-Version: 8"),
+        head(*UPGRADE[:-2], "Sec-WebSocket-Version: 13"),
+        head(*UPGRADE, start="POST / HTTP/1.1"),
+        head(*UPGRADE, start="GET / HTTP/1.0"),
+        head(*UPGRADE, start="GET / HTTP/3.0"),
+        head(*UPGRADE, "X: " + "x" * 40_000),
+        head("no colon"),
+        luck.randbytes(300) + b"\r\n\r\n",
+    ]
+
+
+async def ask_wrongly(target: Target, luck: Random) -> str:
+    """Send another request than one for a WebSocket."""
+    async with dialled(target) as peer:
+        await peer.send(luck.choice(bad_heads(luck)))
+        with trio.move_on_after(PATIENCE):
+            return status_of((await peer.read_all()).decode("latin-1"))
+    raise NoEndError
+
+
+async def be_slow(target: Target, luck: Random) -> str:
+    """Send a head so slowly that the server gives up."""
+    async with dialled(target) as peer, trio.open_nursery() as nursery:
+
+        async def trickle() -> None:
+            for byte in head(*UPGRADE):
+                await peer.send(bytes([byte]))
+                await trio.sleep(SOON)
+
+        nursery.start_soon(trickle)
+        with trio.move_on_after(PATIENCE):
+            answer = await peer.read_all()
+            nursery.cancel_scope.cancel(reason="the server has given up")
+            return status_of(answer.decode("latin-1"))
+    raise NoEndError
+
+
+async def speak_no_tls(target: Target, luck: Random) -> str:
+    """Send what is no TLS, and no HTTP, below what the server takes for either."""
+    async with dialled(target) as peer:
+        await below(peer).send_all(luck.randbytes(luck.randrange(1, 500)))
+        with trio.move_on_after(PATIENCE):
+            while await below(peer).receive_some():
+                pass
+            return "nonsense, and TCP ended"
+    raise NoEndError
+
+
+RAW_CLIENTS: Final[list[Client]] = [
+    vanish,
+    vanish,
+    vanish,
+    be_deaf,
+    be_mute,
+    close,
+    close_and_talk_on,
+    break_the_rules,
+    break_the_rules,
+    flood_with_pings,
+    ask_wrongly,
+    be_slow,
+    speak_no_tls,
+]

@@ -1,0 +1,75 @@
+"""What has come of a soak, and whether that is well."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Final
+
+import attrs
+
+from soak.numbers import Numbers, what_is_left
+
+MEGABYTE: Final = 2**20
+
+
+@attrs.frozen
+class Moment:
+    """The numbers of both processes when no connection was open."""
+
+    name: str
+    server: Numbers
+    clients: Numbers
+
+
+@attrs.define
+class Report:
+    """What was counted."""
+
+    connections: int = 0
+    seconds: float = 0.0
+    moments: list[Moment] = attrs.Factory(list)
+    endings: dict[str, Counter[str]] = attrs.Factory(dict)
+    """Who has seen connections end how, and how often."""
+    wrong: list[str] = attrs.Factory(list)
+    """What should not be."""
+
+    def note(self, unraisable: Any) -> None:
+        """Keep what could not be raised, such as a warning of a finalizer."""
+        self.wrong.append(f"the clients: {unraisable.exc_value!r}")
+
+    def judge(self) -> None:
+        """Compare the last moment with those before.
+
+        What is counted exactly has to be back where it was before the first
+        connection. Memory is compared with the middle of the run, as it takes some
+        time until caches are full and the heap has found its size.
+        """
+        first, middle, last = self.moments[0], self.moments[-2], self.moments[-1]
+        for name in ("server", "clients"):
+            numbers = getattr(last, name)
+            left = what_is_left(getattr(first, name), getattr(middle, name), numbers)
+            self.wrong += [f"{name}: {what}" for what in left]
+
+    def text(self) -> str:
+        """Return it for people."""
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        yield f"{self.connections} connections in {self.seconds:.0f} s"
+        for name in ("server", "clients"):
+            every = [getattr(moment, name) for moment in self.moments]
+            yield ""
+            yield _row(f"the {name}", [moment.name for moment in self.moments])
+            yield _row("descriptors", [sum(n.descriptors.values()) for n in every])
+            yield _row("tasks", [sum(n.tasks.values()) for n in every])
+            yield _row("memory (MiB)", [f"{n.memory / MEGABYTE:.2f}" for n in every])
+            yield _row("memory (blocks)", [n.blocks for n in every])
+            yield _row("halves", [n.halves for n in every])
+        for who, counts in self.endings.items():
+            yield ""
+            yield f"{who}:"
+            for what, count in sorted(counts.items()):
+                yield f"{count:8}  {what}"
+
+
+def _row(name: str, values: list[object]) -> str:
+    return f"{name:18}" + "".join(f"{value!s:>14}" for value in values)
