@@ -526,6 +526,8 @@ class WebSocket:
             await trio.lowlevel.checkpoint()
             if self._half.state.finished:
                 raise self._half.state.closed_error()
+            if self._half.peer.released:  # Its own end is still on the way.
+                raise self._half.gone_error()
             msg = "ping() needs a network connection, and this half has none"
             raise InvalidStateError(msg)
         return await ping()

@@ -3,17 +3,30 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.testing
 from faulty import memory_network
 from pairs import bounded, clean, hear
 from peers import PING, UPGRADE, RawPeer, head
 from trio.testing import MockClock, memory_stream_pair
 
-from trio_wspair import Request, Response, Server, WebSocket, WebSocketPair, serve
+from trio_wspair import (
+    ConnectionClosedError,
+    MessageEvent,
+    Request,
+    Response,
+    Server,
+    WebSocket,
+    WebSocketPair,
+    serve,
+)
 from trio_wspair.testing import FaultyStream
+
+if TYPE_CHECKING:
+    from conftest import OneEnd
 
 REQUEST = head(*UPGRADE, start="GET / HTTP/1.1")
 
@@ -101,3 +114,30 @@ async def test_g10_a_peer_that_is_gone_after_its_close_is_not_waited_for(
         assert await server.wait_closed() == clean(3000)
         await trio.sleep(1)  # less than the grace
         await meet()
+
+
+async def ping_on(half: WebSocket) -> None:
+    while True:
+        await half.ping()
+
+
+async def test_a_ping_before_the_end_was_told_fails_as_one_after_it(
+    one_end: "OneEnd",
+) -> None:
+    async with one_end() as (half, peer):
+        failed: list[BaseException] = []
+
+        @half.on("message")
+        async def slow(_event: MessageEvent) -> None:
+            await peer.stream.aclose()
+            with pytest.raises(ConnectionClosedError) as caught:
+                await ping_on(half)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            with pytest.raises(ConnectionClosedError):
+                await half.ping()
+            failed.append(caught.value)
+
+        half.accept()
+        await peer.send(peer.text("x"))
+        await half.wait_closed()
+        assert len(failed) == 1
