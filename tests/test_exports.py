@@ -13,9 +13,9 @@ from typing import cast
 import pytest
 
 import trio_wspair
-from trio_wspair import transports
+from trio_wspair import hibernation, transports
 
-PUBLIC = [trio_wspair, transports]
+PUBLIC = [trio_wspair, transports, hibernation]
 MODULES = [
     trio_wspair,
     *(

@@ -201,11 +201,14 @@ class HalfStateMachine(RuleBasedStateMachine):
 
     @invariant()
     def ready_state_counts_the_closes_and_never_goes_back(self) -> None:
-        said = [c for c in (self.sent, self.received) if c is not None]
-        expected = ReadyState.CLOSED if self.closed else ReadyState(1 + len(said))
+        said = [c for c in (self.sent, self.end) if c is not None]
+        expected = ReadyState(1 + len(said))
+        untold = self.holder is Holder.HIBERNATION and not self.released
+        if self.failure is not None and not untold:
+            expected = ReadyState.CLOSED
         assert self.state.ready_state is expected
         assert self.state.ready_state >= self.before
-        assert self.state.finished is (expected is ReadyState.CLOSED)
+        assert self.state.finished is self.closed
         self.before = expected
 
     @invariant()

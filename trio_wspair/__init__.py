@@ -1,5 +1,6 @@
 """WebSocketPair for Trio: two connected WebSockets, in memory or on the network."""
 
+from ._broadcast import broadcast as broadcast
 from ._client import connect as connect, open_websocket as open_websocket
 from ._codes import CloseCode as CloseCode
 from ._errors import (
@@ -51,6 +52,7 @@ __all__ = (
     "WebSocket",
     "WebSocketError",
     "WebSocketPair",
+    "broadcast",
     "connect",
     "open_websocket",
     "open_websocket_pair",

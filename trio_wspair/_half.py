@@ -78,6 +78,12 @@ class Half:
         if answer is not None:
             self.outbox.put_end(answer)
 
+    def answer(self) -> None:
+        """Answer the peer's Close, unless a Close was sent before."""
+        answer = self.state.answer()
+        if answer is not None:
+            self.outbox.put_end(answer)
+
     def fail(self, failure: Failure) -> None:
         """End the life of this half abnormally, dropping what is queued for it.
 

@@ -71,7 +71,7 @@ class Listeners:
             _check_callable(listener)
             slots[event_type] = listener
         self._slots = slots
-        self._find_only_message_listener()
+        self._changed()
 
     def to_call(self, event_type: str) -> Iterator[Listener]:
         """Yield the listeners for one event, each when its turn comes."""
@@ -102,9 +102,10 @@ class Listeners:
 
     def _replace(self, event_type: str, entries: tuple[_Entry, ...]) -> None:
         self._entries = {**self._entries, event_type: entries}
-        self._find_only_message_listener()
+        self._changed()
 
-    def _find_only_message_listener(self) -> None:
+    def _changed(self) -> None:
+        """Find out who is the only one for messages, if it is only one."""
         plain = [e.listener for e in self._entries.get("message", ()) if not e.once]
         slots = [s for s in [self._slots.get("message")] if s is not None]
         everybody = len(self._entries.get("message", ())) + len(slots)

@@ -22,6 +22,7 @@ from ._state import Holder
 __all__ = (
     "DEFAULT_MAX_BUFFERED_BYTES",
     "WebSocketPair",
+    "close_all",
     "closing_on_exit",
     "current_nursery",
     "nursery_for",
@@ -152,17 +153,18 @@ async def closing_on_exit(
     """Close what is in `sockets` on leaving, and give the handshake `grace` seconds."""
     try:
         yield
-        await _close_all(sockets, 1000, grace)
+        await close_all(sockets, 1000, grace)
     except BaseException:
         if trio.current_effective_deadline() != -math.inf:
             with trio.CancelScope(shield=True):  # What was raised must not get lost.
-                await _close_all(sockets, 1011, grace)
+                await close_all(sockets, 1011, grace)
         raise
     finally:
         _forsake_untaken(sockets)
 
 
-async def _close_all(sockets: Sequence[WebSocket], code: int, grace: float) -> None:
+async def close_all(sockets: Sequence[WebSocket], code: int, grace: float) -> None:
+    """Close halves, and give the handshakes `grace` seconds; then they fail."""
     halves = [half_of(socket) for socket in sockets]
     taken = [half for half in halves if half.state.holder is not Holder.NOBODY]
     for socket in sockets:

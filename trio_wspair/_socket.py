@@ -30,6 +30,7 @@ __all__ = (
     "WebSocket",
     "close_event",
     "half_of",
+    "move",
 )
 
 _NORMAL_ENDS = frozenset({1000, 1001, 1005})
@@ -570,6 +571,11 @@ class WebSocket:
 def half_of(socket: WebSocket) -> Half:
     """Return the inside of a half, for those who take halves."""
     return socket._half
+
+
+def move(socket: WebSocket, home: Home) -> None:
+    """Let a half live elsewhere from now on."""
+    socket._home = home
 
 
 def close_event(socket: WebSocket) -> CloseEvent:

@@ -75,7 +75,7 @@ _READY_TABLE: Final[Mapping[tuple[bool, bool], ReadyState]] = {
     (False, True): ReadyState.CLOSING,
     (True, True): ReadyState.CLOSED,
 }
-"""(Close sent, Close received) -> state of a half that has not failed."""
+"""(Close sent, end received) -> state of a half that has not failed."""
 
 
 @attrs.frozen(slots=True, eq=False)
@@ -112,11 +112,11 @@ class HalfState:
     @property
     def ready_state(self) -> ReadyState:
         """The state as WHATWG names it."""
-        if self.failure is not None:
+        # The handlers of an object find every end unanswered, as in workerd.
+        told = self.released or self.holder is not Holder.HIBERNATION
+        if self.failure is not None and told:
             return ReadyState.CLOSED
-        return _READY_TABLE[
-            self.close_sent is not None, self.close_received is not None
-        ]
+        return _READY_TABLE[self.close_sent is not None, self.end is not None]
 
     @property
     def end(self) -> End | None:
@@ -125,8 +125,10 @@ class HalfState:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to be said: the state is CLOSED."""
-        return self.ready_state is ReadyState.CLOSED
+        """Whether nothing is left to be said."""
+        return self.failure is not None or (
+            self.close_sent is not None and self.close_received is not None
+        )
 
     def closed_error(self) -> ConnectionClosedError:
         """Return the error for a verb that comes after the `end`."""
@@ -230,7 +232,12 @@ class HalfState:
         if self.end is not None:
             return None
         self.close_received = close
-        if self.half_open or not self.holder.answers or not self.say_close(close):
+        return self.answer() if self.holder.answers and not self.half_open else None
+
+    def answer(self) -> Close | None:
+        """Latch the answer to the peer's Close, and return it if it is to be sent."""
+        close = self.close_received
+        if close is None or not self.say_close(close):
             return None
         self.answered = True
         return close

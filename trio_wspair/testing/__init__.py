@@ -1,12 +1,20 @@
 """Tools for testing code that uses WebSockets, and other Trio code.
 
 `cancel_at_every_step()` cancels an operation wherever that is possible,
-`FaultyStream` is a network that breaks in the way you choose, and
-`open_asgi_websocket()` is a client of any ASGI application, without a network.
+`FaultyStream` is a network that breaks in the way you choose, `open_asgi_websocket()`
+is a client of any ASGI application, without a network, and
+`hibernate_after_every_event()` makes Durable Objects forget all they may forget.
 """
 
 from ._asgi import open_asgi_websocket
 from ._faults import FaultyStream
+from ._hibernation import hibernate_after_every_event
 from ._sweep import Attempt, cancel_at_every_step
 
-__all__ = ("Attempt", "FaultyStream", "cancel_at_every_step", "open_asgi_websocket")
+__all__ = (
+    "Attempt",
+    "FaultyStream",
+    "cancel_at_every_step",
+    "hibernate_after_every_event",
+    "open_asgi_websocket",
+)

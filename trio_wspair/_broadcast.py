@@ -1,0 +1,44 @@
+"""`broadcast()`: one message for many sockets."""
+
+from collections.abc import Iterable
+
+from trio.lowlevel import enable_ki_protection
+
+from ._errors import WebSocketError
+from ._inbox import size_of
+from ._messages import as_message
+from ._socket import WebSocket, half_of
+
+__all__ = ("broadcast",)
+
+
+@enable_ki_protection
+def broadcast(
+    sockets: Iterable[WebSocket],
+    message: str | bytes | bytearray | memoryview | float,
+) -> dict[WebSocket, WebSocketError]:
+    """Send a message to all of `sockets` that can take it, and say who can't.
+
+    The message is converted once, as by `WebSocket.send()`. Nobody is waited for: it
+    is queued for each. Who is closing, has closed, or is too far behind, is skipped.
+    Synchronous, never a checkpoint.
+
+    Returns:
+        Who was skipped, each with what `send()` would have raised:
+        `ConnectionClosedError`, `BufferFullError` or `InvalidStateError`.
+
+    Raises:
+        TypeError: The message is of another type; nobody gets it then.
+    """
+    plain = as_message(message)
+    size = size_of(plain)
+    skipped: dict[WebSocket, WebSocketError] = {}
+    for socket in sockets:
+        half = half_of(socket)
+        try:
+            half.state.check_send()
+            if not half.outbox.put(plain, size):
+                raise half.gone_error()
+        except WebSocketError as error:
+            skipped[socket] = error
+    return skipped

@@ -1,0 +1,24 @@
+"""Objects that may leave memory while their WebSockets stay open.
+
+The Hibernatable WebSockets API of Cloudflare's Durable Objects.
+"""
+
+from ._context import DurableObjectState as DurableObjectState
+from ._ids import DurableObjectId as DurableObjectId
+from ._instance import DurableObjectResetError as DurableObjectResetError
+from ._namespace import (
+    DurableObjectNamespace as DurableObjectNamespace,
+    DurableObjectStub as DurableObjectStub,
+)
+from ._object import DurableObject as DurableObject
+from ._settings import WebSocketRequestResponsePair as WebSocketRequestResponsePair
+
+__all__ = (
+    "DurableObject",
+    "DurableObjectId",
+    "DurableObjectNamespace",
+    "DurableObjectResetError",
+    "DurableObjectState",
+    "DurableObjectStub",
+    "WebSocketRequestResponsePair",
+)

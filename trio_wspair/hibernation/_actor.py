@@ -1,0 +1,275 @@
+"""One object by its id: what stays of it while it is out of memory.
+
+Knows its sockets, its settings and the instance, if there is one. Events of sockets
+come in here, from the dispatcher of the namespace's nursery; each is run in an
+instance, or answered without one.
+"""
+
+import contextvars
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+import trio
+
+from trio_wspair._delivery import Event
+from trio_wspair._dispatcher import NurseryHome
+from trio_wspair._errors import (
+    BufferFullError,
+    InvalidStateError,
+    ProtocolError,
+    WebSocketError,
+)
+from trio_wspair._http import Request, Response
+from trio_wspair._pair import current_nursery
+from trio_wspair._socket import (
+    CloseEvent,
+    ErrorEvent,
+    MessageEvent,
+    WebSocket,
+    half_of,
+    move,
+)
+from trio_wspair._state import Act, Failure, Holder
+
+from ._instance import DurableObjectResetError, Instance, Residence
+from ._settings import MAX_SOCKETS, WebSocketRequestResponsePair
+from ._sockets import Membership, Sockets, closing_socket, membership_of
+
+__all__ = ("Actor", "Handlers")
+
+_logger: Final = logging.getLogger("trio_wspair")
+
+
+class Handlers(Protocol):
+    """What an object does with its events."""
+
+    async def fetch(self, request: Request) -> Response:
+        """Answer a request."""
+        ...
+
+    def web_socket_message(
+        self, ws: WebSocket, message: str | bytes
+    ) -> Awaitable[None] | None:
+        """Take a message."""
+        ...
+
+    def web_socket_close(
+        self,
+        ws: WebSocket,
+        code: int,
+        reason: str,
+        was_clean: bool,  # noqa: FBT001 - as in Workers
+    ) -> Awaitable[None] | None:
+        """Take the end of a socket."""
+        ...
+
+    def web_socket_error(
+        self, ws: WebSocket, error: Exception
+    ) -> Awaitable[None] | None:
+        """Take the end of a socket whose peer broke the protocol."""
+        ...
+
+
+class Actor:
+    """An object, whether it is in memory or not.
+
+    Args:
+        label: How the log calls it.
+        build: Calls the constructor.
+        residence: How long instances stay.
+        home: Where its sockets live.
+        lives: Where its instances live.
+        forget: Called when nothing of it is left.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        *,
+        build: Callable[["Actor", Instance[Handlers]], Handlers],
+        residence: Residence,
+        home: NurseryHome,
+        lives: trio.Nursery,
+        forget: Callable[[], None],
+    ) -> None:
+        self.label = label
+        self._build = build
+        self._residence = residence
+        self._home = home
+        self._lives = lives
+        self._forget = forget
+        self._instance: Instance[Handlers] | None = None
+        self._entering = 0
+        """How many events wait for the last instance to be over."""
+        self.sockets = Sockets()
+        self.automatic: WebSocketRequestResponsePair | None = None
+        """What is answered without an instance."""
+        self.event_timeout: int | None = None
+        """Milliseconds that a handler may take."""
+
+    # -- instances ----------------------------------------------------------------
+
+    async def _enter(self) -> Instance[Handlers]:
+        """Return the instance for an event, which has to enter it at once."""
+        while self._instance is not None and self._instance.leaving:
+            self._entering += 1
+            try:
+                await self._instance.over.wait()  # One at a time.
+            finally:
+                self._entering -= 1
+        if self._instance is None:
+            build = self._build
+            self._instance = Instance(
+                self.label, lambda instance: build(self, instance), self._residence
+            )
+            # An empty context: which event came first must not matter.
+            contextvars.Context().run(
+                self._lives.start_soon, self._live, self._instance
+            )
+        return self._instance
+
+    async def _live(self, instance: Instance[Handlers]) -> None:
+        try:
+            await instance.run()
+        finally:
+            self._instance = None
+            instance.over.set()
+            self._look_around()
+
+    def _look_around(self) -> None:
+        """Have this object forgotten if nothing is left of it."""
+        if self._instance is None and not self.sockets and not self._entering:
+            self._forget()
+
+    def evict(self) -> None:
+        """Let the instance leave memory as soon as no event runs."""
+        if self._instance is not None:
+            self._instance.evict()
+
+    def end(self) -> None:
+        """Reset the instance, as the namespace has ended."""
+        if self._instance is not None:
+            self._instance.reset("its namespace has ended")
+
+    # -- requests -------------------------------------------------------------------
+
+    async def fetch(self, request: Request) -> Response:
+        """Let the object answer a request."""
+        instance = await self._enter()
+        with instance.event():
+            handlers = await instance.get()
+            token = current_nursery.set(instance.nursery)
+            try:
+                response: object = await handlers.fetch(request)
+            finally:
+                current_nursery.reset(token)
+            if not isinstance(response, Response):
+                msg = f"fetch must return a Response, not {type(response).__name__}"
+                raise TypeError(msg)
+        return response
+
+    # -- sockets --------------------------------------------------------------------
+
+    def accept(self, socket: WebSocket, tags: tuple[str, ...]) -> None:
+        """Take a half: its events come to the object from now on.
+
+        Raises:
+            InvalidStateError: It was taken, or its other half was, or there are too
+                many.
+        """
+        half = half_of(socket)
+        half.state.check_take(Act.HIBERNATE)
+        if half.peer.holder is not Holder.NOBODY:
+            msg = (
+                "too late for accept_web_socket(): the other half is "
+                f"{half.peer.holder.label}. Accept this one first"
+            )
+            raise InvalidStateError(msg)
+        if len(self.sockets) >= MAX_SOCKETS:
+            msg = f"an object has at most {MAX_SOCKETS} WebSockets, and this one has"
+            raise InvalidStateError(msg)
+        # An empty context: that of this call may hold on to the instance.
+        contextvars.Context().run(self._home.adopt, socket, pull=False)
+        half.state.take(Act.HIBERNATE)
+        half.listeners = Membership(self, tags, self._take, half.listeners)
+        move(socket, self._home)
+        self.sockets.add(socket, tags)
+
+    def _take(self, event: Event) -> Awaitable[None] | None:
+        """Take an event of a socket."""
+        if isinstance(event, MessageEvent):
+            return None if self._answered(event) else self._run(event)
+        end = half_of(_target(event)).state.end
+        breach = isinstance(end, Failure) and isinstance(end.error, ProtocolError)
+        if breach != isinstance(event, ErrorEvent):
+            return None  # One of the two tells the end.
+        return self._run_last(event)
+
+    def _answered(self, event: MessageEvent) -> bool:
+        """Return whether an automatic answer was enough for this message."""
+        pair = self.automatic
+        if pair is None or isinstance(event.data, bytes) or event.data != pair.request:
+            return False
+        socket = _target(event)
+        try:
+            socket.send(pair.response)
+        except BufferFullError:
+            return False  # The object may do something about a peer that won't read.
+        except WebSocketError:
+            return True  # Closing: the answer comes too late.
+        membership_of(socket, self).answered_at = time.time()
+        return True
+
+    async def _run(self, event: Event) -> None:
+        """Call the handler of an event. What it raises is logged."""
+        limit = math.inf if self.event_timeout is None else self.event_timeout / 1000
+        try:
+            instance = await self._enter()
+            with instance.event():
+                handlers = await instance.get()
+                current_nursery.set(instance.nursery)
+                with trio.move_on_after(limit) as patience:
+                    awaitable = _call(handlers, event)
+                    if isinstance(awaitable, Awaitable):
+                        await awaitable
+                if patience.cancelled_caught:
+                    late = "web_socket_%s() of %s was cancelled: it took over %g s"
+                    _logger.warning(late, event.type, self.label, limit)
+        except DurableObjectResetError:
+            pass  # Logged by whoever has reset it.
+        except Exception:
+            _logger.exception("web_socket_%s() of %s failed", event.type, self.label)
+
+    async def _run_last(self, event: Event) -> None:
+        """Call the handler that tells the end of a socket, and let the socket go."""
+        socket = _target(event)
+        self.sockets.begin_closing(socket)
+        closing_socket.set(socket)
+        try:
+            await self._run(event)
+        finally:
+            # Differs: workerd leaves the Close unanswered.
+            half_of(socket).answer()
+            self.sockets.remove(socket, membership_of(socket, self).tags)
+            self._look_around()
+
+
+def _target(event: Event) -> WebSocket:
+    assert event.target is not None
+    return event.target
+
+
+def _call(handlers: Handlers, event: Event) -> Awaitable[None] | None:
+    socket = _target(event)
+    match event:
+        case MessageEvent():
+            return handlers.web_socket_message(socket, event.data)
+        case ErrorEvent():
+            return handlers.web_socket_error(socket, event.error)
+        case CloseEvent():
+            return handlers.web_socket_close(
+                socket, event.code, event.reason, event.was_clean
+            )

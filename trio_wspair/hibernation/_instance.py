@@ -1,0 +1,263 @@
+"""One instance of an object in memory, from its construction until it is dropped.
+
+Knows events that run in it, and tasks; neither sockets nor what the events are.
+
+An instance is *idle* when no event runs in it and its nursery has no task, such as
+that of a plainly accepted WebSocket. Idle for long enough, it leaves: nothing here
+refers to the object any more, its nursery is cancelled, and `over` is set when all
+of that has ended.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextlib import contextmanager
+from typing import Any, Final, Generic, TypeVar, TypeVarTuple
+
+import attrs
+import trio
+
+from trio_wspair._errors import WebSocketError
+from trio_wspair._pair import current_nursery
+
+__all__ = ("DurableObjectResetError", "Instance", "Residence")
+
+_T = TypeVar("_T")
+_O = TypeVar("_O")
+_Ts = TypeVarTuple("_Ts")
+_LOOK_AGAIN: Final = 1.0
+"""Seconds, at least, between two looks at the tasks that keep an instance awake."""
+_logger: Final = logging.getLogger("trio_wspair")
+
+
+class DurableObjectResetError(WebSocketError):
+    """The instance of a Durable Object was dropped while it was handling this.
+
+    It has called ``ctx.abort()``, one of its tasks has failed, or its namespace has
+    ended. The next request meets a new instance.
+    """
+
+
+@attrs.define
+class Residence:
+    """How long instances stay; what all objects of a namespace share."""
+
+    hibernate_after: float
+    """Idle seconds."""
+    leaves_at_once: bool = False
+    """They leave whenever they are idle, for tests."""
+
+
+class Instance(Generic[_O]):
+    """An instance that is in memory, or about to be.
+
+    Args:
+        label: Which object it is, for the log.
+        build: Calls the constructor.
+        residence: How long it stays.
+    """
+
+    def __init__(
+        self, label: str, build: Callable[["Instance[_O]"], _O], residence: Residence
+    ) -> None:
+        self._label = label
+        self._build = build
+        self._residence = residence
+        self._object: _O | None = None
+        self._failure: Exception | None = None
+        """What the constructor has raised."""
+        self._ready = trio.Event()
+        self._first: list[Coroutine[Any, Any, object]] | None = None
+        """What the constructor wants to run before the first event."""
+        self._events: set[trio.CancelScope] = set()
+        self._calm = trio.Event()
+        """Set when the last event has ended."""
+        self._quiet_since = trio.current_time()
+        self._blocking = 0
+        self._unblocked = trio.Event()
+        self._evicted = False
+        self._reset_reason: str | None = None
+        self._scope = trio.CancelScope()
+        self.nursery: trio.Nursery
+        """Runs what belongs to this instance, once it is built."""
+        self.leaving = False
+        """No event may begin any more."""
+        self.over = trio.Event()
+        """Nothing of it is left."""
+
+    # -- its life ---------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Build the object, and stay until it has been idle for long, or has to go."""
+        # Not cancelled from outside: its sockets are closed first, see `leave()`.
+        with trio.CancelScope(shield=True):
+            try:
+                with self._scope:
+                    async with trio.open_nursery(
+                        strict_exception_groups=True
+                    ) as self.nursery:
+                        await self._begin()
+                        await self._stay()
+                        self.leave()
+            except Exception:
+                _logger.exception("a task of %s failed: it is reset", self._label)
+            finally:
+                self.reset("one of its tasks failed")  # Unless it has left already.
+                while self._events:  # Those that were cancelled clean up.
+                    await self._calm.wait()
+
+    async def _begin(self) -> None:
+        current_nursery.set(self.nursery)
+        first: list[Coroutine[Any, Any, object]] = []
+        self._first = first
+        try:
+            built = self._build(self)
+            self._first = None
+            while first:
+                await first.pop(0)
+            if not self.leaving:
+                self._object = built
+        except Exception as exc:  # noqa: BLE001 - raised by the events
+            self._failure = exc
+            self.leave()
+        finally:
+            for coroutine in first:
+                coroutine.close()
+            self._ready.set()
+
+    async def _stay(self) -> None:
+        """Return when it has been idle for long enough."""
+        patience = self._residence.hibernate_after
+        self._look_around()
+        while True:
+            if self._events:
+                await self._calm.wait()
+            elif self.nursery.child_tasks:
+                await trio.sleep(max(patience, _LOOK_AGAIN))
+                self._quiet_since = trio.current_time()
+            elif trio.current_time() < self._quiet_since + patience:
+                await trio.sleep_until(self._quiet_since + patience)
+            else:
+                return
+
+    def leave(self) -> None:
+        """Drop the object, and cancel what is in its nursery."""
+        self.leaving = True
+        self._object = None
+        self._scope.cancel(reason="the object leaves memory")
+
+    def evict(self) -> None:
+        """Leave now, or when the events that are running have ended."""
+        self._evicted = True
+        self._look_around()
+
+    def reset(self, reason: str) -> None:
+        """Leave now, and cancel the events that are running."""
+        if self.leaving:
+            return
+        self._reset_reason = reason
+        for event in self._events:
+            event.cancel(reason=reason)
+        self.leave()
+
+    def _look_around(self) -> None:
+        """Leave, if that is wanted and may be."""
+        if self._events or not self._ready.is_set():
+            return
+        idle = not self.nursery.child_tasks
+        if self._evicted or (idle and self._residence.leaves_at_once):
+            self.leave()
+
+    # -- its events -------------------------------------------------------------
+
+    @contextmanager
+    def event(self) -> Generator[None, None, None]:
+        """Count the block as an event: it keeps the object awake.
+
+        Raises:
+            DurableObjectResetError: The block was cancelled, as the object was reset.
+        """
+        scope = self._enter()
+        with self._exit_from(scope), scope:
+            yield
+
+    def _enter(self) -> trio.CancelScope:
+        if not self._events:
+            self._calm = trio.Event()
+        scope = trio.CancelScope()
+        self._events.add(scope)
+        return scope
+
+    @contextmanager
+    def _exit_from(self, scope: trio.CancelScope) -> Generator[None, None, None]:
+        try:
+            yield
+        finally:
+            self._events.remove(scope)
+            if not self._events:
+                self._quiet_since = trio.current_time()
+                self._calm.set()
+                self._look_around()
+        if self._reset_reason is not None:
+            msg = f"{self._label} was reset: {self._reset_reason}"
+            raise DurableObjectResetError(msg)
+
+    async def get(self) -> _O:
+        """Wait until an event may begin, and return the object.
+
+        A checkpoint if it waits.
+
+        Raises:
+            Exception: What the constructor has raised.
+        """
+        if not self._ready.is_set():
+            await self._ready.wait()
+        while self._blocking:
+            await self._unblocked.wait()
+        if self._failure is not None:
+            raise self._failure
+        assert self._object is not None
+        return self._object
+
+    def block(
+        self, async_fn: Callable[[*_Ts], Awaitable[_T]], *args: *_Ts
+    ) -> Coroutine[Any, Any, _T]:
+        """Return what has to be awaited; in the constructor it is by itself."""
+        coroutine = self._block(async_fn, *args)
+        if self._first is not None:
+            self._first.append(coroutine)
+        return coroutine
+
+    async def _block(
+        self, async_fn: Callable[[*_Ts], Awaitable[_T]], *args: *_Ts
+    ) -> _T:
+        self._blocking += 1
+        self._unblocked = trio.Event() if self._blocking == 1 else self._unblocked
+        try:
+            await trio.lowlevel.checkpoint()
+            return await async_fn(*args)
+        except Exception as exc:
+            if self._object is not None:  # Else the events get the exception itself.
+                self.reset(f"block_concurrency_while() failed with {exc!r}")
+            raise
+        finally:
+            self._blocking -= 1
+            if not self._blocking:
+                self._unblocked.set()
+
+    def start(self, async_fn: Callable[[*_Ts], Awaitable[object]], *args: *_Ts) -> None:
+        """Run a task that counts as an event."""
+        self.nursery.start_soon(self._run_task, self._enter(), async_fn, args)
+
+    async def _run_task(
+        self,
+        scope: trio.CancelScope,
+        async_fn: Callable[..., Awaitable[object]],
+        args: tuple[object, ...],
+    ) -> None:
+        try:
+            with self._exit_from(scope), scope:
+                await async_fn(*args)
+        except DurableObjectResetError:
+            pass  # That was logged.
+        except Exception:
+            _logger.exception("a wait_until() of %s failed", self._label)

@@ -1,0 +1,98 @@
+"""What an object may ask for, checked: tags, an automatic answer, a time limit.
+
+Knows the limits of Workers, and no sockets.
+"""
+
+from collections.abc import Iterable
+from typing import Final, cast
+
+import attrs
+
+from trio_wspair._checks import check_limit
+from trio_wspair._codes import usv_string
+
+__all__ = (
+    "MAX_SOCKETS",
+    "WebSocketRequestResponsePair",
+    "checked_event_timeout",
+    "checked_tags",
+)
+
+MAX_SOCKETS: Final = 32_768
+_MAX_TAGS: Final = 10
+_MAX_TAG_BYTES: Final = 256
+_MAX_ANSWER_BYTES: Final = 2_048
+_MAX_EVENT_TIMEOUT: Final = 604_800_000
+"""Seven days, in milliseconds."""
+
+
+def _checked_text(text: str) -> str:
+    # Differs: workerd converts what is no string.
+    if not isinstance(text, str):
+        msg = f"request and response are str, not {type(text).__name__}"
+        raise TypeError(msg)
+    text = usv_string(text)
+    size = len(text.encode())
+    if size > _MAX_ANSWER_BYTES:
+        msg = (
+            f"request and response have at most {_MAX_ANSWER_BYTES} bytes of UTF-8 "
+            f"each, this one has {size}"
+        )
+        raise ValueError(msg)
+    return text
+
+
+@attrs.frozen
+class WebSocketRequestResponsePair:
+    """A text, and the one that answers it while the object sleeps on.
+
+    Raises:
+        TypeError: One is no str.
+        ValueError: One has more than 2,048 bytes of UTF-8.
+    """
+
+    request: str = attrs.field(converter=_checked_text)
+    """The whole of a message that is answered."""
+    response: str = attrs.field(converter=_checked_text)
+    """The answer."""
+
+
+def checked_tags(tags: object) -> tuple[str, ...]:
+    """Return tags, each once.
+
+    Raises:
+        TypeError: They are no iterable of str.
+        ValueError: They are too many, or one is too long.
+    """
+    if isinstance(tags, (str, bytes)) or not isinstance(tags, Iterable):
+        msg = f"tags are a list of str such as ['lobby'], not {tags!r}"
+        raise TypeError(msg)
+    kept: dict[str, None] = {}
+    for tag in cast("Iterable[object]", tags):
+        if len(kept) == _MAX_TAGS:  # Even if this one is among them, as in workerd.
+            msg = f"a WebSocket can have at most {_MAX_TAGS} tags"
+            raise ValueError(msg)
+        # Differs: workerd converts what is no string.
+        if not isinstance(tag, str):
+            msg = f"a tag is a str, not {type(tag).__name__}"
+            raise TypeError(msg)
+        plain = usv_string(tag)
+        size = len(plain.encode())
+        if size > _MAX_TAG_BYTES:
+            msg = f"a tag has at most {_MAX_TAG_BYTES} bytes of UTF-8, this one {size}"
+            raise ValueError(msg)
+        kept[plain] = None
+    return tuple(kept)
+
+
+def checked_event_timeout(ms: object) -> int | None:
+    """Return milliseconds, `None` for no limit.
+
+    Raises:
+        TypeError: It is neither an int nor `None`.
+        ValueError: It is out of range.
+    """
+    if ms is None:
+        return None
+    check_limit("ms", ms, least=0, most=_MAX_EVENT_TIMEOUT)
+    return cast("int", ms) or None

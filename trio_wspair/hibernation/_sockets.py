@@ -1,0 +1,144 @@
+"""The sockets of one object: in what order, under which tags.
+
+Knows neither the object nor what happens to events, only that somebody takes them.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Final
+
+from trio_wspair._delivery import Event
+from trio_wspair._errors import InvalidStateError
+from trio_wspair._listeners import Listener, Listeners
+from trio_wspair._socket import WebSocket, half_of
+from trio_wspair._state import Holder
+
+__all__ = (
+    "Membership",
+    "Sockets",
+    "answered_at",
+    "closing_socket",
+    "membership_of",
+)
+
+_logger: Final = logging.getLogger("trio_wspair")
+
+closing_socket: Final[ContextVar[WebSocket | None]] = ContextVar(
+    "closing_socket", default=None
+)
+"""The socket whose close handler is running here, if any."""
+
+
+class Membership(Listeners):
+    """What an object keeps with a socket, in place of the listeners.
+
+    It stays with the socket, so that tags can be asked for after the end.
+    """
+
+    __slots__ = ("answered_at", "owner", "tags")
+
+    owner: object
+    """The object, as long as it is the same one."""
+    tags: tuple[str, ...]
+    answered_at: float | None
+    """When an automatic answer was sent last, as `time.time()`."""
+
+    def __init__(
+        self,
+        owner: object,
+        tags: tuple[str, ...],
+        take: Callable[[Event], object],
+        before: Listeners,
+    ) -> None:
+        super().__init__()
+        self.owner = owner
+        self.tags = tags
+        self.answered_at = None
+        self.only_message_listener = take
+        self._entries = before._entries
+        self._slots = before._slots
+        self._changed()
+
+    def to_call(self, event_type: str) -> Iterator[Listener]:  # noqa: ARG002
+        """Yield who takes all events."""
+        if self.only_message_listener is not None:
+            yield self.only_message_listener
+
+    def _changed(self) -> None:
+        if self._entries or self._slots:
+            _logger.warning(
+                "listeners of a WebSocket that a Durable Object has accepted are never "
+                "called: write web_socket_message() and web_socket_close(), or call "
+                "accept() instead of accept_web_socket()"
+            )
+
+
+def membership_of(socket: WebSocket, owner: object) -> Membership:
+    """Return what `owner` keeps with one of its sockets, even after its end.
+
+    Raises:
+        InvalidStateError: It is none of them.
+    """
+    half = half_of(socket)
+    membership = half.listeners
+    if isinstance(membership, Membership):
+        if membership.owner is owner:
+            return membership
+        msg = "another Durable Object has accepted this WebSocket"
+    elif half.state.holder is Holder.NOBODY:
+        msg = "only accept_web_socket() gives a WebSocket tags: call it before"
+    else:
+        msg = f"only accept_web_socket() gives tags, and this one is {socket!r}"
+    raise InvalidStateError(msg)
+
+
+def answered_at(socket: WebSocket) -> float | None:
+    """Return when an automatic answer was sent last, if ever, as `time.time()`."""
+    membership = half_of(socket).listeners
+    return membership.answered_at if isinstance(membership, Membership) else None
+
+
+class Sockets:
+    """The sockets that an object has accepted and that have not ended."""
+
+    def __init__(self) -> None:
+        # dicts for their order
+        self._all: dict[WebSocket, None] = {}
+        self._by_tag: dict[str, dict[WebSocket, None]] = {}
+        self._closing: set[WebSocket] = set()
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._all)
+
+    def listed(self, tag: str | None) -> list[WebSocket]:
+        """Return all sockets, the latest first, or those of a tag, the oldest first.
+
+        Whose close handler is still running is seen by that handler alone. The order
+        and this are workerd's.
+        """
+        found = reversed(self._all) if tag is None else self._by_tag.get(tag, ())
+        if not self._closing:
+            return list(found)
+        hidden = self._closing - {closing_socket.get()}
+        return [socket for socket in found if socket not in hidden]
+
+    def add(self, socket: WebSocket, tags: tuple[str, ...]) -> None:
+        """Add a socket under its tags."""
+        self._all[socket] = None
+        for tag in tags:
+            self._by_tag.setdefault(tag, {})[socket] = None
+
+    def begin_closing(self, socket: WebSocket) -> None:
+        """Show a socket only to its close handler from now on."""
+        self._closing.add(socket)
+
+    def remove(self, socket: WebSocket, tags: tuple[str, ...]) -> None:
+        """Remove a socket that has ended."""
+        del self._all[socket]
+        self._closing.discard(socket)
+        for tag in tags:
+            del self._by_tag[tag][socket]
+            if not self._by_tag[tag]:
+                del self._by_tag[tag]

@@ -1,0 +1,29 @@
+"""`hibernate_after_every_event()`: objects that forget all they may forget."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from trio_wspair.hibernation import DurableObjectNamespace
+
+__all__ = ("hibernate_after_every_event",)
+
+
+@contextmanager
+def hibernate_after_every_event(
+    namespace: DurableObjectNamespace,
+) -> Generator[None, None, None]:
+    """Let the objects of `namespace` leave memory whenever no event runs in them.
+
+    An object that keeps what it needs in attachments, tags and `env` behaves just
+    the same; one that relies on an attribute is found out. What keeps an object
+    awake does so here too.
+
+    Args:
+        namespace: It need not be open yet.
+    """
+    residence = namespace._residence
+    residence.leaves_at_once = True
+    try:
+        yield
+    finally:
+        residence.leaves_at_once = False
