@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 import trio
 
+from trio_wspair._codes import Close
 from trio_wspair._delivery import Event
 from trio_wspair._dispatcher import NurseryHome
 from trio_wspair._errors import (
@@ -36,7 +37,13 @@ from trio_wspair._state import Act, Failure, Holder
 
 from ._instance import DurableObjectResetError, Instance, Residence
 from ._settings import MAX_SOCKETS, WebSocketRequestResponsePair
-from ._sockets import Membership, Sockets, closing_socket, membership_of
+from ._sockets import (
+    Membership,
+    Sockets,
+    closing_socket,
+    ending_untaken,
+    membership_of,
+)
 
 __all__ = ("Actor", "Handlers")
 
@@ -82,7 +89,7 @@ class Actor:
         residence: How long instances stay.
         home: Where its sockets live.
         lives: Where its instances live.
-        forget: Called when nothing of it is left.
+        rest: Called when it has neither an instance nor sockets any more.
     """
 
     def __init__(
@@ -93,14 +100,14 @@ class Actor:
         residence: Residence,
         home: NurseryHome,
         lives: trio.Nursery,
-        forget: Callable[[], None],
+        rest: Callable[[], None],
     ) -> None:
         self.label = label
         self._build = build
         self._residence = residence
         self._home = home
         self._lives = lives
-        self._forget = forget
+        self._rest = rest
         self._instance: Instance[Handlers] | None = None
         self._entering = 0
         """How many events wait for the last instance to be over."""
@@ -123,7 +130,10 @@ class Actor:
         if self._instance is None:
             build = self._build
             self._instance = Instance(
-                self.label, lambda instance: build(self, instance), self._residence
+                self.label,
+                lambda instance: build(self, instance),
+                self._residence,
+                self._drop_all,
             )
             # An empty context: which event came first must not matter.
             contextvars.Context().run(
@@ -140,9 +150,17 @@ class Actor:
             self._look_around()
 
     def _look_around(self) -> None:
-        """Have this object forgotten if nothing is left of it."""
+        """Say so if nothing is left that happens in this object."""
         if self._instance is None and not self.sockets and not self._entering:
-            self._forget()
+            self._rest()
+
+    def _drop_all(self) -> None:
+        """Forget all, as the instance is reset: as in workerd, no handler is told."""
+        self.automatic = self.event_timeout = None
+        for half in map(half_of, self.sockets.clear()):
+            half.fail(Failure("the object was reset"))
+            # Differs: workerd ends the connection without a Close.
+            half.say_close(Close(1011))
 
     def evict(self) -> None:
         """Let the instance leave memory as soon as no event runs."""
@@ -158,17 +176,19 @@ class Actor:
 
     async def fetch(self, request: Request) -> Response:
         """Let the object answer a request."""
-        instance = await self._enter()
-        with instance.event():
-            handlers = await instance.get()
-            token = current_nursery.set(instance.nursery)
-            try:
-                response: object = await handlers.fetch(request)
-            finally:
-                current_nursery.reset(token)
-            if not isinstance(response, Response):
-                msg = f"fetch must return a Response, not {type(response).__name__}"
-                raise TypeError(msg)
+        with ending_untaken():
+            instance = await self._enter()
+            with instance.event():
+                handlers = await instance.get()
+                token = current_nursery.set(instance.nursery)
+                try:
+                    response: object = await handlers.fetch(request)
+                finally:
+                    current_nursery.reset(token)
+                if not isinstance(response, Response):
+                    what = f"a Response, not {type(response).__name__}"
+                    msg = f"fetch() of {self.label} must return {what}"
+                    raise TypeError(msg)
         return response
 
     # -- sockets --------------------------------------------------------------------
@@ -202,7 +222,10 @@ class Actor:
         """Take an event of a socket."""
         if isinstance(event, MessageEvent):
             return None if self._answered(event) else self._run(event)
-        end = half_of(_target(event)).state.end
+        socket = _target(event)
+        if socket not in self.sockets:
+            return None  # The object was reset.
+        end = half_of(socket).state.end
         breach = isinstance(end, Failure) and isinstance(end.error, ProtocolError)
         if breach != isinstance(event, ErrorEvent):
             return None  # One of the two tells the end.
@@ -219,7 +242,7 @@ class Actor:
         except BufferFullError:
             return False  # The object may do something about a peer that won't read.
         except WebSocketError:
-            return True  # Closing: the answer comes too late.
+            pass  # Closing: the answer comes too late, but counts, as in workerd.
         membership_of(socket, self).answered_at = time.time()
         return True
 
@@ -253,8 +276,9 @@ class Actor:
         finally:
             # Differs: workerd leaves the Close unanswered.
             half_of(socket).answer()
-            self.sockets.remove(socket, membership_of(socket, self).tags)
-            self._look_around()
+            if socket in self.sockets:
+                self.sockets.remove(socket, membership_of(socket, self).tags)
+                self._look_around()
 
 
 def _target(event: Event) -> WebSocket:

@@ -25,8 +25,8 @@ class DurableObjectState:
     """The sockets of an object, and what keeps it in memory.
 
     Objects get it as the first argument of their constructor. What is set here stays
-    while the object is out of memory, as long as it has a socket. The methods are
-    synchronous, and take effect or raise with nothing changed.
+    while the object is out of memory; without a socket, for a minute at least. The
+    methods are synchronous, and take effect or raise with nothing changed.
     """
 
     __slots__ = ("_actor", "_id", "_instance")
@@ -199,8 +199,10 @@ class DurableObjectState:
     def abort(self, reason: str = "") -> None:
         """Reset the object: cancel all that runs in it, and drop this instance.
 
-        The reason is logged. Who waits for `fetch()` gets a
-        `DurableObjectResetError`; the next event meets a new instance.
+        Its sockets end without `web_socket_close()`, and their peers see 1011; what
+        was set is forgotten. The reason is logged. Who waits for `fetch()` gets a
+        `DurableObjectResetError`; the next request meets a new instance. Whoever
+        calls this goes on until it awaits something, where it is cancelled.
 
         Raises:
             InvalidStateError: The object has left memory.

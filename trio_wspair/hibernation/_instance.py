@@ -54,14 +54,20 @@ class Instance(Generic[_O]):
         label: Which object it is, for the log.
         build: Calls the constructor.
         residence: How long it stays.
+        on_reset: Called when it is reset.
     """
 
     def __init__(
-        self, label: str, build: Callable[["Instance[_O]"], _O], residence: Residence
+        self,
+        label: str,
+        build: Callable[["Instance[_O]"], _O],
+        residence: Residence,
+        on_reset: Callable[[], None],
     ) -> None:
         self._label = label
         self._build = build
         self._residence = residence
+        self._on_reset = on_reset
         self._object: _O | None = None
         self._failure: Exception | None = None
         """What the constructor has raised."""
@@ -119,6 +125,7 @@ class Instance(Generic[_O]):
         except Exception as exc:  # noqa: BLE001 - raised by the events
             self._failure = exc
             self.leave()
+            self._on_reset()
         finally:
             for coroutine in first:
                 coroutine.close()
@@ -158,6 +165,7 @@ class Instance(Generic[_O]):
         for event in self._events:
             event.cancel(reason=reason)
         self.leave()
+        self._on_reset()
 
     def _look_around(self) -> None:
         """Leave, if that is wanted and may be."""

@@ -28,6 +28,8 @@ __all__ = ("DurableObjectNamespace", "DurableObjectStub")
 
 _CLOSE_GRACE: Final = 1.0
 """Seconds that sockets and handlers get when the namespace ends."""
+_REMEMBERED: Final = 70.0
+"""Seconds that settings of an object without sockets are kept, as in workerd."""
 
 
 class DurableObjectStub:
@@ -104,6 +106,8 @@ class DurableObjectNamespace:
         self._env: Any = env
         self._residence = Residence(hibernate_after)
         self._actors: dict[str, Actor] = {}
+        self._resting: dict[str, float] = {}
+        """Since when objects have neither an instance nor sockets: the first first."""
         self._opened: AbstractAsyncContextManager[None] | None = None
         self._home: NurseryHome | None = None
         """Where its sockets live, while it is open."""
@@ -234,19 +238,32 @@ class DurableObjectNamespace:
 
     def _actor(self, object_id: DurableObjectId, home: NurseryHome) -> Actor:
         key = str(object_id)
+        self._resting.pop(key, None)
         if key not in self._actors:
+            self._forget_the_rested()
             self._actors[key] = Actor(
                 f"{self._cls.__name__} {object_id.name or key!r}",
                 build=partial(self._build, object_id),
                 residence=self._residence,
                 home=home,
                 lives=self._lives,
-                forget=partial(self._forget, key),
+                rest=partial(self._rest, key),
             )
         return self._actors[key]
 
-    def _forget(self, key: str) -> None:
-        self._actors.pop(key, None)
+    def _rest(self, key: str) -> None:
+        """Forget an object that has nothing, in a while: it may be asked for again."""
+        self._resting.pop(key, None)
+        self._resting[key] = trio.current_time()
+
+    def _forget_the_rested(self) -> None:
+        # When a new one comes, and without a task: so their number is bounded.
+        now = trio.current_time()
+        while self._resting:
+            key, since = next(iter(self._resting.items()))
+            if now < since + _REMEMBERED:
+                return
+            del self._resting[key], self._actors[key]
 
     def _build(
         self, object_id: DurableObjectId, actor: Actor, instance: Instance[Handlers]

@@ -4,7 +4,8 @@ Knows neither the object nor what happens to events, only that somebody takes th
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
 
@@ -12,13 +13,14 @@ from trio_wspair._delivery import Event
 from trio_wspair._errors import InvalidStateError
 from trio_wspair._listeners import Listener, Listeners
 from trio_wspair._socket import WebSocket, half_of
-from trio_wspair._state import Holder
+from trio_wspair._state import Failure, Holder
 
 __all__ = (
     "Membership",
     "Sockets",
     "answered_at",
     "closing_socket",
+    "ending_untaken",
     "membership_of",
 )
 
@@ -28,6 +30,10 @@ closing_socket: Final[ContextVar[WebSocket | None]] = ContextVar(
     "closing_socket", default=None
 )
 """The socket whose close handler is running here, if any."""
+_accepted: Final[ContextVar[list[WebSocket] | None]] = ContextVar(
+    "_accepted", default=None
+)
+"""The sockets that the `fetch()` which is running here has accepted."""
 
 
 class Membership(Listeners):
@@ -99,6 +105,22 @@ def answered_at(socket: WebSocket) -> float | None:
     return membership.answered_at if isinstance(membership, Membership) else None
 
 
+@contextmanager
+def ending_untaken() -> Generator[None, None, None]:
+    """If the block fails, end what it has accepted and could not give away."""
+    accepted: list[WebSocket] = []
+    token = _accepted.set(accepted)
+    try:
+        yield
+    except BaseException:
+        for half in map(half_of, accepted):
+            if half.peer.holder is Holder.NOBODY:
+                half.fail(Failure("the other half was never taken"))
+        raise
+    finally:
+        _accepted.reset(token)
+
+
 class Sockets:
     """The sockets that an object has accepted and that have not ended."""
 
@@ -111,6 +133,10 @@ class Sockets:
     def __len__(self) -> int:
         """Return how many there are."""
         return len(self._all)
+
+    def __contains__(self, socket: WebSocket) -> bool:
+        """Return whether it is one of them."""
+        return socket in self._all
 
     def listed(self, tag: str | None) -> list[WebSocket]:
         """Return all sockets, the latest first, or those of a tag, the oldest first.
@@ -127,6 +153,9 @@ class Sockets:
     def add(self, socket: WebSocket, tags: tuple[str, ...]) -> None:
         """Add a socket under its tags."""
         self._all[socket] = None
+        accepted = _accepted.get()
+        if accepted is not None:
+            accepted.append(socket)
         for tag in tags:
             self._by_tag.setdefault(tag, {})[socket] = None
 
@@ -142,3 +171,11 @@ class Sockets:
             del self._by_tag[tag][socket]
             if not self._by_tag[tag]:
                 del self._by_tag[tag]
+
+    def clear(self) -> list[WebSocket]:
+        """Remove all sockets, and return them."""
+        removed = list(self._all)
+        self._all.clear()
+        self._by_tag.clear()
+        self._closing.clear()
+        return removed
