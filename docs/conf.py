@@ -19,6 +19,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from conformance import corpus, stage
 from conformance.comparing import same_trace
+from conformance.hibernation import (
+    corpus as object_corpus,
+    results,
+    stage as object_stage,
+)
 
 from trio_wspair import ReadyState, __version__
 from trio_wspair._state import _HOLDER_TABLE, _READY_TABLE, Act, Holder
@@ -152,10 +157,11 @@ class WorkersEntries(_Table):
 
     kind: ClassVar[str]
     columns: ClassVar[dict[str, str]]
+    folder: ClassVar[Path] = corpus.HERE
 
     def table(self) -> Iterable[Iterable[str]]:
         yield *self.columns, "programs"
-        for entry in corpus.listed()[self.kind]:
+        for entry in corpus.listed(self.folder)[self.kind]:
             count = len(entry.get("scenarios", ()))
             texts = (
                 entry[key].strip().replace("\n", " ") for key in self.columns.values()
@@ -188,13 +194,61 @@ class WorkersWire(WorkersEntries):
     columns: ClassVar = {"trio-wspair": "what", "because": "because"}
 
 
+class ObjectsMatrix(_Table):
+    """How many scenarios of Durable Objects match what Workers did with them."""
+
+    def table(self) -> Iterable[Iterable[str]]:
+        yield (
+            "Programs about",
+            "played",
+            "the same",
+            "differ on purpose",
+            "only JavaScript",
+            "the same over sockets",
+            "the same out of memory",
+        )
+        logging.disable()  # objects tell of the handlers that fail
+        try:
+            in_memory = results.same_as_workers(object_stage.in_memory)
+            over_sockets = results.same_as_workers(object_stage.on_the_wire)
+            asleep = results.same_asleep()
+        finally:
+            logging.disable(logging.NOTSET)
+        on_purpose, javascript = (
+            corpus.differing(kind, folder=object_corpus.HERE).keys()
+            for kind in ("difference", "javascript")
+        )
+        rows = [
+            (name.replace("_", " "), {scenario["name"] for scenario in group})
+            for name, group in object_corpus.groups().items()
+        ]
+        for name, scenarios in [*rows, ("**all**", set().union(*(r for _, r in rows)))]:
+            columns = in_memory, on_purpose, javascript, over_sockets, asleep
+            counts = (len(column & scenarios) for column in columns)
+            yield name, str(len(scenarios)), *map(str, counts)
+
+
+class ObjectsDifferences(WorkersDifferences):
+    """What objects do differently on purpose."""
+
+    folder = object_corpus.HERE
+
+
+class ObjectsJavaScript(WorkersJavaScript):
+    """What only JavaScript has, in the programs of objects."""
+
+    folder = object_corpus.HERE
+
+
 class WorkersScenarios(_Table):
     """Every scenario that differs, and why."""
 
     def table(self) -> Iterable[Iterable[str]]:
         yield "Program", "what it does", "reason"
-        notes = {one["name"]: one["note"] for one in corpus.scenarios()}
-        for name, entry in sorted(corpus.differing_on_the_wire().items()):
+        both = *corpus.scenarios(), *object_corpus.scenarios()
+        notes = {one["name"]: one["note"] for one in both}
+        differing = corpus.differing_on_the_wire() | object_corpus.differing()
+        for name, entry in sorted(differing.items()):
             reason = entry.get("because", entry.get("notion")).strip()
             yield f"``{name}``", notes[name], reason.replace("\n", " ")
 
@@ -254,6 +308,9 @@ def setup(app: Sphinx) -> None:
     app.add_directive("workers-javascript", WorkersJavaScript)
     app.add_directive("workers-wire", WorkersWire)
     app.add_directive("workers-scenarios", WorkersScenarios)
+    app.add_directive("objects-matrix", ObjectsMatrix)
+    app.add_directive("objects-differences", ObjectsDifferences)
+    app.add_directive("objects-javascript", ObjectsJavaScript)
     app.connect("missing-reference", resolve_public_name)
     app.connect("autodoc-process-signature", name_yielded_type)
     app.connect("autodoc-process-docstring", keep_sentence, priority=400)

@@ -50,6 +50,16 @@ def run(main: Callable[[], Awaitable[T]]) -> T:
     return trio.run(bounded_main, clock=MockClock(autojump_threshold=0))
 
 
+def in_virtual_time(test: AsyncTest[P]) -> Callable[P, None]:
+    """Make a test of an async function: in virtual time, and bounded."""
+
+    @functools.wraps(test)
+    def sync_test(*args: P.args, **kwargs: P.kwargs) -> None:
+        run(functools.partial(test, *args, **kwargs))
+
+    return sync_test
+
+
 def hear(socket: WebSocket) -> list[Heard]:
     """Return the list that the events of this half are put into."""
     heard: list[Heard] = []

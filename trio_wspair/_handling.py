@@ -15,7 +15,7 @@ from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from ._http import FetchHandler, Headers, Request, RequestBodyError, Response
 from ._pair import current_nursery
-from ._socket import CloseEvent, WebSocket
+from ._socket import CloseEvent, WebSocket, half_of
 from ._state import Holder
 from .transports._connection import Connection
 from .transports._couple import Coupling, Limits
@@ -186,6 +186,16 @@ class Handling:
             ValueError: The client has not asked for it like this.
             InvalidStateError: The half was taken before.
         """
+        try:
+            self._check_answer(response)
+            self._coupling = Coupling(socket, self._limits)
+        except Exception:
+            half = half_of(socket)
+            if half.state.holder is Holder.NOBODY:  # And nobody will take it.
+                half.forsake("it could not be given to the client")
+            raise
+
+    def _check_answer(self, response: Response) -> None:
         offered = self._caller.protocols
         if offered is None:
             msg = (
@@ -201,7 +211,6 @@ class Handling:
             if name in _HEADERS_OF_THE_HANDSHAKE:
                 msg = f"a 101 can't have the header {name!r}: the server makes it"
                 raise ValueError(msg)
-        self._coupling = Coupling(socket, self._limits)
 
     async def _converse(
         self, nursery: trio.Nursery, coupling: Coupling, headers: Headers

@@ -7,7 +7,9 @@ from trio_wspair import ConnectionClosedError, InvalidStateError
 from .player import Failed, ScenarioError
 from .values import pythonic
 
-ERRORS: dict[str | None, tuple[type[Exception], ...]] = {
+Errors = dict[str | None, tuple[type[Exception], ...]]
+
+ERRORS: Errors = {
     # The wrong type, the wrong state, a property or an item that can't be assigned.
     "TypeError": (TypeError, InvalidStateError, ConnectionClosedError, AttributeError),
     "InvalidAccessError": (ValueError,),  # close() with a code that it does not take
@@ -38,7 +40,7 @@ def _same_entry(recorded: Any, ours: Any) -> bool:
     if isinstance(ours, list):
         return _same_event(recorded, ours)
     if isinstance(ours, Failed):
-        return recorded["step"] == ours.step and _stands_for(ours.error, recorded)
+        return recorded["step"] == ours.step and stands_for(ours.error, recorded)
     return bool(pythonic(recorded) == ours)
 
 
@@ -48,7 +50,7 @@ def _same_event(recorded: list[Any], ours: list[Any]) -> bool:
         return False
     if type_ == "error":
         same = detail["readyState"] == recorded[2]["readyState"]
-        same = same and _stands_for(detail["error"], recorded[2])
+        same = same and stands_for(detail["error"], recorded[2])
     else:
         same = detail == recorded[2]
     return (
@@ -58,8 +60,11 @@ def _same_event(recorded: list[Any], ours: list[Any]) -> bool:
     )
 
 
-def _stands_for(error: Exception, recorded: dict[str, Any]) -> bool:
-    return "error" in recorded and isinstance(error, ERRORS[recorded["error"]])
+def stands_for(
+    error: Exception, recorded: dict[str, Any], errors: Errors = ERRORS
+) -> bool:
+    """Compare an error with one that was recorded: its kind, not its words."""
+    return "error" in recorded and isinstance(error, errors[recorded["error"]])
 
 
 def _same_response(recorded: dict[str, Any], ours: dict[str, Any]) -> bool:

@@ -12,15 +12,15 @@ Scenario = dict[str, Any]
 
 
 @cache
-def groups() -> dict[str, list[Scenario]]:
+def groups(folder: Path = HERE) -> dict[str, list[Scenario]]:
     """Return the scenarios of each file, by the file's name."""
-    files = sorted((HERE / "scenarios").glob("*.json"))
+    files = sorted((folder / "scenarios").glob("*.json"))
     return {file.stem: json.loads(file.read_text("utf-8")) for file in files}
 
 
-def scenarios() -> list[Scenario]:
+def scenarios(folder: Path = HERE) -> list[Scenario]:
     """Return all scenarios."""
-    return [scenario for group in groups().values() for scenario in group]
+    return [scenario for group in groups(folder).values() for scenario in group]
 
 
 def makes_sense_on_the_wire(scenario: Scenario) -> bool:
@@ -30,17 +30,17 @@ def makes_sense_on_the_wire(scenario: Scenario) -> bool:
 
 
 @cache
-def listed() -> dict[str, list[dict[str, Any]]]:
+def listed(folder: Path = HERE) -> dict[str, list[dict[str, Any]]]:
     """Return the entries of `differences.toml`, by kind."""
-    text = (HERE / "differences.toml").read_text("utf-8")
+    text = (folder / "differences.toml").read_text("utf-8")
     return tomllib.loads(text)
 
 
-def differing(*kinds: str) -> dict[str, dict[str, Any]]:
+def differing(*kinds: str, folder: Path = HERE) -> dict[str, dict[str, Any]]:
     """Return the entries of these kinds, by the scenarios that they explain."""
     found: dict[str, dict[str, Any]] = {}
     for kind in kinds:
-        for entry in listed()[kind]:
+        for entry in listed(folder)[kind]:
             for name in entry.get("scenarios", ()):
                 assert name not in found, f"{name} is explained twice"
                 found[name] = entry

@@ -142,9 +142,9 @@ class Player:
             case "readyState":
                 return int(half.ready_state)
             case "get":
-                return getattr(half, _property(step))
+                return getattr(half, attribute(step))
             case "set":
-                setattr(half, _property(step), decode(step["value"]))
+                setattr(half, attribute(step), decode(step["value"]))
             case "attach":
                 values = [] if step.get("noArgument") else [decode(step["value"])]
                 half.serialize_attachment(*values)
@@ -227,7 +227,8 @@ def _missing(pair: WebSocketPair, index: int) -> str:
         return "(undefined)"
 
 
-def _property(step: Step) -> str:
+def attribute(step: Step) -> str:
+    """Return what the property of a step is called here."""
     name = step["property"]
     if name not in _PROPERTIES:
         raise JavaScriptOnlyError(f"the property {name}")
@@ -262,7 +263,7 @@ def _send(half: WebSocket, step: Step) -> None:
 
 def _detail(event: Event) -> dict[str, Any]:
     if isinstance(event, MessageEvent):
-        return _message(event.data)
+        return message_detail(event.data)
     assert event.target is not None
     state = int(event.target.ready_state)
     if isinstance(event, CloseEvent):
@@ -275,7 +276,8 @@ def _detail(event: Event) -> dict[str, Any]:
     return {"error": event.error, "readyState": state}
 
 
-def _message(data: str | bytes) -> dict[str, Any]:
+def message_detail(data: str | bytes) -> dict[str, Any]:
+    """Return a message as it stands in a trace."""
     raw = data if isinstance(data, bytes) else data.encode()
     sha256 = hashlib.sha256(raw).hexdigest()
     if isinstance(data, bytes):

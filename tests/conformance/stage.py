@@ -130,7 +130,7 @@ async def _home() -> AsyncGenerator[trio.Nursery]:
 
     async with trio.open_nursery() as outside:
         yield await outside.start(home)
-        _let_time_pass()
+        let_time_pass()
         outside.cancel_scope.cancel()
 
 
@@ -143,7 +143,8 @@ async def _serving(
         nursery.cancel_scope.cancel()
 
 
-def _let_time_pass() -> None:
+def let_time_pass() -> None:
+    """Let the clock run from now on, as fast as can be."""
     clock = trio.lowlevel.current_clock()
     assert isinstance(clock, MockClock)
     clock.autojump_threshold = 0

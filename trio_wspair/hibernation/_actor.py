@@ -214,7 +214,7 @@ class Actor:
         # An empty context: that of this call may hold on to the instance.
         contextvars.Context().run(self._home.adopt, socket, pull=False)
         half.state.take(Act.HIBERNATE)
-        half.listeners = Membership(self, tags, self._take, half.listeners)
+        half.listeners = Membership(self.label, tags, self._take, half.listeners)
         move(socket, self._home)
         self.sockets.add(socket, tags)
 
@@ -243,7 +243,7 @@ class Actor:
             return False  # The object may do something about a peer that won't read.
         except WebSocketError:
             pass  # Closing: the answer comes too late, but counts, as in workerd.
-        membership_of(socket, self).answered_at = time.time()
+        membership_of(socket, self.label).answered_at = time.time()
         return True
 
     async def _run(self, event: Event) -> None:
@@ -277,7 +277,7 @@ class Actor:
             # Differs: workerd leaves the Close unanswered.
             half_of(socket).answer()
             if socket in self.sockets:
-                self.sockets.remove(socket, membership_of(socket, self).tags)
+                self.sockets.remove(socket, membership_of(socket, self.label).tags)
                 self._look_around()
 
 

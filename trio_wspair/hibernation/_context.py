@@ -94,7 +94,7 @@ class DurableObjectState:
             TypeError: It is no WebSocket.
         """
         _check_socket(ws)
-        return list(membership_of(ws, self._actor).tags)
+        return list(membership_of(ws, self._actor.label).tags)
 
     # -- automatic answers ----------------------------------------------------------
 

@@ -46,6 +46,8 @@ def _checked_text(text: str) -> str:
 class WebSocketRequestResponsePair:
     """A text, and the one that answers it while the object sleeps on.
 
+    Differs from Workers: the sizes are checked here, not when it is set.
+
     Raises:
         TypeError: One is no str.
         ValueError: One has more than 2,048 bytes of UTF-8.
@@ -64,6 +66,7 @@ def checked_tags(tags: object) -> tuple[str, ...]:
         TypeError: They are no iterable of str.
         ValueError: They are too many, or one is too long.
     """
+    # Differs: workerd takes nothing but arrays.
     if isinstance(tags, (str, bytes)) or not isinstance(tags, Iterable):
         msg = f"tags are a list of str such as ['lobby'], not {tags!r}"
         raise TypeError(msg)

@@ -44,15 +44,15 @@ class Membership(Listeners):
 
     __slots__ = ("answered_at", "owner", "tags")
 
-    owner: object
-    """The object, as long as it is the same one."""
+    owner: str
+    """The label of the object."""
     tags: tuple[str, ...]
     answered_at: float | None
     """When an automatic answer was sent last, as `time.time()`."""
 
     def __init__(
         self,
-        owner: object,
+        owner: str,
         tags: tuple[str, ...],
         take: Callable[[Event], object],
         before: Listeners,
@@ -80,7 +80,7 @@ class Membership(Listeners):
             )
 
 
-def membership_of(socket: WebSocket, owner: object) -> Membership:
+def membership_of(socket: WebSocket, owner: str) -> Membership:
     """Return what `owner` keeps with one of its sockets, even after its end.
 
     Raises:
@@ -89,9 +89,9 @@ def membership_of(socket: WebSocket, owner: object) -> Membership:
     half = half_of(socket)
     membership = half.listeners
     if isinstance(membership, Membership):
-        if membership.owner is owner:
+        if membership.owner == owner:
             return membership
-        msg = "another Durable Object has accepted this WebSocket"
+        msg = f"{owner} has not accepted this WebSocket: {membership.owner} has"
     elif half.state.holder is Holder.NOBODY:
         msg = "only accept_web_socket() gives a WebSocket tags: call it before"
     else:

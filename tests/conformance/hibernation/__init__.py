@@ -1,0 +1,1 @@
+"""What Cloudflare's Durable Objects do with WebSockets: see README."""

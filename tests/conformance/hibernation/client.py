@@ -1,0 +1,93 @@
+"""Clients as those of the recorder: they answer a Close, and wait 1.5 s for one."""
+
+from contextlib import suppress
+from typing import Any
+
+import trio
+from peers import BINARY, PONG, RawPeer, Said
+
+from conformance.player import message_detail
+
+CLOSE_TIMEOUT = 1.5
+"""Seconds that a client waits for the rest of a closing handshake."""
+
+_GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
+
+
+class Client:
+    """The client's end of a connection, and what it saw."""
+
+    def __init__(self, peer: RawPeer) -> None:
+        self.events: list[Any] = []
+        self._peer = peer
+        self._closing = False
+        self._closed_with: dict[str, Any] = {"code": 1006, "reason": ""}
+        self._scope = trio.CancelScope()
+
+    @property
+    def closing(self) -> bool:
+        """Whether it has sent a Close, and waits for the end of the connection."""
+        return self._closing and self.events[-1][0] != "closed"
+
+    async def run(self, target: str) -> None:
+        """Open a WebSocket and listen to it until the connection is over."""
+        async with self._peer.stream:
+            with self._scope:
+                await self._converse(target)
+        if self.events[0] == ["open"]:
+            self.events.append(["closed", self._closed_with])
+
+    async def _converse(self, target: str) -> None:
+        answer = await self._peer.ask(target=target)
+        status = int(answer.split()[1])
+        if status != 101:
+            self.events.append(["refused", {"status": status}])
+            return
+        self.events.append(["open"])
+        while (said := await self._peer.hear()) is not None:
+            await self._hear(said)
+
+    async def take(self, step: dict[str, Any]) -> None:
+        """Do what a step says."""
+        match step:
+            case {"rawFrame": frame}:
+                await self._peer.send(bytes.fromhex(frame))
+            case {"terminate": True}:
+                self._scope.cancel()
+            case {"end": True}:
+                await self._end()
+            case {"close": arguments}:
+                await self._close(*arguments)
+            case {"text": text} if not self._closing:
+                await self._peer.send(self._peer.text(text))
+            case {"bytes": data} if not self._closing:
+                await self._peer.send(self._peer.frame(BINARY, bytes.fromhex(data)))
+            case {"text": _} | {"bytes": _}:
+                pass  # Nothing is sent any more.
+            case _:
+                raise AssertionError(f"no such step: {step}")
+
+    async def _hear(self, said: Said) -> None:
+        match said:
+            case ("ping", bytes(payload)):
+                await self._peer.send(self._peer.frame(PONG, payload))
+            case (int(code), str(reason)):
+                self._closed_with = {"code": code, "reason": reason}
+                self.events.append(["closeFrame", self._closed_with])
+                await self._close(*(() if code == 1005 else (code, reason)))
+                await self._end()
+            case str() | bytes():
+                self.events.append(["message", message_detail(said)])
+
+    async def _close(self, code: int | None = None, reason: str = "") -> None:
+        """Send a Close, unless there was one; and don't wait forever from then on."""
+        if not self._closing:
+            self._closing = True
+            self._scope.deadline = trio.current_time() + CLOSE_TIMEOUT
+            with suppress(*_GONE):
+                await self._peer.send(self._peer.close(code, reason))
+
+    async def _end(self) -> None:
+        assert isinstance(self._peer.stream, trio.abc.HalfCloseableStream)
+        with suppress(*_GONE):
+            await self._peer.stream.send_eof()

@@ -1,0 +1,29 @@
+"""What comes of playing all scenarios: for the documentation."""
+
+from functools import cache
+
+from conformance.stage import Play, run
+
+from . import corpus, stage
+from .comparing import differing_parts, plain
+
+
+@cache
+def same_as_workers(play: Play) -> set[str]:
+    """Return the scenarios whose whole trace is the one that was recorded."""
+    return {
+        scenario["name"]
+        for scenario in corpus.scenarios()
+        if not differing_parts(scenario["expect"], run(play, scenario))
+    }
+
+
+@cache
+def same_asleep() -> set[str]:
+    """Return the scenarios in which it doesn't matter that an object leaves memory."""
+    return {
+        scenario["name"]
+        for scenario in corpus.scenarios()
+        if plain(run(stage.always_asleep, scenario))
+        == plain(run(stage.awake, scenario))
+    }

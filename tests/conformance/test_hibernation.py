@@ -1,0 +1,68 @@
+"""Every scenario that was recorded from Durable Objects, played by an object of ours.
+
+Its trace is the one that was recorded, whatever the luck of Trio's scheduler (G11), or
+`hibernation/differences.toml` says why not, and which parts of the trace differ.
+"""
+
+import json
+import logging
+from functools import partial
+
+import pytest
+
+from conformance.hibernation import corpus, stage
+from conformance.hibernation.comparing import differing_parts, plain
+from conformance.stage import Play, run
+
+ALL = {scenario["name"]: scenario for scenario in corpus.scenarios()}
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """Keep to itself what is said of handlers that fail on purpose."""
+    caplog.set_level(logging.CRITICAL)
+
+
+def check(name: str, play: Play, seeds: int) -> None:
+    scenario = ALL[name]
+    known = corpus.differing_parts(name)
+    for seed in range(seeds):
+        trace = run(play, scenario, seed=seed)
+        parts = differing_parts(scenario["expect"], trace)
+        for part in parts - known:
+            recorded = json.dumps(scenario["expect"][part])
+            pytest.fail(
+                f"{scenario['note']}\nseed {seed}, {part}\n"
+                f"ours {trace[part]}\nnot  {recorded}"
+            )
+        if known - parts:
+            pytest.fail(f"{known - parts} match now: mend differences.toml")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_g11_an_object_does_what_workers_do(name: str) -> None:
+    check(name, stage.in_memory, 10)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_g11_an_object_does_what_workers_do_over_sockets(name: str) -> None:
+    check(name, stage.on_the_wire, 1)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_it_makes_no_difference_that_an_object_leaves_memory(name: str) -> None:
+    for seed in range(5):
+        awake = run(stage.awake, ALL[name], seed=seed)
+        asleep = run(stage.always_asleep, ALL[name], seed=seed)
+        assert plain(asleep) == plain(awake)
+
+
+def test_an_object_that_leaves_memory_after_every_event_loses_what_is_in_it() -> None:
+    forgetful = partial(stage.always_asleep, lasting=False)
+    trace = run(forgetful, ALL["messages/order"])
+    names = [(entry["event"], entry["ws"]) for entry in trace["object"]]
+    assert names == [("connect", "c1"), *([("message", "?")] * 3)]
+
+
+def test_whatever_differs_is_a_scenario() -> None:
+    assert corpus.differing().keys() <= ALL.keys()

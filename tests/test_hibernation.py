@@ -1,0 +1,729 @@
+"""The life of an object: when it is built, what keeps it in memory, what ends it."""
+
+import gc
+import math
+import weakref
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import NoReturn
+
+import pytest
+import trio
+from pairs import in_virtual_time
+from rooms import House, Room, World, complaints
+from trio.testing import wait_all_tasks_blocked
+
+from trio_wspair import (
+    ConnectionClosedError,
+    InvalidStateError,
+    Request,
+    Response,
+    WebSocket,
+    WebSocketPair,
+)
+from trio_wspair.hibernation import (
+    DurableObjectNamespace,
+    DurableObjectResetError,
+    WebSocketRequestResponsePair,
+)
+from trio_wspair.testing import hibernate_after_every_event
+
+
+@asynccontextmanager
+async def open_house(
+    world: World | None = None, hibernate_after: float = 10.0
+) -> AsyncGenerator[House, None]:
+    """Open a namespace of rooms."""
+    world = world or World()
+    async with (
+        trio.open_nursery() as nursery,
+        DurableObjectNamespace(Room, world, hibernate_after) as rooms,
+    ):
+        yield House(rooms, nursery, world)
+
+
+def tasks() -> int:
+    return trio.lowlevel.current_statistics().tasks_living
+
+
+async def settle(seconds: float = 0) -> None:
+    await trio.sleep(seconds)
+    await wait_all_tasks_blocked()
+
+
+# -- leaving memory ------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_an_idle_object_is_freed_and_no_task_of_it_remains() -> None:
+    alive: list[weakref.ref[Room]] = []
+    world = World(on_build=lambda room: alive.append(weakref.ref(room)))
+    async with open_house(world) as house:
+        before = tasks()
+        client = await house.visit()
+        client.send("one")
+        gc.collect()
+        gc.disable()
+        try:
+            await settle(9)
+            assert alive[0]() is not None
+            await settle(2)
+            assert alive[0]() is None  # Without the cyclic collector.
+        finally:
+            gc.enable()
+        # That of the client half and the dispatcher share one: it serves them all.
+        assert tasks() == before + 1
+        client.send("two")
+        await settle()
+        assert world.log == [(1, "one"), (2, "two")]
+        assert len(alive) == 2
+
+
+@in_virtual_time
+async def test_ten_seconds_count_from_the_end_of_the_last_event() -> None:
+    async with open_house() as house:
+        client = await house.visit()
+        for _ in range(5):
+            await settle(9)
+            client.send("busy")
+        await settle(9)
+        assert house.world.built == 1
+        await settle(2)
+        client.send("again")
+        await settle()
+        assert house.world.built == 2
+
+
+@in_virtual_time
+async def test_what_belongs_to_the_sockets_stays() -> None:
+    pair = WebSocketRequestResponsePair("ping", "pong")
+
+    def prepare(room: Room) -> None:
+        if room.number == 1:
+            room.ctx.set_web_socket_auto_response(pair)
+            room.ctx.set_hibernatable_web_socket_event_timeout(5000)
+
+    async def look(room: Room, request: Request) -> Response | None:
+        if request.path != "/look":
+            return None
+        ctx = room.ctx
+        sockets = ctx.get_web_sockets()
+        return Response.json(
+            {
+                "instance": room.number,
+                "tags": [ctx.get_tags(ws) for ws in sockets],
+                "a": len(ctx.get_web_sockets("a")),
+                "attached": [ws.deserialize_attachment() for ws in sockets],
+                "answer": ctx.get_web_socket_auto_response() == pair,
+                "answered": [
+                    ctx.get_web_socket_auto_response_timestamp(ws) is not None
+                    for ws in sockets
+                ],
+                "timeout": ctx.get_hibernatable_web_socket_event_timeout(),
+            }
+        )
+
+    async def attach(_room: Room, ws: WebSocket, message: str | bytes) -> None:
+        ws.serialize_attachment({"name": message})
+
+    world = World(on_build=prepare, on_fetch=look, on_message=attach)
+    async with open_house(world) as house:
+        first = await house.visit("/a,b")
+        await house.visit("/c")
+        first.send("Ada")
+        first.send("ping")
+        assert await first.receive() == "pong"
+        for instance in (1, 2):
+            answer = await house.ask("/look")
+            assert (
+                answer.body
+                == Response.json(
+                    {
+                        "instance": instance,
+                        "tags": [["c"], ["a", "b"]],
+                        "a": 1,
+                        "attached": [None, {"name": "Ada"}],
+                        "answer": True,
+                        "answered": [False, True],
+                        "timeout": 5000,
+                    }
+                ).body
+            )
+            await settle(11)
+
+
+@in_virtual_time
+async def test_an_automatic_answer_neither_wakes_nor_keeps_awake() -> None:
+    def prepare(room: Room) -> None:
+        pair = WebSocketRequestResponsePair("ping", "pong")
+        room.ctx.set_web_socket_auto_response(pair)
+
+    async with open_house(World(on_build=prepare)) as house:
+        client = await house.visit()
+        for _ in range(10):
+            await trio.sleep(3)
+            client.send("ping")
+            assert await client.receive() == "pong"
+        assert house.world.built == 1
+        client.send(b"ping")  # Bytes are no text.
+        await settle()
+        assert house.world.log == [(2, b"ping")]
+
+
+@in_virtual_time
+async def test_a_handler_that_runs_keeps_its_object_in_memory() -> None:
+    async def linger(_room: Room, _ws: WebSocket, message: str | bytes) -> None:
+        if message == "linger":
+            await trio.sleep(100)
+
+    async with open_house(World(on_message=linger)) as house:
+        client = await house.visit()
+        client.send("linger")
+        await settle(109)
+        client.send("same")
+        await settle(11)
+        client.send("other")
+        await settle()
+        assert house.world.log == [(1, "linger"), (1, "same"), (2, "other")]
+
+
+@in_virtual_time
+async def test_wait_until_keeps_an_object_in_memory_until_its_end() -> None:
+    async def ask(room: Room, _request: Request) -> Response:
+        room.ctx.wait_until(trio.sleep, 100)
+        return Response(str(room.number))
+
+    async with open_house(World(on_fetch=ask)) as house:
+        before = tasks()
+        await house.ask()
+        await settle(109)
+        assert house.world.built == 1
+        await settle(2)
+        assert tasks() == before
+        assert (await house.ask()).body == b"2"
+
+
+@in_virtual_time
+async def test_a_plainly_accepted_socket_keeps_an_object_in_memory() -> None:
+    heard: list[object] = []
+
+    async def join_plainly(room: Room, request: Request) -> Response | None:
+        if request.path != "/plain":
+            return None
+        client, server = WebSocketPair()
+        server.add_event_listener("message", lambda e: heard.append(e.data))
+        server.accept()
+        assert room.ctx.get_web_sockets() == []
+        return Response(None, status=101, web_socket=client)
+
+    async with open_house(World(on_fetch=join_plainly)) as house:
+        before = tasks()
+        client = await house.visit("/plain")
+        await settle(100)
+        client.send("still there")
+        await settle()
+        assert heard == ["still there"]
+        assert house.world.built == 1
+        await client.aclose()
+        await settle(25)
+        assert tasks() == before
+        await house.visit()
+        assert house.world.built == 2
+
+
+@pytest.mark.parametrize("hibernate_after", [0, math.inf])
+@in_virtual_time
+async def test_hibernate_after_may_be_nothing_or_for_ever(
+    hibernate_after: float,
+) -> None:
+    async with open_house(hibernate_after=hibernate_after) as house:
+        client = await house.visit()
+        for message in "abc":
+            client.send(message)
+            await settle(100)
+        built = [1, 1, 1] if hibernate_after else [2, 3, 4]
+        assert house.world.log == list(zip(built, "abc", strict=True))
+
+
+# -- evict() -------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_evict_drops_an_idle_object_at_once() -> None:
+    alive: list[weakref.ref[Room]] = []
+    world = World(on_build=lambda room: alive.append(weakref.ref(room)))
+    async with open_house(world) as house:
+        client = await house.visit()
+        house.evict()
+        assert alive[0]() is None
+        house.evict()  # Nothing happens to one that is gone,
+        house.evict("nobody")  # or that never was.
+        client.send("hello")
+        await settle()
+        assert world.log == [(2, "hello")]
+
+
+@in_virtual_time
+async def test_evict_waits_for_the_events_that_are_running() -> None:
+    async def take_time(_room: Room, _ws: WebSocket, _message: str | bytes) -> None:
+        await trio.sleep(5)
+
+    async with open_house(World(on_message=take_time)) as house:
+        client, other = await house.visit(), await house.visit()
+        client.send("slow")
+        client.send("next")
+        await settle(3)
+        house.evict()
+        other.send("meanwhile")
+        await settle(20)
+        assert house.world.log == [(1, "slow"), (1, "meanwhile"), (1, "next")]
+        other.send("later")
+        await settle()
+        assert house.world.log[-1] == (2, "later")
+
+
+@in_virtual_time
+async def test_evict_between_two_messages_is_seen_by_the_second() -> None:
+    async def evict_me(room: Room, _ws: WebSocket, message: str | bytes) -> None:
+        if message == "first":
+            house.evict()
+            await trio.sleep(1)
+
+    async with open_house(World(on_message=evict_me)) as house:
+        client = await house.visit()
+        client.send("first")
+        client.send("second")
+        await settle(2)
+        assert house.world.log == [(1, "first"), (2, "second")]
+
+
+@in_virtual_time
+async def test_evict_ends_plainly_accepted_sockets() -> None:
+    async def join_plainly(_room: Room, _request: Request) -> Response | None:
+        client, server = WebSocketPair()
+        server.accept()
+        return Response(None, status=101, web_socket=client)
+
+    async with open_house(World(on_fetch=join_plainly)) as house:
+        client = await house.visit()
+        house.evict()
+        assert (await client.wait_closed()).code == 1001
+
+
+@in_virtual_time
+async def test_objects_may_be_made_to_leave_after_every_event() -> None:
+    async with open_house() as house:
+        with hibernate_after_every_event(house.rooms):
+            client = await house.visit()
+            client.send("a")
+            client.send("b")
+            await settle()
+        client.send("c")
+        client.send("d")
+        await settle()
+        assert house.world.log == [(2, "a"), (3, "b"), (4, "c"), (4, "d")]
+
+
+# -- building ------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_there_is_one_instance_for_events_that_come_together() -> None:
+    async def load() -> None:
+        await trio.sleep(5)
+
+    def prepare(room: Room) -> None:
+        room.ctx.block_concurrency_while(load)
+
+    async with open_house(World(on_build=prepare)) as house:
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(house.visit)
+        assert house.world.built == 1
+        assert trio.current_time() == 5
+
+
+@in_virtual_time
+async def test_what_the_constructor_blocks_for_runs_before_the_first_event() -> None:
+    steps: list[str] = []
+
+    async def load(what: str) -> None:
+        await trio.sleep(1)
+        steps.append(what)
+
+    def prepare(room: Room) -> None:
+        room.ctx.block_concurrency_while(load, "users")
+        room.ctx.block_concurrency_while(load, "history")
+
+    async def ask(_room: Room, _request: Request) -> Response:
+        steps.append("fetch")
+        return Response()
+
+    async with open_house(World(on_build=prepare, on_fetch=ask)) as house:
+        await house.ask()
+    assert steps == ["users", "history", "fetch"]
+
+
+async def fail() -> NoReturn:
+    await trio.sleep(1)
+    msg = "the disk is full"
+    raise OSError(msg)
+
+
+def fail_at_once(room: Room) -> None:
+    if room.number > 1:
+        room.ctx.block_concurrency_while(trio.sleep, 1)  # Never awaited: no warning.
+        msg = "the disk is full"
+        raise OSError(msg)
+
+
+def fail_in_time(room: Room) -> None:
+    if room.number > 1:
+        room.ctx.block_concurrency_while(fail)
+
+
+@pytest.mark.parametrize("fail", [fail_at_once, fail_in_time])
+@in_virtual_time
+async def test_an_object_that_cannot_be_built_loses_its_sockets(
+    fail: Callable[[Room], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_house(World(on_build=fail)) as house:
+        client, other = await house.visit(), await house.visit()
+        house.evict()
+        client.send("wake up")
+        for ws in (client, other):
+            assert (await ws.wait_closed()).code == 1011
+        assert house.world.log == []
+        (complaint,) = complaints(caplog)
+        assert complaint == (
+            "web_socket_message() of Room 'room' failed <- OSError('the disk is full')"
+        )
+        with pytest.raises(OSError, match="the disk is full"):
+            await house.ask()
+        house.world.on_build = None
+        await house.visit()
+        assert house.world.built == 4
+
+
+# -- block_concurrency_while() -------------------------------------------------------
+
+
+@in_virtual_time
+async def test_no_event_begins_while_concurrency_is_blocked() -> None:
+    async def block(room: Room, _ws: WebSocket, message: str | bytes) -> None:
+        if message == "block":
+            result = await room.ctx.block_concurrency_while(work, 7)
+            house.world.log.append(result)
+
+    async def work(number: int) -> int:
+        await trio.sleep(5)
+        house.world.log.append("worked")
+        return number
+
+    async with open_house(World(on_message=block)) as house:
+        client, other = await house.visit(), await house.visit()
+        client.send("block")
+        await settle(1)
+        other.send("waits")
+        house.nursery.start_soon(house.visit)
+        await settle(1)
+        assert house.world.log == [(1, "block")]
+        await settle(4)
+        assert house.world.log[:2] == [(1, "block"), "worked"]
+        assert {7, (1, "waits")} == set(house.world.log[2:])
+
+
+@in_virtual_time
+async def test_what_fails_while_concurrency_is_blocked_resets_the_object(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def block(room: Room, _ws: WebSocket, _message: str | bytes) -> None:
+        await room.ctx.block_concurrency_while(fail)
+
+    async with open_house(World(on_message=block)) as house:
+        client = await house.visit()
+        client.send("block")
+        await settle(0.5)
+        with pytest.raises(DurableObjectResetError, match="the disk is full"):
+            await house.ask()
+        assert (await client.wait_closed()).code == 1011
+        assert "the disk is full" in complaints(caplog)[0]
+        await house.visit()
+        assert house.world.built == 2
+
+
+@in_virtual_time
+async def test_cancelled_it_blocks_no_longer() -> None:
+    async def block(room: Room, _ws: WebSocket, message: str | bytes) -> None:
+        if message == "block":
+            with trio.move_on_after(3):
+                await room.ctx.block_concurrency_while(trio.sleep_forever)
+
+    async with open_house(World(on_message=block)) as house:
+        client, other = await house.visit(), await house.visit()
+        client.send("block")
+        await settle(1)
+        other.send("next")
+        await settle(3)
+        assert house.world.log == [(1, "block"), (1, "next")]
+
+
+# -- abort() -------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_abort_cancels_all_and_drops_all(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ended: list[str] = []
+
+    async def run(what: str) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append(what)
+
+    async def on_message(room: Room, ws: WebSocket, message: str | bytes) -> None:
+        if message == "abort":
+            room.ctx.abort("enough")
+            with pytest.raises(ConnectionClosedError):
+                ws.send("too late")
+            for verb in (
+                room.ctx.abort,
+                lambda: room.ctx.wait_until(trio.sleep, 1),
+                lambda: room.ctx.block_concurrency_while(trio.sleep, 1),
+                lambda: room.join([]),
+            ):
+                with pytest.raises(InvalidStateError, match="has left memory"):
+                    verb()
+        await run("handler")
+
+    async def on_fetch(room: Room, request: Request) -> Response | None:
+        if request.path == "/wait":
+            room.ctx.set_hibernatable_web_socket_event_timeout(10_000)
+            room.ctx.wait_until(run, "wait_until")
+            await run("fetch")
+        if request.path == "/look":
+            limit = room.ctx.get_hibernatable_web_socket_event_timeout()
+            return Response.json([room.number, room.ctx.get_web_sockets(), limit])
+        return None
+
+    world = World(on_message=on_message, on_fetch=on_fetch)
+    async with open_house(world) as house:
+        client, other = await house.visit(), await house.visit()
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def ask() -> None:
+                with pytest.raises(DurableObjectResetError, match="enough"):
+                    await house.ask("/wait")
+
+            await settle()
+            other.send("run")
+            await settle()
+            client.send("abort")
+        for ws in (client, other):
+            assert (await ws.wait_closed()).code == 1011
+        assert sorted(ended) == ["fetch", "handler", "handler", "wait_until"]
+        assert complaints(caplog) == ["Room 'room' calls abort(): enough"]
+        assert world.log == [(1, "run"), (1, "abort")]  # Nobody is told of the end.
+        assert (await house.ask("/look")).body == b"[2, [], null]"
+
+
+@in_virtual_time
+async def test_an_abort_in_fetch_is_an_error_for_who_asks(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def abort(room: Room, _request: Request) -> Response:
+        room.ctx.abort()
+        return Response("never seen")
+
+    async with open_house(World(on_fetch=abort)) as house:
+        with pytest.raises(DurableObjectResetError, match=r"has called abort\(\)"):
+            await house.ask()
+    assert complaints(caplog) == ["Room 'room' calls abort(): "]
+
+
+@in_virtual_time
+async def test_the_next_instance_waits_until_the_last_one_has_cleaned_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def on_message(room: Room, _ws: WebSocket, _message: str | bytes) -> None:
+        room.ctx.abort("clean up")
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(5)
+                house.world.log.append("cleaned up")
+
+    async with open_house(World(on_message=on_message)) as house:
+        client = await house.visit()
+        client.send("go")
+        await settle(1)
+        await house.visit()
+        assert house.world.log == [(1, "go"), "cleaned up"]
+        assert house.world.built == 2
+    assert len(complaints(caplog)) == 1
+
+
+@in_virtual_time
+async def test_a_listener_that_raises_resets_the_object_that_it_belongs_to(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def join_plainly(_room: Room, request: Request) -> Response | None:
+        if request.path != "/plain":
+            return None
+        client, server = WebSocketPair()
+        server.add_event_listener("message", lambda _event: 1 / 0)
+        server.accept()
+        return Response(None, status=101, web_socket=client)
+
+    async with open_house(World(on_fetch=join_plainly)) as house:
+        client, plain = await house.visit(), await house.visit("/plain")
+        plain.send("boom")
+        assert (await plain.wait_closed()).code == 1011
+        assert (await client.wait_closed()).code == 1011
+        (complaint,) = complaints(caplog)
+        assert complaint.startswith("a task of Room 'room' failed: it is reset <- Exc")
+        assert "ZeroDivisionError" in complaint
+        await house.visit()
+        assert house.world.built == 2
+
+
+# -- being forgotten -----------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_settings_without_sockets_last_a_while_and_then_take_no_place() -> None:
+    async def keep(room: Room, request: Request) -> Response:
+        limit = room.ctx.get_hibernatable_web_socket_event_timeout()
+        if request.path == "/set":
+            room.ctx.set_hibernatable_web_socket_event_timeout(5000)
+        return Response(str(limit))
+
+    async with open_house(World(on_fetch=keep)) as house:
+        for number in range(100):
+            await house.ask("/set", f"room {number}")
+        await settle(75)
+        assert (await house.ask("/get", "room 0")).body == b"5000"
+        await settle(60)
+        await house.ask("/get", "somebody new")
+        # Whatever is kept, it is not the hundred.
+        assert len(house.rooms._actors) == 2
+        await settle(200)
+        await house.ask("/get", "somebody else")
+        assert (await house.ask("/get", "room 0")).body == b"None"
+
+
+# -- the end of the namespace --------------------------------------------------------
+
+
+@in_virtual_time
+async def test_leaving_a_namespace_closes_its_sockets() -> None:
+    world = World()
+    async with trio.open_nursery() as nursery:
+        async with DurableObjectNamespace(Room, world) as rooms:
+            house = House(rooms, nursery, world)
+            client = await house.visit()
+            untaken = await house.ask("/untaken")
+            house.evict()
+        assert trio.current_time() == 0
+        assert (await client.wait_closed()).code == 1001
+        assert untaken.web_socket is not None
+    assert sorted(map(str, world.log)) == [
+        "(2, 'close', 1001, '', True)",
+        "(2, 'close', 1006, 'nobody has taken the other half', False)",
+    ]
+
+
+@in_virtual_time
+async def test_g2_cancelled_it_still_tells_every_socket_its_end() -> None:
+    async def part(_room: Room, _ws: WebSocket) -> None:
+        await trio.sleep(0.5)
+        world.log.append("parted")
+
+    world = World(on_close=part)
+    with trio.CancelScope() as scope:
+        async with (
+            trio.open_nursery() as nursery,
+            DurableObjectNamespace(Room, world) as rooms,
+        ):
+            client = await House(rooms, nursery, world).visit()
+            house = House(rooms, nursery, world)
+            house.evict()
+            scope.cancel()
+            await trio.sleep_forever()
+    why = "the nursery of this half was cancelled"
+    assert world.log == [(2, "close", 1006, why, False), "parted"]
+    assert (await client.wait_closed()).code == 1006
+    assert trio.current_time() == 0.5
+
+
+@in_virtual_time
+async def test_a_close_handler_gets_a_second_when_all_is_cancelled() -> None:
+    async def stay(_room: Room, _ws: WebSocket) -> None:
+        await trio.sleep_forever()
+
+    world = World(on_close=stay)
+    with trio.CancelScope() as scope:
+        async with (
+            trio.open_nursery() as nursery,
+            DurableObjectNamespace(Room, world) as rooms,
+        ):
+            await House(rooms, nursery, world).visit()
+            scope.cancel()
+            await trio.sleep_forever()
+    assert trio.current_time() == 1
+
+
+@in_virtual_time
+async def test_what_still_runs_is_cancelled_when_the_namespace_ends() -> None:
+    ended: list[str] = []
+
+    async def run(what: str) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append(what)
+
+    async def on_fetch(room: Room, _request: Request) -> Response:
+        room.ctx.wait_until(run, "wait_until")
+        await run("fetch")
+        return Response()
+
+    world = World(on_fetch=on_fetch)
+    async with (
+        trio.open_nursery() as nursery,
+        DurableObjectNamespace(Room, world) as rooms,
+    ):
+
+        @nursery.start_soon
+        async def ask() -> None:
+            with pytest.raises(DurableObjectResetError, match="namespace has end"):
+                await House(rooms, nursery, world).ask()
+
+        await settle()
+    assert sorted(ended) == ["fetch", "wait_until"]
+
+
+@in_virtual_time
+async def test_what_the_block_raises_comes_out_as_it_is() -> None:
+    with pytest.raises(OSError, match="the disk is full"):
+        async with DurableObjectNamespace(Room, World()):
+            await fail()
+
+
+@in_virtual_time
+async def test_a_namespace_answers_only_while_it_is_open() -> None:
+    async with trio.open_nursery() as nursery:
+        rooms = DurableObjectNamespace(Room, World())
+        house = House(rooms, nursery, World())
+        with pytest.raises(InvalidStateError, match="is not open yet"):
+            await house.ask()
+        async with rooms:
+            await house.visit()
+        with pytest.raises(InvalidStateError, match="has ended"):
+            await house.ask()
+        with pytest.raises(InvalidStateError, match="opened once"):
+            await rooms.__aenter__()
