@@ -1,7 +1,8 @@
 """What the tests of Durable Objects share: an object that notes all, and visitors."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import attrs
@@ -111,6 +112,19 @@ class House:
     def evict(self, name: str = "room") -> None:
         """Let the room leave memory."""
         self.rooms.evict(self.rooms.id_from_name(name))
+
+
+@asynccontextmanager
+async def open_house(
+    world: World | None = None, hibernate_after: float = 10.0
+) -> AsyncGenerator[House, None]:
+    """Open a namespace of rooms."""
+    world = world or World()
+    async with (
+        trio.open_nursery() as nursery,
+        DurableObjectNamespace(Room, world, hibernate_after) as rooms,
+    ):
+        yield House(rooms, nursery, world)
 
 
 def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -3,14 +3,13 @@
 import gc
 import math
 import weakref
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import NoReturn
 
 import pytest
 import trio
 from pairs import in_virtual_time
-from rooms import House, Room, World, complaints
+from rooms import House, Room, World, complaints, open_house
 from trio.testing import wait_all_tasks_blocked
 
 from trio_wspair import (
@@ -27,19 +26,6 @@ from trio_wspair.hibernation import (
     WebSocketRequestResponsePair,
 )
 from trio_wspair.testing import hibernate_after_every_event
-
-
-@asynccontextmanager
-async def open_house(
-    world: World | None = None, hibernate_after: float = 10.0
-) -> AsyncGenerator[House, None]:
-    """Open a namespace of rooms."""
-    world = world or World()
-    async with (
-        trio.open_nursery() as nursery,
-        DurableObjectNamespace(Room, world, hibernate_after) as rooms,
-    ):
-        yield House(rooms, nursery, world)
 
 
 def tasks() -> int:
@@ -333,7 +319,7 @@ async def test_there_is_one_instance_for_events_that_come_together() -> None:
         await trio.sleep(5)
 
     def prepare(room: Room) -> None:
-        room.ctx.block_concurrency_while(load)
+        room.ctx.block_concurrency_while(load)  # type: ignore[unused-awaitable]
 
     async with open_house(World(on_build=prepare)) as house:
         async with trio.open_nursery() as nursery:
@@ -352,8 +338,8 @@ async def test_what_the_constructor_blocks_for_runs_before_the_first_event() -> 
         steps.append(what)
 
     def prepare(room: Room) -> None:
-        room.ctx.block_concurrency_while(load, "users")
-        room.ctx.block_concurrency_while(load, "history")
+        for what in ("users", "history"):
+            room.ctx.block_concurrency_while(load, what)  # type: ignore[unused-awaitable]
 
     async def ask(_room: Room, _request: Request) -> Response:
         steps.append("fetch")
@@ -372,14 +358,15 @@ async def fail() -> NoReturn:
 
 def fail_at_once(room: Room) -> None:
     if room.number > 1:
-        room.ctx.block_concurrency_while(trio.sleep, 1)  # Never awaited: no warning.
+        # It is never awaited, and there is no warning.
+        room.ctx.block_concurrency_while(trio.sleep, 1)  # type: ignore[unused-awaitable]
         msg = "the disk is full"
         raise OSError(msg)
 
 
 def fail_in_time(room: Room) -> None:
     if room.number > 1:
-        room.ctx.block_concurrency_while(fail)
+        room.ctx.block_concurrency_while(fail)  # type: ignore[unused-awaitable]
 
 
 @pytest.mark.parametrize("fail", [fail_at_once, fail_in_time])
@@ -589,6 +576,67 @@ async def test_a_listener_that_raises_resets_the_object_that_it_belongs_to(
         assert "ZeroDivisionError" in complaint
         await house.visit()
         assert house.world.built == 2
+
+
+@in_virtual_time
+async def test_an_abort_in_the_constructor_is_an_error_for_who_asks(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def abort(room: Room) -> None:
+        room.ctx.abort("not today")
+
+    async with open_house(World(on_build=abort)) as house:
+        with pytest.raises(DurableObjectResetError, match="not today"):
+            await house.ask()
+        house.world.on_build = None
+        await house.visit()
+    assert complaints(caplog) == ["Room 'room' calls abort(): not today"]
+
+
+@in_virtual_time
+async def test_an_abort_in_a_close_handler_ends_that_socket_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def abort(room: Room, _ws: WebSocket) -> None:
+        room.ctx.abort()
+        await trio.sleep_forever()
+
+    async with open_house(World(on_close=abort)) as house:
+        client = await house.visit()
+        client.close(3000)
+        assert (await client.wait_closed()).code == 1011
+        await settle()
+        assert house.world.log == [(1, "close", 3000, "", True)]
+    assert len(complaints(caplog)) == 1
+
+
+@in_virtual_time
+async def test_what_wait_until_runs_may_fail_or_abort(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def abort(room: Room) -> None:
+        room.ctx.abort("from the background")
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def on_fetch(room: Room, request: Request) -> Response | None:
+        if request.path == "/fail":
+            room.ctx.wait_until(fail)
+        elif request.path == "/abort":
+            room.ctx.wait_until(abort, room)
+        else:
+            return None
+        return Response()
+
+    async with open_house(World(on_fetch=on_fetch)) as house:
+        client = await house.visit()
+        await house.ask("/fail")
+        await settle(2)
+        what = "a wait_until() of Room 'room' failed <- OSError('the disk is full')"
+        assert complaints(caplog) == [what]
+        await house.ask("/abort")
+        assert (await client.wait_closed()).code == 1011
+        assert house.world.built == 1
+    assert complaints(caplog) == ["Room 'room' calls abort(): from the background"]
 
 
 # -- being forgotten -----------------------------------------------------------------

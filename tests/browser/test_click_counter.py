@@ -1,11 +1,6 @@
-"""The click counter in Chromium: `nox -s browser`.
+"""The click counter in Chromium: `nox -s browser`."""
 
-The screenshots go into the folder that the environment variable SCREENSHOTS names.
-"""
-
-import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,36 +18,11 @@ from playwright.sync_api import (
     Locator,
     Page,
     expect,
-    sync_playwright,
 )
 
 pytestmark = pytest.mark.browser
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "click_counter.py"
-FLAGS = (
-    "--no-sandbox",  # As root, and it sees nothing but our own page.
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-sync",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--no-first-run",
-)
-PATIENCE = 20_000
-"""Milliseconds to wait for what should happen at once."""
-
-expect.set_options(timeout=PATIENCE)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium, with a new profile."""
-    executable = shutil.which("chromium")
-    assert executable is not None, "there is no chromium: install Debian's package"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -91,7 +61,6 @@ class Visitors:
             color_scheme=theme, viewport={"width": width, "height": height}
         )
         self.contexts.append(context)
-        context.set_default_timeout(PATIENCE)
         page = context.new_page()
         page.on("pageerror", self.hear_error)
         page.goto(self.url)
@@ -107,19 +76,6 @@ def visitors(browser: Browser, url: str) -> Iterator[Visitors]:
     for context in visitors.contexts:
         context.close()
     assert visitors.errors == []
-
-
-@pytest.fixture
-def keep(tmp_path: Path) -> Callable[[Page, str], None]:
-    """Keep a screenshot."""
-    folder = Path(os.environ.get("SCREENSHOTS") or tmp_path)
-
-    def keep(page: Page, name: str) -> None:
-        file = folder / f"click-counter-{name}.png"
-        page.screenshot(path=file, animations="disabled")  # It makes the folder.
-        assert file.read_bytes().startswith(b"\x89PNG")
-
-    return keep
 
 
 # What a user of a screen reader would find.

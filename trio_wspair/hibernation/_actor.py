@@ -26,7 +26,6 @@ from trio_wspair._errors import (
 from trio_wspair._http import Request, Response
 from trio_wspair._pair import current_nursery
 from trio_wspair._socket import (
-    CloseEvent,
     ErrorEvent,
     MessageEvent,
     WebSocket,
@@ -293,7 +292,7 @@ def _call(handlers: Handlers, event: Event) -> Awaitable[None] | None:
             return handlers.web_socket_message(socket, event.data)
         case ErrorEvent():
             return handlers.web_socket_error(socket, event.error)
-        case CloseEvent():
+        case _:
             return handlers.web_socket_close(
                 socket, event.code, event.reason, event.was_clean
             )

@@ -68,8 +68,8 @@ class Membership(Listeners):
 
     def to_call(self, event_type: str) -> Iterator[Listener]:  # noqa: ARG002
         """Yield who takes all events."""
-        if self.only_message_listener is not None:
-            yield self.only_message_listener
+        assert self.only_message_listener is not None
+        yield self.only_message_listener
 
     def _changed(self) -> None:
         if self._entries or self._slots:

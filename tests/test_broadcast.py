@@ -1,0 +1,95 @@
+"""`broadcast()`: one message for many, whoever can take it."""
+
+import pytest
+import trio
+from pairs import in_virtual_time
+
+from trio_wspair import (
+    BufferFullError,
+    ConnectionClosedError,
+    InvalidStateError,
+    WebSocket,
+    WebSocketPair,
+    broadcast,
+)
+from trio_wspair._socket import half_of
+
+
+def joined(
+    nursery: trio.Nursery, number: int, *, max_buffered_bytes: int = 1000
+) -> tuple[list[WebSocket], list[WebSocket]]:
+    """Return the ends of so many pairs: those that speak, and those that pull."""
+    here, there = [], []
+    for _ in range(number):
+        near, far = WebSocketPair(nursery, max_buffered_bytes=max_buffered_bytes)
+        near.accept()
+        far.accept(pull=True)
+        here.append(near)
+        there.append(far)
+    return here, there
+
+
+@pytest.mark.parametrize(
+    ("message", "arrives"),
+    [
+        ("hello", "hello"),
+        ("h\u00e9llo \ud800", "h\u00e9llo \ufffd"),
+        (b"bytes", b"bytes"),
+        (bytearray(b"array"), b"array"),
+        (memoryview(b"view"), b"view"),
+        (1.0, "1"),
+    ],
+)
+@in_virtual_time
+async def test_everybody_gets_the_message(
+    message: str | bytes, arrives: str | bytes
+) -> None:
+    async with trio.open_nursery() as nursery:
+        here, there = joined(nursery, 5)
+        assert broadcast(here, message) == {}
+        assert [await ws.receive() for ws in there] == [arrives] * 5
+        nursery.cancel_scope.cancel()
+
+
+@in_virtual_time
+async def test_who_cannot_take_it_is_skipped_and_told_with_the_reason() -> None:
+    async with trio.open_nursery() as nursery:
+        here, there = joined(nursery, 5)
+        full, closing, closed, untaken, fine = here
+        full.send("x" * 1000)
+        closing.close()
+        await there[2].aclose(3000, "bye")
+        untaken, _ = WebSocketPair(nursery)
+        skipped = broadcast([full, closing, closed, untaken, fine], "news")
+        assert list(skipped) == [full, closing, closed, untaken]
+        kinds = [BufferFullError, InvalidStateError, ConnectionClosedError]
+        assert [type(error) for error in skipped.values()] == [
+            *kinds,
+            InvalidStateError,
+        ]
+        assert await there[4].receive() == "news"
+        assert full.buffered_amount == 1000
+        nursery.cancel_scope.cancel()
+
+
+@in_virtual_time
+async def test_a_half_whose_other_half_is_gone_is_skipped() -> None:
+    async with trio.open_nursery() as nursery:
+        (here,), (there,) = joined(nursery, 1)
+        half_of(there).inbox.close()  # As when it has ended a moment ago.
+        assert list(broadcast([here], "x")) == [here]
+        nursery.cancel_scope.cancel()
+
+
+@in_virtual_time
+async def test_what_is_no_message_goes_to_nobody() -> None:
+    async with trio.open_nursery() as nursery:
+        here, _ = joined(nursery, 2)
+        with pytest.raises(TypeError, match=r"json\.dumps"):
+            broadcast(here, {"type": "news"})  # type: ignore[arg-type]
+        assert [ws.buffered_amount for ws in here] == [0, 0]
+        nursery.cancel_scope.cancel()
+
+
+def test_nobody_is_fine() -> None:
+    assert broadcast([], "hello") == {}
