@@ -46,8 +46,8 @@ default_role = "code"
 nitpicky = True
 # Names of other projects, and private type variables: nothing here to link to.
 nitpick_ignore_regex = [
-    ("py:.*", r"(trio|ssl|collections\.abc)\..*"),
-    ("py:.*", r"trio_wspair\._socket\._[A-Z]"),
+    ("py:.*", r"(trio|ssl|datetime|collections\.abc)\..*"),
+    ("py:.*", r"(trio_wspair\..*\.)?_[A-Z]\w*"),
     ("py:.*", r"trio_wspair\._client\.ConnectOptions"),
 ]
 
@@ -83,16 +83,13 @@ class HolderTable(_Table):
     """What each act makes of a half."""
 
     def table(self) -> Iterable[Iterable[str]]:
-        # Durable Objects are in the table of the library, but not in its API yet.
-        acts = [act for act in Act if act is not Act.HIBERNATE]
-        yield "The half is", *(act.value for act in acts)
+        yield "The half is", *(act.value for act in Act)
         for holder in Holder:
-            if holder is not Holder.HIBERNATION:
-                followers = [_HOLDER_TABLE.get((holder, act)) for act in acts]
-                yield (
-                    f"**{holder.label}**",
-                    *("error" if f is None else f.label for f in followers),
-                )
+            followers = [_HOLDER_TABLE.get((holder, act)) for act in Act]
+            yield (
+                f"**{holder.label}**",
+                *("error" if f is None else f.label for f in followers),
+            )
 
 
 class ReadyTable(_Table):
@@ -263,6 +260,7 @@ def resolve_public_name(
         "trio_wspair.transports",
         "trio_wspair.testing",
         "trio_wspair.asgi",
+        "trio_wspair.hibernation",
     ):
         found = env.domains["py"].resolve_xref(
             env, env.docname, app.builder, "obj", f"{module}.{name}", node, content

@@ -16,7 +16,6 @@ STYLE: Final = """
   .half { fill: #ffffff; stroke: #33415c; stroke-width: 2; }
   .taker { fill: #ffffff; stroke: #9aa7b8; }
   .taken { fill: #e6f4ec; stroke: #1c7c4a; stroke-width: 2; }
-  .later { stroke-dasharray: 4 4; }
   .link { fill: none; stroke: #9aa7b8; stroke-dasharray: 2 5; }
   .link-taken { fill: none; stroke: #1c7c4a; stroke-width: 3; }
   .wall { fill: none; stroke-width: 26; }
@@ -57,7 +56,7 @@ TAKER_WIDTH, TAKER_HEIGHT = 204, 56
 TAKERS: Final = (
     ("the application", "events or receive()", 92),
     ("a connection", "serve() or connect()", 168),
-    ("a Durable Object", "later", 244),
+    ("a Durable Object", "accept_web_socket()", 244),
 )
 
 
@@ -122,14 +121,14 @@ def takers(x: float, edge: float, half_edge: float, taken: int) -> str:
     for number, (name, how, top) in enumerate(TAKERS):
         middle = x + TAKER_WIDTH / 2
         is_taken = number == taken
-        css = "taken" if is_taken else "taker later" if how == "later" else "taker"
+        css = "taken" if is_taken else "taker"
         y = top + TAKER_HEIGHT / 2
         bend = (edge + half_edge) / 2
         link = f"M{edge} {y} C{bend} {y} {bend} 196 {half_edge} 196"
         parts.append(f'<path d="{link}" class="link{"-taken" if is_taken else ""}"/>')
         parts.append(box((x, top), (TAKER_WIDTH, TAKER_HEIGHT), css))
         parts.append(text(middle, top + 24, name))
-        parts.append(text(middle, top + 43, how, "dim" if how == "later" else "code"))
+        parts.append(text(middle, top + 43, how, "code"))
     return "\n".join(parts)
 
 

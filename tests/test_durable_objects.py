@@ -137,9 +137,11 @@ async def test_each_object_has_its_own_sockets_and_the_env_of_all() -> None:
 
 @in_virtual_time
 async def test_what_fetch_raises_reaches_who_asked_and_nothing_else_changes() -> None:
+    kept: list[Response] = []
+
     async def on_fetch(room: Room, request: Request) -> Response | None:
         if request.path == "/fail":
-            room.join([])
+            kept.append(room.join([]))
             await trio.sleep(1)
             msg = "no such thing"
             raise LookupError(msg)
@@ -149,6 +151,10 @@ async def test_what_fetch_raises_reaches_who_asked_and_nothing_else_changes() ->
         client = await house.visit()
         with pytest.raises(LookupError, match="no such thing"):
             await house.ask("/fail")
+        (untaken,) = [response.web_socket for response in kept]
+        assert untaken is not None
+        untaken.accept(pull=True)
+        assert (await untaken.wait_closed()).code == 1011
         await wait_all_tasks_blocked()
         # What it had accepted by then could never be given away.
         why = "the other half was never taken"

@@ -299,8 +299,8 @@ async def test_evict_ends_plainly_accepted_sockets() -> None:
 @in_virtual_time
 async def test_objects_may_be_made_to_leave_after_every_event() -> None:
     async with open_house() as house:
+        client = await house.visit()
         with hibernate_after_every_event(house.rooms):
-            client = await house.visit()
             client.send("a")
             client.send("b")
             await settle()
@@ -308,6 +308,36 @@ async def test_objects_may_be_made_to_leave_after_every_event() -> None:
         client.send("d")
         await settle()
         assert house.world.log == [(2, "a"), (3, "b"), (4, "c"), (4, "d")]
+
+
+@in_virtual_time
+async def test_what_keeps_an_object_awake_keeps_it_from_leaving_at_once() -> None:
+    async def on_fetch(room: Room, request: Request) -> Response | None:
+        if request.path == "/work":
+            room.ctx.wait_until(trio.sleep, 5)
+            return Response()
+        if request.path == "/plain":
+            client, server = WebSocketPair()
+            server.accept()
+            return Response(None, status=101, web_socket=client)
+        return None
+
+    async with open_house(World(on_fetch=on_fetch)) as house:
+        with hibernate_after_every_event(house.rooms):
+            await house.ask("/work")
+            await settle(4)
+            plain = await house.visit("/plain")
+            await settle(10)
+            client = await house.visit()
+            client.send("still the first")
+            await settle()
+            await plain.aclose()
+            await settle()
+            client.send("and the last")
+            client.send("another")
+            await settle()
+        log = [(1, "still the first"), (1, "and the last"), (2, "another")]
+        assert house.world.log == log
 
 
 # -- building ------------------------------------------------------------------------

@@ -161,6 +161,11 @@ class Actor:
             # Differs: workerd ends the connection without a Close.
             half.say_close(Close(1011))
 
+    def look_around(self) -> None:
+        """Let the instance leave memory if it wants to and may."""
+        if self._instance is not None:
+            self._instance.look_around()
+
     def evict(self) -> None:
         """Let the instance leave memory as soon as no event runs."""
         if self._instance is not None:

@@ -134,7 +134,7 @@ class Instance(Generic[_O]):
     async def _stay(self) -> None:
         """Return when it has been idle for long enough."""
         patience = self._residence.hibernate_after
-        self._look_around()
+        self.look_around()
         while True:
             if self._events:
                 await self._calm.wait()
@@ -152,10 +152,18 @@ class Instance(Generic[_O]):
         self._object = None
         self._scope.cancel(reason="the object leaves memory")
 
+    def look_around(self) -> None:
+        """Leave, if that is wanted and may be."""
+        if self._events or not self._ready.is_set():
+            return
+        idle = not self.nursery.child_tasks
+        if self._evicted or (idle and self._residence.leaves_at_once):
+            self.leave()
+
     def evict(self) -> None:
         """Leave now, or when the events that are running have ended."""
         self._evicted = True
-        self._look_around()
+        self.look_around()
 
     def reset(self, reason: str) -> None:
         """Leave now, and cancel the events that are running."""
@@ -166,14 +174,6 @@ class Instance(Generic[_O]):
             event.cancel(reason=reason)
         self.leave()
         self._on_reset()
-
-    def _look_around(self) -> None:
-        """Leave, if that is wanted and may be."""
-        if self._events or not self._ready.is_set():
-            return
-        idle = not self.nursery.child_tasks
-        if self._evicted or (idle and self._residence.leaves_at_once):
-            self.leave()
 
     # -- its events -------------------------------------------------------------
 
@@ -204,7 +204,7 @@ class Instance(Generic[_O]):
             if not self._events:
                 self._quiet_since = trio.current_time()
                 self._calm.set()
-                self._look_around()
+                self.look_around()
         if self._reset_reason is not None:
             msg = f"{self._label} was reset: {self._reset_reason}"
             raise DurableObjectResetError(msg)

@@ -119,12 +119,13 @@ class DurableObjectNamespace:
     # -- objects --------------------------------------------------------------------
 
     def id_from_name(self, name: str) -> DurableObjectId:
-        """Return the id of this name, always the same one.
+        """Return the id of this name, always the same one for classes of this name.
 
         Raises:
             TypeError: It is no str.
         """
-        return id_from_name(f"{self._cls.__module__}.{self._cls.__qualname__}", name)
+        # Not its module, which is __main__ if it happens to be started.
+        return id_from_name(self._cls.__qualname__, name)
 
     def id_from_string(self, digits: str) -> DurableObjectId:
         """Return the id whose `str` this is.

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
 
+from trio_wspair._codes import Close
 from trio_wspair._delivery import Event
 from trio_wspair._errors import InvalidStateError
 from trio_wspair._listeners import Listener, Listeners
@@ -116,6 +117,7 @@ def ending_untaken() -> Generator[None, None, None]:
         for half in map(half_of, accepted):
             if half.peer.holder is Holder.NOBODY:
                 half.fail(Failure("the other half was never taken"))
+                half.say_close(Close(1011))
         raise
     finally:
         _accepted.reset(token)

@@ -15,14 +15,17 @@ def hibernate_after_every_event(
     """Let the objects of `namespace` leave memory whenever no event runs in them.
 
     An object that keeps what it needs in attachments, tags and `env` behaves just
-    the same; one that relies on an attribute is found out. What keeps an object
-    awake does so here too.
+    the same; one that relies on an attribute is found out. Even between two messages
+    that are there already it is another instance, unlike with ``hibernate_after=0``.
+    What keeps an object awake does so here too.
 
     Args:
         namespace: It need not be open yet.
     """
     residence = namespace._residence
     residence.leaves_at_once = True
+    for actor in namespace._actors.values():
+        actor.look_around()
     try:
         yield
     finally:
