@@ -44,5 +44,7 @@ async def _pieces_of(
 
 
 def _cut(data: bytes) -> list[bytes]:
-    starts = range(0, len(data), _PIECE_BYTES)
+    starts = range(
+        0, len(data) or 1, _PIECE_BYTES
+    )  # At least one: to send it is a step.
     return [data[start : start + _PIECE_BYTES] for start in starts]

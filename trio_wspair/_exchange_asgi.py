@@ -159,8 +159,8 @@ class ASGIExchange:
                         "headers": self._headers_for(response),
                     }
                 )
-                if self._method != "HEAD":
-                    async with open_pieces(response.body) as pieces:
+                async with open_pieces(response.body) as pieces:
+                    if self._method != "HEAD":
                         async for piece in pieces:
                             body = {"body": piece, "more_body": True}
                             await self._say({"type": f"{kind}.body", **body})

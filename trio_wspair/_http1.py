@@ -7,17 +7,17 @@ a request. What is refused is a `Refusal`, with the answer in it.
 import base64
 import binascii
 import re
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Final, cast
+from typing import Final
 
 import attrs
 import h11
 import trio
 
-from ._codes import usv_string
+from ._bodies import open_pieces
 from ._http import Body, Headers, RequestBodyError, Response, is_token
 
 __all__ = ("ClientGoneError", "HTTPConnection", "Head", "Refusal", "comma_list")
@@ -269,39 +269,21 @@ class HTTPConnection:
         if self._is_head and self._parser.our_state is h11.IDLE:
             await self._send(head)  # To h11 it is no HEAD, as it could not be parsed.
             return False
+        waiting: list[h11.Event] = [head]
         if not isinstance(body, bytes):
-            await self._send(head)
-            await self._send_pieces(body)
-            await self._send(h11.EndOfMessage())
-        elif self._is_head or not body:
-            await self._send(head, h11.EndOfMessage())
-        else:
-            await self._send(head, h11.Data(data=body[:_CHUNK_BYTES]))
-            for start in range(_CHUNK_BYTES, len(body), _CHUNK_BYTES):
-                await self._send(h11.Data(data=body[start : start + _CHUNK_BYTES]))
-            await self._send(h11.EndOfMessage())
+            await self._send(*waiting)  # The first piece may take its time.
+            waiting.clear()
+        async with open_pieces(body) as pieces:
+            if not self._is_head:
+                async for piece in pieces:
+                    await self._send(*waiting, h11.Data(data=piece))
+                    waiting.clear()
+        await self._send(*waiting, h11.EndOfMessage())
         return self._parser.our_state is self._parser.their_state is h11.DONE
 
     def _request_is_read(self) -> bool:
         """Take what has come of the body; return whether that is all."""
         return self._body is not None and isinstance(self._body.take(), bytes)
-
-    async def _send_pieces(self, body: AsyncIterable[str | bytes]) -> None:
-        async with AsyncExitStack() as stack:
-            if isinstance(body, AsyncGenerator):
-                generator = cast("AsyncGenerator[str | bytes, None]", body)
-                await stack.enter_async_context(aclosing(generator))
-            if self._is_head:
-                return
-            async for piece in body:
-                if not isinstance(piece, (str, bytes)):
-                    kind = type(piece).__name__
-                    msg = f"a piece of a body is str or bytes, not {kind}"
-                    raise TypeError(msg)
-                data = usv_string(piece).encode() if isinstance(piece, str) else piece
-                # The client has its time for each, however large the whole is.
-                for start in range(0, len(data) or 1, _CHUNK_BYTES):
-                    await self._send(h11.Data(data=data[start : start + _CHUNK_BYTES]))
 
     async def _send(self, *events: h11.Event) -> None:
         data = b"".join(self._parser.send(event) or b"" for event in events)
