@@ -82,7 +82,7 @@ class Room(DurableObject):
         self.ctx.accept_web_socket(server)
         return Response(None, status=101, web_socket=client)
 
-    def web_socket_message(self, ws: WebSocket, message: str | bytes) -> None:  # noqa: ARG002
+    async def web_socket_message(self, ws: WebSocket, message: str | bytes) -> None:  # noqa: ARG002
         """Do what is wanted."""
         handle: Handle = self.env
         handle(self.ctx, message)

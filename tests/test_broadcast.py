@@ -87,6 +87,8 @@ async def test_what_is_no_message_goes_to_nobody() -> None:
         here, _ = joined(nursery, 2)
         with pytest.raises(TypeError, match=r"json\.dumps"):
             broadcast(here, {"type": "news"})  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="sends to WebSockets, not tuple"):
+            broadcast([*here, WebSocketPair(nursery)[:]], "x")  # type: ignore[list-item]
         assert [ws.buffered_amount for ws in here] == [0, 0]
         nursery.cancel_scope.cancel()
 

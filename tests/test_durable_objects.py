@@ -1,5 +1,7 @@
 """Objects and their sockets: ids, requests, events, and what every wrong call says."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -26,6 +28,7 @@ from trio_wspair import (
 )
 from trio_wspair.hibernation import (
     DurableObject,
+    DurableObjectId,
     DurableObjectNamespace,
     WebSocketRequestResponsePair,
     _actor,
@@ -80,6 +83,7 @@ def test_a_new_id_is_like_no_other() -> None:
         (lambda r: r.id_from_string(7), TypeError, "made from a str, not from int"),
         (lambda r: r.id_from_string("lobby"), ValueError, "64 hexadecimal digits"),
         (lambda r: r.id_from_string("A" * 64), ValueError, "in lower case"),
+        (lambda _r: DurableObjectId("x"), ValueError, "64 hexadecimal digits in lower"),
         (lambda r: r.get("lobby"), TypeError, r"not str; for names.*get_by_name\(\)"),
         (lambda r: r.evict("lobby"), TypeError, r"id_from_name\(\)"),
         (
@@ -216,6 +220,17 @@ async def test_what_is_no_response_is_refused(answer: Any) -> None:
 
 
 @in_virtual_time
+async def test_a_fetch_that_is_not_async_is_refused() -> None:
+    class Plain(DurableObject):
+        def fetch(self, request: Request) -> Response:  # type: ignore[override]
+            return Response(request.method)
+
+    async with DurableObjectNamespace(Plain) as plain, trio.open_nursery() as nursery:
+        with pytest.raises(TypeError, match="async def fetch"):
+            await plain.get_by_name("x").fetch(asking(nursery))
+
+
+@in_virtual_time
 async def test_a_class_without_handlers_says_which_one_it_lacks(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -299,6 +314,65 @@ async def test_a_client_that_wants_no_web_socket_leaves_none_behind(
             assert house.world.log == [(1, "close", 1001, "", True)]
             assert "without 'Upgrade: websocket'" in complaints(caplog)[0]
             house.nursery.cancel_scope.cancel()
+
+
+@in_virtual_time
+async def test_g10_a_half_that_a_request_does_not_give_away_ends_with_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def refuse(request: Request) -> Response:
+        await house.rooms.get_by_name("room").fetch(request)
+        if request.path == "/fail":
+            raise LookupError
+        return Response("You may not.", status=403)
+
+    async def pass_on(room: Room, request: Request) -> Response | None:
+        if room.ctx.id.name == "outer":
+            await house.rooms.get_by_name("room").fetch(request)
+            raise LookupError
+        return None
+
+    async with open_house(World(on_fetch=pass_on)) as house:
+        with memory_network():
+            server = await house.nursery.start(partial(serve, refuse, 0))
+            for path in ("/refuse", "/fail"):
+                stream = await trio.open_tcp_stream(*server.addresses[0])
+                await stream.send_all(
+                    f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+                )
+                await stream.receive_some()
+            await wait_all_tasks_blocked()
+            assert house.world.log == [(1, "close", 1001, "", True)] * 2
+            with pytest.raises(LookupError):
+                await house.ask("/", "outer")
+            await wait_all_tasks_blocked()
+            assert house.world.log[2:] == [(1, "close", 1001, "", True)]
+            house.nursery.cancel_scope.cancel()
+    assert len(complaints(caplog)) == 1
+
+
+@in_virtual_time
+async def test_g10_a_task_that_outlives_its_request_keeps_no_sockets() -> None:
+    kept: list[weakref.ref[WebSocket]] = []
+
+    async def accept(room: Room) -> None:
+        for _ in range(5):
+            client, server = WebSocketPair(house.nursery)
+            room.ctx.accept_web_socket(server)
+            kept.append(weakref.ref(server))
+            await client.aclose()
+            await trio.sleep(1)
+        await trio.sleep(50)
+
+    async def on_fetch(room: Room, _request: Request) -> Response:
+        room.ctx.wait_until(accept, room)
+        return Response()
+
+    async with open_house(World(on_fetch=on_fetch)) as house:
+        await house.ask()
+        await trio.sleep(20)
+        gc.collect()
+        assert [ref() for ref in kept[:-1]] == [None] * 4  # The last is in its frame.
 
 
 # -- events --------------------------------------------------------------------------
@@ -733,6 +807,35 @@ async def test_the_tags_of_another_objects_socket_are_none_of_its_business() -> 
     async with open_house(World(on_fetch=on_fetch)) as house:
         await house.visit(name="a")
         await house.visit(name="b")
+    kept.clear()
+
+
+@in_virtual_time
+async def test_namespaces_know_nothing_of_each_others_sockets() -> None:
+    built: list[Room] = []
+    world = World(on_build=built.append)
+    async with open_house(world) as one, open_house(world) as other:
+        await one.visit("/secret")
+        await other.visit("/public")
+        (socket,) = built[0].ctx.get_web_sockets()
+        assert built[0].ctx.get_tags(socket) == ["secret"]
+        with pytest.raises(InvalidStateError, match="has not accepted"):
+            built[1].ctx.get_tags(socket)
+
+
+@in_virtual_time
+async def test_an_instance_that_has_left_memory_changes_nothing() -> None:
+    built: list[Room] = []
+    async with open_house(World(on_build=built.append)) as house:
+        await house.visit()
+        house.evict()
+        ctx = built[0].ctx
+        for verb in (
+            ctx.set_web_socket_auto_response,
+            ctx.set_hibernatable_web_socket_event_timeout,
+        ):
+            with pytest.raises(InvalidStateError, match="has left memory"):
+                verb()
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -4,6 +4,7 @@ import gc
 import math
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 import pytest
@@ -13,6 +14,7 @@ from rooms import House, Room, World, complaints, open_house
 from trio.testing import wait_all_tasks_blocked
 
 from trio_wspair import (
+    CloseEvent,
     ConnectionClosedError,
     InvalidStateError,
     Request,
@@ -601,6 +603,7 @@ async def test_a_listener_that_raises_resets_the_object_that_it_belongs_to(
         plain.send("boom")
         assert (await plain.wait_closed()).code == 1011
         assert (await client.wait_closed()).code == 1011
+        await settle()
         (complaint,) = complaints(caplog)
         assert complaint.startswith("a task of Room 'room' failed: it is reset <- Exc")
         assert "ZeroDivisionError" in complaint
@@ -669,6 +672,117 @@ async def test_what_wait_until_runs_may_fail_or_abort(
     assert complaints(caplog) == ["Room 'room' calls abort(): from the background"]
 
 
+@pytest.mark.parametrize("steps", range(8))
+@in_virtual_time
+async def test_a_task_may_be_started_while_the_object_is_being_reset(
+    steps: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def on_fetch(room: Room, request: Request) -> Response:
+        if request.path == "/look":
+            return Response(str(room.number))
+        client, server = WebSocketPair()
+        server.add_event_listener("message", lambda _event: 1 / 0)
+        server.accept()
+        client.accept()
+        client.send("boom")
+        with trio.CancelScope(shield=True):
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+        with suppress(InvalidStateError):
+            room.ctx.wait_until(trio.lowlevel.checkpoint)
+        return Response()
+
+    async with open_house(World(on_fetch=on_fetch)) as house:
+        with suppress(DurableObjectResetError):
+            await house.ask()
+        await settle()
+        assert (await house.ask("/look")).body == b"2"
+    assert len(complaints(caplog)) == 1
+
+
+@in_virtual_time
+async def test_who_waits_for_a_blocked_object_that_is_reset_is_told_so() -> None:
+    answers: list[str] = []
+
+    async def on_fetch(room: Room, request: Request) -> Response:
+        if request.path == "/block":
+            await room.ctx.block_concurrency_while(trio.sleep, 1)
+            return Response()
+        room.ctx.abort(request.path)
+        return Response()
+
+    async def ask(path: str) -> None:
+        try:
+            await house.ask(path)
+        except DurableObjectResetError:
+            answers.append("reset")
+        else:
+            answers.append("fine")
+
+    async with open_house(World(on_fetch=on_fetch)) as house:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, "/block")
+            await settle()
+            for number in range(5):
+                nursery.start_soon(ask, f"/{number}")
+        assert answers.count("reset") >= 5
+
+
+@in_virtual_time
+async def test_an_event_that_waited_while_its_socket_was_dropped_is_dropped_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def on_message(room: Room, _ws: WebSocket, _message: str | bytes) -> None:
+        room.ctx.abort()
+
+    async with open_house(World(on_message=on_message)) as house:
+        sockets = [await house.visit() for _ in range(3)]
+        sockets[0].send("a")
+        sockets[1].send("b")
+        sockets[2].close(3000)
+        await settle()
+        assert house.world.built == 1
+        assert "(2, " not in str(house.world.log)
+    assert len(complaints(caplog)) == 1
+
+
+@pytest.mark.parametrize("away", [0, 1])
+@in_virtual_time
+async def test_what_a_task_raises_when_it_is_cancelled_is_logged(
+    away: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def clean_up_badly() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise KeyError("lost")
+
+    async def work() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(clean_up_badly)
+            await trio.sleep_forever()
+
+    async def on_message(room: Room, _ws: WebSocket, _message: str | bytes) -> None:
+        if away:
+            room.ctx.wait_until(work)
+        else:
+            await work()
+
+    world = World(on_message=on_message)
+    with trio.CancelScope() as scope:
+        async with (
+            trio.open_nursery() as nursery,
+            DurableObjectNamespace(Room, world) as rooms,
+        ):
+            client = await House(rooms, nursery, world).visit()
+            client.send("work")
+            await settle()
+            scope.cancel()
+            await trio.sleep_forever()
+    (complaint,) = complaints(caplog)
+    assert "KeyError('lost')" in complaint
+
+
 # -- being forgotten -----------------------------------------------------------------
 
 
@@ -692,6 +806,29 @@ async def test_settings_without_sockets_last_a_while_and_then_take_no_place() ->
         await settle(200)
         await house.ask("/get", "somebody else")
         assert (await house.ask("/get", "room 0")).body == b"None"
+
+
+@in_virtual_time
+async def test_an_object_is_forgotten_though_somebody_gave_up_waiting_for_it() -> None:
+    async def stay(room: Room, _request: Request) -> Response:
+        _, server = WebSocketPair()
+
+        @server.on("close")
+        async def take_time(_event: CloseEvent) -> None:
+            await trio.sleep(0.5)
+
+        server.accept()
+        return Response(str(room.number), web_socket=None)
+
+    async with open_house(World(on_fetch=stay)) as house:
+        for number in range(20):
+            await house.ask("/stay", f"room {number}")
+            house.evict(f"room {number}")
+            with trio.move_on_after(0.5):
+                await house.ask("/again", f"room {number}")
+        await settle(200)
+        await house.ask("/stay", "another")
+        assert len(house.rooms._actors) == 1
 
 
 # -- the end of the namespace --------------------------------------------------------
@@ -783,6 +920,35 @@ async def test_what_still_runs_is_cancelled_when_the_namespace_ends() -> None:
 
         await settle()
     assert sorted(ended) == ["fetch", "wait_until"]
+
+
+@in_virtual_time
+async def test_who_waits_for_the_next_instance_is_told_that_there_is_none() -> None:
+    async def linger(_room: Room, _request: Request) -> Response:
+        _, server = WebSocketPair()
+
+        @server.on("close")
+        async def take_time(_event: CloseEvent) -> None:
+            await trio.sleep(1)
+
+        server.accept()
+        return Response()
+
+    world = World(on_fetch=linger)
+    async with trio.open_nursery() as nursery:
+        async with DurableObjectNamespace(Room, world, math.inf) as rooms:
+            house = House(rooms, nursery, world)
+            await house.ask()
+            house.evict()
+
+            @nursery.start_soon
+            async def ask() -> None:
+                with pytest.raises(DurableObjectResetError, match="has ended"):
+                    await house.ask()
+
+            await settle()
+        assert trio.current_time() <= 2
+    assert world.built == 1
 
 
 @in_virtual_time

@@ -33,7 +33,12 @@ def broadcast(
     plain = as_message(message)
     size = size_of(plain)
     skipped: dict[WebSocket, WebSocketError] = {}
-    for socket in sockets:
+    targets = list(sockets)
+    for socket in targets:
+        if not isinstance(socket, WebSocket):
+            msg = f"broadcast() sends to WebSockets, not {type(socket).__name__}"
+            raise TypeError(msg)
+    for socket in targets:
         half = half_of(socket)
         try:
             half.state.check_send()

@@ -14,7 +14,7 @@ import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from ._http import FetchHandler, Headers, Request, RequestBodyError, Response
-from ._pair import current_nursery
+from ._pair import current_nursery, forsake_untaken, untaken
 from ._socket import CloseEvent, WebSocket, half_of
 from ._state import Holder
 from .transports._connection import Connection
@@ -100,11 +100,19 @@ class Handling:
         self._stop_code = stop_code
         self._coupling: Coupling | None = None
         self._end: CloseEvent | None = None
+        self._untaken: list[WebSocket] = []
+        """Halves that Durable Objects have made for this client."""
         self._over = trio.Event()
         """The connection of the coupling has ended."""
 
     async def run(self) -> None:
         """Call the handler, and answer with what it returns."""
+        try:
+            await self._run()
+        finally:
+            forsake_untaken(self._untaken)
+
+    async def _run(self) -> None:
         caller = self._caller
         response = Response("Internal Server Error\n", status=500)
         started = trio.current_time()
@@ -161,6 +169,7 @@ class Handling:
     async def _call_handler(self, nursery: trio.Nursery) -> Response:
         request = self._caller.request(nursery)
         current_nursery.set(nursery)
+        untaken.set(self._untaken)
         awaitable: object = self._fetch(request)
         if not isinstance(awaitable, Awaitable):
             msg = "fetch must be an async function: async def fetch(request): ..."

@@ -25,8 +25,11 @@ __all__ = (
     "close_all",
     "closing_on_exit",
     "current_nursery",
+    "forsake_untaken",
+    "give",
     "nursery_for",
     "open_websocket_pair",
+    "untaken",
 )
 
 DEFAULT_MAX_BUFFERED_BYTES: Final = 64 * 2**20
@@ -35,6 +38,18 @@ current_nursery: Final[ContextVar[trio.Nursery | None]] = ContextVar(
     "current_nursery", default=None
 )
 """The nursery of the request or object that is being handled, if any."""
+
+
+untaken: Final[ContextVar[list[WebSocket] | None]] = ContextVar("untaken", default=None)
+"""Halves made elsewhere for what is being handled, which ends those nobody took."""
+
+
+def give(socket: WebSocket) -> None:
+    """Let a half that nobody takes end with the request that is being handled."""
+    given = untaken.get()
+    if given is not None:
+        given[:] = [s for s in given if half_of(s).state.holder is Holder.NOBODY]
+        given.append(socket)
 
 
 def nursery_for(nursery: trio.Nursery | None, what: str, instead: str) -> trio.Nursery:
@@ -160,7 +175,7 @@ async def closing_on_exit(
                 await close_all(sockets, 1011, grace)
         raise
     finally:
-        _forsake_untaken(sockets)
+        forsake_untaken(sockets)
 
 
 async def close_all(sockets: Sequence[WebSocket], code: int, grace: float) -> None:
@@ -170,7 +185,7 @@ async def close_all(sockets: Sequence[WebSocket], code: int, grace: float) -> No
     for socket in sockets:
         if half_of(socket).state.holder.speaks:
             socket.close(code)
-    _forsake_untaken(sockets)
+    forsake_untaken(sockets)
     with trio.move_on_after(grace) as patience:
         for half in taken:
             await half.wait_finished()
@@ -179,7 +194,8 @@ async def close_all(sockets: Sequence[WebSocket], code: int, grace: float) -> No
             half.fail(unanswered(grace))
 
 
-def _forsake_untaken(sockets: Sequence[WebSocket]) -> None:
+def forsake_untaken(sockets: Sequence[WebSocket]) -> None:
+    """End those of `sockets` that nobody has taken."""
     for half in map(half_of, sockets):
         if half.state.holder is Holder.NOBODY and not half.state.released:
             half.forsake("nobody has accepted it")

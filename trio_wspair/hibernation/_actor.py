@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 import trio
+from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from trio_wspair._codes import Close
 from trio_wspair._delivery import Event
@@ -34,10 +35,11 @@ from trio_wspair._socket import (
 )
 from trio_wspair._state import Act, Failure, Holder
 
-from ._instance import DurableObjectResetError, Instance, Residence
+from ._instance import DurableObjectResetError, Instance, Residence, log_failure
 from ._settings import MAX_SOCKETS, WebSocketRequestResponsePair
 from ._sockets import (
     Membership,
+    Owner,
     Sockets,
     closing_socket,
     ending_untaken,
@@ -102,12 +104,14 @@ class Actor:
         rest: Callable[[], None],
     ) -> None:
         self.label = label
+        self.owner = Owner(label, residence)
         self._build = build
         self._residence = residence
         self._home = home
         self._lives = lives
         self._rest = rest
         self._instance: Instance[Handlers] | None = None
+        self._ended = False
         self._entering = 0
         """How many events wait for the last instance to be over."""
         self.sockets = Sockets()
@@ -124,8 +128,13 @@ class Actor:
             self._entering += 1
             try:
                 await self._instance.over.wait()  # One at a time.
-            finally:
+            except BaseException:
                 self._entering -= 1
+                self._look_around()  # It may be over at this very moment.
+                raise
+            self._entering -= 1
+        if self._ended:
+            raise DurableObjectResetError(f"the namespace of {self.label} has ended")
         if self._instance is None:
             build = self._build
             self._instance = Instance(
@@ -140,6 +149,7 @@ class Actor:
             )
         return self._instance
 
+    @enable_ki_protection
     async def _live(self, instance: Instance[Handlers]) -> None:
         try:
             await instance.run()
@@ -153,6 +163,7 @@ class Actor:
         if self._instance is None and not self.sockets and not self._entering:
             self._rest()
 
+    @enable_ki_protection
     def _drop_all(self) -> None:
         """Forget all, as the instance is reset: as in workerd, no handler is told."""
         self.automatic = self.event_timeout = None
@@ -166,18 +177,22 @@ class Actor:
         if self._instance is not None:
             self._instance.look_around()
 
+    @enable_ki_protection
     def evict(self) -> None:
         """Let the instance leave memory as soon as no event runs."""
         if self._instance is not None:
             self._instance.evict()
 
+    @enable_ki_protection
     def end(self) -> None:
-        """Reset the instance, as the namespace has ended."""
+        """Reset the instance, as the namespace has ended, and build no other."""
+        self._ended = True
         if self._instance is not None:
             self._instance.reset("its namespace has ended")
 
     # -- requests -------------------------------------------------------------------
 
+    @enable_ki_protection
     async def fetch(self, request: Request) -> Response:
         """Let the object answer a request."""
         with ending_untaken():
@@ -186,7 +201,7 @@ class Actor:
                 handlers = await instance.get()
                 token = current_nursery.set(instance.nursery)
                 try:
-                    response: object = await handlers.fetch(request)
+                    response: object = await _ask(handlers, request)
                 finally:
                     current_nursery.reset(token)
                 if not isinstance(response, Response):
@@ -197,6 +212,7 @@ class Actor:
 
     # -- sockets --------------------------------------------------------------------
 
+    @enable_ki_protection
     def accept(self, socket: WebSocket, tags: tuple[str, ...]) -> None:
         """Take a half: its events come to the object from now on.
 
@@ -218,18 +234,16 @@ class Actor:
         # An empty context: that of this call may hold on to the instance.
         contextvars.Context().run(self._home.adopt, socket, pull=False)
         half.state.take(Act.HIBERNATE)
-        half.listeners = Membership(self.label, tags, self._take, half.listeners)
+        half.listeners = Membership(self.owner, tags, self._take, half.listeners)
         move(socket, self._home)
         self.sockets.add(socket, tags)
 
+    @enable_ki_protection
     def _take(self, event: Event) -> Awaitable[None] | None:
         """Take an event of a socket."""
         if isinstance(event, MessageEvent):
             return None if self._answered(event) else self._run(event)
-        socket = _target(event)
-        if socket not in self.sockets:
-            return None  # The object was reset.
-        end = half_of(socket).state.end
+        end = half_of(_target(event)).state.end
         breach = isinstance(end, Failure) and isinstance(end.error, ProtocolError)
         if breach != isinstance(event, ErrorEvent):
             return None  # One of the two tells the end.
@@ -247,32 +261,41 @@ class Actor:
             return False  # The object may do something about a peer that won't read.
         except WebSocketError:
             pass  # Closing: the answer comes too late, but counts, as in workerd.
-        membership_of(socket, self.label).answered_at = time.time()
+        membership_of(socket, self.owner).answered_at = time.time()
         return True
 
+    @enable_ki_protection
     async def _run(self, event: Event) -> None:
         """Call the handler of an event. What it raises is logged."""
+        if _target(event) not in self.sockets:
+            return  # The object was reset since it came.
         limit = math.inf if self.event_timeout is None else self.event_timeout / 1000
         try:
             instance = await self._enter()
             with instance.event():
                 handlers = await instance.get()
-                current_nursery.set(instance.nursery)
-                with trio.move_on_after(limit) as patience:
-                    awaitable = _call(handlers, event)
-                    if isinstance(awaitable, Awaitable):
-                        await awaitable
+                token = current_nursery.set(instance.nursery)
+                try:
+                    with trio.move_on_after(limit) as patience:
+                        awaitable = _call(handlers, event)
+                        if isinstance(awaitable, Awaitable):
+                            await _wait(awaitable)
+                finally:
+                    current_nursery.reset(token)
                 if patience.cancelled_caught:
                     late = "web_socket_%s() of %s was cancelled: it took over %g s"
                     _logger.warning(late, event.type, self.label, limit)
         except DurableObjectResetError:
             pass  # Logged by whoever has reset it.
-        except Exception:
-            _logger.exception("web_socket_%s() of %s failed", event.type, self.label)
+        except BaseException as exc:  # noqa: BLE001 - what is no failure goes on
+            log_failure(exc, "web_socket_%s() of %s failed", event.type, self.label)
 
+    @enable_ki_protection
     async def _run_last(self, event: Event) -> None:
         """Call the handler that tells the end of a socket, and let the socket go."""
         socket = _target(event)
+        if socket not in self.sockets:
+            return  # The object was reset.
         self.sockets.begin_closing(socket)
         closing_socket.set(socket)
         try:
@@ -281,7 +304,7 @@ class Actor:
             # Differs: workerd leaves the Close unanswered.
             half_of(socket).answer()
             if socket in self.sockets:
-                self.sockets.remove(socket, membership_of(socket, self.label).tags)
+                self.sockets.remove(socket, membership_of(socket, self.owner).tags)
                 self._look_around()
 
 
@@ -290,6 +313,21 @@ def _target(event: Event) -> WebSocket:
     return event.target
 
 
+@disable_ki_protection
+async def _ask(handlers: Handlers, request: Request) -> object:
+    awaitable: object = handlers.fetch(request)
+    if not isinstance(awaitable, Awaitable):
+        msg = "fetch must be an async method: async def fetch(self, request): ..."
+        raise TypeError(msg)
+    return await awaitable
+
+
+@disable_ki_protection
+async def _wait(awaitable: Awaitable[None]) -> None:
+    await awaitable
+
+
+@disable_ki_protection
 def _call(handlers: Handlers, event: Event) -> Awaitable[None] | None:
     socket = _target(event)
     match event:

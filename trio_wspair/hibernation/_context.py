@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Final, TypeVar, TypeVarTuple
 
+from trio.lowlevel import enable_ki_protection
+
 from trio_wspair._errors import InvalidStateError
 from trio_wspair._socket import WebSocket
 
@@ -48,6 +50,7 @@ class DurableObjectState:
 
     # -- sockets ------------------------------------------------------------------
 
+    @enable_ki_protection
     def accept_web_socket(self, ws: WebSocket, tags: Iterable[str] = ()) -> None:
         """Take a half for the object: its events come to the object's handlers.
 
@@ -94,7 +97,7 @@ class DurableObjectState:
             TypeError: It is no WebSocket.
         """
         _check_socket(ws)
-        return list(membership_of(ws, self._actor.label).tags)
+        return list(membership_of(ws, self._actor.owner).tags)
 
     # -- automatic answers ----------------------------------------------------------
 
@@ -103,12 +106,14 @@ class DurableObjectState:
     ) -> None:
         """Answer a text on all sockets of the object without waking it.
 
-        A message that is this text, exactly, is not seen by `web_socket_message()`.
+        A message that is this text, exactly, is not seen by `web_socket_message()`,
+        unless the answer finds no room, as the peer does not read.
 
         Args:
             pair: The text and its answer; `None` for no automatic answers.
 
         Raises:
+            InvalidStateError: The object has left memory.
             TypeError: It is no pair.
         """
         if pair is not None and not isinstance(pair, WebSocketRequestResponsePair):
@@ -117,6 +122,7 @@ class DurableObjectState:
                 f"{type(pair).__name__}"
             )
             raise TypeError(msg)
+        self._check_alive("set_web_socket_auto_response()")
         self._actor.automatic = pair
 
     def get_web_socket_auto_response(self) -> WebSocketRequestResponsePair | None:
@@ -124,9 +130,10 @@ class DurableObjectState:
         return self._actor.automatic
 
     def get_web_socket_auto_response_timestamp(self, ws: WebSocket) -> datetime | None:
-        """Return when a socket was sent an automatic answer last, in UTC.
+        """Return when there was a message for an automatic answer last, in UTC.
 
-        `None` if it never was.
+        `None` if there never was one. The answer may have come too late for a socket
+        that is closing.
 
         Raises:
             TypeError: It is no WebSocket.
@@ -147,10 +154,13 @@ class DurableObjectState:
                 limit.
 
         Raises:
+            InvalidStateError: The object has left memory.
             TypeError: It is no int.
             ValueError: It is out of range.
         """
-        self._actor.event_timeout = checked_event_timeout(ms)
+        timeout = checked_event_timeout(ms)
+        self._check_alive("set_hibernatable_web_socket_event_timeout()")
+        self._actor.event_timeout = timeout
 
     def get_hibernatable_web_socket_event_timeout(self) -> int | None:
         """Return the limit in milliseconds, `None` if there is none."""
@@ -181,6 +191,7 @@ class DurableObjectState:
         self._check_alive("block_concurrency_while()")
         return self._instance.block(async_fn, *args)
 
+    @enable_ki_protection
     def wait_until(
         self, async_fn: Callable[[*_Ts], Awaitable[object]], *args: *_Ts
     ) -> None:
@@ -196,6 +207,7 @@ class DurableObjectState:
         self._check_alive("wait_until()")
         self._instance.start(async_fn, *args)
 
+    @enable_ki_protection
     def abort(self, reason: str = "") -> None:
         """Reset the object: cancel all that runs in it, and drop this instance.
 

@@ -3,20 +3,34 @@
 import hashlib
 import re
 import secrets
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
-__all__ = ("DurableObjectId", "id_from_name", "id_from_string", "new_unique_id")
+__all__ = ("DurableObjectId", "id_from_name", "new_unique_id")
 
 _DIGITS: Final = re.compile(r"[0-9a-f]{64}")
 
 
+def _check_digits(_id: object, _field: object, digits: Any) -> None:  # noqa: ANN401
+    if not isinstance(digits, str):
+        msg = f"an id is made from a str, not from {type(digits).__name__}"
+        raise TypeError(msg)
+    if _DIGITS.fullmatch(digits) is None:
+        msg = f"an id has 64 hexadecimal digits in lower case, as str(id): {digits!r}"
+        raise ValueError(msg)
+
+
 @attrs.frozen
 class DurableObjectId:
-    """Which object of a namespace is meant; equal ids mean the same one."""
+    """Which object of a namespace is meant; equal ids mean the same one.
 
-    _digits: str = attrs.field(alias="digits")
+    Raises:
+        TypeError: The digits are no str.
+        ValueError: They are no 64 hexadecimal digits in lower case.
+    """
+
+    _digits: str = attrs.field(alias="digits", validator=_check_digits)
     name: str | None = attrs.field(default=None, eq=False)
     """What it was made from by `id_from_name()`."""
 
@@ -36,22 +50,6 @@ def id_from_name(namespace: str, name: object) -> DurableObjectId:
         raise TypeError(msg)
     seed = f"{namespace}\0{name}".encode("utf-8", "surrogatepass")
     return DurableObjectId(hashlib.sha256(seed).hexdigest(), name)
-
-
-def id_from_string(digits: object) -> DurableObjectId:
-    """Return the id whose `str` this is.
-
-    Raises:
-        TypeError: It is no str.
-        ValueError: It is no id.
-    """
-    if not isinstance(digits, str):
-        msg = f"an id is made from a str, not from {type(digits).__name__}"
-        raise TypeError(msg)
-    if _DIGITS.fullmatch(digits) is None:
-        msg = f"an id has 64 hexadecimal digits in lower case, as str(id): {digits!r}"
-        raise ValueError(msg)
-    return DurableObjectId(digits)
 
 
 def new_unique_id() -> DurableObjectId:

@@ -15,6 +15,7 @@ from typing import Any, Final, Generic, TypeVar, TypeVarTuple
 
 import attrs
 import trio
+from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from trio_wspair._errors import WebSocketError
 from trio_wspair._pair import current_nursery
@@ -25,7 +26,7 @@ _T = TypeVar("_T")
 _O = TypeVar("_O")
 _Ts = TypeVarTuple("_Ts")
 _LOOK_AGAIN: Final = 1.0
-"""Seconds, at least, between two looks at the tasks that keep an instance awake."""
+"""Seconds between two looks at the tasks that keep an instance awake."""
 _logger: Final = logging.getLogger("trio_wspair")
 
 
@@ -92,6 +93,7 @@ class Instance(Generic[_O]):
 
     # -- its life ---------------------------------------------------------------
 
+    @enable_ki_protection
     async def run(self) -> None:
         """Build the object, and stay until it has been idle for long, or has to go."""
         # Not cancelled from outside: its sockets are closed first, see `leave()`.
@@ -101,15 +103,18 @@ class Instance(Generic[_O]):
                     async with trio.open_nursery(
                         strict_exception_groups=True
                     ) as self.nursery:
-                        await self._begin()
-                        await self._stay()
-                        self.leave()
+                        try:
+                            await self._begin()
+                            await self._stay()
+                            self.leave()
+                        finally:  # Before its nursery closes.
+                            self.reset("one of its tasks failed")  # Unless it has left.
             except Exception:
                 _logger.exception("a task of %s failed: it is reset", self._label)
             finally:
-                self.reset("one of its tasks failed")  # Unless it has left already.
                 while self._events:  # Those that were cancelled clean up.
                     await self._calm.wait()
+                self._failure = None  # Its traceback refers to this.
 
     async def _begin(self) -> None:
         current_nursery.set(self.nursery)
@@ -129,7 +134,7 @@ class Instance(Generic[_O]):
         finally:
             for coroutine in first:
                 coroutine.close()
-            self._ready.set()
+        self._ready.set()  # Else the events that wait are cancelled, as it is reset.
 
     async def _stay(self) -> None:
         """Return when it has been idle for long enough."""
@@ -139,7 +144,7 @@ class Instance(Generic[_O]):
             if self._events:
                 await self._calm.wait()
             elif self.nursery.child_tasks:
-                await trio.sleep(max(patience, _LOOK_AGAIN))
+                await trio.sleep(_LOOK_AGAIN)
                 self._quiet_since = trio.current_time()
             elif trio.current_time() < self._quiet_since + patience:
                 await trio.sleep_until(self._quiet_since + patience)
@@ -160,11 +165,13 @@ class Instance(Generic[_O]):
         if self._evicted or (idle and self._residence.leaves_at_once):
             self.leave()
 
+    @enable_ki_protection
     def evict(self) -> None:
         """Leave now, or when the events that are running have ended."""
         self._evicted = True
         self.look_around()
 
+    @enable_ki_protection
     def reset(self, reason: str) -> None:
         """Leave now, and cancel the events that are running."""
         if self.leaving:
@@ -223,6 +230,8 @@ class Instance(Generic[_O]):
             await self._unblocked.wait()
         if self._failure is not None:
             raise self._failure
+        if self._object is None:  # It was reset when this had been woken already.
+            await trio.lowlevel.checkpoint_if_cancelled()
         assert self._object is not None
         return self._object
 
@@ -235,6 +244,7 @@ class Instance(Generic[_O]):
             self._first.append(coroutine)
         return coroutine
 
+    @enable_ki_protection
     async def _block(
         self, async_fn: Callable[[*_Ts], Awaitable[_T]], *args: *_Ts
     ) -> _T:
@@ -242,7 +252,7 @@ class Instance(Generic[_O]):
         self._unblocked = trio.Event() if self._blocking == 1 else self._unblocked
         try:
             await trio.lowlevel.checkpoint()
-            return await async_fn(*args)
+            return await _call(async_fn, *args)
         except Exception as exc:
             if self._object is not None:  # Else the events get the exception itself.
                 self.reset(f"block_concurrency_while() failed with {exc!r}")
@@ -252,10 +262,12 @@ class Instance(Generic[_O]):
             if not self._blocking:
                 self._unblocked.set()
 
+    @enable_ki_protection
     def start(self, async_fn: Callable[[*_Ts], Awaitable[object]], *args: *_Ts) -> None:
         """Run a task that counts as an event."""
         self.nursery.start_soon(self._run_task, self._enter(), async_fn, args)
 
+    @enable_ki_protection
     async def _run_task(
         self,
         scope: trio.CancelScope,
@@ -264,8 +276,31 @@ class Instance(Generic[_O]):
     ) -> None:
         try:
             with self._exit_from(scope), scope:
-                await async_fn(*args)
+                await _call(async_fn, *args)
         except DurableObjectResetError:
             pass  # That was logged.
-        except Exception:
-            _logger.exception("a wait_until() of %s failed", self._label)
+        except BaseException as exc:  # noqa: BLE001 - what is no failure goes on
+            log_failure(exc, "a wait_until() of %s failed", self._label)
+
+
+def log_failure(exc: BaseException, message: str, *args: object) -> None:
+    """Log what a handler has raised, and raise the rest: `Cancelled` and the like.
+
+    Both come in one group if tasks of it were cancelled and one failed over that.
+    """
+    errors, others = (
+        exc.split(Exception)
+        if isinstance(exc, BaseExceptionGroup)
+        else (exc, None)
+        if isinstance(exc, Exception)
+        else (None, exc)
+    )
+    if errors is not None:
+        _logger.error(message, *args, exc_info=errors)
+    if others is not None:
+        raise others
+
+
+@disable_ki_protection
+async def _call(async_fn: Callable[[*_Ts], Awaitable[_T]], *args: *_Ts) -> _T:
+    return await async_fn(*args)

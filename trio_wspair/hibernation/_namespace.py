@@ -8,19 +8,20 @@ from typing import Any, Final, Self
 
 import attrs
 import trio
+from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from trio_wspair._checks import check_seconds
 from trio_wspair._dispatcher import NurseryHome
 from trio_wspair._errors import InvalidStateError
 from trio_wspair._http import Request, Response
 from trio_wspair._nurseries import open_service_nursery
-from trio_wspair._pair import close_all, current_nursery
+from trio_wspair._pair import close_all, current_nursery, give
 from trio_wspair._socket import half_of, move
 from trio_wspair._state import Failure, Holder
 
 from ._actor import Actor, Handlers
 from ._context import DurableObjectState
-from ._ids import DurableObjectId, id_from_name, id_from_string, new_unique_id
+from ._ids import DurableObjectId, id_from_name, new_unique_id
 from ._instance import Instance, Residence
 from ._object import DurableObject
 
@@ -61,7 +62,8 @@ class DurableObjectStub:
 
         The half of a `Response` with status 101 is the caller's: given to a client,
         or accepted. Its tasks run in the nursery of the caller's request, or else in
-        that of the namespace.
+        that of the namespace. If nobody takes it, it ends with the request that is
+        being handled; outside of one, take it or call its `aclose()`.
 
         Raises:
             InvalidStateError: The namespace is not open.
@@ -134,7 +136,7 @@ class DurableObjectNamespace:
             TypeError: It is no str.
             ValueError: It is no id.
         """
-        return id_from_string(digits)
+        return DurableObjectId(digits)
 
     def new_unique_id(self) -> DurableObjectId:
         """Return an id that no other object has."""
@@ -156,6 +158,7 @@ class DurableObjectNamespace:
         """
         return DurableObjectStub(self, self.id_from_name(name))
 
+    @enable_ki_protection
     def evict(self, object_id: DurableObjectId) -> None:
         """Let an object leave memory: now, or when the events that run have ended.
 
@@ -220,6 +223,7 @@ class DurableObjectNamespace:
 
     # -- requests --------------------------------------------------------------------
 
+    @enable_ki_protection
     async def _fetch(self, object_id: DurableObjectId, request: Request) -> Response:
         if not isinstance(request, Request):
             msg = f"fetch() takes a Request, not {type(request).__name__}"
@@ -235,6 +239,7 @@ class DurableObjectNamespace:
         if socket is not None and half_of(socket).state.holder is Holder.NOBODY:
             nursery = current_nursery.get() or home.nursery
             move(socket, attrs.evolve(home, nursery=nursery))
+            give(socket)
         return response
 
     def _actor(self, object_id: DurableObjectId, home: NurseryHome) -> Actor:
@@ -266,6 +271,7 @@ class DurableObjectNamespace:
                 return
             del self._resting[key], self._actors[key]
 
+    @disable_ki_protection
     def _build(
         self, object_id: DurableObjectId, actor: Actor, instance: Instance[Handlers]
     ) -> DurableObject:

@@ -9,15 +9,19 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
 
+import attrs
+
 from trio_wspair._codes import Close
 from trio_wspair._delivery import Event
 from trio_wspair._errors import InvalidStateError
 from trio_wspair._listeners import Listener, Listeners
+from trio_wspair._pair import forsake_untaken, untaken
 from trio_wspair._socket import WebSocket, half_of
 from trio_wspair._state import Failure, Holder
 
 __all__ = (
     "Membership",
+    "Owner",
     "Sockets",
     "answered_at",
     "closing_socket",
@@ -31,10 +35,26 @@ closing_socket: Final[ContextVar[WebSocket | None]] = ContextVar(
     "closing_socket", default=None
 )
 """The socket whose close handler is running here, if any."""
-_accepted: Final[ContextVar[list[WebSocket] | None]] = ContextVar(
-    "_accepted", default=None
-)
-"""The sockets that the `fetch()` which is running here has accepted."""
+
+
+@attrs.define
+class _Fetch:
+    accepted: list[WebSocket] | None = attrs.field(factory=list[WebSocket])
+    """The sockets that it has accepted; `None` once it is over."""
+
+
+_fetch: Final[ContextVar[_Fetch | None]] = ContextVar("_fetch", default=None)
+"""The `fetch()` that is running here, or was when this task was started."""
+
+
+@attrs.frozen
+class Owner:
+    """Which object it is."""
+
+    label: str
+    """Such as ``Room 'lobby'``."""
+    namespace: object = attrs.field(eq=id)
+    """Anything that its namespace has to itself."""
 
 
 class Membership(Listeners):
@@ -45,15 +65,14 @@ class Membership(Listeners):
 
     __slots__ = ("answered_at", "owner", "tags")
 
-    owner: str
-    """The label of the object."""
+    owner: Owner
     tags: tuple[str, ...]
     answered_at: float | None
     """When an automatic answer was sent last, as `time.time()`."""
 
     def __init__(
         self,
-        owner: str,
+        owner: Owner,
         tags: tuple[str, ...],
         take: Callable[[Event], object],
         before: Listeners,
@@ -81,7 +100,7 @@ class Membership(Listeners):
             )
 
 
-def membership_of(socket: WebSocket, owner: str) -> Membership:
+def membership_of(socket: WebSocket, owner: Owner) -> Membership:
     """Return what `owner` keeps with one of its sockets, even after its end.
 
     Raises:
@@ -92,7 +111,8 @@ def membership_of(socket: WebSocket, owner: str) -> Membership:
     if isinstance(membership, Membership):
         if membership.owner == owner:
             return membership
-        msg = f"{owner} has not accepted this WebSocket: {membership.owner} has"
+        others = membership.owner.label
+        msg = f"{owner.label} has not accepted this WebSocket: {others} has"
     elif half.state.holder is Holder.NOBODY:
         msg = "only accept_web_socket() gives a WebSocket tags: call it before"
     else:
@@ -108,19 +128,24 @@ def answered_at(socket: WebSocket) -> float | None:
 
 @contextmanager
 def ending_untaken() -> Generator[None, None, None]:
-    """If the block fails, end what it has accepted and could not give away."""
-    accepted: list[WebSocket] = []
-    token = _accepted.set(accepted)
+    """If the block fails, end what it has accepted or got and could not give away."""
+    given: list[WebSocket] = []
+    before = untaken.set(given)
+    fetch = _Fetch()
+    token = _fetch.set(fetch)
     try:
         yield
     except BaseException:
-        for half in map(half_of, accepted):
+        for half in map(half_of, fetch.accepted or ()):
             if half.peer.holder is Holder.NOBODY:
                 half.fail(Failure("the other half was never taken"))
                 half.say_close(Close(1011))
+        forsake_untaken(given)
         raise
     finally:
-        _accepted.reset(token)
+        fetch.accepted = None  # Tasks that it has started have it in their context.
+        _fetch.reset(token)
+        untaken.reset(before)
 
 
 class Sockets:
@@ -155,9 +180,9 @@ class Sockets:
     def add(self, socket: WebSocket, tags: tuple[str, ...]) -> None:
         """Add a socket under its tags."""
         self._all[socket] = None
-        accepted = _accepted.get()
-        if accepted is not None:
-            accepted.append(socket)
+        fetch = _fetch.get()
+        if fetch is not None and fetch.accepted is not None:
+            fetch.accepted.append(socket)
         for tag in tags:
             self._by_tag.setdefault(tag, {})[socket] = None
 

@@ -23,10 +23,11 @@ def hibernate_after_every_event(
         namespace: It need not be open yet.
     """
     residence = namespace._residence
+    before = residence.leaves_at_once
     residence.leaves_at_once = True
     for actor in namespace._actors.values():
         actor.look_around()
     try:
         yield
     finally:
-        residence.leaves_at_once = False
+        residence.leaves_at_once = before
