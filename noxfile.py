@@ -161,7 +161,7 @@ def differential(session: nox.Session) -> None:
 
 @nox.session
 def browser(session: nox.Session) -> None:
-    """The examples with a page in Chromium; the screenshots go to the folder SCREENSHOTS."""
+    """Examples with a page, in Chromium; screenshots go to the folder SCREENSHOTS."""
     if shutil.which("chromium") is None:
         if shutil.which("apt-get") is None or os.geteuid() != 0:
             session.error("there is no chromium: apt-get install chromium, as root")

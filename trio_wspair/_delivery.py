@@ -5,8 +5,7 @@ it, is decided by the dispatcher.
 """
 
 import math
-from collections.abc import Awaitable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Iterator
 
 import attrs
 import trio
@@ -47,36 +46,35 @@ class Delivery:
     def call_next(self) -> None:
         """Call the listeners that are left, until one has to be awaited."""
         self.awaitable = None
-        with self._keeping_errors():
-            for listener in self._listeners:
-                try:
-                    result: object = listener(self._event)
-                except Exception as exc:  # noqa: BLE001 - raised from the nursery later
-                    self.errors.append(exc)
-                else:
-                    if result is not None and isinstance(result, Awaitable):
-                        self.awaitable = result
-                        return
+        for listener in self._listeners:
+            try:
+                result: object = listener(self._event)
+            except Exception as exc:  # noqa: BLE001 - raised from the nursery later
+                self.errors.append(exc)
+            except (KeyboardInterrupt, SystemExit) as exc:
+                self._raise_with_errors(exc)
+                raise
+            else:
+                if result is not None and isinstance(result, Awaitable):
+                    self.awaitable = result
+                    return
 
     async def wait(self) -> None:
         """Await what has to be awaited."""
         assert self.awaitable is not None
-        with self._keeping_errors():
-            try:
-                await self.awaitable
-            except Exception as exc:  # noqa: BLE001 - raised from the nursery later
-                self.errors.append(exc)
-
-    @contextmanager
-    def _keeping_errors(self) -> Generator[None, None, None]:
-        """Let what was raised so far come along with what interrupts us."""
         try:
-            yield
+            await self.awaitable
+        except Exception as exc:  # noqa: BLE001 - raised from the nursery later
+            self.errors.append(exc)
         except (KeyboardInterrupt, SystemExit) as exc:
-            if self.errors:
-                msg = "a WebSocket listener was interrupted, and others raised"
-                raise BaseExceptionGroup(msg, [exc, *self.take_errors()]) from None
+            self._raise_with_errors(exc)
             raise
+
+    def _raise_with_errors(self, exc: BaseException) -> None:
+        """Let what was raised so far come along with what interrupts us."""
+        if self.errors:
+            msg = "a WebSocket listener was interrupted, and others raised"
+            raise BaseExceptionGroup(msg, [exc, *self.take_errors()]) from None
 
     def take_errors(self) -> list[Exception]:
         """Return what listeners have raised, and forget it."""

@@ -4,8 +4,8 @@ The Hibernatable WebSockets API of Cloudflare's Durable Objects.
 """
 
 from ._context import DurableObjectState as DurableObjectState
+from ._failures import DurableObjectResetError as DurableObjectResetError
 from ._ids import DurableObjectId as DurableObjectId
-from ._instance import DurableObjectResetError as DurableObjectResetError
 from ._namespace import (
     DurableObjectNamespace as DurableObjectNamespace,
     DurableObjectStub as DurableObjectStub,

@@ -7,13 +7,12 @@ instance, or answered without one.
 
 import contextvars
 import logging
-import math
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from typing import Final
 
 import trio
-from trio.lowlevel import disable_ki_protection, enable_ki_protection
+from trio.lowlevel import enable_ki_protection
 
 from trio_wspair._codes import Close
 from trio_wspair._delivery import Event
@@ -35,7 +34,9 @@ from trio_wspair._socket import (
 )
 from trio_wspair._state import Act, Failure, Holder
 
-from ._instance import DurableObjectResetError, Instance, Residence, log_failure
+from ._failures import DurableObjectResetError, log_failure
+from ._handlers import Handlers, call_fetch, call_handler, target_of
+from ._instance import Instance, Residence
 from ._settings import MAX_SOCKETS, WebSocketRequestResponsePair
 from ._sockets import (
     Membership,
@@ -46,39 +47,9 @@ from ._sockets import (
     membership_of,
 )
 
-__all__ = ("Actor", "Handlers")
+__all__ = ("Actor",)
 
 _logger: Final = logging.getLogger("trio_wspair")
-
-
-class Handlers(Protocol):
-    """What an object does with its events."""
-
-    async def fetch(self, request: Request) -> Response:
-        """Answer a request."""
-        ...
-
-    def web_socket_message(
-        self, ws: WebSocket, message: str | bytes
-    ) -> Awaitable[None] | None:
-        """Take a message."""
-        ...
-
-    def web_socket_close(
-        self,
-        ws: WebSocket,
-        code: int,
-        reason: str,
-        was_clean: bool,  # noqa: FBT001 - as in Workers
-    ) -> Awaitable[None] | None:
-        """Take the end of a socket."""
-        ...
-
-    def web_socket_error(
-        self, ws: WebSocket, error: Exception
-    ) -> Awaitable[None] | None:
-        """Take the end of a socket whose peer broke the protocol."""
-        ...
 
 
 class Actor:
@@ -201,7 +172,7 @@ class Actor:
                 handlers = await instance.get()
                 token = current_nursery.set(instance.nursery)
                 try:
-                    response: object = await _ask(handlers, request)
+                    response: object = await call_fetch(handlers, request)
                 finally:
                     current_nursery.reset(token)
                 if not isinstance(response, Response):
@@ -243,7 +214,7 @@ class Actor:
         """Take an event of a socket."""
         if isinstance(event, MessageEvent):
             return None if self._answered(event) else self._run(event)
-        end = half_of(_target(event)).state.end
+        end = half_of(target_of(event)).state.end
         breach = isinstance(end, Failure) and isinstance(end.error, ProtocolError)
         if breach != isinstance(event, ErrorEvent):
             return None  # One of the two tells the end.
@@ -254,7 +225,7 @@ class Actor:
         pair = self.automatic
         if pair is None or isinstance(event.data, bytes) or event.data != pair.request:
             return False
-        socket = _target(event)
+        socket = target_of(event)
         try:
             socket.send(pair.response)
         except BufferFullError:
@@ -267,33 +238,38 @@ class Actor:
     @enable_ki_protection
     async def _run(self, event: Event) -> None:
         """Call the handler of an event. What it raises is logged."""
-        if _target(event) not in self.sockets:
+        if target_of(event) not in self.sockets:
             return  # The object was reset since it came.
-        limit = math.inf if self.event_timeout is None else self.event_timeout / 1000
         try:
             instance = await self._enter()
             with instance.event():
                 handlers = await instance.get()
                 token = current_nursery.set(instance.nursery)
                 try:
-                    with trio.move_on_after(limit) as patience:
-                        awaitable = _call(handlers, event)
-                        if isinstance(awaitable, Awaitable):
-                            await _wait(awaitable)
+                    await self._handle(handlers, event)
                 finally:
                     current_nursery.reset(token)
-                if patience.cancelled_caught:
-                    late = "web_socket_%s() of %s was cancelled: it took over %g s"
-                    _logger.warning(late, event.type, self.label, limit)
         except DurableObjectResetError:
             pass  # Logged by whoever has reset it.
         except BaseException as exc:  # noqa: BLE001 - what is no failure goes on
             log_failure(exc, "web_socket_%s() of %s failed", event.type, self.label)
 
+    async def _handle(self, handlers: Handlers, event: Event) -> None:
+        """Call the handler of an event, and cancel it if it takes too long."""
+        if self.event_timeout is None:
+            await call_handler(handlers, event)
+            return
+        limit = self.event_timeout / 1000
+        with trio.move_on_after(limit) as patience:
+            await call_handler(handlers, event)
+        if patience.cancelled_caught:
+            late = "web_socket_%s() of %s was cancelled: it took over %g s"
+            _logger.warning(late, event.type, self.label, limit)
+
     @enable_ki_protection
     async def _run_last(self, event: Event) -> None:
         """Call the handler that tells the end of a socket, and let the socket go."""
-        socket = _target(event)
+        socket = target_of(event)
         if socket not in self.sockets:
             return  # The object was reset.
         self.sockets.begin_closing(socket)
@@ -306,36 +282,3 @@ class Actor:
             if socket in self.sockets:
                 self.sockets.remove(socket, membership_of(socket, self.owner).tags)
                 self._look_around()
-
-
-def _target(event: Event) -> WebSocket:
-    assert event.target is not None
-    return event.target
-
-
-@disable_ki_protection
-async def _ask(handlers: Handlers, request: Request) -> object:
-    awaitable: object = handlers.fetch(request)
-    if not isinstance(awaitable, Awaitable):
-        msg = "fetch must be an async method: async def fetch(self, request): ..."
-        raise TypeError(msg)
-    return await awaitable
-
-
-@disable_ki_protection
-async def _wait(awaitable: Awaitable[None]) -> None:
-    await awaitable
-
-
-@disable_ki_protection
-def _call(handlers: Handlers, event: Event) -> Awaitable[None] | None:
-    socket = _target(event)
-    match event:
-        case MessageEvent():
-            return handlers.web_socket_message(socket, event.data)
-        case ErrorEvent():
-            return handlers.web_socket_error(socket, event.error)
-        case _:
-            return handlers.web_socket_close(
-                socket, event.code, event.reason, event.was_clean
-            )

@@ -10,7 +10,8 @@ from trio.lowlevel import enable_ki_protection
 from trio_wspair._errors import InvalidStateError
 from trio_wspair._socket import WebSocket
 
-from ._actor import Actor, Handlers
+from ._actor import Actor
+from ._handlers import Handlers
 from ._ids import DurableObjectId
 from ._instance import Instance
 from ._settings import WebSocketRequestResponsePair, checked_event_timeout, checked_tags

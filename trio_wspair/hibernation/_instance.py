@@ -9,18 +9,19 @@ of that has ended.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine
+from types import TracebackType
 from typing import Any, Final, Generic, TypeVar, TypeVarTuple
 
 import attrs
 import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
-from trio_wspair._errors import WebSocketError
 from trio_wspair._pair import current_nursery
 
-__all__ = ("DurableObjectResetError", "Instance", "Residence")
+from ._failures import DurableObjectResetError, log_failure
+
+__all__ = ("EventScope", "Instance", "Residence")
 
 _T = TypeVar("_T")
 _O = TypeVar("_O")
@@ -28,14 +29,6 @@ _Ts = TypeVarTuple("_Ts")
 _LOOK_AGAIN: Final = 1.0
 """Seconds between two looks at the tasks that keep an instance awake."""
 _logger: Final = logging.getLogger("trio_wspair")
-
-
-class DurableObjectResetError(WebSocketError):
-    """The instance of a Durable Object was dropped while it was handling this.
-
-    It has called ``ctx.abort()``, one of its tasks has failed, or its namespace has
-    ended. The next request meets a new instance.
-    """
 
 
 @attrs.define
@@ -76,8 +69,8 @@ class Instance(Generic[_O]):
         self._first: list[Coroutine[Any, Any, object]] | None = None
         """What the constructor wants to run before the first event."""
         self._events: set[trio.CancelScope] = set()
-        self._calm = trio.Event()
-        """Set when the last event has ended."""
+        self._calm: trio.Event | None = None
+        """Set when the last event has ended, if somebody waits for that."""
         self._quiet_since = trio.current_time()
         self._blocking = 0
         self._unblocked = trio.Event()
@@ -112,8 +105,7 @@ class Instance(Generic[_O]):
             except Exception:
                 _logger.exception("a task of %s failed: it is reset", self._label)
             finally:
-                while self._events:  # Those that were cancelled clean up.
-                    await self._calm.wait()
+                await self._wait_calm()  # Those that were cancelled clean up.
                 self._failure = None  # Its traceback refers to this.
 
     async def _begin(self) -> None:
@@ -142,7 +134,7 @@ class Instance(Generic[_O]):
         self.look_around()
         while True:
             if self._events:
-                await self._calm.wait()
+                await self._wait_calm()
             elif self.nursery.child_tasks:
                 await trio.sleep(_LOOK_AGAIN)
                 self._quiet_since = trio.current_time()
@@ -184,37 +176,46 @@ class Instance(Generic[_O]):
 
     # -- its events -------------------------------------------------------------
 
-    @contextmanager
-    def event(self) -> Generator[None, None, None]:
-        """Count the block as an event: it keeps the object awake.
+    def event(self) -> "EventScope":
+        """Return a context manager that counts its block as an event.
+
+        It keeps the object awake, and is cancelled when that is reset.
 
         Raises:
-            DurableObjectResetError: The block was cancelled, as the object was reset.
+            DurableObjectResetError: On leaving, if it was.
         """
-        scope = self._enter()
-        with self._exit_from(scope), scope:
-            yield
+        return EventScope(self)
 
-    def _enter(self) -> trio.CancelScope:
-        if not self._events:
-            self._calm = trio.Event()
-        scope = trio.CancelScope()
+    def begin_event(self, scope: trio.CancelScope) -> None:
+        """Count an event."""
         self._events.add(scope)
-        return scope
 
-    @contextmanager
-    def _exit_from(self, scope: trio.CancelScope) -> Generator[None, None, None]:
-        try:
-            yield
-        finally:
-            self._events.remove(scope)
-            if not self._events:
-                self._quiet_since = trio.current_time()
+    def end_event(self, scope: trio.CancelScope) -> None:
+        """Count it no more."""
+        self._events.remove(scope)
+        if not self._events:
+            self._quiet_since = trio.current_time()
+            if self._calm is not None:
                 self._calm.set()
-                self.look_around()
+                self._calm = None
+            self.look_around()
+
+    def check_reset(self) -> None:
+        """Check that events have not been cancelled.
+
+        Raises:
+            DurableObjectResetError: They have.
+        """
         if self._reset_reason is not None:
             msg = f"{self._label} was reset: {self._reset_reason}"
-            raise DurableObjectResetError(msg)
+            raise DurableObjectResetError(msg) from None
+
+    async def _wait_calm(self) -> None:
+        """Wait until no event runs."""
+        while self._events:
+            if self._calm is None:
+                self._calm = trio.Event()
+            await self._calm.wait()
 
     async def get(self) -> _O:
         """Wait until an event may begin, and return the object.
@@ -265,17 +266,17 @@ class Instance(Generic[_O]):
     @enable_ki_protection
     def start(self, async_fn: Callable[[*_Ts], Awaitable[object]], *args: *_Ts) -> None:
         """Run a task that counts as an event."""
-        self.nursery.start_soon(self._run_task, self._enter(), async_fn, args)
+        self.nursery.start_soon(self._run_task, self.event(), async_fn, args)
 
     @enable_ki_protection
     async def _run_task(
         self,
-        scope: trio.CancelScope,
+        event: "EventScope",
         async_fn: Callable[..., Awaitable[object]],
         args: tuple[object, ...],
     ) -> None:
         try:
-            with self._exit_from(scope), scope:
+            with event:
                 await _call(async_fn, *args)
         except DurableObjectResetError:
             pass  # That was logged.
@@ -283,22 +284,33 @@ class Instance(Generic[_O]):
             log_failure(exc, "a wait_until() of %s failed", self._label)
 
 
-def log_failure(exc: BaseException, message: str, *args: object) -> None:
-    """Log what a handler has raised, and raise the rest: `Cancelled` and the like.
+class EventScope:
+    """An event that runs in an instance; a class, as there is one for each message."""
 
-    Both come in one group if tasks of it were cancelled and one failed over that.
-    """
-    errors, others = (
-        exc.split(Exception)
-        if isinstance(exc, BaseExceptionGroup)
-        else (exc, None)
-        if isinstance(exc, Exception)
-        else (None, exc)
-    )
-    if errors is not None:
-        _logger.error(message, *args, exc_info=errors)
-    if others is not None:
-        raise others
+    __slots__ = ("_instance", "_scope")
+
+    def __init__(self, instance: Instance[Any]) -> None:
+        self._instance = instance
+        self._scope = trio.CancelScope()
+        instance.begin_event(self._scope)
+
+    def __enter__(self) -> None:
+        """Begin."""
+        self._scope.__enter__()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End, and say so if it was cancelled."""
+        try:
+            cancelled = self._scope.__exit__(exc_type, exc, traceback)
+        finally:
+            self._instance.end_event(self._scope)
+        if cancelled or exc is None:
+            self._instance.check_reset()
 
 
 @disable_ki_protection

@@ -19,8 +19,9 @@ from trio_wspair._pair import close_all, current_nursery, give
 from trio_wspair._socket import half_of, move
 from trio_wspair._state import Failure, Holder
 
-from ._actor import Actor, Handlers
+from ._actor import Actor
 from ._context import DurableObjectState
+from ._handlers import Handlers
 from ._ids import DurableObjectId, id_from_name, new_unique_id
 from ._instance import Instance, Residence
 from ._object import DurableObject

@@ -1,0 +1,79 @@
+"""What an object does with its events, and calling that."""
+
+from collections.abc import Awaitable
+from typing import Protocol
+
+from trio.lowlevel import disable_ki_protection
+
+from trio_wspair._delivery import Event
+from trio_wspair._http import Request, Response
+from trio_wspair._socket import ErrorEvent, MessageEvent, WebSocket
+
+__all__ = ("Handlers", "call_fetch", "call_handler", "target_of")
+
+
+class Handlers(Protocol):
+    """What an object does with its events."""
+
+    async def fetch(self, request: Request) -> Response:
+        """Answer a request."""
+        ...
+
+    def web_socket_message(
+        self, ws: WebSocket, message: str | bytes
+    ) -> Awaitable[None] | None:
+        """Take a message."""
+        ...
+
+    def web_socket_close(
+        self,
+        ws: WebSocket,
+        code: int,
+        reason: str,
+        was_clean: bool,  # noqa: FBT001 - as in Workers
+    ) -> Awaitable[None] | None:
+        """Take the end of a socket."""
+        ...
+
+    def web_socket_error(
+        self, ws: WebSocket, error: Exception
+    ) -> Awaitable[None] | None:
+        """Take the end of a socket whose peer broke the protocol."""
+        ...
+
+
+def target_of(event: Event) -> WebSocket:
+    """Return the half that an event is about."""
+    assert event.target is not None
+    return event.target
+
+
+@disable_ki_protection
+async def call_fetch(handlers: Handlers, request: Request) -> object:
+    """Let an object answer a request.
+
+    Raises:
+        TypeError: Its `fetch()` is not async.
+    """
+    awaitable: object = handlers.fetch(request)
+    if not isinstance(awaitable, Awaitable):
+        msg = "fetch must be an async method: async def fetch(self, request): ..."
+        raise TypeError(msg)
+    return await awaitable
+
+
+@disable_ki_protection
+async def call_handler(handlers: Handlers, event: Event) -> None:
+    """Let an object take an event."""
+    socket = target_of(event)
+    match event:
+        case MessageEvent():
+            awaitable = handlers.web_socket_message(socket, event.data)
+        case ErrorEvent():
+            awaitable = handlers.web_socket_error(socket, event.error)
+        case _:
+            awaitable = handlers.web_socket_close(
+                socket, event.code, event.reason, event.was_clean
+            )
+    if isinstance(awaitable, Awaitable):
+        await awaitable
