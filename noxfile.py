@@ -134,10 +134,11 @@ def docs(session: nox.Session) -> None:
 def node_modules(session: nox.Session, *packages: str) -> Path:
     """Install packages of npm into nox' cache, once; return where they are."""
     folder = session.cache_dir / "-".join(packages)
-    if not (folder / "node_modules").exists():
+    modules = folder / "node_modules"
+    if not all((modules / package.partition("@")[0]).exists() for package in packages):
         options = ["--no-save", "--no-audit", "--no-fund", "--ignore-scripts"]
         session.run("npm", "install", *options, f"--prefix={folder}", *packages)
-    return folder / "node_modules"
+    return modules
 
 
 def apt_install(session: nox.Session, command: str, *packages: str) -> None:

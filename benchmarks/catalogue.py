@@ -1,4 +1,4 @@
-"""All works."""
+"""All works, by section: a file of works is added here."""
 
 from collections.abc import Mapping
 from typing import Final

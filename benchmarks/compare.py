@@ -27,7 +27,7 @@ from .sample import take_sample
 from .table import markdown, number
 from .work import PER_CPU_SECOND, MissingError, Work, is_ours
 
-__all__: tuple[str, ...] = ()
+__all__ = ("Comparison",)
 
 _HERE: Final = Path(__file__).parent
 _PACKAGE: Final = "trio_wspair"
@@ -38,7 +38,7 @@ _RATES: Final = [
 
 
 @attrs.frozen
-class _Comparison:
+class Comparison:
     """How many times as fast the second commit is at a work, round by round."""
 
     work: str
@@ -69,10 +69,12 @@ def main() -> None:
 def _check_out(commit: str, root: Path) -> Path:
     """Make a folder with the library as it was, and with the benchmarks as they are."""
     archive = subprocess.run(
-        ["git", "-C", str(_HERE), "archive", commit, f":/{_PACKAGE}"],
+        ["git", "-C", str(_HERE.parent), "archive", commit, _PACKAGE],
         stdout=subprocess.PIPE,
-        check=True,
+        check=False,
     )
+    if archive.returncode:
+        sys.exit(2)  # git has told why
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
         files.extractall(root, filter="data")
     shutil.copytree(_HERE, root / _HERE.name)
@@ -81,7 +83,7 @@ def _check_out(commit: str, root: Path) -> Path:
 
 def _compare(
     works: Sequence[Work], roots: Sequence[Path], rounds: int, seconds: float
-) -> list[_Comparison]:
+) -> list[Comparison]:
     todo = [
         (work, ours) for work in works for ours in filter(is_ours, work.contestants)
     ]
@@ -102,14 +104,14 @@ def _compare(
                 continue
             before, after = (rates[root] for root in roots)
             ratios.setdefault(key, []).append(after / before)
-    return [_Comparison(*key, Spread(taken)) for key, taken in ratios.items()]
+    return [Comparison(*key, Spread(taken)) for key, taken in ratios.items()]
 
 
 def _rate(work: Work, ours: str, seconds: float, root: Path) -> float:
     return take_sample(work, ours, seconds, root)[PER_CPU_SECOND]
 
 
-def _row(comparison: _Comparison, slower: Sequence[_Comparison]) -> Sequence[str]:
+def _row(comparison: Comparison, slower: Sequence[Comparison]) -> Sequence[str]:
     ratios = comparison.ratios
     return (
         comparison.work,

@@ -3,13 +3,15 @@
 ``nox -s bench`` installs them and sets these variables.
 """
 
+import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 from .work import MissingError
 
-__all__ = ("node", "node_modules", "workerd")
+__all__ = ("node", "node_modules", "versions", "workerd")
 
 
 def node() -> str:
@@ -33,3 +35,17 @@ def workerd() -> str:
     if found is None:
         raise MissingError("there is no workerd in BENCH_NODE_MODULES")
     return str(found)
+
+
+def versions() -> dict[str, str]:
+    """Return what is there, and in which version."""
+    found: dict[str, str] = {}
+    try:
+        done = subprocess.run([node(), "--version"], capture_output=True, check=True)
+        found["Node"] = done.stdout.decode().strip().removeprefix("v")
+        for package in "ws", "workerd":
+            about = node_modules(package) / package / "package.json"
+            found[package] = json.loads(about.read_text())["version"]
+    except MissingError:
+        pass
+    return found

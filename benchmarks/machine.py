@@ -11,6 +11,8 @@ from typing import Final
 
 import attrs
 
+from . import installed
+
 __all__ = ("Watch", "allow_many_files", "cpu_seconds", "facts", "resident_bytes")
 
 _TICK: Final = 1 / os.sysconf("SC_CLK_TCK")
@@ -73,6 +75,7 @@ def facts() -> dict[str, str]:
         "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}",
         platform.python_implementation(): platform.python_version(),
         **{package: found for package in _PACKAGES if (found := _version(package))},
+        **installed.versions(),
     }
 
 

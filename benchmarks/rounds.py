@@ -21,18 +21,18 @@ def measure(
     samples: dict[str, dict[str, list[Sample]]] = {
         work.name: {contestant: [] for contestant in work.contestants} for work in works
     }
-    left_out: dict[str, dict[str, str]] = {work.name: {} for work in works}
+    left_out: dict[str, dict[str, str]] = {}
     for number in range(1, rounds + 1):
         for work in works:
             _tell(f"round {number} of {rounds}: {work.name}")
             for contestant, taken in samples[work.name].items():
-                if contestant in left_out[work.name]:
+                if contestant in left_out.get(work.name, ()):
                     continue
                 try:
                     sample = take(work, contestant, seconds)
                 except (MissingError, subprocess.SubprocessError) as error:
                     _tell(f"  {contestant}: left out, {error}")
-                    left_out[work.name][contestant] = str(error)
+                    left_out.setdefault(work.name, {})[contestant] = str(error)
                     taken.clear()
                 else:
                     others = f"others {sample[OTHERS]:.2f}"

@@ -54,7 +54,8 @@ def _work(
         contestant: partial(_measure, command, on)
         for contestant, command in commands.items()
     }
-    return Work(name, title, quantity, contestants, goals, limit, (CEILING,))
+    yardsticks = tuple(who for who in commands if who == CEILING)
+    return Work(name, title, quantity, contestants, goals, limit, yardsticks)
 
 
 def _load(load: Load) -> On:
