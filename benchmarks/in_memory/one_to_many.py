@@ -5,12 +5,13 @@ from typing import Final
 
 import trio
 
+from benchmarks.broadcasting import broadcast
 from benchmarks.repeating import Batch
-from trio_wspair import BufferFullError, WebSocket, WebSocketPair
+from trio_wspair import WebSocket, WebSocketPair
 
 from .messages import TEXT, Message, Tally, iterate, open_channel
 
-__all__ = ("PAIRS", "broadcast", "fan_out", "fan_out_to_channels")
+__all__ = ("PAIRS", "broadcast_to_pairs", "fan_out", "fan_out_to_channels")
 
 PAIRS: Final = 1000
 
@@ -55,19 +56,13 @@ def send_to_all(sends: Sequence[Callable[[Message], None]], tally: Tally) -> Bat
     return batch
 
 
-def broadcast(nursery: trio.Nursery) -> Batch:
-    """Do as a server does: whoever is too far behind has to go."""
+def broadcast_to_pairs(nursery: trio.Nursery) -> Batch:
     tally = Tally()
     members = set(listening_pairs(nursery, tally))
 
     async def batch() -> int:
         tally.expect(len(members))
-        for member in list(members):
-            try:
-                member.send(TEXT)
-            except BufferFullError:
-                members.discard(member)
-                member.close(1008, "too slow")
+        broadcast(members, TEXT)
         await tally.all_came.wait()
         return len(members)
 

@@ -8,7 +8,7 @@ from benchmarks.work import OURS, Goal, Quantity, Work
 from .discarding import broadcast_of_websockets
 from .lifetime import churn, idle, open_accepted, open_with_listeners, open_with_tasks
 from .messages import LARGE, TEXT
-from .one_to_many import PAIRS, broadcast, fan_out, fan_out_to_channels
+from .one_to_many import PAIRS, broadcast_to_pairs, fan_out, fan_out_to_channels
 from .one_way import (
     BURST,
     LARGE_BURST,
@@ -74,7 +74,7 @@ MESSAGES: Final = (
         "broadcast-in-memory",
         f"broadcast to {PAIRS:,} halves; theirs does not receive",
         PER_SECOND,
-        {WEBSOCKETS: broadcast_of_websockets, OURS: rate(broadcast)},
+        {WEBSOCKETS: broadcast_of_websockets, OURS: rate(broadcast_to_pairs)},
         (Goal(WEBSOCKETS, 1),),
     ),
     Work(

@@ -9,8 +9,8 @@ from typing import Any
 
 import trio
 
+from benchmarks.broadcasting import broadcast
 from trio_wspair import (
-    BufferFullError,
     CloseEvent,
     MessageEvent,
     Request,
@@ -49,7 +49,7 @@ class Room:
 
         @server.on("message")
         def pass_on(event: MessageEvent) -> None:
-            self.broadcast(event.data)
+            broadcast(self.members, event.data)
 
         @server.on("close")
         def leave(_event: CloseEvent) -> None:
@@ -58,14 +58,6 @@ class Room:
         server.accept()
         self.members.add(server)
         return Response(None, status=101, web_socket=client)
-
-    def broadcast(self, message: str | bytes) -> None:
-        for member in list(self.members):
-            try:
-                member.send(message)
-            except BufferFullError:
-                self.members.discard(member)
-                member.close(1008, "too slow")
 
 
 def server(engine: str) -> Callable[..., Any]:
