@@ -2,16 +2,20 @@
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from . import results
 from .catalogue import SECTIONS, WORKS
+from .machine import wait_for_calm
 from .network.load import compiled
 from .plot import plot
 from .results import Results
 from .rounds import measure
+from .sample import take_sample
 from .table import facts, markdown, remarks, rows
+from .work import Sample, Work
 
 _SECONDS: Final = 1.0
 _ROUNDS: Final = 5
@@ -26,14 +30,20 @@ def main() -> None:
         measured = results.load(options.show)
     else:
         chosen = [work for name, work in WORKS.items() if name in options.works]
+        take = take_sample if options.calm is None else partial(_take, options.calm)
         with compiled():
-            measured = measure(chosen, options.rounds, options.seconds)
+            measured = measure(chosen, options.rounds, options.seconds, take)
     _print(measured)
     if options.json is not None:
         results.save(measured, options.json)
     if options.plot is not None:
         options.plot.write_text(plot(measured))
     sys.exit(_failed(measured))
+
+
+def _take(calm: float, work: Work, contestant: str, seconds: float) -> Sample:
+    wait_for_calm(calm)
+    return take_sample(work, contestant, seconds)
 
 
 def _print(measured: Results) -> None:
@@ -61,6 +71,7 @@ def _options() -> argparse.Namespace:
     add("works", nargs="*", metavar="WORK", help=", ".join(WORKS), default=[])
     add("--rounds", type=int, metavar="N", help=f"{_ROUNDS}, quick: {_QUICK_ROUNDS}")
     add("--seconds", type=float, metavar="N", help="how long a sample takes, about")
+    add("--calm", type=float, metavar="CORES", help="wait till others use fewer: 0.3")
     add("--quick", action="store_true", help="see that it works; no results")
     add("--json", type=Path, metavar="FILE", help="write every sample")
     add("--plot", type=Path, metavar="FILE.svg", help="draw the ratios")

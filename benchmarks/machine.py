@@ -13,9 +13,18 @@ import attrs
 
 from . import installed
 
-__all__ = ("Watch", "allow_many_files", "cpu_seconds", "facts", "resident_bytes")
+__all__ = (
+    "Watch",
+    "allow_many_files",
+    "cpu_seconds",
+    "facts",
+    "resident_bytes",
+    "wait_for_calm",
+)
 
 _TICK: Final = 1 / os.sysconf("SC_CLK_TCK")
+_PATIENCE: Final = 60
+_GLANCE: Final = 0.25
 _PACKAGES: Final = ("trio", "trio-websocket", "wsproto", "websockets", "picows")
 
 
@@ -48,6 +57,16 @@ class Watch:
         """
         busy = _busy_seconds() - self._busy - (_own_seconds() - self._own)
         return max(0.0, busy / (time.perf_counter() - self._began))
+
+
+def wait_for_calm(cores: float) -> None:
+    """Wait until others keep less than so many cores busy, but not for ever."""
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end:
+        watch = Watch()
+        time.sleep(_GLANCE)
+        if watch.others() < cores:
+            return
 
 
 def cpu_seconds(process: int) -> float:
