@@ -171,6 +171,7 @@ class Dispatcher:
             await self._finish_all()  # noqa: ASYNC102 - shielded and bounded
         finally:
             self._falling = True
+            self._queue.items.clear()  # They refer to it, too.
             del _dispatchers.get()[self._nursery]
         raise_together(raised)
 
