@@ -74,8 +74,8 @@ class Actor:
         lives: trio.Nursery,
         rest: Callable[[], None],
     ) -> None:
-        self.label = label
-        self.owner = Owner(label, residence)
+        self.label: str = label
+        self.owner: Owner = Owner(label, residence)
         self._build = build
         self._residence = residence
         self._home = home
@@ -85,7 +85,7 @@ class Actor:
         self._ended = False
         self._entering = 0
         """How many events wait for the last instance to be over."""
-        self.sockets = Sockets()
+        self.sockets: Sockets = Sockets()
         self.automatic: WebSocketRequestResponsePair | None = None
         """What is answered without an instance."""
         self.event_timeout: int | None = None
@@ -251,7 +251,7 @@ class Actor:
                     current_nursery.reset(token)
         except DurableObjectResetError:
             pass  # Logged by whoever has reset it.
-        except BaseException as exc:  # noqa: BLE001 - what is no failure goes on
+        except BaseException as exc:  # noqa: BLE001, ASYNC103 - the rest is raised
             log_failure(exc, "web_socket_%s() of %s failed", event.type, self.label)
 
     async def _handle(self, handlers: Handlers, event: Event) -> None:

@@ -79,9 +79,9 @@ class Instance(Generic[_O]):
         self._scope = trio.CancelScope()
         self.nursery: trio.Nursery
         """Runs what belongs to this instance, once it is built."""
-        self.leaving = False
+        self.leaving: bool = False
         """No event may begin any more."""
-        self.over = trio.Event()
+        self.over: trio.Event = trio.Event()
         """Nothing of it is left."""
 
     # -- its life ---------------------------------------------------------------
@@ -105,7 +105,8 @@ class Instance(Generic[_O]):
             except Exception:
                 _logger.exception("a task of %s failed: it is reset", self._label)
             finally:
-                await self._wait_calm()  # Those that were cancelled clean up.
+                # Those that were cancelled clean up.
+                await self._wait_calm()  # noqa: ASYNC102 - in the shield above
                 self._failure = None  # Its traceback refers to this.
 
     async def _begin(self) -> None:
@@ -280,7 +281,7 @@ class Instance(Generic[_O]):
                 await _call(async_fn, *args)
         except DurableObjectResetError:
             pass  # That was logged.
-        except BaseException as exc:  # noqa: BLE001 - what is no failure goes on
+        except BaseException as exc:  # noqa: BLE001, ASYNC103 - the rest is raised
             log_failure(exc, "a wait_until() of %s failed", self._label)
 
 

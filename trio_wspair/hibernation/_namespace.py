@@ -197,7 +197,8 @@ class DurableObjectNamespace:
     ) -> bool | None:
         """Close all sockets, and end all instances."""
         assert self._opened is not None
-        return await self._opened.__aexit__(exc_type, exc, traceback)
+        # It bounds all that it waits for.
+        return await self._opened.__aexit__(exc_type, exc, traceback)  # noqa: ASYNC102
 
     @asynccontextmanager
     async def _open(self) -> AsyncGenerator[None, None]:
