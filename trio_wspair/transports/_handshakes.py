@@ -1,7 +1,6 @@
 """The opening handshake of both sides, by the package `websockets`.
 
-Knows its public API for that, and HTTP heads as bytes; no network. What is returned is
-a protocol object that is open: its parser sees frames only.
+Knows its public API for that, and HTTP heads as bytes; no network, and no frames.
 """
 
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ import attrs
 from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHandshake
+from websockets.extensions import Extension
 from websockets.extensions.permessage_deflate import (
     enable_client_permessage_deflate,
     enable_server_permessage_deflate,
@@ -25,7 +25,6 @@ from ._answer import Answer, bad_answer
 
 __all__ = ("Agreed", "Asking", "answer_request")
 
-MAX_CONTROL_BYTES: Final = 125
 _NOWHERE: Final = parse_uri("ws://localhost/")
 """Only the headers of a request are made by `websockets`."""
 
@@ -37,12 +36,12 @@ Pairs = Sequence[tuple[str, str]]
 class Agreed:
     """A handshake that is done."""
 
-    protocol: Protocol
     subprotocol: str
     """The one that was agreed on, or ``""``."""
     extensions: str
     """Those that were agreed on, as the server has written them."""
-    max_message_bytes: int
+    deflate: Extension | None
+    """What compresses, if that was agreed on."""
 
 
 def answer_request(
@@ -51,7 +50,6 @@ def answer_request(
     offered: str,
     subprotocol: str | None,
     headers: Pairs,
-    max_message_bytes: int,
     compression: bool,
 ) -> tuple[Agreed, bytes]:
     """Return what is agreed on with a client whose request is good, and the 101.
@@ -61,14 +59,12 @@ def answer_request(
         offered: Its `Sec-WebSocket-Extensions`.
         subprotocol: The one chosen of those offered, if any.
         headers: More headers for the answer.
-        max_message_bytes: What a message may have.
         compression: Whether permessage-deflate may be agreed on.
     """
     protocol = ServerProtocol(
         extensions=enable_server_permessage_deflate(None) if compression else None,
         subprotocols=[Subprotocol(subprotocol)] if subprotocol is not None else None,
         state=State.OPEN,
-        max_size=_max_size(max_message_bytes),
     )
     request = [
         ("Upgrade", "websocket"),
@@ -86,8 +82,7 @@ def answer_request(
     del answer.headers["Date"]  # A 101 needs none.
     head = Headers([*answer.headers.raw_items(), *headers])
     start = f"HTTP/1.1 101 Switching Protocols\r\n{head}"
-    agreed = Agreed(protocol, subprotocol or "", extensions, max_message_bytes)
-    return agreed, start.encode("latin-1")
+    return _agreed(protocol, extensions), start.encode("latin-1")
 
 
 class Asking:
@@ -98,7 +93,6 @@ class Asking:
         resource: The path and query.
         subprotocols: The ones offered.
         headers: More headers for the request.
-        max_message_bytes: What a message may have.
         compression: Whether permessage-deflate is offered.
     """
 
@@ -111,16 +105,13 @@ class Asking:
         resource: str,
         subprotocols: Sequence[str],
         headers: Pairs,
-        max_message_bytes: int,
         compression: bool,
     ) -> None:
-        self._max_message_bytes = max_message_bytes
         self._protocol = ClientProtocol(
             _NOWHERE,
             extensions=enable_client_permessage_deflate(None) if compression else None,
             subprotocols=[Subprotocol(name) for name in subprotocols] or None,
             state=State.OPEN,
-            max_size=_max_size(max_message_bytes),
         )
         made = self._protocol.connect().headers
         del made["Host"]
@@ -140,10 +131,9 @@ class Asking:
         except InvalidHandshake as exc:
             raise bad_answer() from exc
         extensions = ", ".join(headers.get_all("Sec-WebSocket-Extensions"))
-        subprotocol = protocol.subprotocol or ""
-        return Agreed(protocol, subprotocol, extensions, self._max_message_bytes)
+        return _agreed(protocol, extensions)
 
 
-def _max_size(max_message_bytes: int) -> int:
-    """Return the limit for the parser, which counts a ping amid a message, too."""
-    return max_message_bytes + MAX_CONTROL_BYTES
+def _agreed(protocol: Protocol, extensions: str) -> Agreed:
+    deflate = protocol.extensions[0] if protocol.extensions else None
+    return Agreed(protocol.subprotocol or "", extensions, deflate)

@@ -1,8 +1,7 @@
-"""A `Connection` on the sans-I/O protocol of the package `websockets`.
+"""A `Connection` directly on a stream, with the help of the package `websockets`.
 
-Knows its public API: the handshakes, the parser of frames and permessage-deflate are
-its own. The protocol object never hears of what is sent here. It says a Close in answer
-to the peer's, or to a breach, which is not sent: what is said is decided by the halves.
+Knows what frames mean. The handshakes, the masking and permessage-deflate are those of
+`websockets`, by its public API; the way of the bytes is ours.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -12,16 +11,29 @@ from typing import Final
 
 import attrs
 import trio
-from websockets.frames import Frame, Opcode
-from websockets.protocol import Side
+from websockets.exceptions import ProtocolError as WebSocketsError
+from websockets.frames import Close as WebSocketsClose, Frame, Opcode
 
 from trio_wspair._codes import Close
 from trio_wspair._errors import ConnectionClosedError, ProtocolError
 from trio_wspair._nurseries import open_service_nursery
 
 from ._answer import read_answer
-from ._assembly import Assembly, too_big
+from ._assembly import Assembly, decoded
 from ._connection import Item
+from ._frames import (
+    BINARY,
+    CLOSE,
+    CONTROL,
+    FIN,
+    OPCODE,
+    PING,
+    PONG,
+    RSV1,
+    TEXT,
+    FrameReader,
+    framed,
+)
 from ._handshakes import Agreed, Asking, answer_request
 from ._linger import discard, linger
 from ._outlet import Outlet
@@ -35,8 +47,6 @@ __all__ = (
 
 _VANISHED: Final = "WebSocket disconnected without sending Close frame."
 """The words of workerd for it."""
-_CLOSE_FRAME: Final = b"\x88"
-"""First byte of a Close: final fragment, opcode 8 (RFC 6455, section 5.2)."""
 
 
 class WebSocketsConnection:
@@ -49,6 +59,8 @@ class WebSocketsConnection:
         nursery: For a task that sends what the network doesn't take at once.
         agreed: What the handshake has led to.
         received: What was read after it.
+        is_client: Which side this is.
+        max_message_bytes: Larger messages are a `ProtocolError` with code 1009.
     """
 
     def __init__(
@@ -56,16 +68,23 @@ class WebSocketsConnection:
         stream: trio.abc.Stream,
         nursery: trio.Nursery,
         agreed: Agreed,
+        *,
         received: bytes,
+        is_client: bool,
+        max_message_bytes: int,
     ) -> None:
         self._stream = stream
         self._port = port_of(stream)
         self.outlet = Outlet(self._port, nursery)
-        self._protocol = protocol = agreed.protocol
-        self._is_client = protocol.side is Side.CLIENT
+        self._is_client = is_client
+        self._deflate = agreed.deflate
         self._received = received
-        self._max_message_bytes = agreed.max_message_bytes
-        self._assembly = Assembly(agreed.max_message_bytes)
+        self._reader = FrameReader(
+            masked=not is_client,
+            compressed=agreed.deflate is not None,
+            max_message_bytes=max_message_bytes,
+        )
+        self._assembly = Assembly(max_message_bytes, agreed.deflate)
         self._breach: ProtocolError | None = None
         self._heard_close = False
         # A client waits for the server to end TCP first (RFC 6455, 7.1.1).
@@ -89,8 +108,7 @@ class WebSocketsConnection:
             raise ConnectionClosedError(1006, "the peer has gone", was_clean=False)
         while self._breach is None:
             await self.outlet.wait_room()  # For the pongs.
-            data = self._received or await self._port.receive()
-            self._received = b""
+            data = await self._next_bytes()
             if not data:
                 self._forget_pings()
                 raise ConnectionClosedError(1006, _VANISHED, was_clean=False)
@@ -100,75 +118,54 @@ class WebSocketsConnection:
                 return items
         raise self._breach
 
+    async def _next_bytes(self) -> bytes | bytearray:
+        """Return more of what has come; nothing at the end."""
+        data, self._received = self._received, b""
+        if not data:
+            return await self._port.receive()
+        # It came with the handshake, whose answer goes first.
+        with suppress(trio.BrokenResourceError):
+            await self.outlet.flush()
+        return data
+
     def _read(self, data: bytes | bytearray) -> list[Item]:
         """Return the messages, and the Close, that end in these bytes."""
-        protocol = self._protocol
-        protocol.receive_data(data)
         items: list[Item] = []
         try:
-            for frame in protocol.events_received():
-                assert isinstance(frame, Frame)
-                self._take(frame, items)
-            self._look_for_end(items)
+            for first, payload in self._reader.feed(data):
+                if first == FIN | TEXT:
+                    items.append(decoded(payload))
+                elif first == FIN | BINARY:
+                    items.append(payload)
+                elif first & CONTROL:
+                    self._take_control(first & OPCODE, payload, items)
+                    if self._heard_close:
+                        break
+                elif (message := self._assembly.add(first, payload)) is not None:
+                    items.append(message)
         except ProtocolError as exc:
             self._breach = exc
             self._lingers = True
-        if self._breach is not None or self._heard_close:
             self._forget_pings()
-        pongs = protocol.data_to_send()
-        if pongs:
-            self.outlet.write(b"".join(p for p in pongs if p[:1] != _CLOSE_FRAME))
         return items
 
-    def _take(self, frame: Frame, items: list[Item]) -> None:
-        """Add the message that ends with this frame, if any.
+    def _take_control(self, opcode: int, payload: bytes, items: list[Item]) -> None:
+        """Take a control frame.
 
         Raises:
-            ProtocolError: There is something wrong with it.
+            ProtocolError: It is a Close that must not be said.
         """
-        opcode = frame.opcode
-        data = frame.data
-        assert not isinstance(data, memoryview)
-        if opcode is Opcode.CONT:
-            message = self._assembly.go_on(data, final=frame.fin)
-            if message is not None:
-                items.append(message)
-        elif opcode is Opcode.TEXT or opcode is Opcode.BINARY:
-            if not frame.fin:
-                self._assembly.begin(data, text=opcode is Opcode.TEXT)
-            elif len(data) > self._max_message_bytes:
-                raise too_big(self._max_message_bytes)
-            elif opcode is Opcode.BINARY:
-                items.append(bytes(data))
-            else:
-                try:
-                    items.append(data.decode())
-                except UnicodeDecodeError as exc:
-                    what = f"a text is no UTF-8: {exc.reason}"
-                    raise ProtocolError(1007, what) from None
-        elif opcode is Opcode.PONG:
-            pong = self._pongs.get(bytes(data))
+        if opcode == PING:
+            self.outlet.write(self._framed(PONG, payload))
+        elif opcode == PONG:
+            pong = self._pongs.get(payload)
             if pong is not None:
                 pong.came = True
                 pong.over.set()
-
-    def _look_for_end(self, items: list[Item]) -> None:
-        """Add the peer's Close, if it has come.
-
-        Raises:
-            ProtocolError: The protocol object has found a breach.
-        """
-        protocol = self._protocol
-        if protocol.close_rcvd is not None:
-            # Also amid the fragments of a message, which is a breach to `websockets`.
-            close = protocol.close_rcvd
-            items.append(Close(int(close.code), close.reason))
+        else:
+            items.append(_close_in(payload))
             self._heard_close = True
-        elif protocol.close_sent is not None:
-            code = int(protocol.close_sent.code)
-            if code == 1009:
-                raise too_big(self._max_message_bytes)
-            raise ProtocolError(code, protocol.close_sent.reason)
+            self._forget_pings()
 
     # -- what is sent ------------------------------------------------------------
 
@@ -178,9 +175,9 @@ class WebSocketsConnection:
         close = False
         for item in items:
             if isinstance(item, str):
-                frames.append(self._framed(Opcode.TEXT, item.encode()))
+                frames.append(self._framed(TEXT, item.encode()))
             elif isinstance(item, bytes):
-                frames.append(self._framed(Opcode.BINARY, item))
+                frames.append(self._framed(BINARY, item))
             else:
                 frames.append(self._close_frame(item))
                 close = True
@@ -190,16 +187,18 @@ class WebSocketsConnection:
         except trio.BrokenResourceError:
             raise ConnectionClosedError(1006, _VANISHED, was_clean=False) from None
 
-    def _framed(self, opcode: Opcode, data: bytes) -> bytes:
-        return Frame(opcode, data).serialize(
-            mask=self._is_client, extensions=self._protocol.extensions
-        )
+    def _framed(self, opcode: int, data: bytes) -> bytes:
+        first = FIN | opcode
+        if self._deflate is not None and not opcode & CONTROL:
+            deflated = self._deflate.encode(Frame(Opcode(opcode), data))
+            first, data = first | RSV1, bytes(deflated.data)
+        return framed(first, data, masked=self._is_client)
 
     def _close_frame(self, close: Close) -> bytes:
         data = b""
         if close.code != 1005:
             data = close.code.to_bytes(2, "big") + close.reason.encode()
-        return self._framed(Opcode.CLOSE, data)
+        return self._framed(CLOSE, data)
 
     async def ping(self) -> float:
         """Send a ping and return the seconds until its pong; see `Connection`."""
@@ -208,7 +207,7 @@ class WebSocketsConnection:
         if self._hears_pongs:
             data = next(self._ping_numbers).to_bytes(8, "big")
             self._pongs[data] = pong
-            self.outlet.write(self._framed(Opcode.PING, data))
+            self.outlet.write(self._framed(PING, data))
             try:
                 await pong.over.wait()
             finally:
@@ -249,6 +248,22 @@ class _Pong:
     came: bool = False
 
 
+def _close_in(payload: bytes) -> Close:
+    """Return what the peer says with a Close.
+
+    Raises:
+        ProtocolError: It must not say this.
+    """
+    try:
+        close = WebSocketsClose.parse(payload)
+    except WebSocketsError as exc:
+        raise ProtocolError(1002, str(exc)) from None
+    except UnicodeDecodeError as exc:
+        what = f"the reason of a Close is no UTF-8: {exc.reason}"
+        raise ProtocolError(1007, what) from None
+    return Close(int(close.code), close.reason)
+
+
 @asynccontextmanager
 async def open_server_connection(
     stream: trio.abc.Stream,
@@ -280,11 +295,16 @@ async def open_server_connection(
         offered=extensions,
         subprotocol=subprotocol,
         headers=headers,
-        max_message_bytes=max_message_bytes,
         compression=compression,
     )
     try:
-        async with _open(stream, agreed, received) as connection:
+        async with _open(
+            stream,
+            agreed,
+            received=received,
+            is_client=False,
+            max_message_bytes=max_message_bytes,
+        ) as connection:
             connection.outlet.write(answer)
             yield connection
     finally:
@@ -323,14 +343,19 @@ async def open_client_connection(
         resource=resource,
         subprotocols=subprotocols,
         headers=headers,
-        max_message_bytes=max_message_bytes,
         compression=compression,
     )
     try:
         with suppress(trio.BrokenResourceError):  # There may be an answer still.
             await stream.send_all(asking.request)
         answer = await read_answer(stream)
-        async with _open(stream, asking.take(answer), answer.received) as connection:
+        async with _open(
+            stream,
+            asking.take(answer),
+            received=answer.received,
+            is_client=True,
+            max_message_bytes=max_message_bytes,
+        ) as connection:
             yield connection
     finally:
         await trio.aclose_forcefully(stream)
@@ -338,11 +363,23 @@ async def open_client_connection(
 
 @asynccontextmanager
 async def _open(
-    stream: trio.abc.Stream, agreed: Agreed, received: bytes
+    stream: trio.abc.Stream,
+    agreed: Agreed,
+    *,
+    received: bytes,
+    is_client: bool,
+    max_message_bytes: int,
 ) -> AsyncGenerator[WebSocketsConnection, None]:
     """Keep what a connection needs while the block runs."""
     async with open_service_nursery() as nursery:
-        connection = WebSocketsConnection(stream, nursery, agreed, received)
+        connection = WebSocketsConnection(
+            stream,
+            nursery,
+            agreed,
+            received=received,
+            is_client=is_client,
+            max_message_bytes=max_message_bytes,
+        )
         try:
             yield connection
         finally:
