@@ -22,6 +22,12 @@ from trio_wspair.transports._wire import Wire
 if TYPE_CHECKING:
     from conftest import Network, RawPeer
 
+
+@pytest.fixture(scope="module")
+def engine() -> None:
+    """Run them on one engine: they are not about the wire."""
+
+
 CLOSE = b"\x88\x02\x03\xe8"
 """A Close, as trio-websocket would write it."""
 
