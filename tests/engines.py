@@ -22,8 +22,18 @@ def using(name: EngineName, *, compression: bool = False) -> Generator[None]:
         yield
 
 
+def name_in_use() -> EngineName:
+    """Return the name of the engine that is the default."""
+    assert serve.__kwdefaults__ is not None
+    return engine_of(serve.__kwdefaults__["engine"])
+
+
+def engine_of(argument: str) -> EngineName:
+    """Return what an argument of a command names."""
+    (name,) = (name for name in ENGINES if name == argument)
+    return name
+
+
 def engine_in_use() -> Engine:
     """Return the engine that is the default."""
-    defaults = serve.__kwdefaults__
-    assert defaults is not None
-    return engine_named(defaults["engine"], compression=defaults["compression"])
+    return engine_named(name_in_use(), compression=False)
