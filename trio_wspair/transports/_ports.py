@@ -44,8 +44,8 @@ class Port(Protocol):
 
 def port_of(stream: trio.abc.Stream) -> Port:
     """Return the fastest way through a stream, which is left alone meanwhile."""
-    # On Windows a socket is no file. A subclass may do something else.
-    if os.name == "posix" and type(stream) is trio.SocketStream:
+    # On Windows a socket is no file.
+    if os.name == "posix" and isinstance(stream, trio.SocketStream):
         return SocketPort(stream.socket)
     return StreamPort(stream)
 
@@ -87,8 +87,8 @@ class SocketPort:
                 return os.read(self._socket.fileno(), _RECEIVE_BYTES)
             except BlockingIOError:
                 pass
-            except (OSError, trio.ClosedResourceError):
-                return b""
+            except (OSError, ValueError, trio.ClosedResourceError):
+                return b""  # A socket that was closed before has the number -1.
 
     def send_now(self, data: Data) -> int:
         """Send what the socket takes; see `Port`."""

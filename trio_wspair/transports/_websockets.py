@@ -47,6 +47,8 @@ __all__ = (
 
 _VANISHED: Final = "WebSocket disconnected without sending Close frame."
 """The words of workerd for it."""
+_MAX_REASON_BYTES: Final = 123
+"""What fits into a control frame, beside the code (RFC 6455, section 5.5)."""
 
 
 class WebSocketsConnection:
@@ -197,7 +199,9 @@ class WebSocketsConnection:
     def _close_frame(self, close: Close) -> bytes:
         data = b""
         if close.code != 1005:
-            data = close.code.to_bytes(2, "big") + close.reason.encode()
+            reason = close.reason.encode()[:_MAX_REASON_BYTES]
+            whole = reason.decode(errors="ignore").encode()  # Not half a character.
+            data = close.code.to_bytes(2, "big") + whole
         return self._framed(CLOSE, data)
 
     async def ping(self) -> float:
