@@ -611,6 +611,7 @@ async def test_a_garbage_answer_is_a_handshake_error_and_nothing_else(
         await trio.testing.wait_all_tasks_blocked()  # The nursery has not fallen.
 
 
+@pytest.mark.parametrize("engine", ["trio-websocket"], indirect=True)
 async def test_a_reader_that_was_interrupted_is_no_vanished_peer(
     net: "Network",
 ) -> None:

@@ -21,7 +21,7 @@ from trio_wspair._nurseries import let_others_clean_up
 from trio_wspair._socket import CloseEvent, WebSocket, half_of
 from trio_wspair._state import Act, End, Failure
 
-from ._connection import AnswersClose, Connection, SupportsPing
+from ._connection import AnswersClose, Connection, HasExtensions, SupportsPing
 
 __all__ = ("Coupling", "Limits", "couple")
 
@@ -142,6 +142,8 @@ class Coupling:
         if isinstance(connection, SupportsPing):
             self._pings = connection
             self.half.link.ping = self._ping
+        if isinstance(connection, HasExtensions):
+            self.half.link.extensions = connection.extensions
         finished = False
         try:
             with self._scope:

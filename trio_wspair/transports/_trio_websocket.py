@@ -195,6 +195,7 @@ async def open_server_connection(
     stream: trio.abc.Stream,
     *,
     key: str,
+    extensions: str = "",  # noqa: ARG001 - none is agreed on
     received: bytes = b"",
     subprotocol: str | None,
     headers: Sequence[tuple[str, str]],
@@ -207,6 +208,7 @@ async def open_server_connection(
     Args:
         stream: The network. It is closed in the end.
         key: The `Sec-WebSocket-Key` of the request.
+        extensions: Those that the client offers. None is agreed on.
         received: What was read after the request.
         subprotocol: The one chosen of those offered, if any.
         headers: More headers for the answer.

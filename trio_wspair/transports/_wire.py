@@ -6,13 +6,13 @@ with `write()`, which is synchronous: only whole frames enter the buffer, and on
 task, `run()`, which no cancellation of others reaches, brings them to the network.
 """
 
-import re
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from ._answer import Answer
 from ._fragments import FragmentCounter
 from ._linger import discard
 
@@ -42,7 +42,7 @@ class Wire(trio.abc.Stream):
         *,
         head: bytes = b"",
         held: bytes = b"",
-        read_first: Callable[[trio.abc.Stream], Awaitable[bytes]] | None = None,
+        read_first: Callable[[trio.abc.Stream], Awaitable[Answer]] | None = None,
     ) -> None:
         self._stream = stream
         self._head = head
@@ -83,9 +83,9 @@ class Wire(trio.abc.Stream):
             return data
         if self._read_first is not None:
             read_first, self._read_first = self._read_first, None
-            data = await read_first(self._stream)
-            self._fragments.feed(data[_end_of_head(data) :])
-            return data
+            answer = await read_first(self._stream)
+            self._fragments.feed(answer.received)
+            return answer.head + answer.received
         data = bytes(await self._stream.receive_some(max_bytes))
         self.heard_at = trio.current_time()
         self._fragments.feed(data)
@@ -165,8 +165,3 @@ class Wire(trio.abc.Stream):
     async def wait_gone(self) -> None:
         """Discard what comes until the peer has gone."""
         await discard(self._stream)
-
-
-def _end_of_head(data: bytes) -> int:
-    found = re.search(rb"\n\r?\n", data)
-    return found.end() if found else len(data)
