@@ -13,14 +13,15 @@ _PIECE_BYTES: Final = 2**16
 
 @asynccontextmanager
 async def open_pieces(
-    body: bytes | AsyncIterable[str | bytes],
+    body: bytes | AsyncIterable[str | bytes], *, wanted: bool
 ) -> AsyncGenerator[AsyncIterable[bytes], None]:
     """Give a body in small pieces: the client has its time for each.
 
-    A generator is closed in the end. The iterator raises `TypeError` if the body has
+    It gives none if they are not `wanted`, as by HEAD. A generator is closed in the
+    end, whatever happens. The iterator raises `TypeError` if the body has
     something in it that can't be sent.
     """
-    pieces = _pieces_of(body)
+    pieces = _pieces_of(body if wanted else b"")
     async with AsyncExitStack() as stack:
         if isinstance(body, AsyncGenerator):
             generator = cast("AsyncGenerator[str | bytes, None]", body)
@@ -39,12 +40,11 @@ async def _pieces_of(
         if not isinstance(said, (str, bytes)):
             msg = f"a piece of a body is str or bytes, not {type(said).__name__}"
             raise TypeError(msg)
-        for piece in _cut(usv_string(said).encode() if isinstance(said, str) else said):
+        data = usv_string(said).encode() if isinstance(said, str) else said
+        for piece in _cut(data) or [b""]:  # To send it is a checkpoint.
             yield piece
 
 
 def _cut(data: bytes) -> list[bytes]:
-    starts = range(
-        0, len(data) or 1, _PIECE_BYTES
-    )  # At least one: to send it is a step.
+    starts = range(0, len(data), _PIECE_BYTES)
     return [data[start : start + _PIECE_BYTES] for start in starts]

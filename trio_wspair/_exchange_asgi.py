@@ -159,11 +159,11 @@ class ASGIExchange:
                         "headers": self._headers_for(response),
                     }
                 )
-                async with open_pieces(response.body) as pieces:
-                    if self._method != "HEAD":
-                        async for piece in pieces:
-                            body = {"body": piece, "more_body": True}
-                            await self._say({"type": f"{kind}.body", **body})
+                wanted = self._method != "HEAD"
+                async with open_pieces(response.body, wanted=wanted) as pieces:
+                    async for piece in pieces:
+                        body = {"body": piece, "more_body": True}
+                        await self._say({"type": f"{kind}.body", **body})
                 self._all_is_said = True
                 last = {"body": b"", "more_body": False}
                 await self._say({"type": f"{kind}.body", **last})

@@ -273,11 +273,10 @@ class HTTPConnection:
         if not isinstance(body, bytes):
             await self._send(*waiting)  # The first piece may take its time.
             waiting.clear()
-        async with open_pieces(body) as pieces:
-            if not self._is_head:
-                async for piece in pieces:
-                    await self._send(*waiting, h11.Data(data=piece))
-                    waiting.clear()
+        async with open_pieces(body, wanted=not self._is_head) as pieces:
+            async for piece in pieces:
+                await self._send(*waiting, h11.Data(data=piece))
+                waiting.clear()
         await self._send(*waiting, h11.EndOfMessage())
         return self._parser.our_state is self._parser.their_state is h11.DONE
 
