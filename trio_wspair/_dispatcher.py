@@ -26,7 +26,7 @@ from typing import Final, cast
 
 import attrs
 import trio
-from trio.lowlevel import RunVar, enable_ki_protection
+from trio.lowlevel import RunVar, disable_ki_protection, enable_ki_protection
 
 from ._codes import Close
 from ._delivery import Delivery, Ending
@@ -64,17 +64,29 @@ class _Queue:
     Not a memory channel: they are put and taken for every message of a fan-out.
     """
 
-    __slots__ = ("_lot", "_waiting", "items")
+    __slots__ = ("_held", "_lot", "_waiting", "items")
 
     def __init__(self) -> None:
         self.items: deque[_Served | None] = deque()
         self._lot = trio.lowlevel.ParkingLot()
         self._waiting = False
+        self._held = False
 
     def put(self, served: "_Served | None") -> None:
         """Add a half; `None` is for a look around. Never blocks."""
         self.items.append(served)
-        if self._waiting:
+        if self._waiting and not self._held:
+            self._waiting = False
+            self._lot.unpark()
+
+    def hold(self) -> None:
+        """Wake nobody until `let_go()`."""
+        self._held = True
+
+    def let_go(self) -> None:
+        """Wake who waits, if anything is left."""
+        self._held = False
+        if self._waiting and self.items:
             self._waiting = False
             self._lot.unpark()
 
@@ -115,6 +127,8 @@ class Dispatcher:
         self._halves: dict[_Served, None] = {}
         self._raised: list[BaseException] = []
         """What listeners have raised, until it is raised from the nursery."""
+        self._interruption: BaseException | None = None
+        """What a listener has raised that is no failure, in the task of another."""
         self._falling = False
 
     @classmethod
@@ -151,6 +165,7 @@ class Dispatcher:
         served = _Served(self._queue, socket, half, pull, context)
         self._halves[served] = None
         half.inbox.wake = served.wake
+        half.inbox.taker = self
         half.inbox.marked = True
         half.inbox.wake()
 
@@ -177,18 +192,44 @@ class Dispatcher:
 
     async def _dispatch(self) -> None:
         """Serve until no half is open any more, or a listener has raised."""
-        items = self._queue.items
         while self._halves:
             await self._queue.wait()
             await trio.lowlevel.checkpoint_if_cancelled()
-            budget = _BUDGET
-            while items and budget > 0:
-                served = items.popleft()
-                if served is not None and served in self._halves and not served.busy:
-                    budget -= served.context.run(self._serve, served, budget)
-                if self._raised:
-                    return
-            served = None  # Keep no half alive while there is nothing to do.
+            self._serve_ready()
+            if self._interruption is not None:
+                raise self._interruption
+            if self._raised:
+                return
+
+    def _serve_ready(self) -> None:
+        """Serve those that are ready, within the budget."""
+        items = self._queue.items
+        budget = _BUDGET
+        while items and budget > 0 and not self._raised:
+            served = items.popleft()
+            if served is not None and served in self._halves and not served.busy:
+                budget -= served.context.run(self._serve, served, budget)
+
+    # -- in the task of a connection, which saves a switch: see `Taker` -------------
+
+    def hold(self) -> None:
+        """Let the task of the dispatcher sleep until `serve()`."""
+        self._queue.hold()
+
+    @disable_ki_protection
+    def serve(self) -> None:
+        """Serve those that are ready, in the task of the caller.
+
+        What listeners raise is raised in the task of the dispatcher all the same.
+        """
+        try:
+            if not self._falling:
+                self._serve_ready()
+        except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised by the task
+            self._interruption = exc
+        if self._raised or self._interruption is not None or not self._halves:
+            self._queue.put(None)  # For the task: it has to do something about that.
+        self._queue.let_go()
 
     def _serve(self, served: _Served, budget: int) -> int:
         """Call the listeners for what has arrived. Return the budget that it took."""

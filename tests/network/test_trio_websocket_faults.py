@@ -546,8 +546,8 @@ async def test_what_was_sent_before_the_close_was_seen_arrives(
     async with net.serve_halves() as (server, halves), net.peer(server) as peer:
         half = await halves.receive()
         half.accept()
+        half.send("crossing")  # On its way when the Close is sent.
         await peer.send(peer.close(4000, "done"))
-        half.send("crossing")  # The Close is on its way, and may have arrived.
         assert await peer.hear_all() == ["crossing", (4000, "done")]
 
 

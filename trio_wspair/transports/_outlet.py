@@ -60,6 +60,11 @@ class Outlet:
         self._filled.set()
 
     @property
+    def taken(self) -> bool:
+        """Whether the network has taken everything."""
+        return not self._waiting and not self._broken
+
+    @property
     def _waiting(self) -> int:
         return len(self._buffer) + self._in_flight
 

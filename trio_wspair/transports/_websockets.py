@@ -173,6 +173,18 @@ class WebSocketsConnection:
 
     async def send(self, items: Sequence[Item]) -> None:
         """Frame and send; see `Connection`."""
+        self._write(items)
+        try:
+            await self.outlet.flush()
+        except trio.BrokenResourceError:
+            raise ConnectionClosedError(1006, _VANISHED, was_clean=False) from None
+
+    def send_now(self, messages: Sequence[str | bytes]) -> bool:
+        """Frame and send without waiting; see `SupportsSendNow`."""
+        self._write(messages)
+        return self.outlet.taken
+
+    def _write(self, items: Sequence[Item]) -> None:
         frames: list[bytes] = []
         close = False
         for item in items:
@@ -183,11 +195,8 @@ class WebSocketsConnection:
             else:
                 frames.append(self._close_frame(item))
                 close = True
-        self.outlet.write(b"".join(frames), last=close)
-        try:
-            await self.outlet.flush()
-        except trio.BrokenResourceError:
-            raise ConnectionClosedError(1006, _VANISHED, was_clean=False) from None
+        if frames:
+            self.outlet.write(b"".join(frames), last=close)
 
     def _framed(self, opcode: int, data: bytes) -> bytes:
         first = FIN | opcode
