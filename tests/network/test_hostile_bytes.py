@@ -139,7 +139,10 @@ def test_g12_a_conversation_may_end_anywhere(side: Side) -> None:
     for at in cuts(side):
         ending: Literal["eof", "reset"] = "reset" if at % 2 else "eof"
         outcome = check(Case(side, (data[:at],), ending=ending))
-        assert outcome == "vanished" or at < len(start)
+        if outcome == "no answer":  # A reset may come before it.
+            assert ending == "reset" or at < len(start)
+        else:
+            assert outcome == "vanished" or at < len(start)
 
 
 # -- frames that are wrong --------------------------------------------------------
