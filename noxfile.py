@@ -190,16 +190,18 @@ def browser(session: nox.Session) -> None:
 @nox.session
 def autobahn(session: nox.Session) -> None:
     """The Autobahn TestSuite, against our echo server and our echo client."""
-    session.install("-e", ".", *group("autobahn"))
+    session.install("-e", ".[websockets]", *group("autobahn"))
     reports = session.cache_dir / "autobahn"
-    session.run(
-        "python",
-        "-m",
-        "autobahn",
-        f"--reports={reports}",
-        *session.posargs,
-        env={"PYTHONPATH": "tests"},
-    )
+    engines = [["--engine=trio-websocket"], ["--engine=websockets"]]
+    for options in [session.posargs] if session.posargs else engines:
+        session.run(
+            "python",
+            "-m",
+            "autobahn",
+            f"--reports={reports}",
+            *options,
+            env={"PYTHONPATH": "tests"},
+        )
 
 
 @nox.session

@@ -223,8 +223,7 @@ class Dispatcher:
         What listeners raise is raised in the task of the dispatcher all the same.
         """
         try:
-            if not self._falling:
-                self._serve_ready()
+            self._serve_ready()
         except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised by the task
             self._interruption = exc
         if self._raised or self._interruption is not None or not self._halves:
