@@ -16,6 +16,7 @@ nox.options.error_on_missing_interpreters = True
 nox.options.sessions = ["lint", "layers", "types", "tests", "docs"]
 
 WORKERD = "workerd@1.20261117.1"
+WS = "ws@8"
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 
@@ -139,16 +140,35 @@ def docs(session: nox.Session) -> None:
     session.run("sphinx-build", "-W", "-b", "doctest", "docs", "docs/_build/doctest")
 
 
+def node_modules(session: nox.Session, *packages: str) -> Path:
+    """Install packages of npm into nox' cache, once; return where they are."""
+    folder = session.cache_dir / "-".join(packages)
+    modules = folder / "node_modules"
+    if not all((modules / package.partition("@")[0]).exists() for package in packages):
+        options = ["--no-save", "--no-audit", "--no-fund", "--ignore-scripts"]
+        session.run("npm", "install", *options, f"--prefix={folder}", *packages)
+    return modules
+
+
+def apt_install(session: nox.Session, command: str, *packages: str) -> None:
+    """Install Debian's packages if a command is missing, as root."""
+    if shutil.which(command) is not None:
+        return
+    if shutil.which("apt-get") is None or os.geteuid() != 0:
+        needed = " ".join(packages)
+        session.error(f"there is no {command}: apt-get install {needed}, as root")
+    apt_get = ["apt-get", "-o", "APT::Get::Assume-Yes=true", "--quiet"]
+    session.run(*apt_get, "update", external=True)
+    install = [*apt_get, "install", "--no-install-recommends", *packages]
+    session.run(*install, external=True)
+
+
 @nox.session
 def differential(session: nox.Session) -> None:
     """Random programs, played on Cloudflare's runtime and on ours: `--programs N`."""
     session.install("-e", ".", *group("differential"))  # Node and npm, too
-    cache = session.cache_dir / WORKERD
-    pattern = "node_modules/@cloudflare/workerd-*/bin/workerd"
-    if not any(cache.glob(pattern)):
-        options = ["--no-save", "--no-audit", "--no-fund", "--ignore-scripts"]
-        session.run("npm", "install", *options, f"--prefix={cache}", WORKERD)
-    (workerd,) = cache.glob(pattern)
+    modules = node_modules(session, WORKERD)
+    (workerd,) = modules.glob("@cloudflare/workerd-*/bin/workerd")
     session.run(
         "python",
         "-m",
@@ -162,13 +182,7 @@ def differential(session: nox.Session) -> None:
 @nox.session
 def browser(session: nox.Session) -> None:
     """Examples with a page, in Chromium; screenshots go to the folder SCREENSHOTS."""
-    if shutil.which("chromium") is None:
-        if shutil.which("apt-get") is None or os.geteuid() != 0:
-            session.error("there is no chromium: apt-get install chromium, as root")
-        apt_get = ["apt-get", "-o", "APT::Get::Assume-Yes=true", "--quiet"]
-        install = [*apt_get, "install", "--no-install-recommends", "chromium"]
-        session.run(*apt_get, "update", external=True)
-        session.run(*install, external=True)
+    apt_install(session, "chromium", "chromium")
     session.install("-e", ".", *group("browser"))  # It brings no browser of its own.
     session.run("pytest", "-m", "browser", "tests/browser", *session.posargs)
 
@@ -176,16 +190,19 @@ def browser(session: nox.Session) -> None:
 @nox.session
 def autobahn(session: nox.Session) -> None:
     """The Autobahn TestSuite, against our echo server and our echo client."""
-    session.install("-e", ".", *group("autobahn"))
+    session.install("-e", ".[websockets]", *group("autobahn"))
     reports = session.cache_dir / "autobahn"
-    session.run(
-        "python",
-        "-m",
-        "autobahn",
-        f"--reports={reports}",
-        *session.posargs,
-        env={"PYTHONPATH": "tests"},
-    )
+    # Compression takes minutes: `-- --engine websockets` plays its cases, too.
+    engines = [["--engine=trio-websocket"], ["--engine=websockets", "--quick"]]
+    for options in [session.posargs] if session.posargs else engines:
+        session.run(
+            "python",
+            "-m",
+            "autobahn",
+            f"--reports={reports}",
+            *options,
+            env={"PYTHONPATH": "tests"},
+        )
 
 
 @nox.session
@@ -202,11 +219,37 @@ def fuzz(session: nox.Session) -> None:
     session.run("python", "-m", "fuzz", *session.posargs, env={"PYTHONPATH": "tests"})
 
 
+def install_contestants(session: nox.Session) -> dict[str, str]:
+    """Install all that benchmarks compare; what can't be had is left out later.
+
+    Return the environment in which they are found.
+    """
+    apt_install(session, "cc", "gcc", "libc6-dev")
+    for package in group("bench"):
+        session.install(package, success_codes=[0, 1])
+    if not shutil.which("npm", path=os.pathsep.join(session.bin_paths or [])):
+        return {}
+    try:
+        modules = node_modules(session, WS, WORKERD)
+    except nox.command.CommandFailed:
+        return {}
+    return {"BENCH_NODE_MODULES": str(modules)}
+
+
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The benchmarks: ratios, measured side by side."""
-    session.install(".", *group("bench"))
-    session.run("python", "-m", "benchmarks", *session.posargs)
+    """The benchmarks: ratios, measured side by side; `--help` tells more."""
+    session.install("-e", ".")
+    env = install_contestants(session)
+    session.run("python", "-m", "benchmarks", *session.posargs, env=env)
+
+
+@nox.session(name="bench-compare")
+def bench_compare(session: nox.Session) -> None:
+    """How fast one commit is beside another: `-- COMMIT [COMMIT]`."""
+    session.install(*PROJECT["project"]["dependencies"], *group("bench"))
+    apt_install(session, "cc", "gcc", "libc6-dev")
+    session.run("python", "-m", "benchmarks.compare", *session.posargs)
 
 
 @nox.session

@@ -1,84 +1,92 @@
-"""``python -m benchmarks [--rounds N] [--only NAME] [--json FILE] [--quick]``."""
+"""``python -m benchmarks [WORK ...] [--rounds N] [--quick] [--json FILE]``."""
 
 import argparse
-import json
-import os
-import platform
 import sys
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from .sample import SECTIONS, take_sample
-from .table import Samples, table
+from . import results
+from .catalogue import SECTIONS, WORKS
+from .machine import wait_for_calm
+from .network.load import compiled
+from .plot import plot
+from .results import Results
+from .rounds import measure
+from .sample import take_sample
+from .table import facts, markdown, remarks, rows
 from .work import Sample, Work
 
-_SECONDS: Final = 0.5
-_QUICK_SECONDS: Final = 0.1
-_WORKS: Final = [work for works in SECTIONS.values() for work in works]
+_SECONDS: Final = 1.0
+_ROUNDS: Final = 5
+_QUICK_SECONDS: Final = 0.2
+_QUICK_ROUNDS: Final = 2
+_DOCS: Final = Path(__file__).parents[1] / "docs"
 
 
 def main() -> None:
-    arguments = _arguments()
-    chosen = [w for w in _WORKS if not arguments.only or w.name in arguments.only]
-    facts = _facts()
-    samples = _measure(chosen, arguments.rounds, arguments.seconds)
-    print(", ".join(f"{name} {fact}" for name, fact in facts.items()) + ".\n")
-    print(f"Medians of {arguments.rounds} rounds. A ratio above 1: ours is better.")
+    options = _options()
+    if options.show is not None:
+        measured = results.load(options.show)
+    else:
+        chosen = [work for name, work in WORKS.items() if name in options.works]
+        take = take_sample if options.calm is None else partial(_take, options.calm)
+        with compiled():
+            measured = measure(chosen, options.rounds, options.seconds, take)
+    _print(measured)
+    if options.json is not None:
+        results.save(measured, options.json)
+    if options.plot is not None:
+        options.plot.write_text(plot(measured))
+    sys.exit(_failed(measured))
+
+
+def _take(calm: float, work: Work, contestant: str, seconds: float) -> Sample:
+    wait_for_calm(calm)
+    return take_sample(work, contestant, seconds)
+
+
+def _print(measured: Results) -> None:
+    print(facts(measured))
     for section, works in SECTIONS.items():
-        results = [(work, samples[work.name]) for work in works if work in chosen]
-        if results:
-            print(f"\n### {section}\n\n{table(results)}")
-    if arguments.json is not None:
-        content = {"facts": facts, "samples": samples}
-        arguments.json.write_text(json.dumps(content, indent=1) + "\n")
+        shown = [work for work in works if measured.ours(work)]
+        if shown:
+            print(f"\n## {section}")
+        for work in shown:
+            print(f"\n### {work.name}: {work.title}\n")
+            print(markdown(rows(measured, work)), "\n")
+            print(*remarks(measured, work), sep="\n")
 
 
-def _measure(works: list[Work], rounds: int, seconds: float) -> Mapping[str, Samples]:
-    """Take all samples, contestants and works in turn."""
-    samples: dict[str, dict[str, list[Sample]]] = {
-        work.name: {name: [] for name in work.contestants} for work in works
-    }
-    for number in range(rounds):
-        for work in works:
-            print(f"round {number + 1}: {work.name}", file=sys.stderr)
-            for contestant, taken in samples[work.name].items():
-                taken.append(take_sample(work, contestant, seconds))
-    return samples
+def _failed(measured: Results) -> str | None:
+    """Return which works none of ours could do: that is an error, others may fail."""
+    done = [name for name in measured.samples if measured.ours(WORKS[name])]
+    failed = sorted(measured.samples.keys() - set(done))
+    return f"no result of ours: {', '.join(failed)}" if failed else None
 
 
-def _facts() -> dict[str, str]:
-    """Return what the numbers depend on."""
-    packages = ["trio-wspair", "trio", "trio-websocket", "wsproto"]
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        platform.python_implementation(): platform.python_version(),
-        **{package: version(package) for package in packages},
-        "on": f"{platform.system()} {platform.machine()}",
-        "cores": str(os.cpu_count()),
-        "load before": f"{os.getloadavg()[0]:.2f}",
-    }
-
-
-def _arguments() -> argparse.Namespace:
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    parser.add_argument("--rounds", type=int, help="5, or 2 with --quick")
-    parser.add_argument(
-        "--only",
-        action="append",
-        metavar="NAME",
-        choices=[work.name for work in _WORKS],
-        help=f"one of {', '.join(work.name for work in _WORKS)}; may be repeated",
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample")
-    parser.add_argument("--quick", action="store_true", help="a glance, no results")
-    arguments = parser.parse_args()
-    arguments.seconds = _QUICK_SECONDS if arguments.quick else _SECONDS
-    if arguments.rounds is None:
-        arguments.rounds = 2 if arguments.quick else 5
-    return arguments
+    add = parser.add_argument
+    add("works", nargs="*", metavar="WORK", help=", ".join(WORKS), default=[])
+    add("--rounds", type=int, metavar="N", help=f"{_ROUNDS}, quick: {_QUICK_ROUNDS}")
+    add("--seconds", type=float, metavar="N", help="how long a sample takes, about")
+    add("--calm", type=float, metavar="CORES", help="wait till others use fewer: 0.3")
+    add("--quick", action="store_true", help="see that it works; no results")
+    add("--json", type=Path, metavar="FILE", help="write every sample")
+    add("--plot", type=Path, metavar="FILE.svg", help="draw the ratios")
+    add("--show", type=Path, metavar="FILE", help="measure nothing, show a JSON file")
+    add("--record", action="store_true", help="write docs/speed.json and speed.svg")
+    options = parser.parse_args()
+    if unknown := set(options.works) - WORKS.keys():
+        parser.error(f"no such work: {', '.join(sorted(unknown))}")
+    options.works = options.works or list(WORKS)
+    options.rounds = options.rounds or (_QUICK_ROUNDS if options.quick else _ROUNDS)
+    options.seconds = options.seconds or (_QUICK_SECONDS if options.quick else _SECONDS)
+    if options.record:
+        options.json = _DOCS / "speed.json"
+        options.plot = _DOCS / "speed.svg"
+    return options
 
 
 if __name__ == "__main__":

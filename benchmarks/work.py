@@ -1,39 +1,72 @@
 """What a benchmark is: a work, the contestants that do it, and what is measured."""
 
-import gc
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import attrs
-import trio
-import trio.testing
 
-__all__ = ("OURS", "Batch", "Measure", "Prepare", "Quantity", "Sample", "Work", "rate")
+__all__ = (
+    "CLIENT",
+    "FASTEST",
+    "OURS",
+    "PER_CPU_SECOND",
+    "VALUE",
+    "Goal",
+    "Measure",
+    "MissingError",
+    "Quantity",
+    "Sample",
+    "Work",
+    "is_ours",
+)
 
 OURS: Final = "trio-wspair"
-"""The contestant that the others are compared with."""
+"""What the names of our own contestants begin with."""
 
-_PATIENCE: Final = 30
-"""Seconds. A message that never comes must not stop the benchmark for ever."""
+VALUE: Final = "value"
+"""In each sample: the quantity of the work."""
+PER_CPU_SECOND: Final = "per_cpu_second"
+"""In samples of rates: the same for each second of CPU time, not of the clock.
+
+Neighbours on the same machine disturb it less.
+"""
+
+CLIENT: Final = "client"
+"""In samples over loopback: the share of a core that the load generator used."""
 
 Sample = Mapping[str, float]
-"""Quantity -> value."""
+"""`VALUE`, and what else was noted."""
 Measure = Callable[[float], Sample]
-"""Takes about how many seconds to measure; it runs in a process of its own."""
+"""Takes about so many seconds to measure; it runs in a process of its own."""
 
-Batch = Callable[[], Awaitable[int]]
-"""Does some work, sees that it was done, and returns how much it was."""
-Prepare = Callable[[trio.Nursery], Batch]
-"""Sets everything up. Its tasks may run in the nursery; they are cancelled later."""
+
+class MissingError(Exception):
+    """A contestant is not installed here; the message says what is missing."""
 
 
 @attrs.frozen
 class Quantity:
-    """One thing that a sample tells."""
+    """What is measured."""
 
     name: str
     more_is_better: bool = True
+
+    def ratio(self, ours: float, theirs: float) -> float:
+        """Return how many times as good ours is."""
+        return ours / theirs if self.more_is_better else theirs / ours
+
+
+FASTEST: Final = f"the fastest {OURS}"
+
+
+@attrs.frozen
+class Goal:
+    """A ratio that is wanted."""
+
+    theirs: str
+    at_least: float
+    ours: str = FASTEST
+    """One of ours; `FASTEST` is the one with the best median."""
 
 
 @attrs.frozen
@@ -43,41 +76,15 @@ class Work:
     name: str
     """For the command line."""
     title: str
-    quantities: tuple[Quantity, ...]
+    quantity: Quantity
     contestants: Mapping[str, Measure]
-    """`OURS`, and one or more others."""
+    goals: tuple[Goal, ...] = ()
+    limit: float | None = None
+    """What ours may take at most, of something of which less is better."""
+    yardsticks: tuple[str, ...] = ()
+    """Those of the contestants that are no peers, but show a limit."""
 
 
-def rate(quantity: Quantity, prepare: Prepare) -> Measure:
-    """Return a measure of how much is done in a second of CPU time.
-
-    CPU time and not the time of day, as there is nothing to wait for, and neighbours
-    on the same machine disturb it less.
-    """
-
-    def measure(seconds: float) -> Sample:
-        return {quantity.name: trio.run(_rate, prepare, seconds)}
-
-    return measure
-
-
-async def _rate(prepare: Prepare, seconds: float) -> float:
-    async with trio.open_nursery() as nursery:
-        with trio.fail_after(seconds + _PATIENCE):
-            batch = prepare(nursery)
-            await trio.testing.wait_all_tasks_blocked()
-            await _repeat(batch, seconds / 5)  # Warm up.
-            gc.collect()
-            result = await _repeat(batch, seconds)
-        nursery.cancel_scope.cancel()
-    return result
-
-
-async def _repeat(batch: Batch, seconds: float) -> float:
-    done = 0
-    spent = 0.0
-    start = time.process_time()
-    while spent < seconds:
-        done += await batch()
-        spent = time.process_time() - start
-    return done / spent
+def is_ours(contestant: str) -> bool:
+    """Tell whether a contestant is trio-wspair."""
+    return contestant == OURS or contestant.startswith(f"{OURS} ")

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from autobahn.results import MODES, explains, explanations, recorded, table
 from docutils import nodes
+from engines import ENGINES
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -36,26 +37,27 @@ class _Table(_Printed):
 
 
 class Counts(_Table):
-    """How many cases of each section have which verdict, for one mode."""
+    """How many cases of each section have which verdict: an engine, and a mode."""
 
-    required_arguments = 1
+    required_arguments = 2
 
     def rows(self) -> Iterable[Iterable[str]]:
-        return table(recorded()[self.arguments[0]])
+        engine, mode = self.arguments
+        return table(recorded(engine)[mode])
 
 
 class Explanations(_Table):
     """Every case that is not "ok", and why."""
 
-    widths = "11 13 7 7 20 13 29"
+    widths = "10 12 7 7 7 7 16 12 22"
 
     def rows(self) -> Iterable[Iterable[str]]:
-        run = recorded()
-        yield "cases", "verdict", *MODES, "what the suite sends", "whose", "because"
+        runs = [recorded(engine)[mode] for engine in ENGINES for mode in MODES]
+        heads = (f"{mode}, {engine}" for engine in ENGINES for mode in MODES)
+        yield "cases", "verdict", *heads, "what the suite sends", "whose", "because"
         for entry in explanations():
             counts = (
-                str(sum(explains(entry, *case) for case in run[mode].items()))
-                for mode in MODES
+                str(sum(explains(entry, *case) for case in run.items())) for run in runs
             )
             texts = (entry[key].strip() for key in ("what", "whose", "because"))
             printed = (text.replace("\n", " ") for text in texts)
@@ -63,10 +65,12 @@ class Explanations(_Table):
 
 
 class Facts(_Printed):
-    """When and with what the run was recorded."""
+    """When and with what the run on an engine was recorded."""
+
+    required_arguments = 1
 
     def text(self) -> Iterable[str]:
-        facts = dict(recorded()["facts"])
+        facts = dict(recorded(self.arguments[0])["facts"])
         date = facts.pop("date")
         versions = ", ".join(f"{name} {version}" for name, version in facts.items())
         yield f"Recorded on {date} with {versions}."

@@ -16,6 +16,7 @@ from sphinx.util.docutils import SphinxDirective
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parent.parent))  # for the benchmarks
 
 from conformance import corpus, stage
 from conformance.comparing import same_trace
@@ -40,6 +41,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinxcontrib_trio",
     "autobahn_table",
+    "speed_table",
 ]
 exclude_patterns = ["_build"]
 default_role = "code"

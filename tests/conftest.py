@@ -16,6 +16,7 @@ import attrs
 import pytest
 import trio
 import trustme
+from engines import ENGINES, using
 from peers import (
     BINARY,
     CLOSE,
@@ -42,6 +43,7 @@ from trio_wspair import (
     connect,
     serve,
 )
+from trio_wspair.transports._engines import EngineName
 
 Heard = str | bytes | CloseEvent | ErrorEvent
 Script = Callable[[RawPeer], Awaitable[None]]
@@ -254,8 +256,20 @@ def no_socket_left() -> Generator[None]:
     assert Network.open_sockets() == before
 
 
+@pytest.fixture(params=ENGINES, scope="module")
+def engine(request: pytest.FixtureRequest) -> Generator[EngineName]:
+    """Run a test on each engine. A module may have another fixture, for one of them.
+
+    Every test on `net` does; one without it asks for this fixture.
+    """
+    with using(request.param):
+        yield request.param
+
+
 @pytest.fixture
-async def net(logged: Logged, no_socket_left: None) -> AsyncGenerator[Network]:
+async def net(
+    logged: Logged, no_socket_left: None, engine: EngineName
+) -> AsyncGenerator[Network]:
     """The network, for a test that takes less than ten seconds."""
     with trio.fail_after(10):
         yield Network()

@@ -16,6 +16,7 @@ from trio_wspair import Headers, Request, Response
 from trio_wspair._exchange import Service
 from trio_wspair._server import _Acceptor
 from trio_wspair.transports._couple import Limits
+from trio_wspair.transports._engines import engine_named
 
 Stream = trio.abc.HalfCloseableStream
 Fetch = Callable[[Request], Awaitable[Response]]
@@ -109,6 +110,7 @@ def acceptor(
     """Return what serves the connections of a server, as `serve()` does."""
     chosen: dict[str, Any] = {
         "scheme": "http",
+        "engine": engine_named("trio-websocket", compression=False),
         "limits": Limits(5.0, 2**20, 20.0, 20.0),
         "max_message_bytes": 2**20,
         "max_body_bytes": 2**20,

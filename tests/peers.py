@@ -84,6 +84,10 @@ def masked_with(mask: bytes, payload: bytes) -> bytes:
     return number.to_bytes(size, "big")
 
 
+class TornError(AssertionError):
+    """TCP has ended within a frame: only the end of a grace may do that."""
+
+
 class RawPeer:
     """The other end of a connection."""
 
@@ -152,7 +156,8 @@ class RawPeer:
         """Return what the next frame says; `None` if TCP ends before it."""
         while (found := read_frame(self._received, masked=not self.masks)) is None:
             if not await self._more():
-                assert not self._received, f"torn: {bytes(self._received[:40])!r}"
+                if self._received:
+                    raise TornError(bytes(self._received[:40]))
                 return None
         said, size = found
         del self._received[:size]

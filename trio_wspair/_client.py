@@ -26,7 +26,7 @@ from ._pair import (
 from ._socket import WebSocket, half_of
 from ._tls import check_ssl_context
 from .transports._couple import Coupling, Limits
-from .transports._trio_websocket import open_client_connection
+from .transports._engines import Engine, EngineName, engine_named
 
 __all__ = ("ConnectOptions", "connect", "open_websocket")
 
@@ -63,6 +63,8 @@ async def connect(
     receive_buffer_bytes: int = 2**20,
     ping_interval: float = 20.0,
     ping_timeout: float = 20.0,
+    engine: EngineName = "trio-websocket",
+    compression: bool = False,
 ) -> WebSocket:
     """Open a WebSocket and return its half, not accepted yet: nothing gets lost.
 
@@ -86,11 +88,15 @@ async def connect(
         ping_interval: Seconds between two pings; `math.inf` for none.
         ping_timeout: Seconds in which something has to be heard after a ping, or the
             connection has failed: `error` and `close` 1006.
+        engine: The library that speaks the protocol of WebSockets:
+            ``"trio-websocket"``, or ``"websockets"``, which needs the extra
+            ``trio-wspair[websockets]``.
+        compression: Offer permessage-deflate. Only with ``engine="websockets"``.
 
     Raises:
         HandshakeError: The server did not open a WebSocket, or not in time.
         OSError: The server, or the proxy, can't be reached.
-        ImportError: The extra for proxies is not installed.
+        ImportError: The extra for proxies, or for the engine, is not installed.
         InvalidStateError: There is no nursery.
         ValueError: The URL, or another argument, can't be used.
         TypeError: An argument is of another type.
@@ -99,6 +105,7 @@ async def connect(
     check_seconds("connect_timeout", connect_timeout)
     check_limit("max_message_bytes", max_message_bytes)
     limits = Limits(close_grace, receive_buffer_bytes, ping_interval, ping_timeout)
+    chosen_engine = engine_named(engine, compression=compression)
     address = _parse(url, ssl_context)
     offered = _checked_protocols(protocols)
     more_headers = Headers(headers)
@@ -110,6 +117,7 @@ async def connect(
         nursery, max_buffered_bytes=max_buffered_bytes, close_grace=close_grace
     )
     dial = _Dial(
+        chosen_engine,
         address,
         dialer(proxy),
         offered,
@@ -138,6 +146,8 @@ class ConnectOptions(TypedDict, total=False):
     receive_buffer_bytes: int
     ping_interval: float
     ping_timeout: float
+    engine: EngineName
+    compression: bool
 
 
 @asynccontextmanager
@@ -249,6 +259,7 @@ def _checked_protocols(protocols: str | Sequence[str]) -> list[str]:
 class _Dial:
     """A connection that is being opened, and then runs."""
 
+    engine: Engine
     address: _Address
     dial: Dialer
     protocols: list[str]
@@ -264,7 +275,7 @@ class _Dial:
         with trio.move_on_after(self.timeout) as patience:
             try:
                 stream = await self._open_stream()
-                async with open_client_connection(
+                async with self.engine.open_client(
                     stream,
                     host=self.address.host_header,
                     resource=self.address.resource,

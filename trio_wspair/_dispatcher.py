@@ -5,7 +5,7 @@ closing: it carries out what `_state` decides.
 
 Theory of operation. One task per nursery, the *dispatcher*, serves all halves that
 were accepted in it. A sender puts its message into the half's inbox and, if the
-half isn't marked yet, marks it and puts it into the dispatcher's channel of ready
+half isn't marked yet, marks it and puts it into the dispatcher's queue of ready
 halves. The dispatcher takes a half, empties its inbox without awaiting (64 messages
 at most between checkpoints) and calls the listeners. When one returns an awaitable,
 that half gets a task of its own until its inbox is empty again; meanwhile it is
@@ -20,21 +20,20 @@ before anything is sent, so that none sees the farewell of another.
 """
 
 import contextvars
-import math
+from collections import deque
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Final, cast
 
 import attrs
 import trio
-from trio.lowlevel import RunVar, enable_ki_protection
+from trio.lowlevel import RunVar, disable_ki_protection, enable_ki_protection
 
 from ._codes import Close
 from ._delivery import Delivery, Ending
 from ._errors import InvalidStateError
 from ._half import Half
 from ._nurseries import let_others_clean_up, raise_together
-from ._socket import MessageEvent, WebSocket, half_of
+from ._socket import MessageEvent, WebSocket, close_grace, half_of
 from ._state import Failure
 
 __all__ = ("Dispatcher", "NurseryHome")
@@ -56,17 +55,57 @@ class NurseryHome:
 
     def adopt(self, socket: WebSocket, *, pull: bool) -> None:
         """Deliver the events of this half from now on."""
-        Dispatcher.of(self.nursery).adopt(socket, self.close_grace, pull=pull)
+        Dispatcher.of(self.nursery).adopt(socket, pull=pull)
+
+
+class _Queue:
+    """Halves that something has arrived for.
+
+    Not a memory channel: they are put and taken for every message of a fan-out.
+    """
+
+    __slots__ = ("_held", "_lot", "_waiting", "items")
+
+    def __init__(self) -> None:
+        self.items: deque[_Served | None] = deque()
+        self._lot = trio.lowlevel.ParkingLot()
+        self._waiting = False
+        self._held = False
+
+    def put(self, served: "_Served | None") -> None:
+        """Add a half; `None` is for a look around. Never blocks."""
+        self.items.append(served)
+        if self._waiting and not self._held:
+            self._waiting = False
+            self._lot.unpark()
+
+    def hold(self) -> None:
+        """Wake nobody until `let_go()`."""
+        self._held = True
+
+    def let_go(self) -> None:
+        """Wake who waits, if anything is left."""
+        self._held = False
+        if self._waiting and self.items:
+            self._waiting = False
+            self._lot.unpark()
+
+    async def wait(self) -> None:
+        """Wait until there is one. Always a checkpoint."""
+        if self.items:
+            await trio.lowlevel.checkpoint()
+        else:
+            self._waiting = True
+            await self._lot.park()
 
 
 @attrs.define(slots=True, eq=False)
 class _Served:
     """A half that the dispatcher serves."""
 
+    queue: _Queue
     socket: WebSocket
     half: Half
-    grace: float
-    """Seconds that async listeners get once the nursery falls."""
     pull: bool
     context: contextvars.Context
     busy: bool = False
@@ -74,18 +113,22 @@ class _Served:
     ending: Ending | None = None
     """The telling of its end, once that is decided."""
 
+    def wake(self) -> None:
+        """Have it served soon."""
+        self.queue.put(self)
+
 
 class Dispatcher:
     """Serves every half that was accepted in one nursery."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
-        self._send_ready, self._ready = trio.open_memory_channel[_Served | None](
-            math.inf
-        )
+        self._queue = _Queue()
         self._halves: dict[_Served, None] = {}
         self._raised: list[BaseException] = []
         """What listeners have raised, until it is raised from the nursery."""
+        self._interruption: BaseException | None = None
+        """What a listener has raised that is no failure, in the task of another."""
         self._falling = False
 
     @classmethod
@@ -115,12 +158,14 @@ class Dispatcher:
             raise InvalidStateError(msg)
         return dispatcher
 
-    def adopt(self, socket: WebSocket, grace: float, *, pull: bool) -> None:
+    def adopt(self, socket: WebSocket, *, pull: bool) -> None:
         """Serve this half from now on, in the context of the caller."""
         half = half_of(socket)
-        served = _Served(socket, half, grace, pull, contextvars.copy_context())
+        context = contextvars.copy_context()
+        served = _Served(self._queue, socket, half, pull, context)
         self._halves[served] = None
-        half.inbox.wake = partial(self._send_ready.send_nowait, served)
+        half.inbox.wake = served.wake
+        half.inbox.taker = self
         half.inbox.marked = True
         half.inbox.wake()
 
@@ -141,30 +186,49 @@ class Dispatcher:
             await self._finish_all()  # noqa: ASYNC102 - shielded and bounded
         finally:
             self._falling = True
-            self._send_ready.close()
-            self._ready.close()
+            self._queue.items.clear()  # They refer to it, too.
             del _dispatchers.get()[self._nursery]
         raise_together(raised)
 
     async def _dispatch(self) -> None:
         """Serve until no half is open any more, or a listener has raised."""
-        take = self._ready.receive_nowait
         while self._halves:
-            served = await self._ready.receive()
+            await self._queue.wait()
             await trio.lowlevel.checkpoint_if_cancelled()
-            budget = _BUDGET
-            while True:
-                if served is not None and served in self._halves and not served.busy:
-                    budget -= served.context.run(self._serve, served, budget)
-                if self._raised:
-                    return
-                if budget <= 0:
-                    break
-                try:
-                    served = take()
-                except trio.WouldBlock:
-                    break
-            served = None  # Keep no half alive while there is nothing to do.
+            self._serve_ready()
+            if self._interruption is not None:
+                raise self._interruption
+            if self._raised:
+                return
+
+    def _serve_ready(self) -> None:
+        """Serve those that are ready, within the budget."""
+        items = self._queue.items
+        budget = _BUDGET
+        while items and budget > 0 and not self._raised:
+            served = items.popleft()
+            if served is not None and served in self._halves and not served.busy:
+                budget -= served.context.run(self._serve, served, budget)
+
+    # -- in the task of a connection, which saves a switch: see `Taker` -------------
+
+    def hold(self) -> None:
+        """Let the task of the dispatcher sleep until `serve()`."""
+        self._queue.hold()
+
+    @disable_ki_protection
+    def serve(self) -> None:
+        """Serve those that are ready, in the task of the caller.
+
+        What listeners raise is raised in the task of the dispatcher all the same.
+        """
+        try:
+            self._serve_ready()
+        except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised by the task
+            self._interruption = exc
+        if self._raised or self._interruption is not None or not self._halves:
+            self._queue.put(None)  # For the task: it has to do something about that.
+        self._queue.let_go()
 
     def _serve(self, served: _Served, budget: int) -> int:
         """Call the listeners for what has arrived. Return the budget that it took."""
@@ -201,7 +265,7 @@ class Dispatcher:
             if delivery.awaitable is not None or delivery.errors:
                 self._leave(served, delivery)
                 return count + 1
-        self._send_ready.send_nowait(served)  # Again, after the others.
+        self._queue.put(served)  # Again, after the others.
         return budget
 
     def _leave(self, served: _Served, delivery: Delivery) -> None:
@@ -296,7 +360,7 @@ class Dispatcher:
 
     def _ending(self, served: _Served) -> Ending:
         if served.ending is None:
-            served.ending = Ending(served.socket, served.grace)
+            served.ending = Ending(served.socket, close_grace(served.socket))
             if self._falling:
                 served.ending.hurry()
         return served.ending
@@ -351,7 +415,7 @@ class Dispatcher:
         if not served.pull:  # What was not pulled yet can still be.
             half.inbox.close()
         if not self._halves and not self._falling:
-            self._send_ready.send_nowait(None)
+            self._queue.put(None)
 
     # -- the end of all -------------------------------------------------------------
 

@@ -16,8 +16,8 @@ from ._http import FetchHandler, Headers, Request, Response
 from ._http1 import ClientGoneError, Head, HTTPConnection, comma_list
 from .transports._connection import Connection
 from .transports._couple import Limits
+from .transports._engines import Engine
 from .transports._linger import below_tls, linger
-from .transports._trio_websocket import open_server_connection
 
 __all__ = ("Exchange", "Service")
 
@@ -28,6 +28,7 @@ class Service:
 
     fetch: FetchHandler
     scheme: str
+    engine: Engine
     limits: Limits
     max_message_bytes: int
     max_body_bytes: int
@@ -119,9 +120,11 @@ class Exchange:
         self, subprotocol: str | None, headers: Headers
     ) -> AbstractAsyncContextManager[Connection]:
         """Answer with 101, and speak the protocol of WebSockets; see `Caller`."""
-        return open_server_connection(
+        asked = self._head.headers
+        return self._service.engine.open_server(
             self._http.stream,
-            key=self._head.headers["sec-websocket-key"],
+            key=asked["sec-websocket-key"],
+            extensions=asked.get("sec-websocket-extensions", ""),
             received=self._http.unread,
             subprotocol=subprotocol,
             headers=headers.pairs(),

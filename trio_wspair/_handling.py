@@ -241,9 +241,9 @@ class Handling:
     async def _couple(self, coupling: Coupling, answer_headers: Headers) -> None:
         headers = Headers(answer_headers)
         subprotocol = headers.pop("sec-websocket-protocol", None)
+        coupling.half.link.protocol = subprotocol or ""
         try:
             async with self._caller.open(subprotocol, headers) as connection:
-                coupling.half.link.protocol = subprotocol or ""
                 self._end = await coupling.run(connection)
         finally:
             self._over.set()

@@ -7,7 +7,7 @@ is how connections and pullers take, the second is the dispatcher's way.
 
 import math
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -15,7 +15,7 @@ from ._codes import Close
 from ._errors import BufferFullError
 from ._state import End, Failure
 
-__all__ = ("Inbox", "Item", "Message", "size_of")
+__all__ = ("Inbox", "Item", "Message", "Taker", "size_of")
 
 Message = str | bytes
 Item = Message | Close | Failure
@@ -29,6 +29,21 @@ def size_of(message: Message) -> int:
     if message.__class__ is bytes or message.isascii():
         return len(message)
     return len(message.encode()) if isinstance(message, str) else len(message)
+
+
+class Taker(Protocol):
+    """Takes from several inboxes. Who fills one with a batch may ask it to wait.
+
+    Then it is spared a task switch: what has come is taken in the task of the caller.
+    """
+
+    def hold(self) -> None:
+        """Wait for `serve()`, whatever arrives. Never blocks."""
+        ...
+
+    def serve(self) -> None:
+        """Take what has arrived. Never blocks, and raises nothing."""
+        ...
 
 
 class Inbox:
@@ -47,6 +62,7 @@ class Inbox:
         "limit",
         "lost",
         "marked",
+        "taker",
         "wake",
         "weight",
     )
@@ -70,6 +86,8 @@ class Inbox:
     """Something was in the queue when it was closed."""
     wake: Callable[[], object] | None
     """Tells the taker that something has arrived. Never blocks."""
+    taker: Taker | None
+    """Who takes from it, if that can be done in the task of another."""
     limit: int
     """What the weight may reach."""
     marked: bool
@@ -83,6 +101,7 @@ class Inbox:
         self.end_is_next = False
         self.end_is_awaited = 0
         self.wake = None
+        self.taker = None
         self.marked = False
         self.late = self.lost = False
         self._drained: trio.Event | None = None
@@ -172,14 +191,14 @@ class Inbox:
         """Drop what is queued and take nothing more."""
         self.items.close()  # First: who waits for an item is told so by this one.
         self._send_channel.close()
-        self.wake = None
+        self.wake = self.taker = None
         self.lost = self.lost or self.weight > 0
         self.buffered = self.weight = 0
         self.wake_senders()
 
     def finish(self) -> None:
         """Wake everybody in `wait_finished()`."""
-        self.wake = None
+        self.wake = self.taker = None
         self.wake_senders()
         if self._finished is not None:
             self._finished.set()

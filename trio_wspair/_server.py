@@ -22,6 +22,7 @@ from ._http import FetchHandler, Response
 from ._http1 import ClientGoneError, Head, HTTPConnection, Refusal
 from ._tls import check_ssl_context
 from .transports._couple import Limits
+from .transports._engines import EngineName, engine_named
 from .transports._linger import below_tls, linger
 
 __all__ = ("Server", "serve")
@@ -86,6 +87,8 @@ async def serve(
     receive_buffer_bytes: int = 2**20,
     ping_interval: float = 20.0,
     ping_timeout: float = 20.0,
+    engine: EngineName = "trio-websocket",
+    compression: bool = False,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Answer requests with `fetch`, until cancelled.
@@ -122,13 +125,19 @@ async def serve(
         ping_interval: Seconds between two pings of a client; `math.inf` for none.
         ping_timeout: Seconds in which something has to be heard after a ping, or the
             connection has failed: the handler's half gets `error` and `close` 1006.
+        engine: The library that speaks the protocol of WebSockets:
+            ``"trio-websocket"``, or ``"websockets"``, which needs the extra
+            ``trio-wspair[websockets]``.
+        compression: Agree on permessage-deflate with clients that offer it. Only with
+            ``engine="websockets"``.
         task_status: For ``nursery.start()``.
 
     Raises:
         OSError: The port can't be had.
         TypeError: An argument is of another type, or not one of `port` and
             `listeners` is given.
-        ValueError: An argument is out of range.
+        ValueError: An argument is out of range, or the engine can't compress.
+        ImportError: The extra for the engine is not installed.
     """
     if not callable(fetch):
         msg = f"fetch is an async function of a request, not {type(fetch).__name__}"
@@ -148,6 +157,7 @@ async def serve(
     service = Service(
         fetch,
         "http" if ssl_context is None else "https",
+        engine_named(engine, compression=compression),
         Limits(close_grace, receive_buffer_bytes, ping_interval, ping_timeout),
         max_message_bytes,
         max_body_bytes,

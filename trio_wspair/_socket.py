@@ -29,6 +29,7 @@ __all__ = (
     "MessageEvent",
     "WebSocket",
     "close_event",
+    "close_grace",
     "half_of",
     "move",
 )
@@ -571,6 +572,11 @@ class WebSocket:
 def half_of(socket: WebSocket) -> Half:
     """Return the inside of a half, for those who take halves."""
     return socket._half
+
+
+def close_grace(socket: WebSocket) -> float:
+    """Return the seconds that this half gets to close."""
+    return socket._home.close_grace
 
 
 def move(socket: WebSocket, home: Home) -> None:

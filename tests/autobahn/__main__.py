@@ -1,4 +1,4 @@
-"""``python -m autobahn [--quick] [--record] [--reports DIR] [--wstest PROGRAM]``."""
+"""``python -m autobahn``: plays the cases. `--help` tells its options."""
 
 import argparse
 import platform
@@ -10,6 +10,9 @@ from tempfile import gettempdir
 from typing import Final
 
 import trio
+from engines import ENGINES, using
+
+from trio_wspair.transports._engines import EngineName
 
 from .engines import (
     Engine,
@@ -57,12 +60,15 @@ def main() -> None:
     arguments = _arguments()
     sections = _NOT_QUICK if arguments.quick else ()
     left_out = [f"{section}.*" for section in sections]
+    name = arguments.engine
     engine = Kosoku() if arguments.wstest is None else Wstest(arguments.wstest)
     found: dict[str, Verdicts] = {}
     for mode in MODES:
         out = arguments.reports.absolute() / mode
         try:
-            found[mode] = trio.run(play, engine, mode, out, left_out)
+            # Who asks for the other engine may have compression in mind.
+            with using(name, compression=name == "websockets"):
+                found[mode] = trio.run(play, engine, mode, out, left_out)
         except EngineError as exc:
             sys.exit(f"{mode}: {exc}")
         except trio.TooSlowError:
@@ -71,8 +77,8 @@ def main() -> None:
         for row in table(found[mode]):
             print(f"{row[0]:26}", *(f"{cell:>14}" for cell in row[1:]), sep="")
     if arguments.record:
-        record(_facts(), found)
-    expected = recorded()
+        record(name, _facts(name), found)
+    expected = recorded(name)
     problems = [
         f"{mode}: {problem}"
         for mode, verdicts in found.items()
@@ -85,9 +91,10 @@ def main() -> None:
         sys.exit("\n".join(["", *problems]))
 
 
-def _facts() -> dict[str, str]:
+def _facts(name: EngineName) -> dict[str, str]:
     """Return what the verdicts depend on."""
-    packages = ["kosoku", "trio", "trio-websocket", "wsproto", "trio-wspair"]
+    engine = [name, "wsproto"] if name == "trio-websocket" else [name]
+    packages = ["kosoku", "trio", *engine, "trio-wspair"]
     return {
         "date": datetime.now(UTC).date().isoformat(),
         platform.python_implementation(): platform.python_version(),
@@ -98,6 +105,12 @@ def _facts() -> dict[str, str]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="nox -s autobahn --", description=__doc__)
     parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default=ENGINES[0],
+        help="what the connections run on; default: %(default)s",
+    )
+    parser.add_argument(
         "--quick",
         action="store_true",
         help="leave out the sections on large messages and on compression",
@@ -105,7 +118,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--record",
         action="store_true",
-        help="keep the verdicts in results.json, for the documentation",
+        help="keep the verdicts for the documentation",
     )
     parser.add_argument(
         "--reports",

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 HERE: Final = Path(__file__).parent
-RECORDED: Final = HERE / "results.json"
 
 Verdicts = dict[str, str]
 """What the suite says, by the number of the case, such as ``7.1.6``."""
@@ -100,18 +99,26 @@ def is_explained(case: str, verdict: str) -> bool:
 # -- what was recorded -------------------------------------------------------------
 
 
-def recorded() -> dict[str, Any]:
-    """Return the last recorded run: the verdicts by mode, and the facts about it."""
-    run: dict[str, Any] = json.loads(RECORDED.read_text("utf-8"))
+def recorded(engine: str) -> dict[str, Any]:
+    """Return the last run that was recorded on an engine: the verdicts by mode, and
+    the facts about it.
+    """
+    run: dict[str, Any] = json.loads(_file(engine).read_text("utf-8"))
     return run
 
 
-def record(facts: Mapping[str, str], verdicts: Mapping[str, Verdicts]) -> None:
+def _file(engine: str) -> Path:
+    return HERE / f"results-{engine}.json"
+
+
+def record(
+    engine: str, facts: Mapping[str, str], verdicts: Mapping[str, Verdicts]
+) -> None:
     """Keep a run."""
     run = {"facts": facts}
     for mode, found in verdicts.items():
         run[mode] = {case: found[case] for case in sorted(found, key=in_order)}
-    RECORDED.write_text(json.dumps(run, indent=1) + "\n", "utf-8")
+    _file(engine).write_text(json.dumps(run, indent=1) + "\n", "utf-8")
 
 
 def surprises(verdicts: Verdicts, expected: Verdicts) -> Iterator[str]:

@@ -1,6 +1,9 @@
 """What was recorded is explained, and a run that is not like it is noticed."""
 
+from typing import Any
+
 import pytest
+from engines import ENGINES
 
 from autobahn.results import (
     FAILED,
@@ -14,17 +17,20 @@ from autobahn.results import (
     verdict_of,
 )
 
-RUN = recorded()
+RUNS: dict[str, Any] = {engine: recorded(engine) for engine in ENGINES}
+RUN = RUNS["trio-websocket"]
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_every_recorded_verdict_is_good_or_explained(mode: str) -> None:
-    assert len(RUN[mode]) == 517
-    assert list(surprises(RUN[mode], RUN[mode])) == []
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_recorded_verdict_is_good_or_explained(engine: str, mode: str) -> None:
+    run = RUNS[engine][mode]
+    assert len(run) == 517
+    assert list(surprises(run, run)) == []
 
 
 def test_every_explanation_is_needed() -> None:
-    cases = [one for mode in MODES for one in RUN[mode].items()]
+    cases = [c for run in RUNS.values() for mode in MODES for c in run[mode].items()]
     for entry in explanations():
         for name in entry["cases"]:
             alone = {**entry, "cases": [name]}

@@ -47,6 +47,7 @@ def test_g11_a_pair_does_what_workers_do(name: str) -> None:
     check(ALL[name], stage.in_memory, 10, matches=matches)
 
 
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("name", ON_THE_WIRE)
 def test_g11_a_connection_does_what_workers_do(name: str) -> None:
     matches = name not in differing_on_the_wire()

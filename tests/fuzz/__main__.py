@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from typing import Literal
 
+from engines import ENGINES, using
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from fuzz.case import Case
@@ -70,10 +71,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="nox -s fuzz --", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, metavar="N")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument("--engine", choices=ENGINES, default=ENGINES[0])
     options = parser.parse_args()
     signal.signal(signal.SIGALRM, give_up)
-    until = time.monotonic() + options.seconds
-    luck = options.seed
+    with using(options.engine):
+        attack(options.seconds, options.seed)
+
+
+def attack(seconds: float, first_seed: int) -> None:
+    """Attack both sides in turn; see `main()`."""
+    until = time.monotonic() + seconds
+    luck = first_seed
     outcomes: dict[str, Counter[str]] = {"server": Counter(), "client": Counter()}
     try:
         while time.monotonic() < until:
@@ -84,7 +92,7 @@ def main() -> None:
         print(f"check({written(finding.case)})\n")
         sys.exit(finding.what)
     for side, counts in outcomes.items():
-        print(f"{side}: {counts.total()} cases, seeds {options.seed} to {luck - 1}")
+        print(f"{side}: {counts.total()} cases, seeds {first_seed} to {luck - 1}")
         for outcome, count in counts.most_common():
             print(f"{count:8} {outcome}")
 

@@ -41,6 +41,12 @@ from trio_wspair.testing import open_asgi_websocket
 if TYPE_CHECKING:
     from conftest import Network, RawPeer
 
+
+@pytest.fixture(scope="module")
+def engine() -> None:
+    """Run them on one engine: they are not about the wire."""
+
+
 App = Callable[[Any, Any, Any], Awaitable[None]]
 SERVERS = ["hypercorn"]
 if importlib.util.find_spec("anycorn"):

@@ -29,6 +29,12 @@ from trio_wspair._command_serve import UsageError, load_handler
 if TYPE_CHECKING:
     from conftest import Network, Tls
 
+
+@pytest.fixture(scope="module")
+def engine() -> None:
+    """Run them on one engine: they are not about the wire."""
+
+
 A_FETCH = (
     "an async function of a request; it has fetch, another: try app_of_a_test.py:fetch"
 )

@@ -31,7 +31,8 @@ def answering(data: bytes, *, stays: bool = False) -> "Script":
 
     async def script(peer: "RawPeer") -> None:
         await peer.read_head()
-        await peer.send(data)
+        with suppress(trio.BrokenResourceError):  # It may have heard enough.
+            await peer.send(data)
         if stays:
             await peer.read_all()
 

@@ -19,6 +19,8 @@ from trio_wspair.testing import FaultyStream
 if TYPE_CHECKING:
     from conftest import Logged, Tls
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 Kind = Literal["end", "reset", "silence"]
 Place = Literal["client", "server"]
 Way = Literal["to the server", "to the client"]

@@ -25,6 +25,8 @@ from trio.testing import MockClock, lockstep_stream_pair
 
 from trio_wspair.testing import FaultyStream
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 SCENARIOS = [one for one in scenarios() if makes_sense_on_the_wire(one)]
 LARGE = [one for one in SCENARIOS if "mebibyte" in one["name"]]
 SMALL = [one for one in SCENARIOS if one not in LARGE]

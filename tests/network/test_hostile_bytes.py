@@ -42,6 +42,7 @@ from trio_wspair import (
     connect,
     serve,
 )
+from trio_wspair.transports._engines import EngineName
 
 if TYPE_CHECKING:
     from conftest import Network
@@ -79,7 +80,10 @@ def attack(side: Side, *data: bytes | Frame, **options: Any) -> str:
 
 
 # A counterexample may be long.
-pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Generating overly large repr"),
+    pytest.mark.usefixtures("engine"),
+]
 
 # -- at random ------------------------------------------------------------------
 
@@ -135,7 +139,10 @@ def test_g12_a_conversation_may_end_anywhere(side: Side) -> None:
     for at in cuts(side):
         ending: Literal["eof", "reset"] = "reset" if at % 2 else "eof"
         outcome = check(Case(side, (data[:at],), ending=ending))
-        assert outcome == "vanished" or at < len(start)
+        if outcome == "no answer":  # A reset may come before it.
+            assert ending == "reset" or at < len(start)
+        else:
+            assert outcome == "vanished" or at < len(start)
 
 
 # -- frames that are wrong --------------------------------------------------------
@@ -186,9 +193,11 @@ def test_g12_a_length_in_more_bytes_than_it_needs(side: Side) -> None:
 
 
 @both_sides
-def test_g12_a_length_of_which_little_comes(side: Side) -> None:
+def test_g12_a_length_of_which_little_comes(side: Side, engine: EngineName) -> None:
+    # trio-websocket looks at what has come, not at what is said to come.
+    little = "vanished" if engine == "trio-websocket" else "broken 1009"
     for claim in (2**16, 2**31, 2**32, 2**62, 2**63 - 1):
-        assert attack(side, Frame(BINARY, b"x", width=8, claim=claim)) == "vanished"
+        assert attack(side, Frame(BINARY, b"x", width=8, claim=claim)) == little
         much = Frame(BINARY, bytes(1001), width=8, claim=claim)
         assert attack(side, much) == "broken 1009"
 

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from conftest import Network, RawPeer, Tls
 
 
+@pytest.fixture(scope="module")
+def engine() -> None:
+    """Run them on one engine: they are not about the wire."""
+
+
 async def name(request: Request) -> Response:
     """Answer with the path of the request."""
     return Response(request.path)

@@ -28,6 +28,8 @@ from trio_wspair.testing import FaultyStream
 if TYPE_CHECKING:
     from conftest import OneEnd
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 REQUEST = head(*UPGRADE, start="GET / HTTP/1.1")
 
 

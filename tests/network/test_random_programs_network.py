@@ -33,6 +33,8 @@ from trio_wspair import (
 )
 from trio_wspair.testing import FaultyStream
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 # -- what may go wrong in between -----------------------------------------------------
 
 

@@ -26,6 +26,12 @@ from trio_wspair._reconnecting import _Backoff
 if TYPE_CHECKING:
     from conftest import Network
 
+
+@pytest.fixture(scope="module")
+def engine() -> None:
+    """Run them on one engine: they are not about the wire."""
+
+
 quick = partial(reconnecting, min_delay=0.001, max_delay=0.01)
 
 

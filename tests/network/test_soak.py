@@ -8,14 +8,17 @@ from typing import Any
 
 import attrs
 import pytest
+from engines import ENGINES
 from soak.numbers import Numbers, what_is_left
 
 TESTS = Path(__file__).parent.parent
 
 
-def test_g10_hundreds_of_connections_leave_nothing_behind() -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_g10_hundreds_of_connections_leave_nothing_behind(engine: str) -> None:
+    options = ["--seconds", "2", "--seed", "1", "--engine", engine]
     done = subprocess.run(
-        [sys.executable, "-m", "soak", "--seconds", "2", "--seed", "1"],
+        [sys.executable, "-m", "soak", *options],
         env={**os.environ, "PYTHONPATH": str(TESTS)},
         capture_output=True,
         text=True,

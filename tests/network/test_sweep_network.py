@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import pytest
 import trio
+from engines import engine_in_use
 from pairs import abnormal, clean
 from peers import KEY, RawPeer
 from sweeping import QUICK, ROLES, Ears, Listening, Peer, Role, Wire, Wiring
@@ -30,15 +31,12 @@ from trio_wspair import (
     serve,
 )
 from trio_wspair.testing import Attempt
-from trio_wspair.transports import (
-    TrioWebSocketConnection,
-    couple,
-    open_client_connection,
-    open_server_connection,
-)
+from trio_wspair.transports import Connection, couple
 
 if TYPE_CHECKING:
     from conftest import Logged, Tls
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 GRACE: Final = 30.0
 """Seconds: more than anything takes that is not stuck."""
@@ -75,13 +73,19 @@ def wiring(wire: Wire, tls: "Tls", logged: "Logged") -> Wiring:
 
 def open_connection(
     role: Role, stream: trio.abc.Stream
-) -> AbstractAsyncContextManager[TrioWebSocketConnection]:
+) -> AbstractAsyncContextManager[Connection]:
     """Open a connection on a stream; as a server, after the request was read."""
     if role == "server":
-        return open_server_connection(
-            stream, key=KEY, subprotocol=None, headers=[], max_message_bytes=2**20
+        return engine_in_use().open_server(
+            stream,
+            key=KEY,
+            extensions="",
+            received=b"",
+            subprotocol=None,
+            headers=[],
+            max_message_bytes=2**20,
         )
-    return open_client_connection(
+    return engine_in_use().open_client(
         stream,
         host="127.0.0.1",
         resource="/",

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from conftest import Network
     from peers import RawPeer, Said
 
+
+@pytest.fixture(scope="module")
+def engine() -> None:
+    """Run them on one engine: they are not about the wire."""
+
+
 MIB = 2**20
 NORMAL = (1000, "")
 

@@ -1,4 +1,4 @@
-"""``python -m soak [--seconds N] [--seed N]``: run it, and tell what has come of it."""
+"""``python -m soak [--seconds N] [--seed N] [--engine NAME]``: run it, and tell."""
 
 import argparse
 import faulthandler
@@ -8,6 +8,7 @@ import warnings
 from typing import Final
 
 import trio
+from engines import ENGINES, using
 
 from soak.driver import soak
 from soak.report import Report
@@ -22,13 +23,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=DEFAULT_SECONDS)
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
+    parser.add_argument("--engine", choices=ENGINES, default=ENGINES[0])
     arguments = parser.parse_args()
-    print(f"--seconds {arguments.seconds:g} --seed {arguments.seed}", flush=True)
+    given = f"--seconds {arguments.seconds:g} --seed {arguments.seed}"
+    print(f"{given} --engine {arguments.engine}", flush=True)
     report = Report()
     warnings.simplefilter("error")
     faulthandler.dump_traceback_later(arguments.seconds + OVERTIME, exit=True)
     sys.unraisablehook = report.note
-    trio.run(soak, arguments.seconds, arguments.seed, report)
+    with using(arguments.engine):
+        trio.run(soak, arguments.seconds, arguments.seed, report)
     print(report.text())
     if report.wrong:
         told = "\n".join(report.wrong[:MAX_TOLD])

@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 import trio
 import trustme
+from engines import name_in_use
 
 from soak.numbers import Numbers
 
@@ -72,14 +73,22 @@ async def _read_line(process: trio.Process) -> dict[str, Any]:
 
 @asynccontextmanager
 async def running_server(authority: trustme.CA) -> AsyncGenerator[ServerProcess]:
-    """Run the server for a block, which stops it.
+    """Run the server for a block, which stops it; on the engine that is in use.
 
     Raises:
         CalledProcessError: The server has failed.
     """
     certificate = authority.issue_cert("127.0.0.1")
     with certificate.private_key_and_cert_chain_pem.tempfile() as path:
-        command = [sys.executable, "-W", "error", "-m", "soak.server", path]
+        command = [
+            sys.executable,
+            "-W",
+            "error",
+            "-m",
+            "soak.server",
+            path,
+            name_in_use(),
+        ]
         pipe = subprocess.PIPE
         async with trio.open_nursery() as nursery:
             process: trio.Process = await nursery.start(

@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import attrs
 import trio
+from engines import engine_of, using
 
 from soak.behaviours import BEHAVIOURS, GRACE, Call, Planned, is_planned, relay
 from soak.numbers import take_numbers
@@ -206,4 +207,5 @@ def _say(answer: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main, sys.argv[1])
+    with using(engine_of(sys.argv[2])):
+        trio.run(main, sys.argv[1])

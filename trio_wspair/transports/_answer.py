@@ -1,25 +1,37 @@
-"""What a server answers to an upgrade request, read before trio-websocket sees it.
+"""What a server answers to an upgrade request, read before an engine sees it.
 
 trio-websocket would wait for ever for the end of a refusal, and stumble over interim
-answers. Knows HTTP through h11; whether a 101 is a good one is left to wsproto.
+answers. Knows HTTP through h11; whether a 101 is a good one is left to the engines.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
+import attrs
 import h11
 import trio
 
 from trio_wspair._errors import HandshakeError
 
-__all__ = ("bad_answer", "read_answer")
+__all__ = ("Answer", "bad_answer", "read_answer")
 
 _MAX_HEAD_BYTES: Final = 2**16
 _MAX_BODY_BYTES: Final = 2**20
 _BODY_SECONDS: Final = 1.0
 
 
-async def read_answer(stream: trio.abc.Stream) -> bytes:
-    """Read a server's answer, and return its bytes if it is a 101.
+@attrs.frozen(slots=True)
+class Answer:
+    """A 101."""
+
+    head: bytes
+    headers: list[tuple[str, str]]
+    received: bytes
+    """What was read after it."""
+
+
+async def read_answer(stream: trio.abc.Stream) -> Answer:
+    """Read a server's answer, and return it if it is a 101.
 
     The caller bounds the time.
 
@@ -35,14 +47,16 @@ async def read_answer(stream: trio.abc.Stream) -> bytes:
     try:
         while True:
             event = parser.next_event()
-            if len(received) - len(parser.trailing_data[0]) > _MAX_HEAD_BYTES:
+            rest = bytes(parser.trailing_data[0])
+            if len(received) - len(rest) > _MAX_HEAD_BYTES:
                 raise HandshakeError("the answer of the server is too large")
             if isinstance(event, h11.InformationalResponse):
                 if event.status_code == 101:
                     if event.http_version != b"1.1":
                         raise bad_answer()
-                    return bytes(received)
-                received = bytearray(parser.trailing_data[0])
+                    head = bytes(received[: len(received) - len(rest)])
+                    return Answer(head, _as_str(event.headers), rest)
+                received = bytearray(rest)
             elif event is h11.NEED_DATA:
                 data = await _receive(stream)
                 received += data
@@ -91,16 +105,19 @@ async def _refusal(
     return HandshakeError(
         f"the server refused the WebSocket with status {response.status_code}",
         status=response.status_code,
-        headers=tuple(
-            (name.decode("latin-1"), value.decode("latin-1"))
-            for name, value in response.headers
-        ),
+        headers=tuple(_as_str(response.headers)),
         body=bytes(body),
     )
 
 
+def _as_str(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
+    return [
+        (name.decode("latin-1"), value.decode("latin-1")) for name, value in headers
+    ]
+
+
 def bad_answer() -> HandshakeError:
-    """Return the error for a 101 that wsproto does not take."""
+    """Return the error for a 101 that an engine does not take."""
     return HandshakeError(
         "the server answered 101, but not as RFC 6455, section 4.2.2, asks", status=101
     )

@@ -5,7 +5,14 @@ from typing import Literal, Protocol, runtime_checkable
 
 from trio_wspair._codes import Close
 
-__all__ = ("AnswersClose", "Connection", "Item", "SupportsPing")
+__all__ = (
+    "AnswersClose",
+    "Connection",
+    "HasExtensions",
+    "Item",
+    "SupportsPing",
+    "SupportsSendNow",
+)
 
 Item = str | bytes | Close
 """What travels: a message, or a Close frame as the last thing of its direction."""
@@ -60,6 +67,26 @@ class AnswersClose(Protocol):
     """
 
     answers_close: Literal[True]
+
+
+@runtime_checkable
+class HasExtensions(Protocol):
+    """A connection that knows which extensions were agreed on."""
+
+    extensions: str
+    """As the server has written them (RFC 6455, section 9.1); ``""`` for none."""
+
+
+@runtime_checkable
+class SupportsSendNow(Protocol):
+    """A connection that can send without waiting, if the network takes it."""
+
+    def send_now(self, messages: Sequence[str | bytes]) -> bool:
+        """Send these, and return whether the network has taken them already.
+
+        If not, an empty `send()` waits for that. Never blocks.
+        """
+        ...
 
 
 @runtime_checkable

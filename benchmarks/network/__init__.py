@@ -1,0 +1,1 @@
+"""Servers over loopback, all under the same load."""

@@ -1,0 +1,157 @@
+"""The works over loopback: what is measured, and what is wanted."""
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final
+
+from benchmarks.machine import resident_bytes
+from benchmarks.processes import Command, Server, run_server
+from benchmarks.work import VALUE, Goal, Quantity, Sample, Work
+
+from .contestants import (
+    BROADCAST,
+    CEILING,
+    ECHO,
+    ON_TRIO_WEBSOCKET,
+    TRIO_WEBSOCKET,
+    WEBSOCKETS_ASYNCIO,
+    WEBSOCKETS_TRIO,
+    WORKERD,
+)
+from .load import P99, Load, open_others, run_idle_load, run_load
+
+__all__ = ("WORKS",)
+
+MESSAGES: Final = Quantity("messages/s")
+CONNECTIONS: Final = Quantity("connections/s")
+BYTES: Final = Quantity("bytes/connection", more_is_better=False)
+MICROSECONDS: Final = Quantity("µs, 99 of 100", more_is_better=False)
+
+IDLE: Final = 2000
+_SETTLING: Final = 0.3
+
+On = Callable[[Server, float], Sample]
+"""Measures on a running server, for about so many seconds."""
+
+
+def _measure(command: Command, on: On, seconds: float) -> Sample:
+    with run_server(command) as server:
+        return on(server, seconds)
+
+
+def _work(
+    name: str,
+    title: str,
+    quantity: Quantity,
+    commands: Mapping[str, Command],
+    on: On,
+    *,
+    goals: tuple[Goal, ...] = (),
+    limit: float | None = None,
+) -> Work:
+    contestants = {
+        contestant: partial(_measure, command, on)
+        for contestant, command in commands.items()
+    }
+    yardsticks = tuple(who for who in commands if who == CEILING)
+    return Work(name, title, quantity, contestants, goals, limit, yardsticks)
+
+
+def _load(load: Load) -> On:
+    return lambda server, seconds: run_load(server, load, seconds)
+
+
+def _memory(server: Server, _seconds: float) -> Sample:
+    """Return the memory for each connection that was used once."""
+    with run_idle_load(server, Load("idle", IDLE, extra=50)) as process:
+        time.sleep(_SETTLING)
+        before = resident_bytes(server.process)
+        open_others(process)
+        time.sleep(_SETTLING)
+        return {VALUE: (resident_bytes(server.process) - before) / IDLE}
+
+
+def _latency(server: Server, seconds: float) -> Sample:
+    """Return the latency at half the rate that this server is able to answer."""
+    most = run_load(server, Load("echo", 100, extra=1), seconds / 2)
+    sample = run_load(server, Load("latency", 100, extra=most[VALUE] / 2), seconds)
+    return {**sample, VALUE: sample[P99]}
+
+
+REAL_SERVERS: Final = {who: ECHO[who] for who in ECHO if who != CEILING}
+
+WORKS: Final = (
+    _work(
+        "echo-1",
+        "echo, 10 connections, 1 message in flight",
+        MESSAGES,
+        ECHO,
+        _load(Load("echo", 10, extra=1)),
+        goals=(
+            Goal(TRIO_WEBSOCKET, 1, ON_TRIO_WEBSOCKET),
+            Goal(TRIO_WEBSOCKET, 2.5),
+            Goal(WORKERD, 1),
+        ),
+    ),
+    _work(
+        "echo-32",
+        "echo, 10 connections, 32 messages in flight on each",
+        MESSAGES,
+        ECHO,
+        _load(Load("echo", 10, extra=32)),
+        goals=(
+            Goal(TRIO_WEBSOCKET, 2, ON_TRIO_WEBSOCKET),
+            Goal(TRIO_WEBSOCKET, 6),
+            Goal(WORKERD, 3),
+        ),
+    ),
+    _work(
+        "echo-100",
+        "echo, 100 connections, 1 message in flight",
+        MESSAGES,
+        ECHO,
+        _load(Load("echo", 100, extra=1)),
+        goals=(Goal(TRIO_WEBSOCKET, 3.5), Goal(WORKERD, 1)),
+    ),
+    _work(
+        "echo-large",
+        "echo of 64 KiB, 10 connections, 1 message in flight",
+        MESSAGES,
+        ECHO,
+        _load(Load("echo", 10, bytes=2**16, extra=1)),
+        goals=(Goal(WORKERD, 1),),
+    ),
+    _work(
+        "latency",
+        "latency at half load, 100 connections",
+        MICROSECONDS,
+        REAL_SERVERS,
+        _latency,
+        goals=(Goal(WORKERD, 1 / 1.5),),
+    ),
+    _work(
+        "connections",
+        "opened, used once and closed, 10 at a time",
+        CONNECTIONS,
+        ECHO,
+        _load(Load("churn", 10)),
+        goals=(Goal(WEBSOCKETS_TRIO, 1),),
+    ),
+    _work(
+        "idle-connections",
+        f"idle connections, {IDLE:,} of them",
+        BYTES,
+        REAL_SERVERS,
+        _memory,
+        limit=12_000,
+    ),
+    _work(
+        "broadcast",
+        "broadcast of 1 KiB to 1,000, one of whom never reads",
+        MESSAGES,
+        BROADCAST,
+        _load(Load("broadcast", 999, bytes=1024, extra=1)),
+        goals=(Goal(WEBSOCKETS_ASYNCIO, 1),),
+    ),
+)

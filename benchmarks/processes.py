@@ -1,0 +1,91 @@
+"""A server, run for a block in a process of its own."""
+
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from . import installed
+from .work import MissingError
+
+__all__ = ("SERVERS", "Command", "Server", "python", "run_server", "workerd")
+
+HOST: Final = "127.0.0.1"
+_PATIENCE: Final = 20
+SERVERS: Final = Path(__file__).parent / "servers"
+
+Command = Callable[[int], Sequence[str]]
+"""Port -> the command that serves there."""
+
+
+def python(module: str, *arguments: str) -> Command:
+    """Return the command of one of the servers in Python."""
+    program = [sys.executable, "-m", f"benchmarks.servers.{module}"]
+    return lambda port: [*program, *arguments, str(port)]
+
+
+def workerd(port: int) -> Sequence[str]:
+    """Return the command of workerd, which does everything on one port."""
+    address = f"--socket-addr=http={HOST}:{port}"
+    config = str(SERVERS / "workerd.capnp")
+    return [installed.workerd(), "serve", config, address]
+
+
+@attrs.frozen
+class Server:
+    """Where it listens, and the number of its process."""
+
+    port: int
+    process: int
+
+
+@contextmanager
+def run_server(command: Command) -> Generator[Server]:
+    """Run a server for a block.
+
+    Raises:
+        MissingError: It has ended before it listened, most likely since something that
+            it needs is not installed; its last words tell.
+    """
+    port = _free_port()
+    with (
+        tempfile.TemporaryFile() as words,
+        subprocess.Popen(command(port), stdout=words, stderr=words) as process,
+    ):
+        try:
+            if not _wait_until_it_listens(port, process):
+                words.seek(0)
+                lines = words.read().decode().strip().splitlines() or ["it ended"]
+                raise MissingError(next(filter(_is_reason, reversed(lines)), lines[-1]))
+            yield Server(port, process.pid)
+        finally:
+            process.kill()
+
+
+def _is_reason(line: str) -> bool:
+    return "Error" in line
+
+
+def _free_port() -> int:
+    with socket.create_server((HOST, 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _wait_until_it_listens(port: int, process: "subprocess.Popen[bytes]") -> bool:
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            socket.create_connection((HOST, port), 1).close()
+        except OSError:
+            time.sleep(0.02)
+        else:
+            return True
+    return False

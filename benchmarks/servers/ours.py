@@ -1,0 +1,77 @@
+"""trio-wspair: ``python -m benchmarks.servers.ours ENGINE echo|broadcast PORT``."""
+
+import inspect
+import math
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import trio
+
+from benchmarks.broadcasting import broadcast
+from trio_wspair import (
+    CloseEvent,
+    MessageEvent,
+    Request,
+    Response,
+    WebSocket,
+    WebSocketPair,
+    serve,
+)
+
+DEFAULT_ENGINE = "trio-websocket"
+"""What versions have that know no other."""
+MAX_BACKLOG = 2**14
+"""Bytes that a client may be behind in a broadcast before it has to go."""
+
+
+async def echo(_request: Request) -> Response:
+    client, server = WebSocketPair()
+    send = server.send
+
+    @server.on("message")
+    def answer(event: MessageEvent) -> None:
+        send(event.data)
+
+    server.accept()
+    return Response(None, status=101, web_socket=client)
+
+
+class Room:
+    """Everybody who is connected."""
+
+    def __init__(self) -> None:
+        self.members: set[WebSocket] = set()
+
+    async def fetch(self, _request: Request) -> Response:
+        client, server = WebSocketPair(max_buffered_bytes=MAX_BACKLOG)
+
+        @server.on("message")
+        def pass_on(event: MessageEvent) -> None:
+            broadcast(self.members, event.data)
+
+        @server.on("close")
+        def leave(_event: CloseEvent) -> None:
+            self.members.discard(server)
+
+        server.accept()
+        self.members.add(server)
+        return Response(None, status=101, web_socket=client)
+
+
+def server(engine: str) -> Callable[..., Any]:
+    """Return `serve()` with an engine."""
+    if "engine" in inspect.signature(serve).parameters:
+        options: dict[str, Any] = {"engine": engine}
+        return partial(serve, **options)
+    if engine == DEFAULT_ENGINE:
+        return serve
+    sys.exit(f"this version has no engine {engine!r}")
+
+
+if __name__ == "__main__":
+    _, engine, app, port = sys.argv
+    fetch = {"echo": echo, "broadcast": Room().fetch}[app]
+    run = partial(server(engine), max_connections=100_000, ping_interval=math.inf)
+    trio.run(run, fetch, int(port))

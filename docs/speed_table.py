@@ -1,0 +1,68 @@
+"""Directives that print what the benchmarks have measured: `docs/speed.json`."""
+
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from benchmarks.catalogue import SECTIONS
+from benchmarks.results import Results, load
+from benchmarks.table import facts, remarks, rows
+from benchmarks.work import Work
+
+_RECORDED = Path(__file__).parent / "speed.json"
+
+
+@cache
+def recorded() -> Results:
+    return load(_RECORDED)
+
+
+class _Printed(SphinxDirective):
+    """Something that is made from the recorded samples."""
+
+    def text(self) -> Iterable[str]:
+        raise NotImplementedError
+
+    def run(self) -> list[nodes.Node]:
+        self.env.note_dependency(str(_RECORDED))
+        return self.parse_text_to_nodes("\n".join(self.text()))
+
+
+class Tables(_Printed):
+    """The works of one section, a table for each."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def text(self) -> Iterable[str]:
+        for work in SECTIONS[self.arguments[0]]:
+            if recorded().ours(work):
+                yield from _table(work)
+
+
+def _table(work: Work) -> Iterable[str]:
+    yield f".. list-table:: {work.title}"
+    yield "   :header-rows: 1"
+    yield ""
+    for row in rows(recorded(), work):
+        for number, cell in enumerate(row):
+            yield f"   {' ' if number else '*'} - {cell}"
+    yield ""
+    yield " ".join(remarks(recorded(), work))
+    yield ""
+
+
+class Facts(_Printed):
+    """When, where and with what they were taken."""
+
+    def text(self) -> Iterable[str]:
+        yield facts(recorded())
+
+
+def setup(app: Sphinx) -> None:
+    app.add_directive("speed-tables", Tables)
+    app.add_directive("speed-facts", Facts)

@@ -1,0 +1,20 @@
+"""Frames, read and written by the second engine."""
+
+import importlib.util
+import sys
+
+import pytest
+
+from trio_wspair.transports import _frames
+
+
+def test_masking_does_without_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "websockets.speedups", None)
+    spec = importlib.util.spec_from_file_location("slow_frames", _frames.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    slow = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(slow)
+    frame = slow.framed(0x81, b"hello", masked=True)
+    quick = _frames.FrameReader(masked=True, compressed=False, max_message_bytes=9)
+    assert list(quick.feed(frame)) == [(0x81, b"hello")]

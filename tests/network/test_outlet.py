@@ -1,0 +1,171 @@
+"""The way of frames to the network, on sockets and on other streams."""
+
+import os
+import socket
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+
+from trio_wspair.transports._outlet import Outlet
+from trio_wspair.transports._ports import SocketPort, StreamPort, port_of
+
+MUCH = bytes(range(256)) * 2**14
+"""More than the buffers of a socket hold."""
+
+Ends = tuple[trio.abc.Stream, trio.abc.Stream]
+
+
+def sockets() -> Ends:
+    near, far = (trio.socket.from_stdlib_socket(one) for one in socket.socketpair())
+    return trio.SocketStream(near), trio.SocketStream(far)
+
+
+def memory() -> Ends:
+    return trio.testing.lockstep_stream_pair()
+
+
+with_ends = pytest.mark.parametrize("join", [sockets, memory])
+Join = Callable[[], Ends]
+
+
+@asynccontextmanager
+async def outlet(
+    join: Join,
+) -> AsyncGenerator[tuple[Outlet, trio.abc.Stream, trio.abc.Stream]]:
+    """Give an outlet, and the two ends of the network it is on."""
+    near, far = join()
+    with trio.fail_after(5):
+        async with near, far, trio.open_nursery() as nursery:
+            outlet = Outlet(port_of(near), nursery)
+            yield outlet, near, far
+            outlet.stop()
+
+
+async def read(stream: trio.abc.Stream, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        data += await stream.receive_some()
+    return data
+
+
+async def test_a_socket_is_used_without_its_stream_and_nothing_else_is() -> None:
+    near, far = sockets()
+    assert isinstance(near, trio.SocketStream)
+    assert isinstance(far, trio.SocketStream)
+    assert isinstance(port_of(near), SocketPort)
+    assert isinstance(port_of(memory()[0]), StreamPort)
+    await near.aclose()
+    await far.aclose()
+
+
+@with_ends
+async def test_g1_much_and_little_arrive_in_order(join: Join) -> None:
+    async with outlet(join) as (out, _, far):
+        out.write(b"little")
+        out.write(MUCH)
+        out.write(b"end", last=True)
+        out.write(b"too late")
+        size = len(MUCH) + 9
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(out.flush)
+            assert await read(far, size) == b"little" + MUCH + b"end"
+        with trio.move_on_after(0.01):
+            assert await far.receive_some() == b""
+
+
+@with_ends
+async def test_g5_who_is_cancelled_in_flush_tears_nothing(join: Join) -> None:
+    async with outlet(join) as (out, _, far):
+        with trio.move_on_after(0):
+            out.write(MUCH)
+            await out.flush()
+        out.write(b"end")
+        assert await read(far, len(MUCH) + 3) == MUCH + b"end"
+        await out.flush()
+
+
+@with_ends
+async def test_g9_who_wants_room_waits_for_it(join: Join) -> None:
+    async with outlet(join) as (out, _, far):
+        await out.wait_room()
+        out.write(MUCH)
+        with trio.move_on_after(0.01) as patience:
+            await out.wait_room()
+        assert patience.cancelled_caught
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(out.wait_room)
+            await read(far, len(MUCH))
+
+
+@with_ends
+async def test_a_peer_that_has_gone_is_noticed_by_who_flushes(join: Join) -> None:
+    async with outlet(join) as (out, _, far):
+        out.write(MUCH)
+        async with trio.open_nursery() as nursery:
+
+            async def flush() -> None:
+                with pytest.raises(trio.BrokenResourceError):
+                    await out.flush()
+
+            nursery.start_soon(flush)
+            await trio.testing.wait_all_tasks_blocked()
+            await far.aclose()
+        await out.wait_room()
+        out.write(b"nothing happens")
+        with pytest.raises(trio.BrokenResourceError):
+            await out.flush()
+
+
+async def test_a_socket_whose_peer_has_gone_is_noticed_at_once() -> None:
+    async with outlet(sockets) as (out, _, far):
+        await far.aclose()
+        out.write(b"nobody is there")
+        with pytest.raises(trio.BrokenResourceError):
+            await out.flush()
+
+
+@with_ends
+async def test_who_waits_is_told_of_the_stop(join: Join) -> None:
+    async with outlet(join) as (out, _, _far):
+        out.write(MUCH)
+
+        async def flush() -> None:
+            with pytest.raises(trio.BrokenResourceError):
+                await out.flush()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(flush)
+            await trio.testing.wait_all_tasks_blocked()
+            out.stop()
+
+
+@with_ends
+async def test_the_end_of_what_comes_is_empty_whatever_end_it_is(join: Join) -> None:
+    async with outlet(join) as (_, near, far):
+        port = port_of(near)
+        await far.send_all(b"data") if join is sockets else None
+        if join is sockets:
+            assert await port.receive() == b"data"
+        await far.aclose()
+        assert await port.receive() == b""
+        await near.aclose()
+        assert await port.receive() == b""
+
+
+async def test_a_socket_with_nothing_to_read_after_all_is_waited_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fails = iter([True])
+
+    def read(fd: int, size: int) -> bytes:
+        if next(fails, False):
+            raise BlockingIOError
+        return b"data"
+
+    async with outlet(sockets) as (_, near, far):
+        await far.send_all(b"data")
+        monkeypatch.setattr(os, "read", read)
+        assert await port_of(near).receive() == b"data"

@@ -1,0 +1,6 @@
+"""Makes `benchmarks` importable, behind everything that is installed."""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[2]))

@@ -1,0 +1,134 @@
+"""What is made of samples."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from subprocess import CalledProcessError
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from benchmarks import results
+from benchmarks.catalogue import SECTIONS, WORKS
+from benchmarks.compare import Comparison
+from benchmarks.plot import plot
+from benchmarks.results import Results, Spread
+from benchmarks.rounds import measure
+from benchmarks.table import markdown, remarks, rows
+from benchmarks.work import MissingError, Sample, Work
+
+ECHO = WORKS["echo-1"]
+ON_TRIO_WEBSOCKET, ON_WEBSOCKETS = (
+    "trio-wspair on trio-websocket",
+    "trio-wspair on websockets",
+)
+FACTS = {"date": "2026-11-22", "machine": "2 cores", "trio": "0.35.0"}
+
+
+def taken(*values: float) -> Sequence[Sample]:
+    return [{"value": value, "others": 0.25} for value in values]
+
+
+@pytest.fixture
+def echoed() -> Results:
+    samples = {
+        "trio-websocket": taken(10, 10, 20),
+        "workerd": taken(40, 40, 40),
+        ON_TRIO_WEBSOCKET: taken(10, 20, 10),
+        ON_WEBSOCKETS: taken(30, 50, 40),
+    }
+    return Results(FACTS, {ECHO.name: samples}, {ECHO.name: {"picows": "no picows"}})
+
+
+def test_a_ratio_is_of_samples_of_the_same_round(echoed: Results) -> None:
+    ratios = echoed.ratios(ECHO, ON_WEBSOCKETS, "trio-websocket")
+    assert ratios.values == [3, 5, 2]
+    assert (ratios.least, ratios.median, ratios.most) == (2, 3, 5)
+
+
+def test_a_ratio_above_one_is_better_if_less_is() -> None:
+    work = WORKS["idle"]
+    taken_up = {"memory channels": taken(900), "trio-wspair": taken(300)}
+    idle = Results(FACTS, {work.name: taken_up})
+    assert idle.ratios(work, "trio-wspair", "memory channels").median == 3
+
+
+def test_goals_stand_beside_the_ratios(echoed: Results) -> None:
+    table = markdown(rows(echoed, ECHO))
+    assert "ratio of trio-wspair on websockets" in table
+    first = next(line for line in table.splitlines() if "| trio-websocket |" in line)
+    assert "**1** (0.5 to 2) | 1 met |" in first
+    assert "**3** (2 to 5) | 2.5 met |" in first
+    second = next(line for line in table.splitlines() if "| workerd |" in line)
+    assert "**1** (0.75 to 1.25) | 1 met |" in second
+
+
+def test_a_limit_stands_beside_ours() -> None:
+    work = WORKS["idle"]
+    idle = Results(FACTS, {work.name: {"trio-wspair": taken(6000)}})
+    assert "at most 5,120 missed" in markdown(rows(idle, work))
+
+
+def test_remarks_name_who_was_left_out_and_how_busy_others_were(
+    echoed: Results,
+) -> None:
+    left_out, others = remarks(echoed, ECHO)
+    assert left_out == "Left out: picows (no picows)."
+    assert others == "Others kept up to 0.25 cores busy."
+
+
+def test_results_are_the_same_after_they_were_a_file(
+    echoed: Results, tmp_path: Path
+) -> None:
+    file = tmp_path / "results.json"
+    results.save(echoed, file)
+    assert results.load(file) == echoed
+
+
+def test_the_plot_has_a_mark_for_each_other_contestant(echoed: Results) -> None:
+    picture = ET.fromstring(plot(echoed))  # noqa: S314 - it is ours
+    tips = [tip.text for tip in picture.iter("{http://www.w3.org/2000/svg}title")]
+    assert sorted(map(str, tips)) == ["trio-websocket: 3.00", "workerd: 1.00"]
+
+
+def test_the_plot_has_no_yardsticks() -> None:
+    (work,) = (w for w in SECTIONS["In memory"] if w.name == "large")
+    samples = {name: taken(1) for name in work.contestants}
+    picture = plot(Results(FACTS, {work.name: samples}))
+    assert "memory channels: 1.00" in picture
+    assert not any(yardstick in picture for yardstick in work.yardsticks)
+
+
+def test_contestants_take_turns_and_one_that_fails_is_left_out() -> None:
+    seen: list[str] = []
+
+    def take(_work: Work, contestant: str, _seconds: float) -> Sample:
+        seen.append(contestant)
+        if contestant == "picows on asyncio":
+            raise MissingError("no picows")
+        if contestant == "workerd" and len(seen) > 10:
+            raise CalledProcessError(1, "workerd")
+        return taken(1)[0]
+
+    measured = measure([ECHO], 2, 1, take)
+    everybody = list(ECHO.contestants)
+    assert seen[: len(everybody)] == everybody
+    assert seen[len(everybody) :] == [c for c in everybody if c != "picows on asyncio"]
+    assert measured.left_out[ECHO.name].keys() == {"picows on asyncio", "workerd"}
+    assert measured.contestants(ECHO) == [
+        c for c in everybody if c not in {"picows on asyncio", "workerd"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ratios", "slower"),
+    [
+        ([0.9, 0.9, 0.9, 0.9], True),
+        ([0.9, 0.9, 0.9, 1.1], False),
+        ([0.9, 0.9, 0.9, 0.9, 1.1], True),
+        ([0.99, 0.99, 0.99, 0.99], False),
+    ],
+)
+def test_a_commit_is_slower_if_three_of_four_rounds_say_so(
+    ratios: list[float], *, slower: bool
+) -> None:
+    assert Comparison("burst", "ours", Spread(ratios)).is_slower(0.95) is slower

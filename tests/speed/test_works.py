@@ -1,0 +1,34 @@
+"""Every work in memory is done once, so that benchmarks do not rot."""
+
+import pytest
+
+from benchmarks.catalogue import SECTIONS
+from benchmarks.in_memory import lifetime
+from benchmarks.work import VALUE, Work, is_ours
+
+IN_MEMORY = [*SECTIONS["In memory"], *SECTIONS["The cost of a pair"]]
+IN_PYTHON = [
+    pytest.param(work, contestant, id=f"{work.name}: {contestant}")
+    for work in IN_MEMORY
+    for contestant in work.contestants
+    if contestant != "workerd"
+]
+
+
+@pytest.mark.parametrize(("work", "contestant"), IN_PYTHON)
+def test_a_work_in_memory_runs(
+    work: Work, contestant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifetime, "IDLE_PAIRS", 2000)
+    value = work.contestants[contestant](0.001)[VALUE]
+    # What other tests have freed may be all the memory that an idle pair takes.
+    assert value > 0 or work.name == "idle"
+
+
+@pytest.mark.parametrize(
+    "work", [work for works in SECTIONS.values() for work in works]
+)
+def test_goals_and_yardsticks_are_of_contestants_that_there_are(work: Work) -> None:
+    assert any(map(is_ours, work.contestants))
+    assert {goal.theirs for goal in work.goals} <= work.contestants.keys()
+    assert set(work.yardsticks) < work.contestants.keys()

@@ -1,0 +1,139 @@
+"""The opening handshake of both sides, by the package `websockets`.
+
+Knows its public API for that, and HTTP heads as bytes; no network, and no frames.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+from websockets.client import ClientProtocol
+from websockets.datastructures import Headers
+from websockets.exceptions import InvalidHandshake
+from websockets.extensions import Extension
+from websockets.extensions.permessage_deflate import (
+    enable_client_permessage_deflate,
+    enable_server_permessage_deflate,
+)
+from websockets.http11 import Request, Response
+from websockets.protocol import Protocol, State
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+from websockets.uri import parse_uri
+
+from ._answer import Answer, bad_answer
+
+__all__ = ("Agreed", "Asking", "answer_request")
+
+_NOWHERE: Final = parse_uri("ws://localhost/")
+"""Only the headers of a request are made by `websockets`."""
+
+Pairs = Sequence[tuple[str, str]]
+"""Names and values of headers."""
+
+
+@attrs.frozen(slots=True)
+class Agreed:
+    """A handshake that is done."""
+
+    subprotocol: str
+    """The one that was agreed on, or ``""``."""
+    extensions: str
+    """Those that were agreed on, as the server has written them."""
+    deflate: Extension | None
+    """What compresses, if that was agreed on."""
+
+
+def answer_request(
+    key: str,
+    *,
+    offered: str,
+    subprotocol: str | None,
+    headers: Pairs,
+    compression: bool,
+) -> tuple[Agreed, bytes]:
+    """Return what is agreed on with a client whose request is good, and the 101.
+
+    Args:
+        key: The `Sec-WebSocket-Key` of the request.
+        offered: Its `Sec-WebSocket-Extensions`.
+        subprotocol: The one chosen of those offered, if any.
+        headers: More headers for the answer.
+        compression: Whether permessage-deflate may be agreed on.
+    """
+    protocol = ServerProtocol(
+        extensions=enable_server_permessage_deflate(None) if compression else None,
+        subprotocols=[Subprotocol(subprotocol)] if subprotocol is not None else None,
+        state=State.OPEN,
+    )
+    request = [
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", key),
+    ]
+    if subprotocol is not None:
+        request.append(("Sec-WebSocket-Protocol", subprotocol))
+    offer = ("Sec-WebSocket-Extensions", offered)
+    answer = protocol.accept(Request("/", Headers([*request, offer])))
+    if answer.status_code != 101:  # What is offered makes no sense.
+        answer = protocol.accept(Request("/", Headers(request)))
+    extensions = answer.headers.get("Sec-WebSocket-Extensions", "")
+    del answer.headers["Date"]  # A 101 needs none.
+    head = Headers([*answer.headers.raw_items(), *headers])
+    start = f"HTTP/1.1 101 Switching Protocols\r\n{head}"
+    return _agreed(protocol, extensions), start.encode("latin-1")
+
+
+class Asking:
+    """A client's handshake: a request, to which the answer is awaited.
+
+    Args:
+        host: For the `Host` header, with the port unless that is the default.
+        resource: The path and query.
+        subprotocols: The ones offered.
+        headers: More headers for the request.
+        compression: Whether permessage-deflate is offered.
+    """
+
+    request: bytes
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        resource: str,
+        subprotocols: Sequence[str],
+        headers: Pairs,
+        compression: bool,
+    ) -> None:
+        self._protocol = ClientProtocol(
+            _NOWHERE,
+            extensions=enable_client_permessage_deflate(None) if compression else None,
+            subprotocols=[Subprotocol(name) for name in subprotocols] or None,
+            state=State.OPEN,
+        )
+        made = self._protocol.connect().headers
+        del made["Host"]
+        head = Headers([("Host", host), *made.raw_items(), *headers])
+        self.request = f"GET {resource} HTTP/1.1\r\n{head}".encode("latin-1")
+
+    def take(self, answer: Answer) -> Agreed:
+        """Return what the server has agreed on.
+
+        Raises:
+            HandshakeError: It must not say this.
+        """
+        protocol = self._protocol
+        try:
+            headers = Headers(answer.headers)
+            protocol.process_response(Response(101, "", headers))
+        except InvalidHandshake as exc:
+            raise bad_answer() from exc
+        extensions = ", ".join(headers.get_all("Sec-WebSocket-Extensions"))
+        return _agreed(protocol, extensions)
+
+
+def _agreed(protocol: Protocol, extensions: str) -> Agreed:
+    deflate = protocol.extensions[0] if protocol.extensions else None
+    return Agreed(protocol.subprotocol or "", extensions, deflate)

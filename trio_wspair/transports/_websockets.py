@@ -1,0 +1,399 @@
+"""A `Connection` directly on a stream, with the help of the package `websockets`.
+
+Knows what frames mean. The handshakes, the masking and permessage-deflate are those of
+`websockets`, by its public API; the way of the bytes is ours.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
+from itertools import count
+from typing import Final
+
+import attrs
+import trio
+from websockets.exceptions import ProtocolError as WebSocketsError
+from websockets.frames import Close as WebSocketsClose, Frame, Opcode
+
+from trio_wspair._codes import Close
+from trio_wspair._errors import ConnectionClosedError, ProtocolError
+from trio_wspair._nurseries import open_service_nursery
+
+from ._answer import read_answer
+from ._assembly import Assembly, decoded
+from ._connection import Item
+from ._frames import (
+    BINARY,
+    CLOSE,
+    CONTROL,
+    FIN,
+    OPCODE,
+    PING,
+    PONG,
+    RSV1,
+    TEXT,
+    FrameReader,
+    framed,
+)
+from ._handshakes import Agreed, Asking, answer_request
+from ._linger import discard, linger
+from ._outlet import Outlet
+from ._ports import port_of
+
+__all__ = (
+    "WebSocketsConnection",
+    "open_client_connection",
+    "open_server_connection",
+)
+
+_VANISHED: Final = "WebSocket disconnected without sending Close frame."
+"""The words of workerd for it."""
+_MAX_REASON_BYTES: Final = 123
+"""What fits into a control frame, beside the code (RFC 6455, section 5.5)."""
+
+
+class WebSocketsConnection:
+    """An open connection; see `Connection` for the methods.
+
+    Made by `open_server_connection()` and `open_client_connection()`.
+
+    Args:
+        stream: The network.
+        nursery: For a task that sends what the network doesn't take at once.
+        agreed: What the handshake has led to.
+        received: What was read after it.
+        is_client: Which side this is.
+        max_message_bytes: Larger messages are a `ProtocolError` with code 1009.
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        nursery: trio.Nursery,
+        agreed: Agreed,
+        *,
+        received: bytes,
+        is_client: bool,
+        max_message_bytes: int,
+    ) -> None:
+        self._stream = stream
+        self._port = port_of(stream)
+        self.outlet = Outlet(self._port, nursery)
+        self._is_client = is_client
+        self._deflate = agreed.deflate
+        self._received = received
+        self._reader = FrameReader(
+            masked=not is_client,
+            compressed=agreed.deflate is not None,
+            max_message_bytes=max_message_bytes,
+        )
+        self._assembly = Assembly(max_message_bytes, agreed.deflate)
+        self._breach: ProtocolError | None = None
+        self._heard_close = False
+        # A client waits for the server to end TCP first (RFC 6455, 7.1.1).
+        self._lingers = self._is_client
+        self._ping_numbers = count()
+        self._pongs: dict[bytes, _Pong] = {}
+        self._hears_pongs = True
+        self.heard_at: float = trio.current_time()
+        """When the last bytes came; see `SupportsPing`."""
+        self.subprotocol: str = agreed.subprotocol
+        """The subprotocol that was agreed on, or ``""``."""
+        self.extensions: str = agreed.extensions
+        """The extensions that were agreed on, or ``""``."""
+
+    # -- what comes --------------------------------------------------------------
+
+    async def receive(self) -> Sequence[Item]:
+        """Wait for what has arrived; see `Connection`."""
+        if self._heard_close:
+            await discard(self._stream)
+            raise ConnectionClosedError(1006, "the peer has gone", was_clean=False)
+        while self._breach is None:
+            await self.outlet.wait_room()  # For the pongs.
+            data = await self._next_bytes()
+            if not data:
+                self._forget_pings()
+                raise ConnectionClosedError(1006, _VANISHED, was_clean=False)
+            self.heard_at = trio.current_time()
+            items = self._read(data)
+            if items:
+                return items
+        raise self._breach
+
+    async def _next_bytes(self) -> bytes | bytearray:
+        """Return more of what has come; nothing at the end."""
+        data, self._received = self._received, b""
+        if not data:
+            return await self._port.receive()
+        # It came with the handshake, whose answer goes first.
+        with suppress(trio.BrokenResourceError):
+            await self.outlet.flush()
+        return data
+
+    def _read(self, data: bytes | bytearray) -> list[Item]:
+        """Return the messages, and the Close, that end in these bytes."""
+        items: list[Item] = []
+        try:
+            for first, payload in self._reader.feed(data):
+                if first == FIN | TEXT:
+                    items.append(decoded(payload))
+                elif first == FIN | BINARY:
+                    items.append(payload)
+                elif first & CONTROL:
+                    self._take_control(first & OPCODE, payload, items)
+                    if self._heard_close:
+                        break
+                elif (message := self._assembly.add(first, payload)) is not None:
+                    items.append(message)
+        except ProtocolError as exc:
+            self._breach = exc
+            self._lingers = True
+            self._forget_pings()
+        return items
+
+    def _take_control(self, opcode: int, payload: bytes, items: list[Item]) -> None:
+        """Take a control frame.
+
+        Raises:
+            ProtocolError: It is a Close that must not be said.
+        """
+        if opcode == PING:
+            self.outlet.write(self._framed(PONG, payload))
+        elif opcode == PONG:
+            pong = self._pongs.get(payload)
+            if pong is not None:
+                pong.came = True
+                pong.over.set()
+        else:
+            items.append(_close_in(payload))
+            self._heard_close = True
+            self._forget_pings()
+
+    # -- what is sent ------------------------------------------------------------
+
+    async def send(self, items: Sequence[Item]) -> None:
+        """Frame and send; see `Connection`."""
+        self._write(items)
+        try:
+            await self.outlet.flush()
+        except trio.BrokenResourceError:
+            raise ConnectionClosedError(1006, _VANISHED, was_clean=False) from None
+
+    def send_now(self, messages: Sequence[str | bytes]) -> bool:
+        """Frame and send without waiting; see `SupportsSendNow`."""
+        self._write(messages)
+        return self.outlet.taken
+
+    def _write(self, items: Sequence[Item]) -> None:
+        frames: list[bytes] = []
+        close = False
+        for item in items:
+            if isinstance(item, str):
+                frames.append(self._framed(TEXT, item.encode()))
+            elif isinstance(item, bytes):
+                frames.append(self._framed(BINARY, item))
+            else:
+                frames.append(self._close_frame(item))
+                close = True
+        if frames:
+            self.outlet.write(b"".join(frames), last=close)
+
+    def _framed(self, opcode: int, data: bytes) -> bytes:
+        first = FIN | opcode
+        if self._deflate is not None and not opcode & CONTROL:
+            deflated = self._deflate.encode(Frame(Opcode(opcode), data))
+            first, data = first | RSV1, bytes(deflated.data)
+        return framed(first, data, masked=self._is_client)
+
+    def _close_frame(self, close: Close) -> bytes:
+        data = b""
+        if close.code != 1005:
+            reason = close.reason.encode()[:_MAX_REASON_BYTES]
+            whole = reason.decode(errors="ignore").encode()  # Not half a character.
+            data = close.code.to_bytes(2, "big") + whole
+        return self._framed(CLOSE, data)
+
+    async def ping(self) -> float:
+        """Send a ping and return the seconds until its pong; see `Connection`."""
+        start = trio.current_time()
+        pong = _Pong()
+        if self._hears_pongs:
+            data = next(self._ping_numbers).to_bytes(8, "big")
+            self._pongs[data] = pong
+            self.outlet.write(self._framed(PING, data))
+            try:
+                await pong.over.wait()
+            finally:
+                del self._pongs[data]
+        else:
+            await trio.lowlevel.checkpoint()
+        if not pong.came:
+            raise ConnectionClosedError(1006, "no pong came", was_clean=False)
+        return trio.current_time() - start
+
+    def _forget_pings(self) -> None:
+        """Tell those who wait for pongs that none will come."""
+        self._hears_pongs = False
+        for pong in self._pongs.values():
+            pong.over.set()
+
+    async def aclose(self, code: int, reason: str) -> None:
+        """Say Close, flush and end TCP in good order; see `Connection`."""
+        self._forget_pings()
+        # The outlet takes nothing after the first Close.
+        self.outlet.write(self._close_frame(Close(code, reason)), last=True)
+        try:
+            await self.outlet.flush()
+        except trio.BrokenResourceError:
+            return
+        if self._lingers:
+            await linger(self._stream)
+
+    def abort(self) -> None:
+        """Drop the connection; see `Connection`."""
+        self._forget_pings()
+        self.outlet.stop()  # The stream is closed by whoever has opened us.
+
+
+@attrs.define(slots=True, eq=False)
+class _Pong:
+    over: trio.Event = attrs.Factory(trio.Event)
+    came: bool = False
+
+
+def _close_in(payload: bytes) -> Close:
+    """Return what the peer says with a Close.
+
+    Raises:
+        ProtocolError: It must not say this.
+    """
+    try:
+        close = WebSocketsClose.parse(payload)
+    except WebSocketsError as exc:
+        raise ProtocolError(1002, str(exc)) from None
+    except UnicodeDecodeError as exc:
+        what = f"the reason of a Close is no UTF-8: {exc.reason}"
+        raise ProtocolError(1007, what) from None
+    return Close(int(close.code), close.reason)
+
+
+@asynccontextmanager
+async def open_server_connection(
+    stream: trio.abc.Stream,
+    *,
+    key: str,
+    extensions: str = "",
+    received: bytes = b"",
+    subprotocol: str | None,
+    headers: Sequence[tuple[str, str]],
+    max_message_bytes: int,
+    compression: bool = False,
+) -> AsyncGenerator[WebSocketsConnection, None]:
+    """Answer an upgrade request with 101, and keep the connection for the block.
+
+    The request was read already, and found good.
+
+    Args:
+        stream: The network. It is closed in the end.
+        key: The `Sec-WebSocket-Key` of the request.
+        extensions: Those that the client offers.
+        received: What was read after the request.
+        subprotocol: The one chosen of those offered, if any.
+        headers: More headers for the answer.
+        max_message_bytes: Larger messages are a `ProtocolError` with code 1009.
+        compression: Whether permessage-deflate may be agreed on.
+    """
+    agreed, answer = answer_request(
+        key,
+        offered=extensions,
+        subprotocol=subprotocol,
+        headers=headers,
+        compression=compression,
+    )
+    try:
+        async with _open(
+            stream,
+            agreed,
+            received=received,
+            is_client=False,
+            max_message_bytes=max_message_bytes,
+        ) as connection:
+            connection.outlet.write(answer)
+            yield connection
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
+@asynccontextmanager
+async def open_client_connection(
+    stream: trio.abc.Stream,
+    *,
+    host: str,
+    resource: str,
+    subprotocols: Sequence[str],
+    headers: Sequence[tuple[str, str]],
+    max_message_bytes: int,
+    compression: bool = False,
+) -> AsyncGenerator[WebSocketsConnection, None]:
+    """Ask for a WebSocket on `stream`, and keep the connection for the block.
+
+    The caller bounds the time of the handshake by cancelling.
+
+    Args:
+        stream: The network. It is closed in the end.
+        host: For the `Host` header, with the port unless that is the default.
+        resource: The path and query.
+        subprotocols: The ones offered.
+        headers: More headers for the request.
+        max_message_bytes: Larger messages are a `ProtocolError` with code 1009.
+        compression: Whether permessage-deflate is offered.
+
+    Raises:
+        HandshakeError: The server has refused, or answered nonsense.
+    """
+    asking = Asking(
+        host=host,
+        resource=resource,
+        subprotocols=subprotocols,
+        headers=headers,
+        compression=compression,
+    )
+    try:
+        with suppress(trio.BrokenResourceError):  # There may be an answer still.
+            await stream.send_all(asking.request)
+        answer = await read_answer(stream)
+        async with _open(
+            stream,
+            asking.take(answer),
+            received=answer.received,
+            is_client=True,
+            max_message_bytes=max_message_bytes,
+        ) as connection:
+            yield connection
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
+@asynccontextmanager
+async def _open(
+    stream: trio.abc.Stream,
+    agreed: Agreed,
+    *,
+    received: bytes,
+    is_client: bool,
+    max_message_bytes: int,
+) -> AsyncGenerator[WebSocketsConnection, None]:
+    """Keep what a connection needs while the block runs."""
+    async with open_service_nursery() as nursery:
+        connection = WebSocketsConnection(
+            stream,
+            nursery,
+            agreed,
+            received=received,
+            is_client=is_client,
+            max_message_bytes=max_message_bytes,
+        )
+        try:
+            yield connection
+        finally:
+            connection.abort()
