@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from trio.lowlevel import enable_ki_protection
 
+from ._batches import batch
 from ._errors import WebSocketError
 from ._inbox import size_of
 from ._messages import as_message
@@ -38,12 +39,13 @@ def broadcast(
         if not isinstance(socket, WebSocket):
             msg = f"broadcast() sends to WebSockets, not {type(socket).__name__}"
             raise TypeError(msg)
-    for socket in targets:
-        half = half_of(socket)
-        try:
-            half.state.check_send()
-            if not half.outbox.put(plain, size):
-                raise half.gone_error()
-        except WebSocketError as error:
-            skipped[socket] = error
+    with batch():  # No task is woken for a socket that takes it at once.
+        for socket in targets:
+            half = half_of(socket)
+            try:
+                half.state.check_send()
+                if not half.outbox.put(plain, size):
+                    raise half.gone_error()
+            except WebSocketError as error:
+                skipped[socket] = error
     return skipped

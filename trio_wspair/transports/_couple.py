@@ -13,6 +13,7 @@ import attrs
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from trio_wspair._batches import send_later
 from trio_wspair._checks import check_limit, check_seconds
 from trio_wspair._codes import Close
 from trio_wspair._errors import ConnectionClosedError, ProtocolError
@@ -137,8 +138,8 @@ class Coupling:
         self._sends_now: SupportsSendNow | None = None
         self._idle = trio.lowlevel.ParkingLot()
         """Where the writer waits for something to send."""
-        self._held = False
-        """The writer waits until the reader has passed on what it has."""
+        self._sends_later = False
+        """It sends at the end of a batch."""
         self._under_way: list[Message] = []
         """Sent by the reader, and not taken by the network yet."""
         self._reads_since = -math.inf
@@ -188,8 +189,12 @@ class Coupling:
     def _wake(self) -> None:
         if self.half.inbox.end is not None:
             self._closing.set()
-        if not self._held:
+        if self._sends_now is None or not self._idle:
             self._idle.unpark()
+        elif not self._sends_later:
+            self._sends_later = send_later(self._send_now)
+            if not self._sends_later:
+                self._idle.unpark()
 
     def stop(self, code: int, reason: str) -> None:
         """Say Close, after what is queued, as if the other half had."""
@@ -226,7 +231,6 @@ class Coupling:
         longer than most listeners.
         """
         taker = self.half.outbox.taker
-        self._held = True
         if taker is not None:
             taker.hold()
         for item in items:
@@ -239,11 +243,10 @@ class Coupling:
                 self.half.deliver(item, size)
         if taker is not None:
             taker.serve()
-        self._held = False
-        self._send_now()
 
     def _send_now(self) -> None:
         """Send what is there to be sent, if that needs no waiting."""
+        self._sends_later = False
         inbox = self.half.inbox
         if not self._idle:
             return  # The writer will see it.
