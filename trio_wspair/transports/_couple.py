@@ -245,12 +245,11 @@ class Coupling:
             taker.serve()
 
     def _send_now(self) -> None:
-        """Send what is there to be sent, if that needs no waiting."""
+        """Send what is there to be sent; the writer does what has to be waited for."""
+        assert self._sends_now is not None
         self._sends_later = False
         inbox = self.half.inbox
-        if not self._idle:
-            return  # The writer will see it.
-        if self._sends_now is not None and inbox.weight and inbox.end is None:
+        if inbox.weight and inbox.end is None:
             messages, _ = self._take_batch()
             if self._sends_now.send_now(messages):
                 self._release(messages)
