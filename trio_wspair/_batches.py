@@ -1,7 +1,7 @@
-"""What is sent together: by listeners in one pass, or to many at once.
+"""What is said to many at once, and sent together.
 
 Knows nothing of connections, only that they rather send at the end of a batch, in the
-task that is running, than wake a task of their own for each message.
+task that is running, than each wake a task of their own.
 """
 
 import threading

@@ -28,7 +28,6 @@ import attrs
 import trio
 from trio.lowlevel import RunVar, disable_ki_protection, enable_ki_protection
 
-from ._batches import batch
 from ._codes import Close
 from ._delivery import Delivery, Ending
 from ._errors import InvalidStateError
@@ -206,11 +205,10 @@ class Dispatcher:
         """Serve those that are ready, within the budget."""
         items = self._queue.items
         budget = _BUDGET
-        with batch():
-            while items and budget > 0 and not self._raised:
-                served = items.popleft()
-                if served is not None and served in self._halves and not served.busy:
-                    budget -= served.context.run(self._serve, served, budget)
+        while items and budget > 0 and not self._raised:
+            served = items.popleft()
+            if served is not None and served in self._halves and not served.busy:
+                budget -= served.context.run(self._serve, served, budget)
 
     # -- in the task of a connection, which saves a switch: see `Taker` -------------
 

@@ -138,6 +138,8 @@ class Coupling:
         self._sends_now: SupportsSendNow | None = None
         self._idle = trio.lowlevel.ParkingLot()
         """Where the writer waits for something to send."""
+        self._held = False
+        """The reader sends what is said to what it passes on."""
         self._sends_later = False
         """It sends at the end of a batch."""
         self._under_way: list[Message] = []
@@ -189,6 +191,8 @@ class Coupling:
     def _wake(self) -> None:
         if self.half.inbox.end is not None:
             self._closing.set()
+        if self._held:
+            return
         if self._sends_now is None or not self._idle:
             self._idle.unpark()
         elif not self._sends_later:
@@ -231,6 +235,7 @@ class Coupling:
         longer than most listeners.
         """
         taker = self.half.outbox.taker
+        self._held = True
         if taker is not None:
             taker.hold()
         for item in items:
@@ -243,13 +248,15 @@ class Coupling:
                 self.half.deliver(item, size)
         if taker is not None:
             taker.serve()
+        self._held = False
+        if self._idle:
+            self._send_now()
 
     def _send_now(self) -> None:
         """Send what is there to be sent; the writer does what has to be waited for."""
-        assert self._sends_now is not None
         self._sends_later = False
         inbox = self.half.inbox
-        if inbox.weight and inbox.end is None:
+        if self._sends_now is not None and inbox.weight and inbox.end is None:
             messages, _ = self._take_batch()
             if self._sends_now.send_now(messages):
                 self._release(messages)
