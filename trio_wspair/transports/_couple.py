@@ -140,8 +140,6 @@ class Coupling:
         """Where the writer waits for something to send."""
         self._held = False
         """The reader sends what is said to what it passes on."""
-        self._sends_later = False
-        """It sends at the end of a batch."""
         self._under_way: list[Message] = []
         """Sent by the reader, and not taken by the network yet."""
         self._reads_since = -math.inf
@@ -193,12 +191,8 @@ class Coupling:
             self._closing.set()
         if self._held:
             return
-        if self._sends_now is None or not self._idle:
+        if self._sends_now is None or not send_later(self._send_now):
             self._idle.unpark()
-        elif not self._sends_later:
-            self._sends_later = send_later(self._send_now)
-            if not self._sends_later:
-                self._idle.unpark()
 
     def stop(self, code: int, reason: str) -> None:
         """Say Close, after what is queued, as if the other half had."""
@@ -249,12 +243,12 @@ class Coupling:
         if taker is not None:
             taker.serve()
         self._held = False
-        if self._idle:
-            self._send_now()
+        self._send_now()
 
     def _send_now(self) -> None:
         """Send what is there to be sent; the writer does what has to be waited for."""
-        self._sends_later = False
+        if not self._idle:
+            return  # The writer will see it.
         inbox = self.half.inbox
         if self._sends_now is not None and inbox.weight and inbox.end is None:
             messages, _ = self._take_batch()
