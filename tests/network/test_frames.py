@@ -10,7 +10,8 @@ from trio_wspair.transports import _frames
 
 def test_masking_does_without_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "websockets.speedups", None)
-    spec = importlib.util.spec_from_file_location("slow_frames", _frames.__file__)
+    name = "trio_wspair.transports.slow_frames"
+    spec = importlib.util.spec_from_file_location(name, _frames.__file__)
     assert spec is not None
     assert spec.loader is not None
     slow = importlib.util.module_from_spec(spec)

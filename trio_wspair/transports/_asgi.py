@@ -14,6 +14,7 @@ from trio_wspair._codes import Close
 from trio_wspair._errors import ConnectionClosedError
 
 from ._connection import Item
+from ._ends import lost
 
 __all__ = ("DENIAL", "GONE", "ASGIConnection", "Event", "Receive", "Send")
 
@@ -56,7 +57,7 @@ class ASGIConnection:
         """Wait for a message or a Close; see `Connection`."""
         if self._disconnected:
             await trio.lowlevel.checkpoint()
-            raise _gone("the client has gone")
+            raise lost("the client has gone")
         event: Event = {"type": "websocket.disconnect", "code": 1006}
         with trio.CancelScope() as self._listening:
             self._look_for_stop()
@@ -68,7 +69,7 @@ class ASGIConnection:
         self._disconnected = True
         code = int(event.get("code") or 1005)
         if code == 1006:
-            raise _gone(_STOPPED if self._stopped else _VANISHED)
+            raise lost(_STOPPED if self._stopped else _VANISHED)
         return [Close(code, event.get("reason") or "")]
 
     async def send(self, items: Sequence[Item]) -> None:
@@ -80,11 +81,11 @@ class ASGIConnection:
             if self._said_close or (self._disconnected and isinstance(item, Close)):
                 return
             if self._disconnected:
-                raise _gone(_VANISHED)
+                raise lost(_VANISHED)
             try:
                 await self._send(self._event(item))
             except GONE:
-                raise _gone(_VANISHED) from None
+                raise lost(_VANISHED) from None
         self._look_for_stop()
 
     def _event(self, item: Item) -> Event:
@@ -121,7 +122,3 @@ class ASGIConnection:
         with suppress(ConnectionClosedError):
             while not self._disconnected:
                 await self.receive()
-
-
-def _gone(why: str) -> ConnectionClosedError:
-    return ConnectionClosedError(1006, why, was_clean=False)

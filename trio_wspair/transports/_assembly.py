@@ -14,7 +14,8 @@ from websockets.frames import Frame, Opcode
 from trio_wspair._errors import ProtocolError
 from trio_wspair._inbox import Message
 
-from ._frames import CONTINUATION, FIN, OPCODE, RSV1, TEXT, too_big
+from ._ends import too_big
+from ._frames import CONTINUATION, FIN, OPCODE, RSV1, TEXT
 
 __all__ = ("Assembly", "decoded")
 

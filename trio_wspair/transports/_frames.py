@@ -17,6 +17,8 @@ try:
 except ImportError:  # It is optional there, too.
     from websockets.utils import apply_mask
 
+from ._ends import too_big
+
 __all__ = (
     "BINARY",
     "CLOSE",
@@ -30,7 +32,6 @@ __all__ = (
     "TEXT",
     "FrameReader",
     "framed",
-    "too_big",
 )
 
 CONTINUATION: Final = 0
@@ -186,11 +187,6 @@ def _long(data: bytes | bytearray) -> int:
 
 def _wrong(what: str) -> ProtocolError:
     return ProtocolError(1002, what)
-
-
-def too_big(max_bytes: int) -> ProtocolError:
-    """Return the error for a message with more bytes than these."""
-    return ProtocolError(1009, f"a message has more than {max_bytes} bytes")
 
 
 _GOOD: Final = frozenset(

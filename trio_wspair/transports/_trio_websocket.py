@@ -10,20 +10,21 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
-import attrs
 import trio
 import trio_websocket
 from trio.lowlevel import enable_ki_protection
 from wsproto.frame_protocol import FrameProtocol
 
 from trio_wspair._codes import Close
-from trio_wspair._errors import ConnectionClosedError, HandshakeError, ProtocolError
+from trio_wspair._errors import HandshakeError, ProtocolError
 from trio_wspair._inbox import size_of
 from trio_wspair._nurseries import open_service_nursery
 
 from ._answer import bad_answer, read_answer
 from ._connection import Item
+from ._ends import lost, too_big
 from ._linger import linger
+from ._sending import Pong, Sending
 from ._wire import Wire
 
 __all__ = (
@@ -34,11 +35,9 @@ __all__ = (
 
 _logger: Final = logging.getLogger("trio_wspair")
 _RECEIVE_BYTES: Final = 2**16
-_VANISHED: Final = "WebSocket disconnected without sending Close frame."
-"""The words of workerd for it."""
 
 
-class TrioWebSocketConnection:
+class TrioWebSocketConnection(Sending):
     """An open connection; see `Connection` for the methods.
 
     Made by `open_server_connection()` and `open_client_connection()`.
@@ -58,6 +57,7 @@ class TrioWebSocketConnection:
         max_message_bytes: int,
     ) -> None:
         self._wire = wire
+        self.outlet = wire.outlet
         self._stream = stream
         self._engine = engine
         self._nursery = nursery
@@ -81,7 +81,7 @@ class TrioWebSocketConnection:
             self._nursery.cancel_scope.cancel(reason="trio-websocket has read all")
             await self._over.wait()
             await self._wire.wait_gone()
-            raise ConnectionClosedError(1006, "the peer has gone", was_clean=False)
+            raise lost("the peer has gone")
         try:
             message = await self._engine.get_message()
         except trio_websocket.ConnectionClosed as exc:
@@ -114,74 +114,47 @@ class TrioWebSocketConnection:
             self._lingers = True
             raise ProtocolError(1009, "a message has too many fragments")
         if code == 1006:
-            raise ConnectionClosedError(1006, _VANISHED, was_clean=False)
+            raise lost()
         self._lingers = True
         raise ProtocolError(int(code), reason or "the peer broke the protocol")
 
     def _too_big(self) -> ProtocolError:
         self._lingers = True
-        limit = self._max_message_bytes
-        return ProtocolError(1009, f"a message has more than {limit} bytes")
+        return too_big(self._max_message_bytes)
 
-    async def send(self, items: Sequence[Item]) -> None:
-        """Frame and send; see `Connection`."""
-        self._write(items)
-        await trio.lowlevel.checkpoint()
-        try:
-            await self._wire.outlet.flush()
-        except trio.BrokenResourceError:
-            raise ConnectionClosedError(1006, _VANISHED, was_clean=False) from None
-
-    def send_now(self, messages: Sequence[str | bytes]) -> bool:
-        """Frame and send without waiting; see `SupportsSendNow`."""
-        self._write(messages)
-        return self._wire.outlet.taken
-
-    def _write(self, items: Sequence[Item]) -> None:
-        frames: list[bytes] = []
-        close = False
-        for item in items:
-            if isinstance(item, Close):
-                frames.append(self._close_frame(item))
-                close = True
-            else:
-                frames.append(bytes(self._framer.send_data(item)))
-        if frames:
-            self._wire.outlet.write(b"".join(frames), last=close)
+    def _frame(self, item: Item) -> bytes:
+        if isinstance(item, Close):
+            return self._close_frame(item)
+        return bytes(self._framer.send_data(item))
 
     async def ping(self) -> float:
         """Send a ping and return the seconds until its pong; see `Connection`."""
-        start = trio.current_time()
-        pong = _Pong()
+        pong = Pong()
         try:
             # A task of its own: trio-websocket never forgets a cancelled ping, and
             # never wakes one whose connection has ended.
             self._nursery.start_soon(self._ping, pong)
         except RuntimeError:
-            await trio.lowlevel.checkpoint()
-        else:
-            await pong.over.wait()
-        if not pong.came:
-            raise ConnectionClosedError(1006, "no pong came", was_clean=False)
-        return trio.current_time() - start
+            pong.fail()
+        return await pong.wait()
 
-    async def _ping(self, pong: "_Pong") -> None:
+    async def _ping(self, pong: Pong) -> None:
         try:
             await self._engine.ping()
-            pong.came = True
+            pong.come()
         except trio_websocket.ConnectionClosed:
             pass
         finally:
-            pong.over.set()
+            pong.fail()
 
     async def aclose(self, code: int, reason: str) -> None:
         """Say Close, flush and end TCP in good order; see `Connection`."""
         # The wire takes nothing after the first Close.
-        self._wire.outlet.write(self._close_frame(Close(code, reason)), last=True)
+        self.outlet.write(self._close_frame(Close(code, reason)), last=True)
         self._nursery.cancel_scope.cancel(reason="the conversation is over")
         await self._over.wait()
         try:
-            await self._wire.outlet.flush()
+            await self.outlet.flush()
         except trio.BrokenResourceError:
             return
         if self._lingers:
@@ -190,17 +163,11 @@ class TrioWebSocketConnection:
     def abort(self) -> None:
         """Drop the connection; see `Connection`."""
         self._nursery.cancel_scope.cancel(reason="the connection is aborted")
-        self._wire.outlet.stop()  # The stream is closed by whoever has opened us.
+        self.outlet.stop()  # The stream is closed by whoever has opened us.
 
     def _close_frame(self, close: Close) -> bytes:
         code = None if close.code == 1005 else close.code
         return bytes(self._framer.close(code, close.reason or None))
-
-
-@attrs.define(slots=True, eq=False)
-class _Pong:
-    over: trio.Event = attrs.Factory(trio.Event)
-    came: bool = False
 
 
 @asynccontextmanager

@@ -7,20 +7,19 @@ Knows what frames mean. The handshakes, the masking and permessage-deflate are t
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import count
-from typing import Final
 
-import attrs
 import trio
 from websockets.exceptions import ProtocolError as WebSocketsError
 from websockets.frames import Close as WebSocketsClose, Frame, Opcode
 
-from trio_wspair._codes import Close
-from trio_wspair._errors import ConnectionClosedError, ProtocolError
+from trio_wspair._codes import MAX_REASON_BYTES, Close
+from trio_wspair._errors import ProtocolError
 from trio_wspair._nurseries import open_service_nursery
 
 from ._answer import read_answer
 from ._assembly import Assembly, decoded
 from ._connection import Item
+from ._ends import lost
 from ._frames import (
     BINARY,
     CLOSE,
@@ -38,6 +37,7 @@ from ._handshakes import Agreed, Asking, answer_request
 from ._linger import discard, linger
 from ._outlet import Outlet
 from ._ports import port_of
+from ._sending import Pong, Sending
 
 __all__ = (
     "WebSocketsConnection",
@@ -45,13 +45,8 @@ __all__ = (
     "open_server_connection",
 )
 
-_VANISHED: Final = "WebSocket disconnected without sending Close frame."
-"""The words of workerd for it."""
-_MAX_REASON_BYTES: Final = 123
-"""What fits into a control frame, beside the code (RFC 6455, section 5.5)."""
 
-
-class WebSocketsConnection:
+class WebSocketsConnection(Sending):
     """An open connection; see `Connection` for the methods.
 
     Made by `open_server_connection()` and `open_client_connection()`.
@@ -92,7 +87,7 @@ class WebSocketsConnection:
         # A client waits for the server to end TCP first (RFC 6455, 7.1.1).
         self._lingers = self._is_client
         self._ping_numbers = count()
-        self._pongs: dict[bytes, _Pong] = {}
+        self._pongs: dict[bytes, Pong] = {}
         self._hears_pongs = True
         self.heard_at: float = trio.current_time()
         """When the last bytes came; see `SupportsPing`."""
@@ -107,13 +102,13 @@ class WebSocketsConnection:
         """Wait for what has arrived; see `Connection`."""
         if self._heard_close:
             await discard(self._stream)
-            raise ConnectionClosedError(1006, "the peer has gone", was_clean=False)
+            raise lost("the peer has gone")
         while self._breach is None:
             await self.outlet.wait_room()  # For the pongs.
             data = await self._next_bytes()
             if not data:
                 self._forget_pings()
-                raise ConnectionClosedError(1006, _VANISHED, was_clean=False)
+                raise lost()
             self.heard_at = trio.current_time()
             items = self._read(data)
             if items:
@@ -162,8 +157,7 @@ class WebSocketsConnection:
         elif opcode == PONG:
             pong = self._pongs.get(payload)
             if pong is not None:
-                pong.came = True
-                pong.over.set()
+                pong.come()
         else:
             items.append(_close_in(payload))
             self._heard_close = True
@@ -171,32 +165,12 @@ class WebSocketsConnection:
 
     # -- what is sent ------------------------------------------------------------
 
-    async def send(self, items: Sequence[Item]) -> None:
-        """Frame and send; see `Connection`."""
-        self._write(items)
-        try:
-            await self.outlet.flush()
-        except trio.BrokenResourceError:
-            raise ConnectionClosedError(1006, _VANISHED, was_clean=False) from None
-
-    def send_now(self, messages: Sequence[str | bytes]) -> bool:
-        """Frame and send without waiting; see `SupportsSendNow`."""
-        self._write(messages)
-        return self.outlet.taken
-
-    def _write(self, items: Sequence[Item]) -> None:
-        frames: list[bytes] = []
-        close = False
-        for item in items:
-            if isinstance(item, str):
-                frames.append(self._framed(TEXT, item.encode()))
-            elif isinstance(item, bytes):
-                frames.append(self._framed(BINARY, item))
-            else:
-                frames.append(self._close_frame(item))
-                close = True
-        if frames:
-            self.outlet.write(b"".join(frames), last=close)
+    def _frame(self, item: Item) -> bytes:
+        if isinstance(item, str):
+            return self._framed(TEXT, item.encode())
+        if isinstance(item, bytes):
+            return self._framed(BINARY, item)
+        return self._close_frame(item)
 
     def _framed(self, opcode: int, data: bytes) -> bytes:
         first = FIN | opcode
@@ -208,34 +182,30 @@ class WebSocketsConnection:
     def _close_frame(self, close: Close) -> bytes:
         data = b""
         if close.code != 1005:
-            reason = close.reason.encode()[:_MAX_REASON_BYTES]
+            reason = close.reason.encode()[:MAX_REASON_BYTES]
             whole = reason.decode(errors="ignore").encode()  # Not half a character.
             data = close.code.to_bytes(2, "big") + whole
         return self._framed(CLOSE, data)
 
     async def ping(self) -> float:
         """Send a ping and return the seconds until its pong; see `Connection`."""
-        start = trio.current_time()
-        pong = _Pong()
-        if self._hears_pongs:
-            data = next(self._ping_numbers).to_bytes(8, "big")
-            self._pongs[data] = pong
-            self.outlet.write(self._framed(PING, data))
-            try:
-                await pong.over.wait()
-            finally:
-                del self._pongs[data]
-        else:
-            await trio.lowlevel.checkpoint()
-        if not pong.came:
-            raise ConnectionClosedError(1006, "no pong came", was_clean=False)
-        return trio.current_time() - start
+        pong = Pong()
+        if not self._hears_pongs:
+            pong.fail()
+            return await pong.wait()
+        data = next(self._ping_numbers).to_bytes(8, "big")
+        self._pongs[data] = pong
+        self.outlet.write(self._framed(PING, data))
+        try:
+            return await pong.wait()
+        finally:
+            del self._pongs[data]
 
     def _forget_pings(self) -> None:
         """Tell those who wait for pongs that none will come."""
         self._hears_pongs = False
         for pong in self._pongs.values():
-            pong.over.set()
+            pong.fail()
 
     async def aclose(self, code: int, reason: str) -> None:
         """Say Close, flush and end TCP in good order; see `Connection`."""
@@ -253,12 +223,6 @@ class WebSocketsConnection:
         """Drop the connection; see `Connection`."""
         self._forget_pings()
         self.outlet.stop()  # The stream is closed by whoever has opened us.
-
-
-@attrs.define(slots=True, eq=False)
-class _Pong:
-    over: trio.Event = attrs.Factory(trio.Event)
-    came: bool = False
 
 
 def _close_in(payload: bytes) -> Close:
