@@ -17,6 +17,11 @@ from ._http import (
     RequestBodyError as RequestBodyError,
     Response as Response,
 )
+from ._instruments import (
+    ConnectionInfo as ConnectionInfo,
+    Instrument as Instrument,
+    use_instrument as use_instrument,
+)
 from ._origin import same_origin as same_origin
 from ._pair import (
     WebSocketPair as WebSocketPair,
@@ -38,9 +43,11 @@ __all__ = (
     "CloseCode",
     "CloseEvent",
     "ConnectionClosedError",
+    "ConnectionInfo",
     "ErrorEvent",
     "HandshakeError",
     "Headers",
+    "Instrument",
     "InvalidStateError",
     "MessageEvent",
     "ProtocolError",
@@ -59,4 +66,5 @@ __all__ = (
     "reconnecting",
     "same_origin",
     "serve",
+    "use_instrument",
 )

@@ -16,6 +16,7 @@ from ._checks import check_limit, check_seconds
 from ._dialing import Dialer, dialer
 from ._errors import HandshakeError
 from ._http import Headers, HeadersInit, is_token
+from ._instruments import ConnectionInfo, tell_connected
 from ._nurseries import open_service_nursery
 from ._pair import (
     DEFAULT_MAX_BUFFERED_BYTES,
@@ -125,6 +126,7 @@ async def connect(
         connect_timeout,
         max_message_bytes,
         Coupling(pair[1], limits),
+        url,
     )
     link = half_of(pair[0]).link
     link.url = url
@@ -267,6 +269,7 @@ class _Dial:
     timeout: float
     max_message_bytes: int
     coupling: Coupling
+    url: str
 
     @enable_ki_protection
     async def run(self, *, task_status: trio.TaskStatus[str]) -> None:
@@ -287,6 +290,9 @@ class _Dial:
                     await trio.lowlevel.checkpoint_if_cancelled()
                     patience.deadline = math.inf
                     task_status.started(connection.subprotocol)
+                    peer = f"{self.address.host}:{self.address.port}"
+                    info = ConnectionInfo("client", peer, self.url)
+                    tell_connected(self.coupling.socket, info)
                     await self.coupling.run(connection)
             except (HandshakeError, OSError) as exc:
                 error = exc

@@ -141,11 +141,11 @@ async def _wait_finished(state: HalfState, inbox: Inbox) -> None:
         await inbox.wait_finished()
 
 
-def join(max_buffered_bytes: int) -> tuple[Half, Half]:
+def join(
+    states: tuple[HalfState, HalfState], inboxes: tuple[Inbox, Inbox]
+) -> tuple[Half, Half]:
     """Return two halves, each the other's peer."""
     link = Link()
-    states = HalfState(), HalfState()
-    inboxes = Inbox(max_buffered_bytes), Inbox(max_buffered_bytes)
     return (
         Half(states[0], inboxes[0], states[1], inboxes[1], link),
         Half(states[1], inboxes[1], states[0], inboxes[0], link),

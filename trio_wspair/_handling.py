@@ -14,6 +14,7 @@ import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from ._http import FetchHandler, Headers, Request, RequestBodyError, Response
+from ._instruments import ConnectionInfo, tell_connected
 from ._pair import current_nursery, forsake_untaken, untaken
 from ._socket import CloseEvent, WebSocket, half_of
 from ._state import Holder
@@ -100,6 +101,7 @@ class Handling:
         self._stop_code = stop_code
         self._coupling: Coupling | None = None
         self._end: CloseEvent | None = None
+        self._url = ""
         self._untaken: list[WebSocket] = []
         """Halves that Durable Objects have made for this client."""
         self._over = trio.Event()
@@ -168,6 +170,7 @@ class Handling:
     @disable_ki_protection
     async def _call_handler(self, nursery: trio.Nursery) -> Response:
         request = self._caller.request(nursery)
+        self._url = request.url
         current_nursery.set(nursery)
         untaken.set(self._untaken)
         awaitable: object = self._fetch(request)
@@ -244,6 +247,8 @@ class Handling:
         coupling.half.link.protocol = subprotocol or ""
         try:
             async with self._caller.open(subprotocol, headers) as connection:
+                info = ConnectionInfo("server", self._caller.address, self._url)
+                tell_connected(coupling.socket, info)
                 self._end = await coupling.run(connection)
         finally:
             self._over.set()

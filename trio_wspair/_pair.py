@@ -14,7 +14,8 @@ import trio
 from ._checks import check_limit, check_seconds
 from ._dispatcher import NurseryHome
 from ._errors import InvalidStateError
-from ._half import join, unanswered
+from ._half import unanswered
+from ._instruments import join_watched
 from ._nurseries import open_service_nursery
 from ._socket import WebSocket, half_of
 from ._state import Holder
@@ -104,8 +105,7 @@ class WebSocketPair:
         check_limit("max_buffered_bytes", max_buffered_bytes)
         check_seconds("close_grace", close_grace)
         home = NurseryHome(nursery, close_grace)
-        first, second = join(max_buffered_bytes)
-        self._halves = WebSocket(first, home), WebSocket(second, home)
+        self._halves = join_watched(max_buffered_bytes, home)
 
     def __repr__(self) -> str:
         return f"<WebSocketPair {self._halves[0]!r} {self._halves[1]!r}>"

@@ -119,7 +119,7 @@ class Coupling:
     """
 
     def __init__(self, socket: WebSocket, limits: Limits) -> None:
-        self._socket = socket
+        self.socket = socket
         self.half = half = half_of(socket)
         self._limits = limits
         self._scope = trio.CancelScope()
@@ -181,10 +181,10 @@ class Coupling:
         heard = self._heard
         if heard is not None and self.half.state.close_received is not None:
             return CloseEvent(
-                heard.code, heard.reason, was_clean=True, target=self._socket
+                heard.code, heard.reason, was_clean=True, target=self.socket
             )
         reason = self._failure.reason if self._failure is not None else ""
-        return CloseEvent(1006, reason, was_clean=False, target=self._socket)
+        return CloseEvent(1006, reason, was_clean=False, target=self.socket)
 
     def _wake(self) -> None:
         if self.half.inbox.end is not None:
