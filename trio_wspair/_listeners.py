@@ -60,6 +60,10 @@ class Listeners:
         if found is not None:
             self._replace(event_type, tuple(e for e in entries if e is not found))
 
+    def __contains__(self, event_type: str) -> bool:
+        """Return whether anybody listens to these events."""
+        return event_type in self._slots or bool(self._entries.get(event_type))
+
     def slot(self, event_type: str) -> Listener | None:
         """Return what the `on...` attribute holds."""
         return self._slots.get(event_type)

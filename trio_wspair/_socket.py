@@ -31,6 +31,7 @@ __all__ = (
     "close_event",
     "close_grace",
     "half_of",
+    "home_of",
     "move",
 )
 
@@ -572,6 +573,11 @@ class WebSocket:
 def half_of(socket: WebSocket) -> Half:
     """Return the inside of a half, for those who take halves."""
     return socket._half
+
+
+def home_of(socket: WebSocket) -> Home:
+    """Return where a half lives."""
+    return socket._home
 
 
 def close_grace(socket: WebSocket) -> float:

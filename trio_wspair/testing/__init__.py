@@ -7,14 +7,22 @@ is a client of any ASGI application, without a network, and
 """
 
 from ._asgi import open_asgi_websocket
+from ._entries import Entry
 from ._faults import FaultyStream
 from ._hibernation import hibernate_after_every_event
+from ._record import Record
+from ._recorded import ConversationError, RecordedWebSocket, open_recorded_pair
 from ._sweep import Attempt, cancel_at_every_step
 
 __all__ = (
     "Attempt",
+    "ConversationError",
+    "Entry",
     "FaultyStream",
+    "Record",
+    "RecordedWebSocket",
     "cancel_at_every_step",
     "hibernate_after_every_event",
     "open_asgi_websocket",
+    "open_recorded_pair",
 )

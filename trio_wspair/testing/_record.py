@@ -4,6 +4,7 @@ Knows which halves belong to the conversation; how it is drawn is known next doo
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self
 
 import attrs
@@ -47,8 +48,27 @@ class Record(Instrument):
             if ws is None or ws in self._name_of
         )
 
+    @property
+    def halves(self) -> dict[str, WebSocket]:
+        """The two halves by their names, as far as they exist in this process."""
+        return {name: ws for ws, name in self._name_of.items()}
+
     def __repr__(self) -> str:
         return f"<Record of {' and '.join(self.names)}: {len(self.entries)} entries>"
+
+    def diagram(
+        self,
+        *,
+        failure: tuple[str, str] | None = None,
+        waiting: Mapping[str, Sequence[str]] | None = None,
+    ) -> str:
+        """Return the conversation as a sequence diagram for a terminal.
+
+        Args:
+            failure: The name of a half, and what has gone wrong there in the end.
+            waiting: For each name, lines about what that half is doing.
+        """
+        return f"{self.entries} {failure} {waiting}"
 
     # -- as data ------------------------------------------------------------------
 

@@ -1,0 +1,307 @@
+"""`open_recorded_pair()`: a pair that tells a test what has happened, and never hangs.
+
+Knows what a test may expect; what was said meanwhile is in the record.
+"""
+
+import json
+import re
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from typing import Any, Final, overload
+
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from trio_wspair._checks import check_seconds
+from trio_wspair._errors import ConnectionClosedError
+from trio_wspair._instruments import use_instrument
+from trio_wspair._pair import DEFAULT_MAX_BUFFERED_BYTES, open_websocket_pair
+from trio_wspair._socket import (
+    CloseEvent,
+    WebSocket,
+    close_event,
+    half_of,
+    home_of,
+)
+from trio_wspair._state import Holder
+
+from ._record import Record
+from ._waiting import what_it_does
+
+__all__ = (
+    "ConversationError",
+    "RecordedWebSocket",
+    "open_recorded_pair",
+    "telling",
+)
+
+DEFAULT_WITHIN: Final = 5.0
+_Expected = str | bytes | re.Pattern[str] | Callable[[str | bytes], object]
+
+
+class ConversationError(AssertionError):
+    """A half has not heard what was expected. The text shows the conversation."""
+
+
+class RecordedWebSocket(WebSocket):
+    """A half with a record of the conversation, and helpers to check it.
+
+    The helpers pull messages: on a half that nobody has taken they imply
+    ``accept(pull=True)``, as `receive()` does. Each of them is a checkpoint, waits a
+    bounded time, and fails with a `ConversationError`.
+    """
+
+    __slots__ = ("_closed_as_expected", "_original", "_within", "record")
+
+    record: Record
+    """What both halves have said and heard so far."""
+
+    def __init__(self, socket: WebSocket, record: Record, within: float) -> None:
+        super().__init__(half_of(socket), home_of(socket))
+        self._original = socket  # Which the record goes on to be told about.
+        self._within = within
+        self._closed_as_expected = False
+        self.record = record
+
+    @overload
+    async def expect(
+        self, expected: str | re.Pattern[str], *, within: float | None = None
+    ) -> str: ...
+    @overload
+    async def expect(
+        self, expected: bytes, *, within: float | None = None
+    ) -> bytes: ...
+    @overload
+    async def expect(
+        self,
+        expected: Callable[[str | bytes], object],
+        *,
+        within: float | None = None,
+    ) -> str | bytes: ...
+    async def expect(
+        self,
+        expected: _Expected,
+        *,
+        within: float | None = None,
+    ) -> str | bytes:
+        """Receive the next message, and check it.
+
+        Args:
+            expected: The message itself; or a pattern that is found in a text, as by
+                `re.search()`; or a function that returns whether a message is right.
+            within: Seconds in which it has to come.
+
+        Returns:
+            The message.
+
+        Raises:
+            ConversationError: Another message has come, or the end, or nothing.
+            InvalidStateError: The messages go to listeners.
+        """
+        message = await self._next(_in_words(expected), within)
+        if not _is_right(message, expected):
+            raise self._failure(f"expected {_in_words(expected)}, got {message!r}")
+        return message
+
+    async def expect_json(
+        self, expected: object = ..., *, within: float | None = None
+    ) -> Any:  # noqa: ANN401 - what JSON can hold
+        """Receive the next message, and check it as JSON.
+
+        Args:
+            expected: The value that has to be in it; ``...`` for any.
+            within: Seconds in which it has to come.
+
+        Returns:
+            The value that is in it.
+
+        Raises:
+            ConversationError: It is none, or of another value; or as for `expect()`.
+            InvalidStateError: The messages go to listeners.
+        """
+        what = "JSON" if expected is ... else f"JSON {expected!r}"
+        message = await self._next(what, within)
+        try:
+            value = json.loads(message)
+        except ValueError:
+            what = f"expected {what}, got {message!r}, which is no JSON"
+            raise self._failure(what) from None
+        if expected is not ... and value != expected:
+            raise self._failure(f"expected {what}, got {value!r}")
+        return value
+
+    async def expect_close(
+        self,
+        code: int | None = None,
+        reason: str | re.Pattern[str] | None = None,
+        *,
+        within: float | None = None,
+    ) -> CloseEvent:
+        """Wait for the end of this half, before which no more messages may come.
+
+        On a half with listeners, it waits until they have been told.
+
+        Args:
+            code: What the close event has to say: 1000, or 1006 if the other side has
+                vanished; `None` for any.
+            reason: The reason, or a pattern that is found in it; `None` for any.
+            within: Seconds in which it has to come.
+
+        Returns:
+            The close event.
+
+        Raises:
+            ConversationError: It has ended otherwise, or not, or a message has come.
+        """
+        what = "a close" if code is None else f"close {code}"
+        what += "" if reason is None else f" {_in_words(reason)}"
+        with self._patience(what, within):
+            event = await self._end(what)
+        right = code in (None, event.code) and (
+            reason is None or _is_right(event.reason, reason)
+        )
+        if not right:
+            raise self._failure(f"expected {what}, got {event.code} {event.reason!r}")
+        self._closed_as_expected = True
+        return event
+
+    async def _end(self, what: str) -> CloseEvent:
+        if half_of(self).state.holder not in (Holder.NOBODY, Holder.PULLER):
+            return await self.wait_closed()
+        try:
+            message = await self.receive()
+        except ConnectionClosedError:
+            return close_event(self)
+        raise self._failure(f"expected {what}, got {message!r}")
+
+    async def expect_nothing(self, *, within: float | None = None) -> None:
+        """Check that no message and no end has come, and that none is on its way.
+
+        It waits until the program has come to rest: until all tasks wait for time to
+        pass, or for the network. On a network connection it also asks the other side,
+        with pings, whether all has arrived. An end that was expected, or that answers
+        one's own `close()`, counts for nothing.
+
+        Args:
+            within: Seconds in which the program has to come to rest.
+
+        Raises:
+            ConversationError: Something has come, or the program goes on and on.
+            InvalidStateError: The messages go to listeners.
+        """
+        half = half_of(self)
+        if half.state.holder is not Holder.PULLER:
+            await self._start_pulling()
+        with self._patience("the program to come to rest", within):
+            await self._come_to_rest()
+        end = half.state.end or half.inbox.end
+        if half.inbox.weight:
+            raise self._failure(f"expected nothing, got {await self.receive()!r}")
+        asked = half.state.close_sent is not None and not half.state.answered
+        if end is not None and not asked and not self._closed_as_expected:
+            raise self._failure("expected nothing, but it was closed")
+
+    async def _come_to_rest(self) -> None:
+        await wait_all_tasks_blocked()
+        count = None
+        while half_of(self).link.ping is not None and count != len(self.record.entries):
+            count = len(self.record.entries)
+            with suppress(ConnectionClosedError):
+                await self.ping()
+            await wait_all_tasks_blocked()
+
+    async def _next(self, what: str, within: float | None) -> str | bytes:
+        with self._patience(what, within):
+            try:
+                return await self.receive()
+            except ConnectionClosedError as exc:
+                what = f"expected {what}, but it was closed: {exc}"
+                raise self._failure(what) from None
+
+    @contextmanager
+    def _patience(self, what: str, within: float | None) -> Generator[None, None, None]:
+        seconds = self._within if within is None else within
+        check_seconds("within", seconds)
+        with trio.move_on_after(seconds) as patience:
+            yield
+        if patience.cancelled_caught:
+            raise self._failure(f"expected {what} within {seconds} s, but nothing came")
+
+    def _failure(self, what: str) -> ConversationError:
+        halves = self.record.halves
+        [name] = [name for name in halves if half_of(halves[name]) is half_of(self)]
+        what = f"{name} {what}"
+        story = self.record.diagram(
+            failure=(name, what),
+            waiting={name: what_it_does(half) for name, half in halves.items()},
+        )
+        return ConversationError(f"{what}\n\n{story}")
+
+
+def _in_words(expected: _Expected) -> str:
+    if isinstance(expected, re.Pattern):
+        return f"something like {expected.pattern!r}"
+    if callable(expected):
+        return f"what {getattr(expected, '__name__', expected)} takes"
+    return repr(expected)
+
+
+def _is_right(
+    message: str | bytes,
+    expected: _Expected,
+) -> bool:
+    if isinstance(expected, (str, bytes)):
+        return message == expected
+    if isinstance(expected, re.Pattern):
+        return isinstance(message, str) and expected.search(message) is not None
+    return bool(expected(message))
+
+
+@asynccontextmanager
+async def open_recorded_pair(
+    *,
+    names: tuple[str, str] = ("client", "server"),
+    within: float = DEFAULT_WITHIN,
+    max_buffered_bytes: int = DEFAULT_MAX_BUFFERED_BYTES,
+    close_grace: float = 1.0,
+) -> AsyncGenerator[tuple[RecordedWebSocket, RecordedWebSocket], None]:
+    """Open a pair whose halves have a record, and know what to expect.
+
+    ``async with open_recorded_pair() as (client, server):``, and otherwise like
+    `open_websocket_pair()`. What the block raises gets the conversation as a note.
+
+    Args:
+        names: What the record calls the two halves.
+        within: Seconds that an `expect...()` waits if nothing else is said.
+        max_buffered_bytes: How much may be sent and not taken, each way.
+        close_grace: Seconds that closing may take.
+
+    Raises:
+        TypeError: An argument is of another type.
+        ValueError: An argument is out of range.
+    """
+    check_seconds("within", within)
+    record = Record(names)
+    with telling(record):
+        async with AsyncExitStack() as stack:
+            with use_instrument(record):
+                opening = open_websocket_pair(
+                    max_buffered_bytes=max_buffered_bytes, close_grace=close_grace
+                )
+                client, server = await stack.enter_async_context(opening)
+            yield (
+                RecordedWebSocket(client, record, within),
+                RecordedWebSocket(server, record, within),
+            )
+
+
+@contextmanager
+def telling(record: Record) -> Generator[None, None, None]:
+    """Add the conversation to what the block raises, unless it tells it already."""
+    try:
+        yield
+    except ConversationError:
+        raise
+    except Exception as exc:
+        exc.add_note(f"The conversation was:\n\n{record.diagram()}")
+        raise

@@ -1,0 +1,47 @@
+"""What a half is doing just now, in words: for whoever asks why nothing comes.
+
+Looks at halves and at Trio's tasks, and changes nothing.
+"""
+
+from pathlib import PurePath
+from typing import Final
+
+import trio
+
+from trio_wspair._socket import WebSocket, half_of
+from trio_wspair._state import Holder
+
+__all__ = ("what_it_does",)
+
+_INNER_PACKAGES: Final = frozenset({"trio", "trio_wspair"})
+
+
+def what_it_does(socket: WebSocket) -> list[str]:
+    """Return lines about the state of a half and about what waits at it."""
+    half = half_of(socket)
+    lines = [half.state.describe()]
+    queue = half.inbox.items.statistics()
+    waiting = queue.current_buffer_used - (half.inbox.end is not None)
+    if waiting > 0:
+        noun = "message was" if waiting == 1 else "messages were"
+        lines.append(f"{waiting} {noun} not taken")
+    if half.state.holder is Holder.NOBODY:
+        lines.append("nobody has called accept()")
+    if queue.tasks_waiting_receive:
+        lines.append("receive(), or iteration, waits for a message")
+    if half.listener_task is not None:
+        lines.append(f"a listener waits, {_place(half.listener_task)}")
+    elif half.state.holder is Holder.APPLICATION and "message" not in half.listeners:
+        lines.append("it has no listener for messages")
+    return lines
+
+
+def _place(task: trio.lowlevel.Task) -> str:
+    """Return where a task waits, in the code of the user."""
+    place = "which has just begun"
+    for frame, line in task.iter_await_frames():
+        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if package not in _INNER_PACKAGES:
+            code = frame.f_code
+            place = f"in {code.co_qualname}, {PurePath(code.co_filename).name}:{line}"
+    return place
