@@ -1,0 +1,256 @@
+"""Instruments: who is told what WebSockets do."""
+
+import gc
+import logging
+import weakref
+from typing import cast
+
+import pytest
+import trio
+from rooms import open_house
+
+from trio_wspair import (
+    BufferFullError,
+    CloseEvent,
+    ConnectionInfo,
+    Instrument,
+    Request,
+    Response,
+    WebSocket,
+    WebSocketPair,
+    open_websocket,
+    open_websocket_pair,
+    serve,
+    use_instrument,
+)
+
+Told = tuple[object, ...]
+
+
+class Diary(Instrument):
+    """Keeps what it is told, with the halves as numbers in the order of making."""
+
+    def __init__(self) -> None:
+        self.told: list[Told] = []
+        self.infos: list[ConnectionInfo] = []
+        self._halves: list[weakref.ref[WebSocket]] = []
+
+    def _number(self, ws: WebSocket) -> int:
+        return [half() for half in self._halves].index(ws)
+
+    def pair_made(self, first: WebSocket, second: WebSocket) -> None:
+        self._halves += [weakref.ref(first), weakref.ref(second)]
+
+    def connected(self, ws: WebSocket, connection: ConnectionInfo) -> None:
+        self.infos.append(connection)
+        self.told.append((self._number(ws), "connected", connection.side))
+
+    def taken(self, ws: WebSocket, by: str) -> None:
+        self.told.append((self._number(ws), "taken", by))
+
+    def sent(self, ws: WebSocket, message: str | bytes) -> None:
+        self.told.append((self._number(ws), "sent", message))
+
+    def received(self, ws: WebSocket, message: str | bytes) -> None:
+        self.told.append((self._number(ws), "received", message))
+
+    def close_sent(self, ws: WebSocket, code: int, reason: str) -> None:
+        self.told.append((self._number(ws), "close_sent", code, reason))
+
+    def closed(self, ws: WebSocket, event: CloseEvent, error: Exception | None) -> None:
+        end = (event.code, event.reason, event.was_clean, error)
+        self.told.append((self._number(ws), "closed", *end))
+
+    def about(self, number: int) -> list[Told]:
+        return [told[1:] for told in self.told if told[0] == number]
+
+
+@pytest.fixture
+def diary() -> Diary:
+    return Diary()
+
+
+async def test_an_instrument_is_told_all_that_two_halves_do(diary: Diary) -> None:
+    with use_instrument(diary):
+        async with open_websocket_pair() as (client, server):
+            server.on("message")(lambda event: server.send(event.data + "!"))
+            server.accept()
+            client.accept(pull=True)
+            client.send("hello")
+            assert await client.receive() == "hello!"
+            client.close(3000, "enough")
+            await server.wait_closed()
+    assert diary.told == [
+        (1, "taken", "application"),
+        (0, "taken", "application"),
+        (0, "sent", "hello"),
+        (1, "received", "hello"),
+        (1, "sent", "hello!"),
+        (0, "received", "hello!"),
+        (0, "close_sent", 3000, "enough"),
+        (1, "closed", 3000, "enough", True, None),
+        (1, "close_sent", 3000, "enough"),
+        (0, "closed", 3000, "enough", True, None),
+    ]
+
+
+async def test_what_is_refused_or_lost_is_not_told(diary: Diary) -> None:
+    with use_instrument(diary):
+        async with open_websocket_pair(max_buffered_bytes=100) as (client, server):
+            client.accept(pull=True)
+            server.accept(pull=True)
+            with pytest.raises(BufferFullError):
+                client.send("x" * 200)
+            with pytest.raises(ValueError, match="999"):
+                client.close(999)
+            client.close(1000)
+            client.close(1001)
+    assert diary.about(0) == [
+        ("taken", "application"),
+        ("close_sent", 1000, ""),
+        ("closed", 1000, "", True, None),
+    ]
+
+
+async def test_an_abnormal_end_comes_with_its_error(diary: Diary) -> None:
+    error = RuntimeError("no")
+
+    def fail(_event: object) -> None:
+        raise error
+
+    with pytest.RaisesGroup(RuntimeError), use_instrument(diary):
+        async with open_websocket_pair() as (client, server):
+            server.on("message")(fail)
+            server.accept()
+            client.accept()
+            client.send("hello")
+            await client.wait_closed()
+    assert diary.about(1) == [
+        ("taken", "application"),
+        ("received", "hello"),
+        ("closed", 1006, "a listener raised", False, error),
+        ("close_sent", 1011, ""),
+    ]
+    assert diary.about(0)[-2:] == [
+        ("closed", 1011, "", True, None),
+        ("close_sent", 1011, ""),
+    ]
+
+
+async def test_every_half_ends_once_even_one_that_nobody_took(diary: Diary) -> None:
+    with use_instrument(diary):
+        async with open_websocket_pair() as (client, _server):
+            client.accept()
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await client.aclose()
+    ends = [told[0] for told in diary.told if told[1] == "closed"]
+    assert sorted(cast("list[int]", ends)) == [0, 1]
+
+
+async def test_blocks_can_be_nested_and_each_instrument_is_told(diary: Diary) -> None:
+    inner = Diary()
+    with use_instrument(diary):
+        with use_instrument(inner):
+            async with open_websocket_pair() as (client, _):
+                client.accept()
+        async with open_websocket_pair() as (client, _):
+            client.accept()
+    assert diary.about(2)[0] == ("taken", "application")
+    assert inner.about(0)[0] == ("taken", "application")
+    assert len(diary.told) == 2 * len(inner.told)
+
+
+async def test_pairs_made_outside_of_the_block_are_not_told(diary: Diary) -> None:
+    async with open_websocket_pair() as (client, _):
+        with use_instrument(diary):
+            client.accept()
+    assert diary.told == []
+
+
+async def test_an_instrument_that_raises_is_logged_and_disturbs_nobody(
+    diary: Diary, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(Instrument):
+        def sent(self, ws: WebSocket, message: str | bytes) -> None:
+            msg = f"{ws} {message!r}"
+            raise ValueError(msg)
+
+    with use_instrument(Broken()), use_instrument(diary):
+        async with open_websocket_pair() as (client, server):
+            client.accept()
+            server.accept(pull=True)
+            client.send("one")
+            client.send("two")
+            assert [await server.receive() for _ in "12"] == ["one", "two"]
+    assert ("sent", "two") in diary.about(0)
+    [record] = [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert "Broken" in record.getMessage()
+    assert "not called any more" in record.getMessage()
+
+
+def test_what_is_no_instrument_is_refused() -> None:
+    wrong = cast("Instrument", Diary)
+    with (
+        pytest.raises(TypeError, match="an instrument is an Instrument"),
+        use_instrument(wrong),
+    ):
+        pass
+
+
+async def test_both_ends_of_a_connection_are_told_of(
+    diary: Diary, nursery: trio.Nursery
+) -> None:
+    async def fetch(request: Request) -> Response:
+        client, server = WebSocketPair()
+        server.on("message")(lambda event: server.send(event.data))
+        server.accept()
+        return Response(None, status=101, web_socket=client)
+
+    with trio.fail_after(5), use_instrument(diary):
+        server = await nursery.start(serve, fetch, 0)
+        async with open_websocket(server.url + "chat") as ws:
+            ws.send("hello")
+            assert await ws.receive() == "hello"
+        nursery.cancel_scope.cancel()
+    # The client's pair was made first.
+    assert [info.side for info in diary.infos] == ["server", "client"]
+    by_server, by_client = diary.infos
+    assert by_server.url == f"http://127.0.0.1:{server.port}/chat"
+    assert by_server.peer == "127.0.0.1"
+    assert by_client.url == f"ws://127.0.0.1:{server.port}/chat"
+    assert by_client.peer == f"127.0.0.1:{server.port}"
+    assert by_client.id != by_server.id
+    for number in (1, 2):  # The halves that the connections have taken.
+        assert diary.about(number)[:2] == [
+            ("taken", "connection"),
+            ("connected", ["", "client", "server"][number]),
+        ]
+    assert diary.about(2)[2:4] == [("sent", "hello"), ("received", "hello")]
+    assert diary.about(1)[2:4] == [("received", "hello"), ("sent", "hello")]
+
+
+async def test_g10_a_watched_half_that_is_dropped_is_freed(diary: Diary) -> None:
+    async with trio.open_nursery() as nursery:
+        gc.disable()
+        try:
+            with use_instrument(diary):
+                pair = WebSocketPair(nursery)
+            refs = [weakref.ref(half) for half in pair]
+            del pair
+            assert [ref() for ref in refs] == [None, None]
+        finally:
+            gc.enable()
+
+
+async def test_a_socket_of_a_durable_object_is_told_of(diary: Diary) -> None:
+    with use_instrument(diary):
+        async with open_house() as house:
+            visitor = await house.visit()
+            visitor.send("hello")
+            await visitor.aclose()
+    assert diary.about(1)[:2] == [("taken", "object"), ("received", "hello")]
+    assert diary.about(1)[-2:] == [
+        ("closed", 1000, "", True, None),
+        ("close_sent", 1000, ""),
+    ]

@@ -1,0 +1,422 @@
+"""Recorded pairs: what a test may expect, and what it is told when that fails."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+import trio
+from pairs import in_virtual_time
+
+from trio_wspair import CloseEvent, InvalidStateError, MessageEvent, use_instrument
+from trio_wspair.testing import (
+    ConversationError,
+    Entry,
+    Record,
+    RecordedWebSocket,
+    open_recorded_pair,
+)
+
+
+def echoing(server: RecordedWebSocket) -> None:
+    server.on("message")(lambda event: server.send(event.data))
+    server.accept()
+
+
+# -- the record -----------------
+
+
+@in_virtual_time
+async def test_the_record_has_what_both_halves_did_with_times_and_tasks() -> None:
+    async with open_recorded_pair() as (client, server):
+        echoing(server)
+        client.accept(pull=True)
+        await trio.sleep(1)
+        client.send("hello")
+        await client.expect("hello")
+        client.close(3000, "enough")
+        await client.expect_close(3000)
+    assert client.record is server.record
+    assert client.record.entries == (
+        Entry(0, "server", "accept"),
+        Entry(0, "client", "accept"),
+        Entry(1, "client", "send", "hello"),
+        Entry(1, "server", "receive", "hello"),
+        Entry(1, "server", "send", "hello"),
+        Entry(1, "client", "receive", "hello"),
+        Entry(1, "client", "close", code=3000, reason="enough"),
+        Entry(1, "server", "closed", code=3000, reason="enough", was_clean=True),
+        Entry(1, "server", "close", code=3000, reason="enough"),
+        Entry(1, "client", "closed", code=3000, reason="enough", was_clean=True),
+    )
+    sent, answered = client.record.entries[2], client.record.entries[4]
+    assert sent.task.endswith("bounded_main")
+    assert answered.task.endswith("Dispatcher._run")
+    assert repr(client.record) == "<Record of client and server: 10 entries>"
+
+
+@in_virtual_time
+async def test_a_record_goes_through_json_and_back() -> None:
+    async with open_recorded_pair(names=("A", "B")) as (a, b):
+        a.accept()
+        b.accept(pull=True)
+        a.send('text, "quoted" \u2603')
+        a.send(bytes(range(5)))
+        await b.expect(re.compile("quoted"))
+        a.close()
+    text = a.record.to_json()
+    read = Record.from_json(text)
+    assert read.names == ("A", "B")
+    assert read.entries == a.record.entries
+    assert [e.task for e in read.entries] == [e.task for e in a.record.entries]
+    assert json.loads(text)["entries"][3]["binary"] == "0001020304"
+    assert read.halves == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("", "no record"),
+        ("[]", "no record"),
+        ('{"version": 1}', "no record"),
+        ('{"version": 1, "names": ["a"], "entries": []}', "no record"),
+        ('{"version": 1, "names": ["a", "b"], "entries": [{"x": 1}]}', "no record"),
+        ('{"version": 2, "names": ["a", "b"], "entries": []}', "version 2"),
+    ],
+)
+def test_what_is_no_record_is_refused(text: str, what: str) -> None:
+    with pytest.raises(ValueError, match=what):
+        Record.from_json(text)
+
+
+@in_virtual_time
+async def test_only_the_first_pair_is_in_the_record() -> None:
+    record = Record()
+    with use_instrument(record):
+        async with (
+            open_recorded_pair() as (first, _),
+            open_recorded_pair() as (second, _),
+        ):
+            second.accept()
+            first.accept()
+    assert {entry.half for entry in record.entries} == {"client", "server"}
+    assert sum(entry.what == "accept" for entry in record.entries) == 1
+
+
+# -- what is expected -----------
+
+
+@in_virtual_time
+async def test_expect_takes_messages_patterns_functions_and_json() -> None:
+    async with open_recorded_pair() as (client, server):
+        echoing(server)
+        client.accept(pull=True)
+        for message in ("hello", b"\x00", "number 12", "any", '{"a": [1]}', "[]", "2"):
+            client.send(message)
+        assert await client.expect("hello") == "hello"
+        assert await client.expect(b"\x00") == b"\x00"
+        assert await client.expect(re.compile(r"\d+$")) == "number 12"
+        assert await client.expect(lambda message: len(message) == 3) == "any"
+        assert await client.expect_json({"a": [1]}) == {"a": [1]}
+        assert await client.expect_json() == []
+        assert await client.expect_json(2) == 2
+        await client.expect_nothing()
+
+
+@in_virtual_time
+async def test_expecting_takes_a_half_that_nobody_has_taken() -> None:
+    async with open_recorded_pair() as (client, server):
+        server.accept()
+        server.send("hello")
+        await client.expect("hello")
+        await client.expect_nothing()
+        client.send("me too")
+        client.close()
+        assert (await client.expect_close()).code == 1005
+        with pytest.raises(ConversationError, match=r"it was closed: .*1005"):
+            await client.expect("more")
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected", "told"),
+    [
+        ("pong", "ping", "client expected 'ping', got 'pong'"),
+        ("1", b"1", "client expected b'1', got '1'"),
+        (b"1", re.compile("1"), "client expected something like '1', got b'1'"),
+        ("1", str.isalpha, "client expected what isalpha takes, got '1'"),
+    ],
+)
+@in_virtual_time
+async def test_another_message_is_told(
+    sent: str | bytes, expected: Any, told: str
+) -> None:
+    async with open_recorded_pair() as (client, server):
+        server.accept()
+        server.send(sent)
+        with pytest.raises(ConversationError) as caught:
+            await client.expect(expected)
+        assert str(caught.value).startswith(told + "\n")
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected", "told"),
+    [
+        ("{", ..., "client expected JSON, got '{', which is no JSON"),
+        ("1", 2, "client expected JSON 2, got 1"),
+        ("{", 2, "client expected JSON 2, got '{', which is no JSON"),
+    ],
+)
+@in_virtual_time
+async def test_other_json_is_told(sent: str, expected: object, told: str) -> None:
+    async with open_recorded_pair() as (client, server):
+        server.accept()
+        server.send(sent)
+        with pytest.raises(ConversationError) as caught:
+            await client.expect_json(expected)
+        assert str(caught.value).startswith(told + "\n")
+
+
+@in_virtual_time
+async def test_silence_is_told_after_a_bounded_time() -> None:
+    async with open_recorded_pair(within=3) as (client, server):
+        server.accept()
+        started = trio.current_time()
+        with pytest.raises(ConversationError) as caught:
+            await client.expect("hello")
+        assert trio.current_time() - started == 3
+        assert "client expected 'hello' within 3 s, but nothing came" in str(
+            caught.value
+        )
+        with pytest.raises(ConversationError):
+            await client.expect_close(within=0.5)
+        assert trio.current_time() - started == 3.5
+        # And nothing is lost by that.
+        server.send("hello")
+        await client.expect("hello")
+
+
+@pytest.mark.parametrize(
+    ("expected", "told"),
+    [
+        ((1000,), "client expected close 1000, got 3000 'bye bye'"),
+        ((3000, "bye"), "client expected close 3000 'bye', got 3000 'bye bye'"),
+        ((None, "bye"), "client expected a close 'bye', got 3000 'bye bye'"),
+    ],
+)
+@in_virtual_time
+async def test_another_close_is_told(
+    expected: tuple[int | None, str], told: str
+) -> None:
+    async with open_recorded_pair() as (client, server):
+        server.accept()
+        server.close(3000, "bye bye")
+        with pytest.raises(ConversationError) as caught:
+            await client.expect_close(*expected)
+        assert str(caught.value).startswith(told + "\n")
+        event = await client.expect_close(3000, re.compile("^bye"))
+        assert event == CloseEvent(3000, "bye bye", was_clean=True)
+
+
+@in_virtual_time
+async def test_a_message_before_the_close_is_told() -> None:
+    async with open_recorded_pair() as (client, server):
+        server.accept()
+        server.send("wait")
+        server.close(1000)
+        with pytest.raises(ConversationError, match="expected close 1000, got 'wait'"):
+            await client.expect_close(1000)
+        await client.expect_close(1000)
+
+
+@in_virtual_time
+async def test_a_half_with_listeners_expects_its_close_after_they_were_told() -> None:
+    told: list[CloseEvent] = []
+    async with open_recorded_pair() as (client, server):
+
+        @client.on("close")
+        async def slow(event: CloseEvent) -> None:
+            await trio.sleep(1)
+            told.append(event)
+
+        client.accept()
+        server.accept()
+        server.close(1000)
+        event = await client.expect_close(1000)
+        assert told == [event]
+        with pytest.raises(InvalidStateError, match="accept\\(pull=True\\)"):
+            await server.expect("hello")
+        with pytest.raises(InvalidStateError, match="accept\\(pull=True\\)"):
+            await server.expect_nothing()
+
+
+@in_virtual_time
+async def test_half_open_an_end_is_expected_before_ones_own() -> None:
+    async with open_recorded_pair() as (client, server):
+        client.accept(pull=True, allow_half_open=True)
+        server.accept()
+        server.close(1000)
+        await client.expect_close(1000)
+        client.send("still here")
+
+
+# -- nothing --------------------
+
+
+@in_virtual_time
+async def test_nothing_means_that_the_program_has_come_to_rest() -> None:
+    async with open_recorded_pair() as (client, server):
+
+        @server.on("message")
+        async def think(event: MessageEvent) -> None:
+            for _ in range(100):
+                await trio.lowlevel.checkpoint()
+            server.send("done")
+
+        server.accept()
+        client.accept(pull=True)
+        await client.expect_nothing()
+        client.send("think")
+        with pytest.raises(ConversationError, match="expected nothing, got 'done'"):
+            await client.expect_nothing()
+        await client.expect_nothing()
+
+
+@in_virtual_time
+async def test_a_sleeping_program_is_at_rest_and_no_time_passes() -> None:
+    async with open_recorded_pair() as (client, server):
+
+        @server.on("message")
+        async def sleep(event: MessageEvent) -> None:
+            await trio.sleep(10)
+            server.send("done")
+
+        server.accept()
+        client.accept(pull=True)
+        client.send("sleep")
+        started = trio.current_time()
+        await client.expect_nothing()
+        assert trio.current_time() == started
+        await client.expect("done", within=11)
+
+
+@in_virtual_time
+async def test_a_close_that_nobody_asked_for_is_something() -> None:
+    async with open_recorded_pair() as (client, server):
+        server.accept()
+        client.accept(pull=True)
+        server.close(1000)
+        with pytest.raises(ConversationError, match="expected nothing, but it was c"):
+            await client.expect_nothing()
+        await client.expect_close()
+        await client.expect_nothing()
+
+
+@in_virtual_time
+async def test_the_answer_to_ones_own_close_is_nothing() -> None:
+    async with open_recorded_pair() as (client, server):
+        server.accept()
+        client.accept(pull=True)
+        client.close()
+        await client.expect_nothing()
+
+
+async def test_a_program_without_rest_is_told() -> None:
+    async with open_recorded_pair(within=0.05) as (client, server):
+        server.accept()
+
+        async def spin() -> None:
+            while True:
+                await trio.lowlevel.checkpoint()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(spin)
+            with pytest.raises(ConversationError, match="the program to come to rest"):
+                await client.expect_nothing()
+            nursery.cancel_scope.cancel()
+
+
+# -- what is shown --------------
+
+
+@in_virtual_time
+async def test_a_failure_shows_what_both_halves_are_doing() -> None:
+    async with open_recorded_pair() as (client, server):
+
+        @server.on("message")
+        async def dawdle(event: MessageEvent) -> None:
+            await trio.sleep(1000)
+
+        server.accept()
+        client.accept(pull=True)
+        for message in ("one", "two", "three"):
+            client.send(message)
+        with pytest.raises(ConversationError) as caught:
+            await client.expect("hello", within=1)
+        story = " ".join(str(caught.value).split())
+        assert "'one'" in story or '"one"' in story
+        assert "OPEN, accepted for receive()" in story
+        assert "2 messages were not taken" in story
+        assert "dawdle" in story
+        assert "test_recorded_pair.py:" in story
+
+
+@in_virtual_time
+async def test_a_failure_tells_who_has_forgotten_what() -> None:
+    async with open_recorded_pair() as (client, server):
+        client.accept(pull=True)
+        client.send("hello")
+        with pytest.raises(ConversationError) as caught:
+            await client.expect("hello")
+        assert "1 message was not taken" in str(caught.value)
+        assert "nobody has called accept()" in str(caught.value)
+        server.accept()
+        with pytest.raises(ConversationError, match="it has no listener for messages"):
+            await client.expect("hello")
+
+
+@in_virtual_time
+async def test_a_failure_tells_who_else_is_waiting() -> None:
+    async with (
+        open_recorded_pair() as (client, server),
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(server.receive)
+        with pytest.raises(ConversationError, match="waits for a message"):
+            await client.expect("hello")
+        nursery.cancel_scope.cancel()
+
+
+@in_virtual_time
+async def test_what_the_block_raises_comes_with_the_conversation() -> None:
+    async def test() -> None:
+        async with open_recorded_pair() as (client, server):
+            server.accept()
+            client.accept()
+            client.send("hello")
+            msg = "no"
+            raise RuntimeError(msg)
+
+    with pytest.raises(RuntimeError) as caught:
+        await test()
+    [note] = caught.value.__notes__
+    assert note.startswith("The conversation was:\n")
+    assert "hello" in note
+
+
+@in_virtual_time
+async def test_a_failed_expectation_has_it_already() -> None:
+    with pytest.raises(ConversationError) as caught:
+        async with open_recorded_pair() as (client, _):
+            await client.expect("hello")
+    assert not hasattr(caught.value, "__notes__")
+
+
+@pytest.mark.parametrize("within", [-1, "1", True])
+@in_virtual_time
+async def test_a_time_that_is_none_is_refused(within: float) -> None:
+    with pytest.raises((TypeError, ValueError), match="within must be"):
+        async with open_recorded_pair(within=within):
+            pass
+    async with open_recorded_pair() as (client, _):
+        with pytest.raises((TypeError, ValueError), match="within must be"):
+            await client.expect("hello", within=within)
