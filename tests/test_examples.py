@@ -32,7 +32,9 @@ def command(name: str, *arguments: str) -> list[str]:
 
 
 @asynccontextmanager
-async def server(name: str, *arguments: str) -> AsyncGenerator[str, None]:
+async def server(
+    name: str, *arguments: str, prints: str = "(stopped\n)?"
+) -> AsyncGenerator[str, None]:
     """Run an example that serves; give its URL, and stop it as Ctrl-C does."""
     in_thread = trio.to_thread.run_sync
     with subprocess.Popen(  # noqa: ASYNC220 - quick enough for a test
@@ -50,7 +52,7 @@ async def server(name: str, *arguments: str) -> AsyncGenerator[str, None]:
             output, errors = await in_thread(partial(process.communicate, timeout=20))
             assert process.returncode == 0, errors
             assert "Traceback" not in errors
-            assert output in ("", "stopped\n")
+            assert re.fullmatch(prints, output, re.DOTALL), output
         finally:
             process.kill()
 
@@ -99,6 +101,15 @@ async def test_the_conversation_is_as_printed() -> None:
         "server: You said 'Goodbye.'.",
         "server: closed with 1000, 'that was all'",
     ]
+
+
+async def test_the_traced_server_prints_a_span_of_each_connection() -> None:
+    events = '.*"name": "received",.*"length": 5.*"name": "sent",.*"length": 5.*'
+    span = f'{{\n    "name": "websocket",.*"websocket.close.code": 3000\n{events}}}\n'
+    async with server("tracing.py", prints=span) as url, open_websocket(url) as ws:
+        ws.send("hello")
+        assert await ws.receive() == "hello"
+        await ws.aclose(3000)
 
 
 async def test_the_proxy_passes_messages_and_close_codes_on() -> None:

@@ -1,0 +1,107 @@
+"""Tracing: a span of OpenTelemetry for each connection of an echo server.
+
+Needs `pip install opentelemetry-sdk`. Run it with `python examples/tracing.py`, and talk
+to it with `python examples/echo_client.py ws://127.0.0.1:8000/ hello`. Ctrl-C stops it.
+"""
+
+import argparse
+from functools import partial
+from weakref import WeakKeyDictionary
+
+import trio
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer
+
+from trio_wspair import (
+    CloseEvent,
+    ConnectionInfo,
+    Instrument,
+    MessageEvent,
+    Request,
+    Response,
+    WebSocket,
+    WebSocketPair,
+    serve,
+    use_instrument,
+)
+
+
+class Spans(Instrument):
+    """Makes a span of each network connection, with an event for each message."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+        self._spans: WeakKeyDictionary[WebSocket, Span] = WeakKeyDictionary()
+
+    def connected(self, ws: WebSocket, connection: ConnectionInfo) -> None:
+        """Begin a span. `ws` is the half that the connection has taken."""
+        server = connection.side == "server"
+        self._spans[ws] = self._tracer.start_span(
+            "websocket",
+            kind=SpanKind.SERVER if server else SpanKind.CLIENT,
+            attributes={
+                "network.protocol.name": "websocket",
+                "network.peer.address": connection.peer,
+                "url.full": connection.url,
+            },
+        )
+
+    def sent(self, ws: WebSocket, message: str | bytes) -> None:
+        """Note what that half sends: it came from the network."""
+        if ws in self._spans:
+            self._spans[ws].add_event("received", {"length": len(message)})
+
+    def received(self, ws: WebSocket, message: str | bytes) -> None:
+        """Note what that half receives: it went to the network."""
+        if ws in self._spans:
+            self._spans[ws].add_event("sent", {"length": len(message)})
+
+    def closed(self, ws: WebSocket, event: CloseEvent, error: Exception | None) -> None:
+        """End the span."""
+        span = self._spans.pop(ws, None)
+        if span is None:
+            return  # The other half of the pair, which is not on the network.
+        span.set_attribute("websocket.close.code", event.code)
+        if error is not None:
+            span.record_exception(error)
+        if not event.was_clean:
+            span.set_status(StatusCode.ERROR, event.reason)
+        span.end()
+
+
+async def fetch(request: Request) -> Response:
+    """Echo."""
+    if request.headers.get("upgrade") is None:
+        return Response("This is a WebSocket echo server.\n", status=426)
+    client, server = WebSocketPair()
+
+    @server.on("message")
+    def echo(event: MessageEvent) -> None:
+        server.send(event.data)
+
+    server.accept()
+    return Response(None, status=101, web_socket=client)
+
+
+async def main(host: str, port: int) -> None:
+    """Serve until cancelled, and print each span when it ends."""
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter()))
+    with use_instrument(Spans(provider.get_tracer("echo"))):
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(partial(serve, fetch, port, host=host))
+            print(server.url, flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="A traced WebSocket echo server.")
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen")
+    parser.add_argument("--port", type=int, default=8000, help="0 picks a free one")
+    options = parser.parse_args()
+    # Ctrl-C is for main() alone then, so it can't strike while a client is served.
+    run = partial(trio.run, restrict_keyboard_interrupt_to_checkpoints=True)
+    try:
+        run(main, options.host, options.port)
+    except* KeyboardInterrupt:
+        pass
