@@ -13,6 +13,7 @@ from trio_wspair._instruments import ConnectionInfo, Instrument, TakenBy
 from trio_wspair._socket import CloseEvent, WebSocket
 
 from ._entries import Entry
+from ._pictures import terminal_diagram
 
 __all__ = ("Record",)
 
@@ -49,6 +50,12 @@ class Record(Instrument):
 
     def __repr__(self) -> str:
         return f"<Record of {' and '.join(self.names)}: {len(self.entries)} entries>"
+
+    # -- as a picture -------------------------------------------------------------
+
+    def __str__(self) -> str:
+        """Draw the conversation in two columns for a terminal: the last 40 rows."""
+        return terminal_diagram(self.names, self.entries)
 
     # -- as data ------------------------------------------------------------------
 
