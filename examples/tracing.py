@@ -1,7 +1,8 @@
 """Tracing: a span of OpenTelemetry for each connection of an echo server.
 
-Needs `pip install opentelemetry-sdk`. Run it with `python examples/tracing.py`, and talk
-to it with `python examples/echo_client.py ws://127.0.0.1:8000/ hello`. Ctrl-C stops it.
+Needs `pip install opentelemetry-sdk`. Run it with `python examples/tracing.py`, and
+talk to it with `python examples/echo_client.py ws://127.0.0.1:8000/ hello`. Ctrl-C
+stops it.
 """
 
 import argparse

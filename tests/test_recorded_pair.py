@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from pairs import in_virtual_time
 
 from trio_wspair import CloseEvent, InvalidStateError, MessageEvent, use_instrument
@@ -16,6 +17,7 @@ from trio_wspair.testing import (
     RecordedWebSocket,
     open_recorded_pair,
 )
+from trio_wspair.testing._waiting import what_it_does
 
 
 def echoing(server: RecordedWebSocket) -> None:
@@ -339,51 +341,74 @@ async def test_a_program_without_rest_is_told() -> None:
 
 
 @in_virtual_time
-async def test_a_failure_shows_what_both_halves_are_doing() -> None:
+async def test_a_failure_shows_the_conversation_and_what_both_halves_do() -> None:
+    async with open_recorded_pair() as (client, server):
+        echoing(server)
+        client.accept(pull=True)
+        client.send("one")
+        with pytest.raises(ConversationError) as caught:
+            await client.expect("two", within=1)
+    story = str(caught.value)
+    assert re.search(r'├─ "one" ─+►│', story)
+    assert re.search(r'│◄─+ "one" ─┤', story)
+    assert "✗ client expected 'two', got 'one'" in story
+    assert "OPEN, accepted for" in story
+
+
+@in_virtual_time
+async def test_it_is_told_what_was_not_taken_and_where_a_listener_waits() -> None:
     async with open_recorded_pair() as (client, server):
 
         @server.on("message")
         async def dawdle(event: MessageEvent) -> None:
-            await trio.sleep(1000)
+            if event.data == "two":
+                await trio.sleep(1000)
 
-        server.accept()
         client.accept(pull=True)
         for message in ("one", "two", "three"):
             client.send(message)
-        with pytest.raises(ConversationError) as caught:
-            await client.expect("hello", within=1)
-        story = " ".join(str(caught.value).split())
-        assert "'one'" in story or '"one"' in story
-        assert "OPEN, accepted for receive()" in story
-        assert "2 messages were not taken" in story
-        assert "dawdle" in story
-        assert "test_recorded_pair.py:" in story
-
-
-@in_virtual_time
-async def test_a_failure_tells_who_has_forgotten_what() -> None:
-    async with open_recorded_pair() as (client, server):
-        client.accept(pull=True)
-        client.send("hello")
-        with pytest.raises(ConversationError) as caught:
-            await client.expect("hello")
-        assert "1 message was not taken" in str(caught.value)
-        assert "nobody has called accept()" in str(caught.value)
+        assert what_it_does(server) == [
+            "OPEN, not accepted",
+            "3 messages were not taken",
+            "nobody has called accept()",
+        ]
         server.accept()
-        with pytest.raises(ConversationError, match="it has no listener for messages"):
-            await client.expect("hello")
+        await client.expect_nothing()
+        state, taken, place = what_it_does(server)
+        assert (state, taken) == ("OPEN, accepted", "1 message was not taken")
+        assert place.startswith("a listener waits, in test_it_is_told")
+        assert re.search(r"dawdle, test_recorded_pair\.py:\d+$", place)
 
 
 @in_virtual_time
-async def test_a_failure_tells_who_else_is_waiting() -> None:
+async def test_it_is_told_who_is_deaf_and_who_is_waiting() -> None:
     async with (
         open_recorded_pair() as (client, server),
         trio.open_nursery() as nursery,
     ):
-        nursery.start_soon(server.receive)
-        with pytest.raises(ConversationError, match="waits for a message"):
-            await client.expect("hello")
+        server.accept()
+        nursery.start_soon(client.receive)
+        await trio.testing.wait_all_tasks_blocked()
+        deaf = "it has no listener for messages"
+        assert what_it_does(server) == ["OPEN, accepted", deaf]
+        assert what_it_does(client) == [
+            "OPEN, accepted for receive()",
+            "receive(), or iteration, waits for a message",
+        ]
+        server.onmessage = print
+        assert what_it_does(server) == ["OPEN, accepted"]
         nursery.cancel_scope.cancel()
+
+
+@in_virtual_time
+async def test_a_listener_that_waits_in_code_of_others_has_no_place() -> None:
+    async with open_recorded_pair() as (client, server):
+        server.onmessage = lambda _event: trio.sleep(1000)  # noqa: ASYNC105 - awaited
+        server.accept()
+        client.accept(pull=True)
+        client.send("hello")
+        await client.expect_nothing()
+        assert what_it_does(server)[-1] == "a listener waits, not in your code"
 
 
 @in_virtual_time

@@ -4,7 +4,6 @@ Knows which halves belong to the conversation; how it is drawn is known next doo
 """
 
 import json
-from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self
 
 import attrs
@@ -14,6 +13,7 @@ from trio_wspair._instruments import ConnectionInfo, Instrument, TakenBy
 from trio_wspair._socket import CloseEvent, WebSocket
 
 from ._entries import Entry
+from ._pictures import terminal_diagram
 
 __all__ = ("Record",)
 
@@ -56,19 +56,11 @@ class Record(Instrument):
     def __repr__(self) -> str:
         return f"<Record of {' and '.join(self.names)}: {len(self.entries)} entries>"
 
-    def diagram(
-        self,
-        *,
-        failure: tuple[str, str] | None = None,
-        waiting: Mapping[str, Sequence[str]] | None = None,
-    ) -> str:
-        """Return the conversation as a sequence diagram for a terminal.
+    # -- as a picture -------------------------------------------------------------
 
-        Args:
-            failure: The name of a half, and what has gone wrong there in the end.
-            waiting: For each name, lines about what that half is doing.
-        """
-        return f"{self.entries} {failure} {waiting}"
+    def __str__(self) -> str:
+        """Draw the conversation in two columns for a terminal: the last 40 rows."""
+        return terminal_diagram(self.names, self.entries)
 
     # -- as data ------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from trio_wspair._socket import (
 )
 from trio_wspair._state import Holder
 
+from ._pictures import terminal_diagram
 from ._record import Record
 from ._waiting import what_it_does
 
@@ -231,7 +232,9 @@ class RecordedWebSocket(WebSocket):
         halves = self.record.halves
         [name] = [name for name in halves if half_of(halves[name]) is half_of(self)]
         what = f"{name} {what}"
-        story = self.record.diagram(
+        story = terminal_diagram(
+            self.record.names,
+            self.record.entries,
             failure=(name, what),
             waiting={name: what_it_does(half) for name, half in halves.items()},
         )
@@ -303,5 +306,5 @@ def telling(record: Record) -> Generator[None, None, None]:
     except ConversationError:
         raise
     except Exception as exc:
-        exc.add_note(f"The conversation was:\n\n{record.diagram()}")
+        exc.add_note(f"The conversation was:\n\n{record}")
         raise

@@ -38,7 +38,7 @@ def what_it_does(socket: WebSocket) -> list[str]:
 
 def _place(task: trio.lowlevel.Task) -> str:
     """Return where a task waits, in the code of the user."""
-    place = "which has just begun"
+    place = "not in your code"
     for frame, line in task.iter_await_frames():
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         if package not in _INNER_PACKAGES:

@@ -1,0 +1,8 @@
+"""Pictures of a conversation: pure functions of its two names and its entries.
+
+They know no WebSocket and no Trio. All are drawn from the same rows.
+"""
+
+from ._terminal import terminal_diagram
+
+__all__ = ("terminal_diagram",)
