@@ -227,8 +227,7 @@ class _Acceptor:
         except Exception:
             _logger.exception("a connection has failed")
         finally:
-            self.streams.discard(stream)
-            await trio.aclose_forcefully(stream)
+            self.streams.discard(stream)  # serve_listeners() closes it.
 
     async def _serve_admitted(self, http: HTTPConnection) -> None:
         another = True
