@@ -26,12 +26,14 @@ from trio_wspair._socket import CloseEvent, WebSocket, half_of
 from trio_wspair._state import Act, End, Failure
 
 from ._connection import (
-    AnswersClose,
     Connection,
-    HasExtensions,
     Item,
     SupportsPing,
     SupportsSendNow,
+    answers_close,
+    has_extensions,
+    supports_ping,
+    supports_send_now,
 )
 
 __all__ = ("Coupling", "Limits", "couple")
@@ -163,12 +165,12 @@ class Coupling:
         Without `alarms` it keeps its own.
         """
         self._connection = connection
-        if isinstance(connection, SupportsPing):
+        if supports_ping(connection):
             self._pings = connection
             self.half.link.ping = self._ping
-        if isinstance(connection, HasExtensions):
+        if has_extensions(connection):
             self.half.link.extensions = connection.extensions
-        if isinstance(connection, SupportsSendNow):
+        if supports_send_now(connection):
             self._sends_now = connection
         finished = False
         try:
@@ -318,7 +320,7 @@ class Coupling:
         """Pass the peer's Close on."""
         self._heard = close
         self._forget_pings()
-        if isinstance(self._connection, AnswersClose):
+        if answers_close(self._connection):
             self.half.peer.half_open = False
         if self.half.inbox.late:
             # The other half did not know of our Close, in stop().
