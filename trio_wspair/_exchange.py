@@ -121,7 +121,7 @@ class Exchange:
         return comma_list(self._head.headers, "sec-websocket-protocol")
 
     def open(
-        self, subprotocol: str | None, headers: Headers
+        self, subprotocol: str | None, headers: Headers, nursery: trio.Nursery
     ) -> AbstractAsyncContextManager[Connection]:
         """Answer with 101, and speak the protocol of WebSockets; see `Caller`."""
         asked = self._head.headers
@@ -133,6 +133,7 @@ class Exchange:
             subprotocol=subprotocol,
             headers=headers.pairs(),
             max_message_bytes=self._service.max_message_bytes,
+            nursery=nursery,
         )
 
 

@@ -195,7 +195,10 @@ class ASGIExchange:
 
     @asynccontextmanager
     async def open(
-        self, subprotocol: str | None, headers: Headers
+        self,
+        subprotocol: str | None,
+        headers: Headers,
+        nursery: trio.Nursery,  # noqa: ARG002 - the server has the tasks
     ) -> AsyncGenerator[Connection, None]:
         """Accept the WebSocket; see `Caller`."""
         with suppress(*GONE):  # Which is what it receives next.

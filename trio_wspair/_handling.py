@@ -68,9 +68,12 @@ class Caller(Protocol):
         ...
 
     def open(
-        self, subprotocol: str | None, headers: Headers
+        self, subprotocol: str | None, headers: Headers, nursery: trio.Nursery
     ) -> AbstractAsyncContextManager[Connection]:
-        """Open the WebSocket that was asked for, and keep it for the block."""
+        """Open the WebSocket that was asked for, and keep it for the block.
+
+        The nursery is around the block, for tasks of the connection.
+        """
         ...
 
 
@@ -106,7 +109,7 @@ class Handling:
         """Halves that Durable Objects have made for this client."""
         self._over = trio.Event()
         """The connection of the coupling has ended."""
-        self._patience = trio.CancelScope()
+        self._patience: trio.CancelScope | None = None
         """Around waiting for the half of the handler after that."""
 
     async def run(self) -> None:
@@ -131,7 +134,10 @@ class Handling:
                     if self._coupling is not None:
                         scope.shield = True  # The server's stop is told by Close.
                         transport_nursery.start_soon(
-                            self._couple, self._coupling, answer.headers
+                            self._couple,
+                            self._coupling,
+                            answer.headers,
+                            transport_nursery,
                         )
                         await self._converse(self._coupling)
                     elif not isinstance(answer.body, bytes):
@@ -238,9 +244,8 @@ class Handling:
             what = "the handler's half was never accepted: call server.accept()"
             _logger.warning("%s: %s", self._caller, what)
         elif not half.peer.released:
-            if self._stopped:
+            with trio.CancelScope() as self._patience:
                 self._bound_patience()
-            with self._patience:
                 await half.wait_peer_finished()
 
     def stop(self) -> None:
@@ -248,19 +253,22 @@ class Handling:
         self._stopped = True
         if self._coupling is not None:
             self._coupling.stop(self._stop_code, "the server stops")
-        if self._over.is_set():
-            self._bound_patience()
+        self._bound_patience()
 
     def _bound_patience(self) -> None:
-        self._patience.deadline = trio.current_time() + self._limits.close_grace
+        """Wait no longer than the grace, once the connection has ended."""
+        if self._stopped and self._patience is not None:
+            self._patience.deadline = trio.current_time() + self._limits.close_grace
 
     @enable_ki_protection
-    async def _couple(self, coupling: Coupling, answer_headers: Headers) -> None:
+    async def _couple(
+        self, coupling: Coupling, answer_headers: Headers, nursery: trio.Nursery
+    ) -> None:
         headers = Headers(answer_headers)
         subprotocol = headers.pop("sec-websocket-protocol", None)
         coupling.half.link.protocol = subprotocol or ""
         try:
-            async with self._caller.open(subprotocol, headers) as connection:
+            async with self._caller.open(subprotocol, headers, nursery) as connection:
                 self._end = await coupling.run(connection, self._alarms)
         finally:
             self._over.set()
