@@ -129,7 +129,7 @@ class Exchange:
             self._http.stream,
             key=asked["sec-websocket-key"],
             extensions=asked.get("sec-websocket-extensions", ""),
-            received=self._http.unread,
+            received=self._http.hand_over(),
             subprotocol=subprotocol,
             headers=headers.pairs(),
             max_message_bytes=self._service.max_message_bytes,
