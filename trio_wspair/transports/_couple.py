@@ -347,7 +347,8 @@ class Coupling:
     @enable_ki_protection
     async def _write(self) -> None:
         """Send what the other half says, until its end."""
-        self._idle = self._idle or trio.lowlevel.ParkingLot()
+        if self._idle is None:  # It is the reader that writes.
+            self._idle = trio.lowlevel.ParkingLot()
         while True:
             await self._wait_for_items(self._idle)
             under_way, self._under_way = self._under_way, []
