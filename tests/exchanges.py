@@ -123,6 +123,15 @@ def acceptor(
     return _Acceptor(service, max_connections, handshake_timeout, idle_timeout)
 
 
+async def serve_one(acceptor: _Acceptor, stream: trio.abc.Stream) -> None:
+    """Serve one connection as `serve()` does, and close it."""
+    try:
+        async with acceptor.service.alarms.kept():
+            await acceptor.serve_stream(stream)
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
 @asynccontextmanager
 async def served(
     fetch: Fetch, *, streams: tuple[Stream, Stream] | None = None, **options: Any
@@ -133,7 +142,7 @@ async def served(
     """
     client, server = streams or trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(acceptor(fetch, **options).serve_stream, server)
+        nursery.start_soon(serve_one, acceptor(fetch, **options), server)
         yield client
         await client.aclose()
 

@@ -11,7 +11,8 @@ from contextlib import AbstractAsyncContextManager
 import attrs
 import trio
 
-from ._handling import Handling
+from ._alarms import Alarms
+from ._handling import Handling, Handlings
 from ._http import FetchHandler, Headers, Request, Response
 from ._http1 import ClientGoneError, Head, HTTPConnection, comma_list
 from .transports._connection import Connection
@@ -35,7 +36,8 @@ class Service:
     body_timeout: float
     proxy_headers: bool
     stop_code: int
-    stopping: trio.Event = attrs.Factory(trio.Event)
+    alarms: Alarms = attrs.Factory(Alarms)
+    handlings: Handlings = attrs.Factory(Handlings)
 
 
 class Exchange:
@@ -58,13 +60,15 @@ class Exchange:
             Whether another request may follow.
         """
         service = self._service
-        await Handling(
+        handling = Handling(
             self,
             fetch=service.fetch,
             limits=service.limits,
-            stopping=service.stopping,
             stop_code=service.stop_code,
-        ).run()
+            alarms=service.alarms,
+        )
+        with service.handlings.having(handling):
+            await handling.run()
         return self._go_on
 
     def __str__(self) -> str:
@@ -117,7 +121,7 @@ class Exchange:
         return comma_list(self._head.headers, "sec-websocket-protocol")
 
     def open(
-        self, subprotocol: str | None, headers: Headers
+        self, subprotocol: str | None, headers: Headers, nursery: trio.Nursery
     ) -> AbstractAsyncContextManager[Connection]:
         """Answer with 101, and speak the protocol of WebSockets; see `Caller`."""
         asked = self._head.headers
@@ -125,10 +129,11 @@ class Exchange:
             self._http.stream,
             key=asked["sec-websocket-key"],
             extensions=asked.get("sec-websocket-extensions", ""),
-            received=self._http.unread,
+            received=self._http.hand_over(),
             subprotocol=subprotocol,
             headers=headers.pairs(),
             max_message_bytes=self._service.max_message_bytes,
+            nursery=nursery,
         )
 
 

@@ -73,7 +73,6 @@ class ASGIExchange:
             timeout=service.body_timeout,
         )
         self._connection = ASGIConnection(receive, send)
-        self._stopping = trio.Event()
         self._giving_up = trio.CancelScope()
         """Around an answer, which may be given up until all of it is said."""
         self._all_is_said = False
@@ -83,18 +82,18 @@ class ASGIExchange:
 
     async def run(self) -> None:
         """Call the handler, and answer with what it returns."""
+        handling = Handling(
+            self,
+            fetch=self._fetch,
+            limits=self._service.limits,
+            stop_code=CloseCode.GOING_AWAY,
+        )
         async with open_service_nursery() as nursery:
-            nursery.start_soon(self._watch_for_stop)
-            await Handling(
-                self,
-                fetch=self._fetch,
-                limits=self._service.limits,
-                stopping=self._stopping,
-                stop_code=CloseCode.GOING_AWAY,
-            ).run()
+            nursery.start_soon(self._watch_for_stop, handling)
+            await handling.run()
 
     @enable_ki_protection
-    async def _watch_for_stop(self) -> None:
+    async def _watch_for_stop(self, handling: Handling) -> None:
         """Notice that the server stops: then it cancels its applications.
 
         The conversation itself is shielded from that.
@@ -102,7 +101,7 @@ class ASGIExchange:
         try:
             await trio.sleep_forever()
         finally:
-            self._stopping.set()
+            handling.stop()
             self._connection.stop()
 
     # -- the request -----------------------------------------------------------------
@@ -196,7 +195,10 @@ class ASGIExchange:
 
     @asynccontextmanager
     async def open(
-        self, subprotocol: str | None, headers: Headers
+        self,
+        subprotocol: str | None,
+        headers: Headers,
+        nursery: trio.Nursery,  # noqa: ARG002 - the server has the tasks
     ) -> AsyncGenerator[Connection, None]:
         """Accept the WebSocket; see `Caller`."""
         with suppress(*GONE):  # Which is what it receives next.

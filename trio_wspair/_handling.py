@@ -6,13 +6,14 @@ connection and is logged.
 """
 
 import logging
-from collections.abc import Awaitable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Generator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Final, Protocol
 
 import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
+from ._alarms import Alarms
 from ._http import FetchHandler, Headers, Request, RequestBodyError, Response
 from ._instruments import ConnectionInfo, tell_connected
 from ._pair import current_nursery, forsake_untaken, untaken
@@ -21,7 +22,7 @@ from ._state import Holder
 from .transports._connection import Connection
 from .transports._couple import Coupling, Limits
 
-__all__ = ("Caller", "Handling")
+__all__ = ("Caller", "Handling", "Handlings")
 
 _HEADERS_OF_THE_HANDSHAKE: Final = frozenset(
     {
@@ -68,9 +69,12 @@ class Caller(Protocol):
         ...
 
     def open(
-        self, subprotocol: str | None, headers: Headers
+        self, subprotocol: str | None, headers: Headers, nursery: trio.Nursery
     ) -> AbstractAsyncContextManager[Connection]:
-        """Open the WebSocket that was asked for, and keep it for the block."""
+        """Open the WebSocket that was asked for, and keep it for the block.
+
+        The nursery is around the block, for tasks of the connection.
+        """
         ...
 
 
@@ -81,8 +85,8 @@ class Handling:
         caller: The client.
         fetch: The handler.
         limits: For a WebSocket.
-        stopping: Set when the server stops: a Close is said then.
-        stop_code: The code of that.
+        stop_code: What it is told in `stop()`.
+        alarms: Kept for all by the server, if it does that.
     """
 
     def __init__(
@@ -91,14 +95,15 @@ class Handling:
         *,
         fetch: FetchHandler,
         limits: Limits,
-        stopping: trio.Event,
         stop_code: int,
+        alarms: Alarms | None = None,
     ) -> None:
         self._caller = caller
         self._fetch = fetch
         self._limits = limits
-        self._stopping = stopping
         self._stop_code = stop_code
+        self._alarms = alarms
+        self._stopped = False
         self._coupling: Coupling | None = None
         self._end: CloseEvent | None = None
         self._url = ""
@@ -106,6 +111,8 @@ class Handling:
         """Halves that Durable Objects have made for this client."""
         self._over = trio.Event()
         """The connection of the coupling has ended."""
+        self._patience: trio.CancelScope | None = None
+        """Around waiting for the half of the handler after that."""
 
     async def run(self) -> None:
         """Call the handler, and answer with what it returns."""
@@ -116,38 +123,44 @@ class Handling:
 
     async def _run(self) -> None:
         caller = self._caller
-        response = Response("Internal Server Error\n", status=500)
+        response: Response | None = None
         started = trio.current_time()
-        with trio.CancelScope() as scope:
-            # Two nurseries: when the handler's fails, the Close still gets out.
-            async with trio.open_nursery() as transport_nursery:
-                answer = None
-                code = 1001
-                try:
-                    async with trio.open_nursery() as nursery:
-                        answer = await self._call_handler(nursery)
-                        if self._coupling is not None:
-                            scope.shield = True  # The server's stop is told by Close.
-                            await self._converse(
-                                transport_nursery, self._coupling, answer.headers
-                            )
-                        elif not isinstance(answer.body, bytes):
-                            # Tasks of the handler may feed it.
-                            await caller.answer(answer)
-                        nursery.cancel_scope.cancel(reason="the connection has closed")
-                    if answer is None:
-                        what = "fetch was cancelled, by cancelling request.nursery"
-                        _logger.error("%s: %s", caller, what)
-                    else:
-                        response = answer
-                except Exception:
-                    code = 1011
-                    _logger.exception("handling %s failed", caller)
-                if self._coupling is not None:
-                    # Unless the half of the handler has said it already.
-                    self._coupling.stop(code, "")
-                    await self._over.wait()
-                transport_nursery.cancel_scope.cancel(reason="the connection has ended")
+        # Two nurseries: when the handler's fails, the Close still gets out.
+        async with trio.open_nursery() as transport_nursery:
+            scope = transport_nursery.cancel_scope
+            answer = None
+            code = 1001
+            try:
+                async with trio.open_nursery() as nursery:
+                    answer = await self._call_handler(nursery)
+                    if self._coupling is not None:
+                        scope.shield = True  # The server's stop is told by Close.
+                        transport_nursery.start_soon(
+                            self._couple,
+                            self._coupling,
+                            answer.headers,
+                            transport_nursery,
+                        )
+                        await self._converse(self._coupling)
+                    elif not isinstance(answer.body, bytes):
+                        # Tasks of the handler may feed it.
+                        await caller.answer(answer)
+                    nursery.cancel_scope.cancel(reason="the connection has closed")
+                if answer is None:
+                    what = "fetch was cancelled, by cancelling request.nursery"
+                    _logger.error("%s: %s", caller, what)
+                else:
+                    response = answer
+            except Exception:
+                code = 1011
+                _logger.exception("handling %s failed", caller)
+            if self._coupling is not None:
+                # Unless the half of the handler has said it already.
+                self._coupling.stop(code, "")
+                await self._over.wait()
+            scope.cancel(reason="the connection has ended")
+        if response is None:
+            response = Response("Internal Server Error\n", status=500)
         if self._coupling is None and not caller.answered:
             await caller.answer(response)
         self._log(response, trio.current_time() - started)
@@ -224,41 +237,68 @@ class Handling:
                 msg = f"a 101 can't have the header {name!r}: the server makes it"
                 raise ValueError(msg)
 
-    async def _converse(
-        self, nursery: trio.Nursery, coupling: Coupling, headers: Headers
-    ) -> None:
+    async def _converse(self, coupling: Coupling) -> None:
         """Wait until the client's half and the handler's half have both ended."""
+        if self._stopped:
+            self.stop()
+        await self._over.wait()
         half = coupling.half
-        patience = trio.CancelScope()
-        nursery.start_soon(self._couple, coupling, headers)
-        nursery.start_soon(self._watch_for_stop, coupling, patience)
-        with patience:
-            await self._over.wait()
-            if half.peer.holder is not Holder.NOBODY:
+        if half.peer.holder is Holder.NOBODY:
+            what = "the handler's half was never accepted: call server.accept()"
+            _logger.warning("%s: %s", self._caller, what)
+        elif not half.peer.released:
+            with trio.CancelScope() as self._patience:
+                self._bound_patience()
                 await half.wait_peer_finished()
-            else:
-                what = "the handler's half was never accepted: call server.accept()"
-                _logger.warning("%s: %s", self._caller, what)
+
+    def stop(self) -> None:
+        """Say a Close to a WebSocket, since the server stops; see that all ends."""
+        self._stopped = True
+        if self._coupling is not None:
+            self._coupling.stop(self._stop_code, "the server stops")
+        self._bound_patience()
+
+    def _bound_patience(self) -> None:
+        """Wait no longer than the grace, once the connection has ended."""
+        if self._stopped and self._patience is not None:
+            self._patience.deadline = trio.current_time() + self._limits.close_grace
 
     @enable_ki_protection
-    async def _couple(self, coupling: Coupling, answer_headers: Headers) -> None:
+    async def _couple(
+        self, coupling: Coupling, answer_headers: Headers, nursery: trio.Nursery
+    ) -> None:
         headers = Headers(answer_headers)
         subprotocol = headers.pop("sec-websocket-protocol", None)
         coupling.half.link.protocol = subprotocol or ""
         try:
-            async with self._caller.open(subprotocol, headers) as connection:
+            async with self._caller.open(subprotocol, headers, nursery) as connection:
                 info = ConnectionInfo("server", self._caller.address, self._url)
                 tell_connected(coupling.socket, info)
-                self._end = await coupling.run(connection)
+                self._end = await coupling.run(connection, self._alarms)
         finally:
             self._over.set()
 
-    @enable_ki_protection
-    async def _watch_for_stop(
-        self, coupling: Coupling, patience: trio.CancelScope
-    ) -> None:
-        """When the server stops, say a Close, and see that this ends too."""
-        await self._stopping.wait()
-        coupling.stop(self._stop_code, "the server stops")
-        await self._over.wait()
-        patience.deadline = trio.current_time() + self._limits.close_grace
+
+class Handlings:
+    """Those of a server, which stops them all."""
+
+    def __init__(self) -> None:
+        self._present: dict[Handling, None] = {}
+        self._stopped = False
+
+    @contextmanager
+    def having(self, handling: Handling) -> Generator[None, None, None]:
+        """Count this one for the block."""
+        self._present[handling] = None
+        if self._stopped:
+            handling.stop()
+        try:
+            yield
+        finally:
+            del self._present[handling]
+
+    def stop(self) -> None:
+        """Stop them, and those that are still to come."""
+        self._stopped = True
+        for handling in self._present:
+            handling.stop()

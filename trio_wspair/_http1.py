@@ -117,6 +117,11 @@ class _RequestBody:
             self._outcome = RequestBodyError(400, msg)
         return self._outcome
 
+    def leave_empty(self) -> None:
+        """Let go of the parser: what follows is no body."""
+        self._outcome = b""
+        del self._parser
+
 
 class HTTPConnection:
     """The server's end of HTTP/1.1.
@@ -207,6 +212,14 @@ class HTTPConnection:
     def unread(self) -> bytes:
         """What was received after the part that was read."""
         return bytes(self._parser.trailing_data[0])
+
+    def hand_over(self) -> bytes:
+        """End HTTP on this stream. Return what was received after the request."""
+        unread = self.unread
+        assert self._body is not None
+        self._body.leave_empty()
+        del self._parser  # A WebSocket would keep it as long as it lives.
+        return unread
 
     async def _read_on(self) -> None:
         """Receive more of a body.

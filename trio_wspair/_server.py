@@ -175,7 +175,7 @@ async def serve(
             for listener in listeners
         ]
     addresses = tuple(_address(listener) for listener in listeners)
-    async with trio.open_nursery() as nursery:
+    async with service.alarms.kept(), trio.open_nursery() as nursery:
         task_status.started(Server(addresses, ssl_context is not None))
         try:
             await trio.serve_listeners(
@@ -185,7 +185,7 @@ async def serve(
             if acceptor.streams:
                 what = "stopping: %d connections have up to %s s to close"
                 _logger.info(what, len(acceptor.streams), close_grace)
-            service.stopping.set()
+            service.handlings.stop()
 
 
 def _address(listener: trio.SocketListener) -> tuple[str, int] | str:
@@ -227,8 +227,7 @@ class _Acceptor:
         except Exception:
             _logger.exception("a connection has failed")
         finally:
-            self.streams.discard(stream)
-            await trio.aclose_forcefully(stream)
+            self.streams.discard(stream)  # serve_listeners() closes it.
 
     async def _serve_admitted(self, http: HTTPConnection) -> None:
         another = True

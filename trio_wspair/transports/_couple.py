@@ -6,13 +6,15 @@ only when one side fails is something said here.
 """
 
 import contextlib
+import contextvars
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 import attrs
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from trio_wspair._alarms import Alarms
 from trio_wspair._batches import send_later
 from trio_wspair._checks import check_limit, check_seconds
 from trio_wspair._codes import Close
@@ -24,12 +26,14 @@ from trio_wspair._socket import CloseEvent, WebSocket, half_of
 from trio_wspair._state import Act, End, Failure
 
 from ._connection import (
-    AnswersClose,
     Connection,
-    HasExtensions,
     Item,
     SupportsPing,
     SupportsSendNow,
+    answers_close,
+    has_extensions,
+    supports_ping,
+    supports_send_now,
 )
 
 __all__ = ("Coupling", "Limits", "couple")
@@ -122,11 +126,14 @@ class Coupling:
         self.socket = socket
         self.half = half = half_of(socket)
         self._limits = limits
-        self._scope = trio.CancelScope()
+        self._running = False
+        """It is being read, and tasks can be started."""
         self.received = Traffic()
         self.sent = Traffic()
-        self._closing = trio.Event()
+        self._closing = False
         """The other half has said Close, which may still be in the queue."""
+        self._asking: trio.CancelScope | None = None
+        """Around waiting for an answer to a ping."""
         self._deadline = math.inf
         """When the closing handshake has to be over, once it has begun."""
         self._heard: Close | None = None
@@ -136,8 +143,8 @@ class Coupling:
         """Nothing more is written: the end was, or writing has failed."""
         self._pings: SupportsPing | None = None
         self._sends_now: SupportsSendNow | None = None
-        self._idle = trio.lowlevel.ParkingLot()
-        """Where the writer waits for something to send."""
+        self._idle: trio.lowlevel.ParkingLot | None = None
+        """Where the writer waits for something to send, if there is a writer."""
         self._held = False
         """The reader sends what is said to what it passes on."""
         self._under_way: list[Message] = []
@@ -146,38 +153,42 @@ class Coupling:
         """When the last pause in reading has ended; `math.inf` during one."""
         half.state.take(Act.COUPLE)
         half.inbox.wake = self._wake
-        self._wake()
 
     # None of these tasks runs the user's code: Ctrl-C is for those that do.
 
     @enable_ki_protection
-    async def run(self, connection: Connection) -> CloseEvent:
-        """Pump until both sides have closed or one has failed; see `couple()`."""
+    async def run(
+        self, connection: Connection, alarms: Alarms | None = None
+    ) -> CloseEvent:
+        """Pump until both sides have closed or one has failed; see `couple()`.
+
+        Without `alarms` it keeps its own.
+        """
         self._connection = connection
-        if isinstance(connection, SupportsPing):
+        if supports_ping(connection):
             self._pings = connection
             self.half.link.ping = self._ping
-        if isinstance(connection, HasExtensions):
+        if has_extensions(connection):
             self.half.link.extensions = connection.extensions
-        if isinstance(connection, SupportsSendNow):
+        if supports_send_now(connection):
             self._sends_now = connection
         finished = False
         try:
-            with self._scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._write)
-                    nursery.start_soon(self._keep_time)
+            async with trio.open_nursery() as nursery:
+                if alarms is None:
+                    alarms = Alarms()
+                    nursery.start_soon(alarms.run)
+                with self._tasks_in(nursery, alarms):
                     await self._read()
-                    self._scope.cancel(reason="the connection has ended")
+                nursery.cancel_scope.cancel(reason="the connection has ended")
             finished = True
-        finally:
-            with trio.CancelScope(shield=True):  # Bounded by the grace, twice.
-                await let_others_clean_up()
-                try:
-                    if not finished:
-                        await self._say_goodbye()
-                finally:
-                    await self._end()  # noqa: ASYNC102 - shielded above
+        finally:  # Bounded by the grace, twice.
+            await let_others_clean_up()  # noqa: ASYNC102 - shielded, two steps
+            try:
+                if not finished:
+                    await self._say_goodbye()  # noqa: ASYNC102 - shielded
+            finally:
+                await self._end()  # noqa: ASYNC102 - shielded
         heard = self._heard
         if heard is not None and self.half.state.close_received is not None:
             return CloseEvent(
@@ -186,13 +197,46 @@ class Coupling:
         reason = self._failure.reason if self._failure is not None else ""
         return CloseEvent(1006, reason, was_clean=False, target=self.socket)
 
+    @contextlib.contextmanager
+    def _tasks_in(
+        self, nursery: trio.Nursery, alarms: Alarms
+    ) -> Generator[None, None, None]:
+        """Start tasks in the nursery when they are needed, for the block."""
+        self._nursery = nursery
+        self._alarms = alarms
+        self._running = True
+        if self._pings is not None:
+            alarms.set(self._limits.ping_interval, self._ask_for_life)
+        if self.half.inbox.weight or self.half.inbox.end is not None:
+            self._wake()
+        try:
+            yield
+        finally:
+            self._running = False
+            self._forget_pings()
+            alarms.cancel(self._limits.close_grace, self._give_up)
+
+    def _stop_running(self, reason: str) -> None:
+        self._nursery.cancel_scope.cancel(reason=reason)
+
     def _wake(self) -> None:
-        if self.half.inbox.end is not None:
-            self._closing.set()
+        if not self._running:
+            return
+        if self.half.inbox.end is not None and not self._closing:
+            self._bound_closing()
         if self._held:
             return
         if self._sends_now is None or not send_later(self._send_now):
+            self._wake_writer()
+
+    def _wake_writer(self) -> None:
+        """Have the writer look, which is started when it is needed first."""
+        if self._idle is not None:
             self._idle.unpark()
+            return
+        self._idle = trio.lowlevel.ParkingLot()
+        # An empty context: it does not matter who needs it first.
+        contextvars.Context().run(self._nursery.start_soon, self._write)
 
     def stop(self, code: int, reason: str) -> None:
         """Say Close, after what is queued, as if the other half had."""
@@ -207,6 +251,10 @@ class Coupling:
         try:
             while True:
                 self._pass_on(await self._connection.receive())
+                if self._may_write_here():
+                    await self._write()
+                else:
+                    self._send_now()
                 if self._heard is not None and self.half.state.finished:
                     return
                 if outbox.weight > self._limits.receive_buffer_bytes:
@@ -243,11 +291,18 @@ class Coupling:
         if taker is not None:
             taker.serve()
         self._held = False
-        self._send_now()
+
+    def _may_write_here(self) -> bool:
+        """Tell whether the reader can do what is left to be written.
+
+        Nothing more is to be read, and there is no writer.
+        """
+        over = self._heard is not None and self.half.inbox.end is not None
+        return over and self._running and self._idle is None
 
     def _send_now(self) -> None:
         """Send what is there to be sent; the writer does what has to be waited for."""
-        if not self._idle:
+        if not self._running or (self._idle is not None and not self._idle):
             return  # The writer will see it.
         inbox = self.half.inbox
         if self._sends_now is not None and inbox.weight and inbox.end is None:
@@ -257,14 +312,15 @@ class Coupling:
             else:
                 self._under_way = messages
         if inbox.weight or inbox.end is not None:
-            self._idle.unpark()
+            self._wake_writer()
         else:
             inbox.marked = False
 
     def _hear(self, close: Close) -> None:
         """Pass the peer's Close on."""
         self._heard = close
-        if isinstance(self._connection, AnswersClose):
+        self._forget_pings()
+        if answers_close(self._connection):
             self.half.peer.half_open = False
         if self.half.inbox.late:
             # The other half did not know of our Close, in stop().
@@ -291,8 +347,10 @@ class Coupling:
     @enable_ki_protection
     async def _write(self) -> None:
         """Send what the other half says, until its end."""
+        if self._idle is None:  # It is the reader that writes.
+            self._idle = trio.lowlevel.ParkingLot()
         while True:
-            await self._wait_for_items()
+            await self._wait_for_items(self._idle)
             under_way, self._under_way = self._under_way, []
             messages, end = ([], None) if under_way else self._take_batch()
             failed = isinstance(end, Failure)
@@ -310,18 +368,18 @@ class Coupling:
                 return
             self._release(under_way or messages)
             if failed:  # The other half is coupled too, and has lost its peer.
-                self._scope.cancel(reason="the other connection has failed")
+                self._stop_running("the other connection has failed")
             if end is not None:
                 self._written.set()
                 if self.half.state.finished:
-                    self._scope.cancel(reason="both sides have said Close")
+                    self._stop_running("both sides have said Close")
                 return
 
-    async def _wait_for_items(self) -> None:
+    async def _wait_for_items(self, idle: trio.lowlevel.ParkingLot) -> None:
         inbox = self.half.inbox
         while not inbox.weight and inbox.end is None:
             inbox.marked = False
-            await self._idle.park()
+            await idle.park()
 
     def _release(self, messages: list[Message]) -> None:
         """Count messages as sent."""
@@ -364,40 +422,50 @@ class Coupling:
 
     # -- time -------------------------------------------------------------------
 
-    @enable_ki_protection
-    async def _keep_time(self) -> None:
-        """Ping now and then, until a Close is said; then bound the handshake."""
-        while not self._closing.is_set():
-            with trio.move_on_after(self._limits.ping_interval):
-                await self._closing.wait()
-                break
-            if self._pings is not None:
-                await self._expect_life(self._pings)
+    def _bound_closing(self) -> None:
+        """Bound the closing handshake, which begins."""
         grace = self._limits.close_grace
+        self._closing = True
+        self._forget_pings()
         self._deadline = trio.current_time() + grace
-        await trio.sleep_until(self._deadline)
-        self._fail(unanswered(grace))
-        self._scope.cancel(reason="the closing handshake took too long")
+        self._alarms.set(grace, self._give_up)
 
-    async def _expect_life(self, connection: SupportsPing) -> None:
+    def _give_up(self) -> None:
+        self._fail(unanswered(self._limits.close_grace))
+        self._stop_running("the closing handshake took too long")
+
+    def _ask_for_life(self) -> None:
+        self._nursery.start_soon(self._expect_life)
+
+    @enable_ki_protection
+    async def _expect_life(self) -> None:
         """Ping, and wait until the pong comes or a Close is said by anybody."""
+        assert self._pings is not None
         timeout = self._limits.ping_timeout
         asked = trio.current_time()
         async with trio.open_nursery() as nursery:
+            self._asking = nursery.cancel_scope
             nursery.start_soon(self._ping_for, nursery)
-            while not self._closing.is_set() and self._heard is None:
+            while True:
                 # Any byte is a sign of life, and during a pause none is read.
                 now = trio.current_time()
-                since = max(asked, connection.heard_at, min(self._reads_since, now))
+                since = max(asked, self._pings.heard_at, min(self._reads_since, now))
                 if now >= since + timeout:
                     error = TimeoutError(
                         f"nothing was heard for {timeout} s after a ping"
                     )
                     self._fail(Failure(str(error), error))
-                    self._scope.cancel(reason="the peer does not answer")
-                with trio.move_on_at(since + timeout):
-                    await self._closing.wait()
-            nursery.cancel_scope.cancel(reason="a Close was said")
+                    self._stop_running("the peer does not answer")
+                await trio.sleep_until(since + timeout)
+        self._asking = None
+        if self._running and not self._closing and self._heard is None:
+            self._alarms.set(self._limits.ping_interval, self._ask_for_life)
+
+    def _forget_pings(self) -> None:
+        """Ask for life no more: a Close was said."""
+        self._alarms.cancel(self._limits.ping_interval, self._ask_for_life)
+        if self._asking is not None:
+            self._asking.cancel(reason="a Close was said")
 
     async def _ping_for(self, nursery: trio.Nursery) -> None:
         with contextlib.suppress(ConnectionClosedError):
@@ -420,11 +488,11 @@ class Coupling:
 
     async def _say_goodbye(self) -> None:
         """Send what is queued and a Close, if there was none, and hear the answer."""
-        grace = self._limits.close_grace
-        with trio.move_on_at(min(self._deadline, trio.current_time() + grace)):
+        end = min(self._deadline, trio.current_time() + self._limits.close_grace)
+        with trio.CancelScope(deadline=end, shield=True):
             if self._failure is None and self.half.state.close_received is None:
-                end = self.half.inbox.end
-                close = end if isinstance(end, Close) else Close(1001)
+                said = self.half.inbox.end
+                close = said if isinstance(said, Close) else Close(1001)
                 try:
                     await self._send(self._left_in_inbox(), close)
                 except ConnectionClosedError:
@@ -447,7 +515,7 @@ class Coupling:
         half = self.half
         error = self._failure.error if self._failure is not None else None
         try:
-            with trio.move_on_after(self._limits.close_grace):
+            with trio.move_on_after(self._limits.close_grace, shield=True):
                 if isinstance(error, ProtocolError):
                     await self._connection.aclose(error.code, error.args[1])
                 elif half.state.finished:

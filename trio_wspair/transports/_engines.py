@@ -40,8 +40,12 @@ class OpenServer(Protocol):
         subprotocol: str | None,
         headers: Sequence[tuple[str, str]],
         max_message_bytes: int,
+        nursery: trio.Nursery | None = None,
     ) -> AbstractAsyncContextManager[Opened]:
-        """Keep the connection for the block."""
+        """Keep the connection for the block.
+
+        A nursery around the block saves one of its own.
+        """
         ...
 
 

@@ -1,8 +1,11 @@
 """The opening handshake of both sides, by the package `websockets`.
 
-Knows its public API for that, and HTTP heads as bytes; no network, and no frames.
+Knows its public API for that, and HTTP heads as bytes; no network, and no frames. An
+answer that agrees on no extension is written here, without a protocol made for it.
 """
 
+import hashlib
+from base64 import b64encode
 from collections.abc import Sequence
 from typing import Final
 
@@ -27,6 +30,8 @@ __all__ = ("Agreed", "Asking", "answer_request")
 
 _NOWHERE: Final = parse_uri("ws://localhost/")
 """Only the headers of a request are made by `websockets`."""
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+"""What is added to a key (RFC 6455, section 1.3)."""
 
 Pairs = Sequence[tuple[str, str]]
 """Names and values of headers."""
@@ -61,8 +66,12 @@ def answer_request(
         headers: More headers for the answer.
         compression: Whether permessage-deflate may be agreed on.
     """
+    if not compression:
+        return Agreed(subprotocol or "", "", None), _head_of(
+            _plain_answer(key, subprotocol), headers
+        )
     protocol = ServerProtocol(
-        extensions=enable_server_permessage_deflate(None) if compression else None,
+        extensions=enable_server_permessage_deflate(None),
         subprotocols=[Subprotocol(subprotocol)] if subprotocol is not None else None,
         state=State.OPEN,
     )
@@ -80,9 +89,27 @@ def answer_request(
         answer = protocol.accept(Request("/", Headers(request)))
     extensions = answer.headers.get("Sec-WebSocket-Extensions", "")
     del answer.headers["Date"]  # A 101 needs none.
-    head = Headers([*answer.headers.raw_items(), *headers])
-    start = f"HTTP/1.1 101 Switching Protocols\r\n{head}"
-    return _agreed(protocol, extensions), start.encode("latin-1")
+    head = _head_of([*answer.headers.raw_items()], headers)
+    return _agreed(protocol, extensions), head
+
+
+def _plain_answer(key: str, subprotocol: str | None) -> Pairs:
+    """Return the headers of an answer that agrees on no extension."""
+    proof = hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest()
+    answer = [
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Accept", b64encode(proof).decode()),
+    ]
+    if subprotocol is not None:
+        answer.append(("Sec-WebSocket-Protocol", subprotocol))
+    return answer
+
+
+def _head_of(answer: Pairs, more: Pairs) -> bytes:
+    lines = [f"{name}: {value}\r\n" for name, value in (*answer, *more)]
+    start = "HTTP/1.1 101 Switching Protocols\r\n"
+    return f"{start}{''.join(lines)}\r\n".encode("latin-1")
 
 
 class Asking:

@@ -180,6 +180,7 @@ async def open_server_connection(
     subprotocol: str | None,
     headers: Sequence[tuple[str, str]],
     max_message_bytes: int,
+    nursery: trio.Nursery | None = None,  # noqa: ARG001 - it needs its own
 ) -> AsyncGenerator[TrioWebSocketConnection, None]:
     """Answer an upgrade request with 101, and keep the connection for the block.
 
@@ -193,6 +194,7 @@ async def open_server_connection(
         subprotocol: The one chosen of those offered, if any.
         headers: More headers for the answer.
         max_message_bytes: Larger messages are a `ProtocolError` with code 1009.
+        nursery: One around the block. It is not used.
 
     Raises:
         HandshakeError: trio-websocket does not take it.

@@ -5,7 +5,7 @@ Knows what frames mean. The handshakes, the masking and permessage-deflate are t
 """
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from itertools import count
 
 import trio
@@ -252,6 +252,7 @@ async def open_server_connection(
     headers: Sequence[tuple[str, str]],
     max_message_bytes: int,
     compression: bool = False,
+    nursery: trio.Nursery | None = None,
 ) -> AsyncGenerator[WebSocketsConnection, None]:
     """Answer an upgrade request with 101, and keep the connection for the block.
 
@@ -266,6 +267,7 @@ async def open_server_connection(
         headers: More headers for the answer.
         max_message_bytes: Larger messages are a `ProtocolError` with code 1009.
         compression: Whether permessage-deflate may be agreed on.
+        nursery: One around the block, which saves one of its own.
     """
     agreed, answer = answer_request(
         key,
@@ -281,6 +283,7 @@ async def open_server_connection(
             received=received,
             is_client=False,
             max_message_bytes=max_message_bytes,
+            nursery=nursery,
         ) as connection:
             connection.outlet.write(answer)
             yield connection
@@ -346,12 +349,14 @@ async def _open(
     received: bytes,
     is_client: bool,
     max_message_bytes: int,
+    nursery: trio.Nursery | None = None,
 ) -> AsyncGenerator[WebSocketsConnection, None]:
     """Keep what a connection needs while the block runs."""
-    async with open_service_nursery() as nursery:
+    around = nullcontext(nursery) if nursery is not None else open_service_nursery()
+    async with around as tasks:
         connection = WebSocketsConnection(
             stream,
-            nursery,
+            tasks,
             agreed,
             received=received,
             is_client=is_client,
