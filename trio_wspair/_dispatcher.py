@@ -20,7 +20,6 @@ before anything is sent, so that none sees the farewell of another.
 """
 
 import contextvars
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, cast
 
@@ -33,6 +32,7 @@ from ._delivery import Delivery, Ending
 from ._errors import InvalidStateError
 from ._half import Half
 from ._nurseries import let_others_clean_up, raise_together
+from ._ready import ReadyQueue
 from ._socket import MessageEvent, WebSocket, close_grace, half_of
 from ._state import Failure
 
@@ -58,52 +58,12 @@ class NurseryHome:
         Dispatcher.of(self.nursery).adopt(socket, pull=pull)
 
 
-class _Queue:
-    """Halves that something has arrived for.
-
-    Not a memory channel: they are put and taken for every message of a fan-out.
-    """
-
-    __slots__ = ("_held", "_lot", "_waiting", "items")
-
-    def __init__(self) -> None:
-        self.items: deque[_Served | None] = deque()
-        self._lot = trio.lowlevel.ParkingLot()
-        self._waiting = False
-        self._held = False
-
-    def put(self, served: "_Served | None") -> None:
-        """Add a half; `None` is for a look around. Never blocks."""
-        self.items.append(served)
-        if self._waiting and not self._held:
-            self._waiting = False
-            self._lot.unpark()
-
-    def hold(self) -> None:
-        """Wake nobody until `let_go()`."""
-        self._held = True
-
-    def let_go(self) -> None:
-        """Wake who waits, if anything is left."""
-        self._held = False
-        if self._waiting and self.items:
-            self._waiting = False
-            self._lot.unpark()
-
-    async def wait(self) -> None:
-        """Wait until there is one. Always a checkpoint."""
-        if self.items:
-            await trio.lowlevel.checkpoint()
-        else:
-            self._waiting = True
-            await self._lot.park()
-
-
 @attrs.define(slots=True, eq=False)
 class _Served:
     """A half that the dispatcher serves."""
 
-    queue: _Queue
+    queue: "ReadyQueue[_Served | None]"
+    """`None` in it is for a look around."""
     socket: WebSocket
     half: Half
     pull: bool
@@ -115,7 +75,10 @@ class _Served:
 
     def wake(self) -> None:
         """Have it served soon."""
-        self.queue.put(self)
+        queue = self.queue  # put(), written out: a call less for each first message.
+        queue.items.append(self)
+        if queue.waiting:
+            queue.wake()
 
 
 class Dispatcher:
@@ -123,7 +86,7 @@ class Dispatcher:
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
-        self._queue = _Queue()
+        self._queue = ReadyQueue[_Served | None]()
         self._halves: dict[_Served, None] = {}
         self._raised: list[BaseException] = []
         """What listeners have raised, until it is raised from the nursery."""
@@ -234,21 +197,17 @@ class Dispatcher:
         """Call the listeners for what has arrived. Return the budget that it took."""
         half = served.half
         inbox = half.inbox
-        if served.pull or half.state.end is not None:
+        if served.pull:
             self._serve_end(served)
             return 1
         listeners = half.listeners
         for count in range(budget):
-            if inbox.weight == 0 and inbox.end is None:
-                inbox.marked = False  # Empty: cheaper to see than to run into.
+            if inbox.weight == 0:  # Cheaper to see than to run into.
+                inbox.marked = False
+                if inbox.end is not None or half.state.failure is not None:
+                    self._serve_end(served)
                 return count + 1
-            item = inbox.items.receive_nowait()
-            if not isinstance(item, (str, bytes)):
-                half.receive_end(item)
-                self._end(served)
-                return count + 1
-            inbox.release(item)
-            event = MessageEvent(item, served.socket)
+            event = MessageEvent(inbox.take(), served.socket)
             only = listeners.only_message_listener
             if only is None:
                 delivery = Delivery()
@@ -278,17 +237,18 @@ class Dispatcher:
             self._end(served)
 
     def _serve_end(self, served: _Served) -> None:
-        """Tell the end of a half if that has been decided elsewhere."""
+        """Tell the end of a half, if nothing that comes before it is left."""
         half = served.half
         inbox = half.inbox
         # Messages that are being pulled may still be answered, unless it has closed
         # or waits for the end.
         due = (
-            inbox.end_is_next
+            not served.pull
+            or inbox.end_is_next
             or half.state.close_sent is not None
             or (inbox.end_is_awaited and inbox.weight == 0)
         )
-        if served.pull and inbox.end is not None and due:
+        if inbox.end is not None and due:
             half.receive_end(inbox.end)
         if half.state.end is not None:
             self._end(served)

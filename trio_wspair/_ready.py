@@ -1,0 +1,61 @@
+"""Who is ready to be served: a queue in front of one task, which sleeps meanwhile.
+
+Knows nothing of what it holds. Not a memory channel: something is put and taken for
+every message of a fan-out.
+"""
+
+from collections import deque
+from typing import Generic, TypeVar
+
+import trio
+
+__all__ = ("ReadyQueue",)
+
+_T = TypeVar("_T")
+
+
+class ReadyQueue(Generic[_T]):
+    """The queue, for one task that takes from it."""
+
+    __slots__ = ("_held", "_lot", "items", "waiting")
+
+    items: deque[_T]
+    """Who is ready, in order."""
+    waiting: bool
+    """The task sleeps: who appends to `items` calls `wake()`."""
+
+    def __init__(self) -> None:
+        self.items = deque()
+        self.waiting = False
+        self._lot = trio.lowlevel.ParkingLot()
+        self._held = False
+
+    def put(self, item: _T) -> None:
+        """Add somebody. Never blocks."""
+        self.items.append(item)
+        if self.waiting:
+            self.wake()
+
+    def wake(self) -> None:
+        """Wake the task, which waits, unless it is to sleep on."""
+        if not self._held:
+            self.waiting = False
+            self._lot.unpark()
+
+    def hold(self) -> None:
+        """Let the task sleep until `let_go()`."""
+        self._held = True
+
+    def let_go(self) -> None:
+        """Wake the task if anything is left for it."""
+        self._held = False
+        if self.waiting and self.items:
+            self.wake()
+
+    async def wait(self) -> None:
+        """Wait until there is somebody. Always a checkpoint."""
+        if self.items:
+            await trio.lowlevel.checkpoint()
+        else:
+            self.waiting = True
+            await self._lot.park()
