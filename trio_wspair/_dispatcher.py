@@ -8,8 +8,8 @@ were accepted in it. A sender puts its message into the half's inbox and, if the
 half isn't marked yet, marks it and puts it into the dispatcher's queue of ready
 halves. The dispatcher takes a half, empties its inbox without awaiting (64 messages
 at most between checkpoints) and calls the listeners. When one returns an awaitable,
-that half gets a task of its own until its inbox is empty again; meanwhile it is
-*busy* and the dispatcher passes it by. So listeners of one half never overlap, and
+that half gets a task of its own until its inbox is empty again; meanwhile the
+dispatcher passes it by. So listeners of one half never overlap, and
 a slow half holds up nobody.
 
 A half ends in two steps. First its end is decided, synchronously, by whoever knows
@@ -68,8 +68,8 @@ class _Served:
     half: Half
     pull: bool
     context: contextvars.Context
-    busy: bool = False
-    """A task of its own is serving it."""
+    passed_by: bool = False
+    """A task of its own is serving it, or it is settled."""
     ending: Ending | None = None
     """The telling of its end, once that is decided."""
 
@@ -167,11 +167,13 @@ class Dispatcher:
     def _serve_ready(self) -> None:
         """Serve those that are ready, within the budget."""
         items = self._queue.items
+        raised = self._raised
+        serve = self._serve
         budget = _BUDGET
-        while items and budget > 0 and not self._raised:
+        while items and budget > 0 and not raised:
             served = items.popleft()
-            if served is not None and served in self._halves and not served.busy:
-                budget -= served.context.run(self._serve, served, budget)
+            if served is not None and not served.passed_by:
+                budget -= served.context.run(serve, served, budget)
 
     # -- in the task of a connection, which saves a switch: see `Taker` -------------
 
@@ -204,7 +206,7 @@ class Dispatcher:
         for count in range(budget):
             if inbox.weight == 0:  # Cheaper to see than to run into.
                 inbox.marked = False
-                if inbox.end is not None or half.state.failure is not None:
+                if inbox.end is not None or inbox.wake is None:  # Failed: closed.
                     self._serve_end(served)
                 return count + 1
             event = MessageEvent(inbox.take(), served.socket)
@@ -261,7 +263,7 @@ class Dispatcher:
         task: Callable[..., Awaitable[None]],
         *args: object,
     ) -> None:
-        served.busy = True
+        served.passed_by = True
         self._nursery.start_soon(task, served, *args)
 
     async def _own(self, served: _Served, delivery: Delivery) -> None:
@@ -300,7 +302,7 @@ class Dispatcher:
             try:
                 item = half.inbox.items.receive_nowait()
             except trio.WouldBlock:
-                half.inbox.marked = served.busy = False
+                half.inbox.marked = served.passed_by = False
                 half.listener_task = None
                 return False
             if not isinstance(item, (str, bytes)):
@@ -362,12 +364,12 @@ class Dispatcher:
     @enable_ki_protection
     def _settle(self, served: _Served) -> None:
         """Let go of a half whose end has been told."""
-        served.busy = False
         half = served.half
         half.listener_task = None
         if half.peer.released and not half.state.finished:
             # In half-open it owes its own Close, but there is nobody to hear it.
             half.fail(Failure("the other half has ended"))
+        served.passed_by = half.state.finished
         if not half.state.finished or served not in self._halves:
             return  # In half-open it still owes its own Close.
         del self._halves[served]
@@ -406,7 +408,7 @@ class Dispatcher:
         """Tell the end of every half that no task of its own does it for."""
         waiting: list[_Served] = []
         for served in list(self._halves):
-            if served.busy:
+            if served.passed_by:
                 continue
             ending = self._ending(served)
             while exc := _try(served.context, ending.tell):
