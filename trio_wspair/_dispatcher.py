@@ -9,8 +9,8 @@ half isn't marked yet, marks it and puts it into the dispatcher's queue of ready
 halves. The dispatcher takes a half, empties its inbox without awaiting (64 messages
 at most between checkpoints) and calls the listeners. When one returns an awaitable,
 that half gets a task of its own until its inbox is empty again; meanwhile the
-dispatcher passes it by. So listeners of one half never overlap, and
-a slow half holds up nobody.
+dispatcher passes it by. So listeners of one half never overlap, and a slow half
+holds up nobody.
 
 A half ends in two steps. First its end is decided, synchronously, by whoever knows
 it: a Close that is taken from the inbox, a listener that raises, a nursery that
@@ -86,7 +86,7 @@ class Dispatcher:
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
-        self._queue = ReadyQueue[_Served | None]()
+        self._queue: ReadyQueue[_Served | None] = ReadyQueue()
         self._halves: dict[_Served, None] = {}
         self._raised: list[BaseException] = []
         """What listeners have raised, until it is raised from the nursery."""

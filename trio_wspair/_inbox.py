@@ -67,6 +67,7 @@ class Inbox:
         "weight",
     )
 
+    _send_channel: trio.MemorySendChannel[Item]
     items: trio.MemoryReceiveChannel[Item]
     """The queue. Who takes a message from it calls `release()` once it is done with."""
     buffered: int
@@ -94,7 +95,8 @@ class Inbox:
     """The taker has been told, or doesn't want to be, and will look by itself."""
 
     def __init__(self, limit: int) -> None:
-        self._send_channel, self.items = trio.open_memory_channel[Item](math.inf)
+        # Without [Item], which would be looked up for each pair.
+        self._send_channel, self.items = trio.open_memory_channel(math.inf)
         self.limit = limit
         self.buffered = self.weight = 0
         self.end = None
