@@ -370,7 +370,7 @@ class Dispatcher:
             # In half-open it owes its own Close, but there is nobody to hear it.
             half.fail(Failure("the other half has ended"))
         served.passed_by = half.state.finished
-        if not half.state.finished or served not in self._halves:
+        if not served.passed_by or served not in self._halves:
             return  # In half-open it still owes its own Close.
         del self._halves[served]
         half.finish()

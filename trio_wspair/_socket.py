@@ -598,5 +598,4 @@ def move(socket: WebSocket, home: Home) -> None:
 
 def close_event(socket: WebSocket) -> CloseEvent:
     """Return the event that tells the end of this half."""
-    error = socket._half.state.closed_error()
-    return CloseEvent(error.code, error.reason, error.was_clean, socket)
+    return CloseEvent(*socket._half.state.outcome, socket)
