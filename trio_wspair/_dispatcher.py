@@ -127,10 +127,12 @@ class Dispatcher:
         context = contextvars.copy_context()
         served = _Served(self._queue, socket, half, pull, context)
         self._halves[served] = None
-        half.inbox.wake = served.wake
-        half.inbox.taker = self
-        half.inbox.marked = True
-        half.inbox.wake()
+        inbox = half.inbox
+        inbox.wake = served.wake
+        inbox.taker = self
+        if inbox.weight or inbox.end is not None:  # Something has come already.
+            inbox.marked = True
+            inbox.alert()
 
     # -- the task ---------------------------------------------------------------
 
