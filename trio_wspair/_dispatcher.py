@@ -41,6 +41,8 @@ __all__ = ("Dispatcher", "NurseryHome")
 _BUDGET: Final = 64
 """Messages between two checkpoints: counted, not timed, so that nothing is luck."""
 
+_bare: Final = object.__new__
+
 _dispatchers: Final[RunVar[dict[trio.Nursery, "Dispatcher"]]] = RunVar(
     "trio_wspair_dispatchers"
 )
@@ -130,8 +132,9 @@ class Dispatcher:
         inbox = half.inbox
         inbox.wake = served.wake
         inbox.taker = self
-        if inbox.weight or inbox.end is not None:  # Something has come already.
-            inbox.marked = True
+        arrived = inbox.weight > 0 or inbox.end is not None
+        inbox.marked = arrived or pull  # Who pulls needs no telling of messages.
+        if arrived:
             inbox.alert()
 
     # -- the task ---------------------------------------------------------------
@@ -211,7 +214,9 @@ class Dispatcher:
                 if inbox.end is not None or inbox.wake is None:  # Failed: closed.
                     self._serve_end(served)
                 return count + 1
-            event = MessageEvent(inbox.take(), served.socket)
+            event = _bare(MessageEvent)  # Quicker than its constructor.
+            event.data = inbox.take()
+            event.target = served.socket
             only = listeners.only_message_listener
             if only is None:
                 delivery = Delivery()
