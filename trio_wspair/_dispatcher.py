@@ -77,10 +77,7 @@ class _Served:
 
     def wake(self) -> None:
         """Have it served soon."""
-        queue = self.queue  # put(), written out: a call less for each first message.
-        queue.items.append(self)
-        if queue.waiting:
-            queue.wake()
+        self.queue.put(self)
 
 
 class Dispatcher:

@@ -17,30 +17,22 @@ _T = TypeVar("_T")
 class ReadyQueue(Generic[_T]):
     """The queue, for one task that takes from it."""
 
-    __slots__ = ("_held", "_lot", "items", "waiting")
+    __slots__ = ("_held", "_lot", "_waiting", "items")
 
     items: deque[_T]
     """Who is ready, in order."""
-    waiting: bool
-    """The task sleeps: who appends to `items` calls `wake()`."""
 
     def __init__(self) -> None:
         self.items = deque()
-        self.waiting = False
         self._lot = trio.lowlevel.ParkingLot()
+        self._waiting = False
         self._held = False
 
     def put(self, item: _T) -> None:
         """Add somebody. Never blocks."""
         self.items.append(item)
-        if self.waiting:
-            self.wake()
-
-    def wake(self) -> None:
-        """Wake the task, which waits, unless it is to sleep on."""
-        if not self._held:
-            self.waiting = False
-            self._lot.unpark()
+        if self._waiting and not self._held:
+            self._wake()
 
     def hold(self) -> None:
         """Let the task sleep until `let_go()`."""
@@ -49,13 +41,17 @@ class ReadyQueue(Generic[_T]):
     def let_go(self) -> None:
         """Wake the task if anything is left for it."""
         self._held = False
-        if self.waiting and self.items:
-            self.wake()
+        if self._waiting and self.items:
+            self._wake()
 
     async def wait(self) -> None:
         """Wait until there is somebody. Always a checkpoint."""
         if self.items:
             await trio.lowlevel.checkpoint()
         else:
-            self.waiting = True
+            self._waiting = True
             await self._lot.park()
+
+    def _wake(self) -> None:
+        self._waiting = False
+        self._lot.unpark()
