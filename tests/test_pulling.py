@@ -53,6 +53,31 @@ async def test_receive_takes_a_half_that_nobody_has_accepted(
 
 
 @bounded
+async def test_who_comes_later_does_not_get_what_another_has_waited_for(
+    autojump_clock: MockClock,
+) -> None:
+    got: list[tuple[str, str | bytes]] = []
+
+    async def pull(who: str, half: WebSocket) -> None:
+        got.append((who, await half.receive()))
+
+    async with open_websocket_pair() as (client, server):
+        client.accept()
+        server.accept(pull=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pull, "first", server)
+            await wait_all_tasks_blocked()
+            client.send("one")
+            with trio.move_on_after(1) as patience:
+                await pull("second", server)
+            assert patience.cancelled_caught
+            assert got == [("first", "one")]
+            client.send("two")
+            await pull("third", server)
+    assert got == [("first", "one"), ("third", "two")]
+
+
+@bounded
 async def test_iteration_takes_a_half_that_nobody_has_accepted(
     autojump_clock: MockClock,
 ) -> None:

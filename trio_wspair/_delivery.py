@@ -6,6 +6,7 @@ it, is decided by the dispatcher.
 
 import math
 from collections.abc import Awaitable, Iterator
+from typing import Final
 
 import attrs
 import trio
@@ -25,6 +26,8 @@ __all__ = ("Delivery", "Ending", "Event")
 
 Event = MessageEvent | CloseEvent | ErrorEvent
 
+_NOBODY: Final[Iterator[Listener]] = iter(())
+
 
 @attrs.define(slots=True, eq=False)
 class Delivery:
@@ -35,7 +38,7 @@ class Delivery:
     errors: list[Exception] = attrs.field(factory=list[Exception])
     """What listeners have raised so far."""
     _event: Event | None = None
-    _listeners: Iterator[Listener] = attrs.field(factory=lambda: iter(()))
+    _listeners: Iterator[Listener] = _NOBODY
 
     def start(self, event: Event, listeners: Listeners) -> None:
         """Take up an event, and call listeners until one has to be awaited."""

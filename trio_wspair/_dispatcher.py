@@ -8,9 +8,9 @@ were accepted in it. A sender puts its message into the half's inbox and, if the
 half isn't marked yet, marks it and puts it into the dispatcher's queue of ready
 halves. The dispatcher takes a half, empties its inbox without awaiting (64 messages
 at most between checkpoints) and calls the listeners. When one returns an awaitable,
-that half gets a task of its own until its inbox is empty again; meanwhile it is
-*busy* and the dispatcher passes it by. So listeners of one half never overlap, and
-a slow half holds up nobody.
+that half gets a task of its own until its inbox is empty again; meanwhile the
+dispatcher passes it by. So listeners of one half never overlap, and a slow half
+holds up nobody.
 
 A half ends in two steps. First its end is decided, synchronously, by whoever knows
 it: a Close that is taken from the inbox, a listener that raises, a nursery that
@@ -20,7 +20,6 @@ before anything is sent, so that none sees the farewell of another.
 """
 
 import contextvars
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, cast
 
@@ -33,6 +32,7 @@ from ._delivery import Delivery, Ending
 from ._errors import InvalidStateError
 from ._half import Half
 from ._nurseries import let_others_clean_up, raise_together
+from ._ready import ReadyQueue
 from ._socket import MessageEvent, WebSocket, close_grace, half_of
 from ._state import Failure
 
@@ -40,6 +40,8 @@ __all__ = ("Dispatcher", "NurseryHome")
 
 _BUDGET: Final = 64
 """Messages between two checkpoints: counted, not timed, so that nothing is luck."""
+
+_bare: Final = object.__new__
 
 _dispatchers: Final[RunVar[dict[trio.Nursery, "Dispatcher"]]] = RunVar(
     "trio_wspair_dispatchers"
@@ -58,58 +60,18 @@ class NurseryHome:
         Dispatcher.of(self.nursery).adopt(socket, pull=pull)
 
 
-class _Queue:
-    """Halves that something has arrived for.
-
-    Not a memory channel: they are put and taken for every message of a fan-out.
-    """
-
-    __slots__ = ("_held", "_lot", "_waiting", "items")
-
-    def __init__(self) -> None:
-        self.items: deque[_Served | None] = deque()
-        self._lot = trio.lowlevel.ParkingLot()
-        self._waiting = False
-        self._held = False
-
-    def put(self, served: "_Served | None") -> None:
-        """Add a half; `None` is for a look around. Never blocks."""
-        self.items.append(served)
-        if self._waiting and not self._held:
-            self._waiting = False
-            self._lot.unpark()
-
-    def hold(self) -> None:
-        """Wake nobody until `let_go()`."""
-        self._held = True
-
-    def let_go(self) -> None:
-        """Wake who waits, if anything is left."""
-        self._held = False
-        if self._waiting and self.items:
-            self._waiting = False
-            self._lot.unpark()
-
-    async def wait(self) -> None:
-        """Wait until there is one. Always a checkpoint."""
-        if self.items:
-            await trio.lowlevel.checkpoint()
-        else:
-            self._waiting = True
-            await self._lot.park()
-
-
 @attrs.define(slots=True, eq=False)
 class _Served:
     """A half that the dispatcher serves."""
 
-    queue: _Queue
+    queue: "ReadyQueue[_Served | None]"
+    """`None` in it is for a look around."""
     socket: WebSocket
     half: Half
     pull: bool
     context: contextvars.Context
-    busy: bool = False
-    """A task of its own is serving it."""
+    passed_by: bool = False
+    """A task of its own is serving it, or it is settled."""
     ending: Ending | None = None
     """The telling of its end, once that is decided."""
 
@@ -123,7 +85,7 @@ class Dispatcher:
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
-        self._queue = _Queue()
+        self._queue: ReadyQueue[_Served | None] = ReadyQueue()
         self._halves: dict[_Served, None] = {}
         self._raised: list[BaseException] = []
         """What listeners have raised, until it is raised from the nursery."""
@@ -164,10 +126,13 @@ class Dispatcher:
         context = contextvars.copy_context()
         served = _Served(self._queue, socket, half, pull, context)
         self._halves[served] = None
-        half.inbox.wake = served.wake
-        half.inbox.taker = self
-        half.inbox.marked = True
-        half.inbox.wake()
+        inbox = half.inbox
+        inbox.wake = served.wake
+        inbox.taker = self
+        arrived = inbox.weight > 0 or inbox.end is not None
+        inbox.marked = arrived or pull  # Who pulls needs no telling of messages.
+        if arrived:
+            inbox.alert()
 
     # -- the task ---------------------------------------------------------------
 
@@ -204,11 +169,13 @@ class Dispatcher:
     def _serve_ready(self) -> None:
         """Serve those that are ready, within the budget."""
         items = self._queue.items
+        raised = self._raised
+        serve = self._serve
         budget = _BUDGET
-        while items and budget > 0 and not self._raised:
+        while items and budget > 0 and not raised:
             served = items.popleft()
-            if served is not None and served in self._halves and not served.busy:
-                budget -= served.context.run(self._serve, served, budget)
+            if served is not None and not served.passed_by:
+                budget -= served.context.run(serve, served, budget)
 
     # -- in the task of a connection, which saves a switch: see `Taker` -------------
 
@@ -234,21 +201,19 @@ class Dispatcher:
         """Call the listeners for what has arrived. Return the budget that it took."""
         half = served.half
         inbox = half.inbox
-        if served.pull or half.state.end is not None:
+        if served.pull:
             self._serve_end(served)
             return 1
         listeners = half.listeners
         for count in range(budget):
-            if inbox.weight == 0 and inbox.end is None:
-                inbox.marked = False  # Empty: cheaper to see than to run into.
+            if inbox.weight == 0:  # Cheaper to see than to run into.
+                inbox.marked = False
+                if inbox.end is not None or inbox.wake is None:  # Failed: closed.
+                    self._serve_end(served)
                 return count + 1
-            item = inbox.items.receive_nowait()
-            if not isinstance(item, (str, bytes)):
-                half.receive_end(item)
-                self._end(served)
-                return count + 1
-            inbox.release(item)
-            event = MessageEvent(item, served.socket)
+            event = _bare(MessageEvent)  # Quicker than its constructor.
+            event.data = inbox.take()
+            event.target = served.socket
             only = listeners.only_message_listener
             if only is None:
                 delivery = Delivery()
@@ -278,17 +243,18 @@ class Dispatcher:
             self._end(served)
 
     def _serve_end(self, served: _Served) -> None:
-        """Tell the end of a half if that has been decided elsewhere."""
+        """Tell the end of a half, if nothing that comes before it is left."""
         half = served.half
         inbox = half.inbox
         # Messages that are being pulled may still be answered, unless it has closed
         # or waits for the end.
         due = (
-            inbox.end_is_next
+            not served.pull
+            or inbox.end_is_next
             or half.state.close_sent is not None
             or (inbox.end_is_awaited and inbox.weight == 0)
         )
-        if served.pull and inbox.end is not None and due:
+        if inbox.end is not None and due:
             half.receive_end(inbox.end)
         if half.state.end is not None:
             self._end(served)
@@ -301,7 +267,7 @@ class Dispatcher:
         task: Callable[..., Awaitable[None]],
         *args: object,
     ) -> None:
-        served.busy = True
+        served.passed_by = True
         self._nursery.start_soon(task, served, *args)
 
     async def _own(self, served: _Served, delivery: Delivery) -> None:
@@ -340,7 +306,7 @@ class Dispatcher:
             try:
                 item = half.inbox.items.receive_nowait()
             except trio.WouldBlock:
-                half.inbox.marked = served.busy = False
+                half.inbox.marked = served.passed_by = False
                 half.listener_task = None
                 return False
             if not isinstance(item, (str, bytes)):
@@ -402,13 +368,13 @@ class Dispatcher:
     @enable_ki_protection
     def _settle(self, served: _Served) -> None:
         """Let go of a half whose end has been told."""
-        served.busy = False
         half = served.half
         half.listener_task = None
         if half.peer.released and not half.state.finished:
             # In half-open it owes its own Close, but there is nobody to hear it.
             half.fail(Failure("the other half has ended"))
-        if not half.state.finished or served not in self._halves:
+        served.passed_by = half.state.finished
+        if not served.passed_by or served not in self._halves:
             return  # In half-open it still owes its own Close.
         del self._halves[served]
         half.finish()
@@ -446,7 +412,7 @@ class Dispatcher:
         """Tell the end of every half that no task of its own does it for."""
         waiting: list[_Served] = []
         for served in list(self._halves):
-            if served.busy:
+            if served.passed_by:
                 continue
             ending = self._ending(served)
             while exc := _try(served.context, ending.tell):

@@ -67,6 +67,7 @@ class Inbox:
         "weight",
     )
 
+    _send_channel: trio.MemorySendChannel[Item]
     items: trio.MemoryReceiveChannel[Item]
     """The queue. Who takes a message from it calls `release()` once it is done with."""
     buffered: int
@@ -94,7 +95,8 @@ class Inbox:
     """The taker has been told, or doesn't want to be, and will look by itself."""
 
     def __init__(self, limit: int) -> None:
-        self._send_channel, self.items = trio.open_memory_channel[Item](math.inf)
+        # Without [Item], which would be looked up for each pair.
+        self._send_channel, self.items = trio.open_memory_channel(math.inf)
         self.limit = limit
         self.buffered = self.weight = 0
         self.end = None
@@ -168,6 +170,23 @@ class Inbox:
             self._drained = None
 
     # -- the taker's side ----------------------------------------------------
+
+    def take(self) -> Message:
+        """Take a message, which is there as `weight` tells, and stop counting it.
+
+        Only if nobody awaits the `items`, who may have been given it already.
+        """
+        message: Message = self.items.receive_nowait()  # type: ignore[assignment]
+        # release(), written out: this runs for every message of a listener.
+        if message.__class__ is bytes or message.isascii():
+            size = len(message)
+        else:
+            size = size_of(message)
+        self.buffered -= size
+        self.weight -= size if size > _MIN_WEIGHT else _MIN_WEIGHT  # noqa: FURB136 - hot
+        if self._drained is not None:
+            self.wake_senders()
+        return message
 
     def release(self, message: Message) -> None:
         """Stop counting a message that was taken."""

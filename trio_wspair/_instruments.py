@@ -237,6 +237,11 @@ class _WatchedInbox(Inbox):
         if new and isinstance(end, Close):
             self._sender.tell(lambda i, ws: i.close_sent(ws, end.code, end.reason))
 
+    def take(self) -> Message:
+        message = super().take()
+        self._owner.tell(lambda i, ws: i.received(ws, message))
+        return message
+
     def release(self, message: Message) -> None:
         super().release(message)
         self._owner.tell(lambda i, ws: i.received(ws, message))

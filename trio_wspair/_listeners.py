@@ -29,7 +29,10 @@ class _Entry:
 
 def _find(entries: tuple[_Entry, ...], listener: Listener) -> _Entry | None:
     # Differs: workerd compares by identity; bound methods are only ever equal.
-    return next((entry for entry in entries if entry.listener == listener), None)
+    for entry in entries:
+        if entry.listener == listener:
+            return entry
+    return None
 
 
 class Listeners:
@@ -110,11 +113,13 @@ class Listeners:
 
     def _changed(self) -> None:
         """Find out who is the only one for messages, if it is only one."""
-        plain = [e.listener for e in self._entries.get("message", ()) if not e.once]
-        slots = [s for s in [self._slots.get("message")] if s is not None]
-        everybody = len(self._entries.get("message", ())) + len(slots)
-        alone = everybody == 1 and len(plain) + len(slots) == 1
-        self.only_message_listener = (plain + slots)[0] if alone else None
+        entries = self._entries.get("message", ())
+        only = self._slots.get("message")
+        if only is None and len(entries) == 1 and not entries[0].once:
+            only = entries[0].listener
+        elif entries:
+            only = None
+        self.only_message_listener = only
 
 
 def check_event_type(event_type: object) -> None:

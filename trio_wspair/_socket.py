@@ -13,7 +13,7 @@ from trio.lowlevel import enable_ki_protection
 
 from ._attachments import pack, unpack
 from ._checks import check_limit
-from ._codes import Close, checked_close
+from ._codes import checked_close
 from ._errors import ConnectionClosedError, InvalidStateError
 from ._half import Half, unanswered
 from ._inbox import Item, Message, size_of
@@ -376,6 +376,7 @@ class WebSocket:
 
     # -- waiting --------------------------------------------------------------
 
+    @enable_ki_protection
     async def receive(self) -> str | bytes:
         """Wait for the next message. Always a checkpoint; no message gets lost.
 
@@ -388,8 +389,18 @@ class WebSocket:
         half = self._half
         if half.state.holder is not Holder.PULLER:
             await self._start_pulling()
+        inbox = half.inbox
+        item: Item | None = None
         try:
-            item: Item | None = await half.inbox.items.receive()
+            if inbox.weight:  # receive() of the channel, written out: a call less.
+                await trio.lowlevel.checkpoint_if_cancelled()
+                try:
+                    item = inbox.items.receive_nowait()
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                except trio.WouldBlock:  # Another one has been given it.
+                    pass
+            if item is None:
+                item = await inbox.items.receive()
         except trio.ClosedResourceError:
             item = None
         if item is None:
@@ -559,14 +570,15 @@ class WebSocket:
     @staticmethod
     @enable_ki_protection
     def _taken(half: Half, item: Item) -> Message:
-        if not isinstance(item, (Close, Failure)):
-            half.inbox.release(item)
-            if half.inbox.weight == 0 and half.inbox.end_is_awaited:
-                half.inbox.alert()
+        inbox = half.inbox
+        if isinstance(item, (str, bytes)):
+            inbox.release(item)
+            if inbox.end_is_awaited and inbox.weight == 0:
+                inbox.alert()
             return item
         half.receive_end(item)
-        half.inbox.alert()
-        half.inbox.items.close()  # Wakes whoever else is waiting in receive().
+        inbox.alert()
+        inbox.items.close()  # Wakes whoever else is waiting in receive().
         raise half.state.closed_error()
 
 
@@ -592,5 +604,4 @@ def move(socket: WebSocket, home: Home) -> None:
 
 def close_event(socket: WebSocket) -> CloseEvent:
     """Return the event that tells the end of this half."""
-    error = socket._half.state.closed_error()
-    return CloseEvent(error.code, error.reason, error.was_clean, socket)
+    return CloseEvent(*socket._half.state.outcome, socket)

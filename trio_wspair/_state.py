@@ -130,13 +130,16 @@ class HalfState:
             self.close_sent is not None and self.close_received is not None
         )
 
+    @property
+    def outcome(self) -> tuple[int, str, bool]:
+        """Code, reason and cleanness, as the close event tells them."""
+        if self.close_received is not None:
+            return self.close_received.code, self.close_received.reason, True
+        return 1006, "" if self.failure is None else self.failure.reason, False
+
     def closed_error(self) -> ConnectionClosedError:
         """Return the error for a verb that comes after the `end`."""
-        end = self.end
-        if isinstance(end, Close):
-            return ConnectionClosedError(end.code, end.reason, was_clean=True)
-        reason = end.reason if end is not None else ""
-        return ConnectionClosedError(1006, reason, was_clean=False)
+        return ConnectionClosedError(*self.outcome)
 
     def describe(self) -> str:
         """Return state, holder and close codes, for reprs and error messages."""
