@@ -1,5 +1,6 @@
 """`connect()` and `open_websocket()`: the client half of a real connection."""
 
+import logging
 import math
 import re
 import ssl
@@ -26,11 +27,13 @@ from ._pair import (
 )
 from ._socket import WebSocket, half_of
 from ._tls import check_ssl_context
+from .transports._connection import Connection
 from .transports._couple import Coupling, Limits
 from .transports._engines import Engine, EngineName, engine_named
 
 __all__ = ("ConnectOptions", "connect", "open_websocket")
 
+_logger: Final = logging.getLogger("trio_wspair")
 _PORTS: Final = {"ws": 80, "wss": 443}
 _UNQUOTED: Final = "%/:?@!$&'()*+,;=~[]"
 """What a path or query may have beside letters, digits and ``-._``; `%` as it is."""
@@ -293,7 +296,7 @@ class _Dial:
                     peer = f"{self.address.host}:{self.address.port}"
                     info = ConnectionInfo("client", peer, self.url)
                     tell_connected(self.coupling.socket, info)
-                    await self.coupling.run(connection)
+                    await self._converse(connection, info)
             except (HandshakeError, OSError) as exc:
                 error = exc
         if patience.cancelled_caught:
@@ -301,6 +304,16 @@ class _Dial:
             error = HandshakeError(f"no WebSocket at {host} within {self.timeout} s")
         if error is not None:
             raise error
+
+    async def _converse(self, connection: Connection, info: ConnectionInfo) -> None:
+        """Run the coupling, and log when it begins and ends."""
+        _logger.debug("connection %d to %s is open", info.id, info.url, extra=info.extra)
+        began = trio.current_time()
+        end = await self.coupling.run(connection)
+        seconds = trio.current_time() - began
+        what = "connection %d to %s has closed with %d after %.1f s"
+        facts = {**info.extra, "code": end.code, "duration": seconds}
+        _logger.debug(what, info.id, info.url, end.code, seconds, extra=facts)
 
     async def _open_stream(self) -> trio.abc.Stream:
         address = self.address

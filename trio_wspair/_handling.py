@@ -107,6 +107,7 @@ class Handling:
         self._coupling: Coupling | None = None
         self._end: CloseEvent | None = None
         self._url = ""
+        self._connection: ConnectionInfo | None = None
         self._untaken: list[WebSocket] = []
         """Halves that Durable Objects have made for this client."""
         self._over = trio.Event()
@@ -148,12 +149,13 @@ class Handling:
                     nursery.cancel_scope.cancel(reason="the connection has closed")
                 if answer is None:
                     what = "fetch was cancelled, by cancelling request.nursery"
-                    _logger.error("%s: %s", caller, what)
+                    _logger.error("%s: %s", caller, what, extra=self._facts())
                 else:
                     response = answer
             except Exception:
                 code = 1011
-                _logger.exception("handling %s failed", caller)
+                what = "handling %s failed"
+                _logger.exception(what, caller, extra=self._facts())
             if self._coupling is not None:
                 # Unless the half of the handler has said it already.
                 self._coupling.stop(code, "")
@@ -167,18 +169,40 @@ class Handling:
 
     def _log(self, response: Response, seconds: float) -> None:
         """Write a line into the access log."""
+        if not _access.isEnabledFor(logging.INFO):
+            return
         coupling = self._coupling
         request = f'{self._caller.address or "-"} "{self._caller}"'
+        facts = {**self._facts(), "duration": seconds}
         if coupling is None:
             size = (
                 len(response.body) if isinstance(response.body, bytes) else "streamed"
             )
             line = "%s %d, %s bytes, %.1f ms"
-            _access.info(line, request, response.status, size, seconds * 1000)
+            values = request, response.status, size, seconds * 1000
+            _access.info(line, *values, extra={**facts, "status": response.status})
         else:
             end = self._end.code if self._end is not None else 1006
+            received, sent = coupling.received, coupling.sent
+            facts |= {
+                "status": 101,
+                "code": end,
+                "received_messages": received.messages,
+                "received_bytes": received.bytes,
+                "sent_messages": sent.messages,
+                "sent_bytes": sent.bytes,
+            }
             line = "%s 101, closed with %d after %.1f s, %s received, %s sent"
-            _access.info(line, request, end, seconds, coupling.received, coupling.sent)
+            _access.info(line, request, end, seconds, received, sent, extra=facts)
+
+    def _facts(self) -> dict[str, object]:
+        """Return what log records have as attributes."""
+        facts: dict[str, object] = {
+            "request": str(self._caller),
+            "peer": self._caller.address,
+            "url": self._url,
+        }
+        return facts if self._connection is None else facts | self._connection.extra
 
     @disable_ki_protection
     async def _call_handler(self, nursery: trio.Nursery) -> Response:
@@ -273,6 +297,7 @@ class Handling:
         try:
             async with self._caller.open(subprotocol, headers, nursery) as connection:
                 info = ConnectionInfo("server", self._caller.address, self._url)
+                self._connection = info
                 tell_connected(coupling.socket, info)
                 self._end = await coupling.run(connection, self._alarms)
         finally:

@@ -54,6 +54,16 @@ class ConnectionInfo:
     id: int = attrs.field(init=False, factory=count(1).__next__)
     """Its number in this process."""
 
+    @property
+    def extra(self) -> dict[str, object]:
+        """These facts as the `extra` of a log record; the number is `connection`."""
+        return {
+            "connection": self.id,
+            "side": self.side,
+            "peer": self.peer,
+            "url": self.url,
+        }
+
 
 class Instrument:
     """Is told what WebSockets do. Subclass it, and override what you want to know.
