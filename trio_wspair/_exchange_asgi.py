@@ -18,7 +18,16 @@ from trio.lowlevel import enable_ki_protection
 from ._bodies import open_pieces
 from ._codes import CloseCode
 from ._handling import Handling
-from ._http import FetchHandler, Headers, Request, RequestBodyError, Response
+from ._http import (
+    FetchHandler,
+    Headers,
+    Request,
+    RequestBodyError,
+    Response,
+    decode_headers,
+    encode_headers,
+    url_of,
+)
 from ._nurseries import open_service_nursery
 from .transports._asgi import DENIAL, GONE, ASGIConnection, Event, Receive, Send
 from .transports._connection import Connection
@@ -114,20 +123,16 @@ class ASGIExchange:
         """Return the request; see `Caller`."""
         return Request(
             method=self._method,
-            url=self._url(),
+            url=url_of(
+                self._scope.get("scheme") or "http",
+                self._headers.get("host", ""),
+                self._target,
+            ),
             headers=self._headers,
             nursery=nursery,
             client=self.address,
             body=self._body,
         )
-
-    def _url(self) -> str:
-        """Return the URL that the client has asked for."""
-        if not self._target.startswith("/"):
-            return self._target
-        said = self._scope.get("scheme") or "http"
-        scheme = {"ws": "http", "wss": "https"}.get(said, said)
-        return f"{scheme}://{self._headers.get('host', '')}{self._target}"
 
     @property
     def protocols(self) -> Sequence[str] | None:
@@ -304,10 +309,7 @@ def _headers_of(scope: Scope) -> Headers:
     Raises:
         ValueError: One of them can't be.
     """
-    headers = Headers(
-        (name.decode("latin-1"), value.decode("latin-1"))
-        for name, value in scope["headers"]
-    )
+    headers = Headers(decode_headers(scope["headers"]))
     cookies = headers.get_all("cookie")
     if len(cookies) > 1:  # RFC 9113, section 8.2.3.
         headers["cookie"] = "; ".join(cookies)
@@ -317,7 +319,4 @@ def _headers_of(scope: Scope) -> Headers:
 
 
 def _as_bytes(headers: Headers) -> list[tuple[bytes, bytes]]:
-    return [
-        (name.lower().encode("latin-1"), value.encode("latin-1"))
-        for name, value in headers.pairs()
-    ]
+    return encode_headers((name.lower(), value) for name, value in headers.pairs())

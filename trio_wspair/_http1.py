@@ -18,7 +18,15 @@ import h11
 import trio
 
 from ._bodies import open_pieces
-from ._http import Body, Headers, RequestBodyError, Response, is_token
+from ._http import (
+    Body,
+    Headers,
+    RequestBodyError,
+    Response,
+    decode_headers,
+    encode_headers,
+    is_token,
+)
 
 __all__ = ("ClientGoneError", "HTTPConnection", "Head", "Refusal", "comma_list")
 
@@ -261,10 +269,7 @@ class HTTPConnection:
         head = h11.Response(
             status_code=response.status,
             reason=_REASONS.get(response.status, b""),
-            headers=[
-                (name.encode("latin-1"), value.encode("latin-1"))
-                for name, value in headers.pairs()
-            ],
+            headers=encode_headers(headers.pairs()),
         )
         if self._is_head and self._parser.our_state is h11.IDLE:
             await self._send(head)  # To h11 it is no HEAD, as it could not be parsed.
@@ -304,10 +309,7 @@ def _checked(request: h11.Request, body: Body) -> Head:
     if request.http_version not in (b"1.0", b"1.1"):
         raise Refusal(Response("Only HTTP/1.1 is spoken here.\n", status=505))
     try:
-        headers = Headers(
-            (name.decode("latin-1"), value.decode("latin-1"))
-            for name, value in request.headers
-        )
+        headers = Headers(decode_headers(request.headers))
     except ValueError as exc:
         raise Refusal(Response(f"{exc}\n", status=400)) from None
     if request.method == b"CONNECT":
