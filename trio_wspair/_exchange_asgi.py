@@ -15,7 +15,7 @@ import attrs
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from ._bodies import open_pieces
+from ._bodies import RequestBody, open_pieces
 from ._codes import CloseCode
 from ._handling import Handling
 from ._http import (
@@ -217,7 +217,7 @@ class ASGIExchange:
             await self._connection.discard()
 
 
-class _RequestBody:
+class _RequestBody(RequestBody):
     """The body of a request, and behind it the news that the client has gone.
 
     Args:
@@ -230,29 +230,11 @@ class _RequestBody:
     def __init__(
         self, receive: Receive, *, length: int | None, max_bytes: int, timeout: float
     ) -> None:
+        super().__init__(length or 0, max_bytes=max_bytes)
         self._receive = receive
-        self._length = length
-        self._max_bytes = max_bytes
         self._timeout = timeout
-        self._received = bytearray()
-        self._complete = length == 0
-        self._error: RequestBodyError | None = None
+        self._outcome = b"" if length == 0 else None
         self._gone = False
-        self._reading = trio.Lock()
-
-    async def read(self) -> bytes:
-        """Read to the end, once; see `Body`."""
-        async with self._reading:  # Always a checkpoint.
-            while self._error is None:
-                # Before it is asked for, too.
-                if max(len(self._received), self._length or 0) > self._max_bytes:
-                    msg = f"the body of a request has more than {self._max_bytes} bytes"
-                    self._error = RequestBodyError(413, msg)
-                elif self._complete:
-                    return bytes(self._received)
-                else:
-                    await self._read_on()
-            raise self._error
 
     async def _read_on(self) -> None:
         event: Event | None = None
@@ -260,12 +242,12 @@ class _RequestBody:
             event = await self._next()
         if event is None:
             msg = f"no more of the body in {self._timeout} s"
-            self._error = RequestBodyError(408, msg)
-        elif event["type"] == "http.request":
-            self._received += event.get("body", b"")
-            self._complete = not event.get("more_body", False)
-        else:
-            self._error = RequestBodyError(400, "the body of a request is broken off")
+            raise RequestBodyError(408, msg)
+        if event["type"] != "http.request":
+            raise RequestBodyError(400, "the body of a request is broken off")
+        self._received += event.get("body", b"")
+        if not event.get("more_body", False):
+            self._outcome = bytes(self._received)
 
     async def wait_gone(self) -> None:
         """Wait until the client has gone; what it says meanwhile can be read."""
