@@ -709,7 +709,7 @@ def tags_of_an_accepted(ctx: Any, ws: WebSocket, _peer: WebSocket) -> None:
         (
             lambda ctx, ws, _: ctx.accept_web_socket(ws, ["é" * 129]),
             ValueError,
-            "at most 256 bytes of UTF-8, this one 258",
+            "a tag has at most 256 bytes of UTF-8, this one has 258",
         ),
         (lambda ctx, _ws, _: ctx.get_web_sockets(5), TypeError, "a tag is a str, not"),
         (
@@ -771,10 +771,10 @@ async def test_wrong_calls_say_what_was_wrong_and_change_nothing(
 @pytest.mark.parametrize(
     ("pair", "error", "message"),
     [
-        (("q" * 2049, "r"), ValueError, "at most 2048 bytes of UTF-8 each, this one"),
+        (("q" * 2049, "r"), ValueError, "at most 2048 bytes of UTF-8, this one has"),
         (("q", "€" * 683), ValueError, "has 2049"),
-        ((1, "r"), TypeError, "request and response are str, not int"),
-        (("q", None), TypeError, "request and response are str, not NoneType"),
+        ((1, "r"), TypeError, "a request or a response is a str, not int"),
+        (("q", None), TypeError, "a request or a response is a str, not NoneType"),
     ],
 )
 def test_an_automatic_answer_is_checked(
