@@ -9,10 +9,23 @@ from .work import Work
 
 __all__ = ("SECTIONS", "WORKS")
 
+
+def _objects() -> Mapping[str, tuple[Work, ...]]:
+    try:
+        from .objects import works  # noqa: PLC0415
+    except ImportError:
+        return {}  # The first versions, which may be compared with others, have none.
+    return {
+        "Objects in memory": works.IN_MEMORY,
+        "Objects over loopback": works.LOOPBACK,
+    }
+
+
 SECTIONS: Final[Mapping[str, tuple[Work, ...]]] = {
     "In memory": in_memory.MESSAGES,
     "The cost of a pair": in_memory.COSTS,
     "Over loopback": network.WORKS,
+    **_objects(),
 }
 WORKS: Final[Mapping[str, Work]] = {
     work.name: work for works in SECTIONS.values() for work in works

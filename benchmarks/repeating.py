@@ -2,7 +2,9 @@
 
 import gc
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Final
 
 import trio
@@ -10,7 +12,7 @@ import trio.testing
 
 from .work import PER_CPU_SECOND, VALUE, Measure, Sample
 
-__all__ = ("PATIENCE", "Batch", "Prepare", "rate")
+__all__ = ("PATIENCE", "Batch", "Prepare", "rate", "rate_within")
 
 PATIENCE: Final = 30
 """Seconds. A message that never comes must not stop the benchmark for ever."""
@@ -19,27 +21,37 @@ Batch = Callable[[], Awaitable[int]]
 """Does some work, sees that it was done, and returns how much it was."""
 Prepare = Callable[[trio.Nursery], Batch]
 """Sets everything up. Its tasks may run in the nursery; they are cancelled later."""
+OpenBatch = Callable[[], AbstractAsyncContextManager[Batch]]
 
 
 def rate(prepare: Prepare) -> Measure:
     """Return a measure of how much is done in a second."""
+    return rate_within(partial(_prepared, prepare))
+
+
+@asynccontextmanager
+async def _prepared(prepare: Prepare) -> AsyncGenerator[Batch, None]:
+    async with trio.open_nursery() as nursery:
+        yield prepare(nursery)
+        nursery.cancel_scope.cancel()
+
+
+def rate_within(open_batch: OpenBatch) -> Measure:
+    """Return the same, of what has to be opened and closed."""
 
     def measure(seconds: float) -> Sample:
-        return trio.run(_rate, prepare, seconds)
+        return trio.run(_rate, open_batch, seconds)
 
     return measure
 
 
-async def _rate(prepare: Prepare, seconds: float) -> Sample:
-    async with trio.open_nursery() as nursery:
-        with trio.fail_after(seconds + PATIENCE):
-            batch = prepare(nursery)
+async def _rate(open_batch: OpenBatch, seconds: float) -> Sample:
+    with trio.fail_after(seconds + PATIENCE):
+        async with open_batch() as batch:
             await trio.testing.wait_all_tasks_blocked()
             await _repeat(batch, seconds / 4)  # Warm up.
             gc.collect()
-            result = await _repeat(batch, seconds)
-        nursery.cancel_scope.cancel()
-    return result
+            return await _repeat(batch, seconds)
 
 
 async def _repeat(batch: Batch, seconds: float) -> Sample:

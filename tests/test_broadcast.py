@@ -85,10 +85,11 @@ async def test_a_half_whose_other_half_is_gone_is_skipped() -> None:
 async def test_what_is_no_message_goes_to_nobody() -> None:
     async with trio.open_nursery() as nursery:
         here, _ = joined(nursery, 2)
+        both = WebSocketPair(nursery)[:]
         with pytest.raises(TypeError, match=r"json\.dumps"):
-            broadcast(here, {"type": "news"})  # type: ignore[arg-type]
+            broadcast(here, {"type": "news"})  # type: ignore[arg-type] # on purpose
         with pytest.raises(TypeError, match="sends to WebSockets, not tuple"):
-            broadcast([*here, WebSocketPair(nursery)[:]], "x")  # type: ignore[list-item]
+            broadcast([*here, both], "x")  # type: ignore[list-item] # on purpose
         assert [ws.buffered_amount for ws in here] == [0, 0]
         nursery.cancel_scope.cancel()
 

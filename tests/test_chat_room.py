@@ -3,7 +3,6 @@
 All but the last test run in virtual time; tests/browser looks at the page.
 """
 
-import importlib.util
 import json
 import re
 import signal
@@ -13,12 +12,11 @@ import weakref
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import trio
+from example_modules import EXAMPLES, load_example
 from faulty import memory_network
 from trio.testing import MockClock
 
@@ -35,21 +33,9 @@ from trio_wspair.testing import hibernate_after_every_event
 
 pytestmark = pytest.mark.usefixtures("logged")
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "chat_room.py"
 News = dict[str, Any]
 
-
-def load() -> ModuleType:
-    """Import the example, which is in no package."""
-    spec = importlib.util.spec_from_file_location("chat_room", EXAMPLE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-chat_room: Any = load()
+chat_room: Any = load_example("chat_room")
 
 
 class Visitor:
@@ -101,6 +87,15 @@ class Chat:
     async def visit(self, room: str = "lobby") -> AsyncGenerator[Visitor]:
         async with open_websocket(f"{self.url}rooms/{room}/ws") as ws:
             yield Visitor(ws)
+
+    @asynccontextmanager
+    async def two(self) -> AsyncGenerator[tuple[Visitor, Visitor]]:
+        """Have Ada and Bob in the lobby, who have heard of each other."""
+        async with self.visit() as ada, self.visit() as bob:
+            await ada.join("Ada")
+            await bob.join("Bob")
+            await ada.hears(type="joined", name="Bob")
+            yield ada, bob
 
     def evict(self, room: str = "lobby") -> None:
         self.rooms.evict(self.rooms.id_from_name(room))
@@ -207,10 +202,7 @@ async def test_who_has_not_joined_hears_nothing_and_is_not_here(
 async def test_everybody_hears_what_is_said_in_order(
     chat: Chat, autojump_clock: MockClock
 ) -> None:
-    async with chat.visit() as ada, chat.visit() as bob:
-        await ada.join("Ada")
-        await bob.join("Bob")
-        await ada.hears(type="joined", name="Bob")
+    async with chat.two() as (ada, bob):
         for text in ("one", "two", "<b>three</b>\n\u4f60\u597d"):
             ada.send(type="say", text=f"  {text}\n")
         times = []
@@ -364,10 +356,7 @@ def test_the_messages_of_the_busiest_rooms_are_kept() -> None:
 async def test_who_says_too_much_is_told_so_and_nobody_else_is(
     chat: Chat, autojump_clock: MockClock
 ) -> None:
-    async with chat.visit() as ada, chat.visit() as bob:
-        await ada.join("Ada")
-        await bob.join("Bob")
-        await ada.hears(type="joined", name="Bob")
+    async with chat.two() as (ada, bob):
         for number in range(7):
             ada.send(type="say", text=f"number {number}")
         for number in range(5):
@@ -419,10 +408,7 @@ async def test_a_silent_room_leaves_memory_and_wakes_as_if_nothing_had_been(
     sleepy: Chat,
     autojump_clock: MockClock,
 ) -> None:
-    async with sleepy.visit() as ada, sleepy.visit() as bob:
-        await ada.join("Ada")
-        await bob.join("Bob")
-        await ada.hears(type="joined", name="Bob")
+    async with sleepy.two() as (ada, bob):
         assert Watched.built == 1
         for built in range(2, 5):
             await trio.sleep(11)
@@ -570,7 +556,14 @@ def test_the_page_needs_nothing_else_and_knows_the_limits() -> None:
 
 
 async def test_it_runs_as_a_stranger_would_run_it() -> None:
-    command = [sys.executable, "-W", "error", str(EXAMPLE), "--port", "0"]
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        str(EXAMPLES / "chat_room.py"),
+        "--port",
+        "0",
+    ]
     with trio.fail_after(30):
         process = await trio.lowlevel.open_process(
             [*command, "--hibernate-after", "0.01"],

@@ -206,9 +206,9 @@ async def test_a_fetch_that_is_cancelled_leaves_no_socket_behind() -> None:
 @in_virtual_time
 async def test_what_is_no_response_is_refused(answer: Any) -> None:
     class Wrong(DurableObject):
-        async def fetch(self, request: Request) -> Response:
+        async def fetch(self, request: Request) -> Any:
             assert request.method == "GET"
-            return answer  # type: ignore[no-any-return]
+            return answer
 
     async with DurableObjectNamespace(Wrong) as wrong, trio.open_nursery() as nursery:
         stub = wrong.get_by_name("x")
@@ -216,12 +216,13 @@ async def test_what_is_no_response_is_refused(answer: Any) -> None:
         with pytest.raises(TypeError, match=what):
             await stub.fetch(asking(nursery))
         with pytest.raises(TypeError, match="takes a Request, not str"):
-            await stub.fetch("http://x/")  # type: ignore[arg-type]
+            await stub.fetch("http://x/")  # type: ignore[arg-type] # on purpose
 
 
 @in_virtual_time
 async def test_a_fetch_that_is_not_async_is_refused() -> None:
     class Plain(DurableObject):
+        # On purpose.
         def fetch(self, request: Request) -> Response:  # type: ignore[override]
             return Response(request.method)
 
@@ -403,7 +404,7 @@ async def test_g8_the_handlers_of_a_socket_never_overlap_those_of_several_do() -
 @in_virtual_time
 async def test_handlers_may_be_plain_methods() -> None:
     class Echo(Room):
-        def web_socket_message(  # type: ignore[override]
+        def web_socket_message(  # type: ignore[override] # that of a Room is async
             self, ws: WebSocket, message: str | bytes
         ) -> None:
             ws.send(message)
@@ -709,7 +710,7 @@ def tags_of_an_accepted(ctx: Any, ws: WebSocket, _peer: WebSocket) -> None:
         (
             lambda ctx, ws, _: ctx.accept_web_socket(ws, ["é" * 129]),
             ValueError,
-            "at most 256 bytes of UTF-8, this one 258",
+            "a tag has at most 256 bytes of UTF-8, this one has 258",
         ),
         (lambda ctx, _ws, _: ctx.get_web_sockets(5), TypeError, "a tag is a str, not"),
         (
@@ -771,10 +772,10 @@ async def test_wrong_calls_say_what_was_wrong_and_change_nothing(
 @pytest.mark.parametrize(
     ("pair", "error", "message"),
     [
-        (("q" * 2049, "r"), ValueError, "at most 2048 bytes of UTF-8 each, this one"),
+        (("q" * 2049, "r"), ValueError, "at most 2048 bytes of UTF-8, this one has"),
         (("q", "€" * 683), ValueError, "has 2049"),
-        ((1, "r"), TypeError, "request and response are str, not int"),
-        (("q", None), TypeError, "request and response are str, not NoneType"),
+        ((1, "r"), TypeError, "a request or a response is a str, not int"),
+        (("q", None), TypeError, "a request or a response is a str, not NoneType"),
     ],
 )
 def test_an_automatic_answer_is_checked(

@@ -354,7 +354,7 @@ async def test_there_is_one_instance_for_events_that_come_together() -> None:
         await trio.sleep(5)
 
     def prepare(room: Room) -> None:
-        room.ctx.block_concurrency_while(load)  # type: ignore[unused-awaitable]
+        _ = room.ctx.block_concurrency_while(load)
 
     async with open_house(World(on_build=prepare)) as house:
         async with trio.open_nursery() as nursery:
@@ -374,7 +374,7 @@ async def test_what_the_constructor_blocks_for_runs_before_the_first_event() -> 
 
     def prepare(room: Room) -> None:
         for what in ("users", "history"):
-            room.ctx.block_concurrency_while(load, what)  # type: ignore[unused-awaitable]
+            _ = room.ctx.block_concurrency_while(load, what)
 
     async def ask(_room: Room, _request: Request) -> Response:
         steps.append("fetch")
@@ -394,14 +394,14 @@ async def fail() -> NoReturn:
 def fail_at_once(room: Room) -> None:
     if room.number > 1:
         # It is never awaited, and there is no warning.
-        room.ctx.block_concurrency_while(trio.sleep, 1)  # type: ignore[unused-awaitable]
+        _ = room.ctx.block_concurrency_while(trio.sleep, 1)
         msg = "the disk is full"
         raise OSError(msg)
 
 
 def fail_in_time(room: Room) -> None:
     if room.number > 1:
-        room.ctx.block_concurrency_while(fail)  # type: ignore[unused-awaitable]
+        _ = room.ctx.block_concurrency_while(fail)
 
 
 @pytest.mark.parametrize("fail", [fail_at_once, fail_in_time])
@@ -863,12 +863,8 @@ async def test_g2_cancelled_it_still_tells_every_socket_its_end() -> None:
 
     world = World(on_close=part)
     with trio.CancelScope() as scope:
-        async with (
-            trio.open_nursery() as nursery,
-            DurableObjectNamespace(Room, world) as rooms,
-        ):
-            client = await House(rooms, nursery, world).visit()
-            house = House(rooms, nursery, world)
+        async with open_house(world) as house:
+            client = await house.visit()
             house.evict()
             scope.cancel()
             await trio.sleep_forever()
@@ -885,11 +881,8 @@ async def test_a_close_handler_gets_a_second_when_all_is_cancelled() -> None:
 
     world = World(on_close=stay)
     with trio.CancelScope() as scope:
-        async with (
-            trio.open_nursery() as nursery,
-            DurableObjectNamespace(Room, world) as rooms,
-        ):
-            await House(rooms, nursery, world).visit()
+        async with open_house(world) as house:
+            await house.visit()
             scope.cancel()
             await trio.sleep_forever()
     assert trio.current_time() == 1
@@ -910,16 +903,12 @@ async def test_what_still_runs_is_cancelled_when_the_namespace_ends() -> None:
         await run("fetch")
         return Response()
 
-    world = World(on_fetch=on_fetch)
-    async with (
-        trio.open_nursery() as nursery,
-        DurableObjectNamespace(Room, world) as rooms,
-    ):
+    async with open_house(World(on_fetch=on_fetch)) as house:
 
-        @nursery.start_soon
+        @house.nursery.start_soon
         async def ask() -> None:
             with pytest.raises(DurableObjectResetError, match="namespace has end"):
-                await House(rooms, nursery, world).ask()
+                await house.ask()
 
         await settle()
     assert sorted(ended) == ["fetch", "wait_until"]

@@ -207,7 +207,7 @@ async def test_g12_no_header_makes_another_one(text: str) -> None:
 
 async def test_headers_that_were_replaced_are_checked_when_they_are_sent() -> None:
     response = Response("x")
-    response.headers = {"X-Name": "a\r\nX-Evil: 1"}  # type: ignore[assignment]
+    response.headers = {"X-Name": "a\r\nX-Evil: 1"}  # type: ignore[assignment] # on purpose
     with pytest.raises(ValueError, match="can't have the value"):
         await sent(response)
 

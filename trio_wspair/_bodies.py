@@ -1,14 +1,69 @@
-"""The body of a response, in pieces that can be sent. Knows nobody who sends them."""
+"""Bodies: of a request as it comes, of a response in pieces that can be sent.
 
+Knows nobody who receives or sends them.
+"""
+
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Final, cast
 
-from ._codes import usv_string
+import trio
 
-__all__ = ("open_pieces",)
+from ._codes import usv_string
+from ._http import RequestBodyError
+
+__all__ = ("RequestBody", "open_pieces")
 
 _PIECE_BYTES: Final = 2**16
+
+
+class RequestBody(ABC):
+    """The body of one request: what has come of it, and the rest on demand.
+
+    A reader that is cancelled loses nothing.
+
+    Args:
+        length: What the head says of it, 0 if that is nothing.
+        max_bytes: A larger one is refused.
+    """
+
+    def __init__(self, length: int, *, max_bytes: int) -> None:
+        self._length = length
+        self._max_bytes = max_bytes
+        self._received = bytearray()
+        self._outcome: bytes | RequestBodyError | None = None
+        self._reading = trio.Lock()
+
+    async def read(self) -> bytes:
+        """Read to the end, once; see `Body`."""
+        async with self._reading:  # Always a checkpoint.
+            while True:
+                outcome = self.take()
+                # Before it is asked for, too.
+                if max(len(self._received), self._length) > self._max_bytes:
+                    msg = f"the body of a request has more than {self._max_bytes} bytes"
+                    raise RequestBodyError(413, msg)
+                if isinstance(outcome, RequestBodyError):
+                    raise outcome
+                if outcome is not None:
+                    return outcome
+                try:
+                    await self._read_on()
+                except RequestBodyError as exc:
+                    self._outcome = exc
+
+    def take(self) -> bytes | RequestBodyError | None:
+        """Return the whole, or what is wrong with it, at the end."""
+        return self._outcome
+
+    @abstractmethod
+    async def _read_on(self) -> None:
+        """Wait for more.
+
+        Raises:
+            RequestBodyError: Nothing comes.
+        """
 
 
 @asynccontextmanager

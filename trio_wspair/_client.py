@@ -307,7 +307,9 @@ class _Dial:
 
     async def _converse(self, connection: Connection, info: ConnectionInfo) -> None:
         """Run the coupling, and log when it begins and ends."""
-        _logger.debug("connection %d to %s is open", info.id, info.url, extra=info.extra)
+        _logger.debug(
+            "connection %d to %s is open", info.id, info.url, extra=info.extra
+        )
         began = trio.current_time()
         end = await self.coupling.run(connection)
         seconds = trio.current_time() - began

@@ -9,7 +9,14 @@ from typing import Final
 
 import attrs
 
-__all__ = ("MAX_REASON_BYTES", "Close", "CloseCode", "checked_close", "usv_string")
+__all__ = (
+    "MAX_REASON_BYTES",
+    "Close",
+    "CloseCode",
+    "checked_close",
+    "checked_text",
+    "usv_string",
+)
 
 MAX_REASON_BYTES: Final = 123
 """A control frame holds 125 bytes, two of which are the code (RFC 6455, 5.5)."""
@@ -76,6 +83,25 @@ def usv_string(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
+def checked_text(what: str, text: object, most: int, advice: str = "") -> str:
+    """Return a text of at most so many bytes of UTF-8, as `usv_string()` does.
+
+    Raises:
+        TypeError: It is no str.
+        ValueError: It is too long; the message ends with the advice.
+    """
+    # Differs: workerd converts what is no string.
+    if not isinstance(text, str):
+        msg = f"{what} is a str, not {type(text).__name__}"
+        raise TypeError(msg)
+    text = usv_string(text)
+    size = len(text.encode())
+    if size > most:
+        msg = f"{what} has at most {most} bytes of UTF-8, this one has {size}{advice}"
+        raise ValueError(msg)
+    return text
+
+
 def checked_close(code: int | None, reason: str | None) -> Close:
     """Return the Close that these arguments of `close()` ask for.
 
@@ -97,17 +123,8 @@ def checked_close(code: int | None, reason: str | None) -> Close:
             )
             raise ValueError(msg)
     if reason is not None:
-        if not isinstance(reason, str):
-            msg = f"a close reason is a str, not {type(reason).__name__}"
-            raise TypeError(msg)
-        reason = usv_string(reason)
-        size = len(reason.encode())
-        if size > MAX_REASON_BYTES:
-            msg = (
-                f"a close reason has at most {MAX_REASON_BYTES} bytes of UTF-8, "
-                f"this one has {size}: send it as a message before closing"
-            )
-            raise ValueError(msg)
+        advice = ": send it as a message before closing"
+        reason = checked_text("a close reason", reason, MAX_REASON_BYTES, advice)
         if code is None:
             msg = "a close reason needs a code: close(1000, reason)"
             raise ValueError(msg)

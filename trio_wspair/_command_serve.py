@@ -72,7 +72,7 @@ def load_handler(name: str) -> FetchHandler:
     if not colon or not attribute.isidentifier():
         place, attribute = name, "fetch"
     module = _load(place)
-    handler = getattr(module, attribute, None)
+    handler: FetchHandler | None = getattr(module, attribute, None)
     if handler is None:
         found = [
             key
@@ -86,7 +86,7 @@ def load_handler(name: str) -> FetchHandler:
     if not callable(handler):
         msg = f"{attribute!r} of {place} is no function but {handler!r}"
         raise UsageError(msg)
-    return handler  # type: ignore[no-any-return]
+    return handler
 
 
 def _load(place: str) -> ModuleType:

@@ -13,7 +13,7 @@ import trio
 
 from ._alarms import Alarms
 from ._handling import Handling, Handlings
-from ._http import FetchHandler, Headers, Request, Response
+from ._http import FetchHandler, Headers, Request, Response, url_of
 from ._http1 import ClientGoneError, Head, HTTPConnection, comma_list
 from .transports._connection import Connection
 from .transports._couple import Limits
@@ -88,15 +88,12 @@ class Exchange:
 
     def _url(self) -> str:
         """Return the URL that the client has asked for."""
-        target, headers = self._head.target, self._head.headers
-        if not target.startswith("/"):
-            return target
+        headers = self._head.headers
         scheme, host = self._service.scheme, headers.get("host", "")
         if self._service.proxy_headers:
             host = _said_last(headers, "x-forwarded-host", host)
-            said = _said_last(headers, "x-forwarded-proto", scheme).lower()
-            scheme = {"ws": "http", "wss": "https"}.get(said, said)
-        return f"{scheme}://{host}{target}"
+            scheme = _said_last(headers, "x-forwarded-proto", scheme).lower()
+        return url_of(scheme, host, self._head.target)
 
     @property
     def answered(self) -> bool:

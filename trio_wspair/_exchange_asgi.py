@@ -15,10 +15,19 @@ import attrs
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from ._bodies import open_pieces
+from ._bodies import RequestBody, open_pieces
 from ._codes import CloseCode
 from ._handling import Handling
-from ._http import FetchHandler, Headers, Request, RequestBodyError, Response
+from ._http import (
+    FetchHandler,
+    Headers,
+    Request,
+    RequestBodyError,
+    Response,
+    decode_headers,
+    encode_headers,
+    url_of,
+)
 from ._nurseries import open_service_nursery
 from .transports._asgi import DENIAL, GONE, ASGIConnection, Event, Receive, Send
 from .transports._connection import Connection
@@ -113,20 +122,16 @@ class ASGIExchange:
         """Return the request; see `Caller`."""
         return Request(
             method=self._method,
-            url=self._url(),
+            url=url_of(
+                self._scope.get("scheme") or "http",
+                self._headers.get("host", ""),
+                self._target,
+            ),
             headers=self._headers,
             nursery=nursery,
             client=self.address,
             body=self._body,
         )
-
-    def _url(self) -> str:
-        """Return the URL that the client has asked for."""
-        if not self._target.startswith("/"):
-            return self._target
-        said = self._scope.get("scheme") or "http"
-        scheme = {"ws": "http", "wss": "https"}.get(said, said)
-        return f"{scheme}://{self._headers.get('host', '')}{self._target}"
 
     @property
     def protocols(self) -> Sequence[str] | None:
@@ -214,7 +219,7 @@ class ASGIExchange:
             await self._connection.discard()
 
 
-class _RequestBody:
+class _RequestBody(RequestBody):
     """The body of a request, and behind it the news that the client has gone.
 
     Args:
@@ -227,29 +232,11 @@ class _RequestBody:
     def __init__(
         self, receive: Receive, *, length: int | None, max_bytes: int, timeout: float
     ) -> None:
+        super().__init__(length or 0, max_bytes=max_bytes)
         self._receive = receive
-        self._length = length
-        self._max_bytes = max_bytes
         self._timeout = timeout
-        self._received = bytearray()
-        self._complete = length == 0
-        self._error: RequestBodyError | None = None
+        self._outcome = b"" if length == 0 else None
         self._gone = False
-        self._reading = trio.Lock()
-
-    async def read(self) -> bytes:
-        """Read to the end, once; see `Body`."""
-        async with self._reading:  # Always a checkpoint.
-            while self._error is None:
-                # Before it is asked for, too.
-                if max(len(self._received), self._length or 0) > self._max_bytes:
-                    msg = f"the body of a request has more than {self._max_bytes} bytes"
-                    self._error = RequestBodyError(413, msg)
-                elif self._complete:
-                    return bytes(self._received)
-                else:
-                    await self._read_on()
-            raise self._error
 
     async def _read_on(self) -> None:
         event: Event | None = None
@@ -257,12 +244,12 @@ class _RequestBody:
             event = await self._next()
         if event is None:
             msg = f"no more of the body in {self._timeout} s"
-            self._error = RequestBodyError(408, msg)
-        elif event["type"] == "http.request":
-            self._received += event.get("body", b"")
-            self._complete = not event.get("more_body", False)
-        else:
-            self._error = RequestBodyError(400, "the body of a request is broken off")
+            raise RequestBodyError(408, msg)
+        if event["type"] != "http.request":
+            raise RequestBodyError(400, "the body of a request is broken off")
+        self._received += event.get("body", b"")
+        if not event.get("more_body", False):
+            self._outcome = bytes(self._received)
 
     async def wait_gone(self) -> None:
         """Wait until the client has gone; what it says meanwhile can be read."""
@@ -306,10 +293,7 @@ def _headers_of(scope: Scope) -> Headers:
     Raises:
         ValueError: One of them can't be.
     """
-    headers = Headers(
-        (name.decode("latin-1"), value.decode("latin-1"))
-        for name, value in scope["headers"]
-    )
+    headers = Headers(decode_headers(scope["headers"]))
     cookies = headers.get_all("cookie")
     if len(cookies) > 1:  # RFC 9113, section 8.2.3.
         headers["cookie"] = "; ".join(cookies)
@@ -319,7 +303,4 @@ def _headers_of(scope: Scope) -> Headers:
 
 
 def _as_bytes(headers: Headers) -> list[tuple[bytes, bytes]]:
-    return [
-        (name.lower().encode("latin-1"), value.encode("latin-1"))
-        for name, value in headers.pairs()
-    ]
+    return encode_headers((name.lower(), value) for name, value in headers.pairs())

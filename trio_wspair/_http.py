@@ -33,7 +33,10 @@ __all__ = (
     "Request",
     "RequestBodyError",
     "Response",
+    "decode_headers",
+    "encode_headers",
     "is_token",
+    "url_of",
 )
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -115,6 +118,28 @@ class Headers(MutableMapping[str, str]):
 
 
 HeadersInit = Headers | Mapping[str, str] | Iterable[tuple[str, str]]
+
+
+def encode_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    """Return headers as they travel."""
+    return [
+        (name.encode("latin-1"), value.encode("latin-1")) for name, value in headers
+    ]
+
+
+def decode_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
+    """Return headers that have travelled."""
+    return [
+        (name.decode("latin-1"), value.decode("latin-1")) for name, value in headers
+    ]
+
+
+def url_of(scheme: str, host: str, target: str) -> str:
+    """Return the URL that a client has asked for; one of a WebSocket is HTTP's."""
+    if not target.startswith("/"):
+        return target
+    scheme = {"ws": "http", "wss": "https"}.get(scheme, scheme)
+    return f"{scheme}://{host}{target}"
 
 
 def is_token(text: str) -> bool:

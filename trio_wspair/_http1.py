@@ -17,8 +17,16 @@ import attrs
 import h11
 import trio
 
-from ._bodies import open_pieces
-from ._http import Body, Headers, RequestBodyError, Response, is_token
+from ._bodies import RequestBody, open_pieces
+from ._http import (
+    Body,
+    Headers,
+    RequestBodyError,
+    Response,
+    decode_headers,
+    encode_headers,
+    is_token,
+)
 
 __all__ = ("ClientGoneError", "HTTPConnection", "Head", "Refusal", "comma_list")
 
@@ -56,12 +64,8 @@ class Head:
     """What follows the head."""
 
 
-class _RequestBody:
-    """The body of one request: what has come of it, and the rest on demand.
-
-    A request that is over keeps its own, whatever follows on the connection; and a
-    reader that is cancelled loses nothing.
-    """
+class _RequestBody(RequestBody):
+    """A request that is over keeps its own, whatever follows on the connection."""
 
     def __init__(
         self,
@@ -71,32 +75,12 @@ class _RequestBody:
         max_bytes: int,
         read_on: Callable[[], Awaitable[None]],
     ) -> None:
+        super().__init__(length, max_bytes=max_bytes)
         self._parser = parser
-        self._length = length
-        """What the head says of it."""
-        self._max_bytes = max_bytes
-        self._read_on = read_on
-        self._received = bytearray()
-        self._outcome: bytes | RequestBodyError | None = None
-        self._reading = trio.Lock()
+        self._read_on_connection = read_on
 
-    async def read(self) -> bytes:
-        """Read to the end, once; see `Body`."""
-        async with self._reading:  # Always a checkpoint.
-            while True:
-                outcome = self.take()
-                # Before it is asked for, too.
-                if max(len(self._received), self._length) > self._max_bytes:
-                    msg = f"the body of a request has more than {self._max_bytes} bytes"
-                    raise RequestBodyError(413, msg)
-                if isinstance(outcome, RequestBodyError):
-                    raise outcome
-                if outcome is not None:
-                    return outcome
-                try:
-                    await self._read_on()
-                except RequestBodyError as exc:
-                    self._outcome = exc
+    async def _read_on(self) -> None:
+        await self._read_on_connection()
 
     def take(self) -> bytes | RequestBodyError | None:
         """Take what has come; return the whole, or what is wrong with it, at the end.
@@ -274,10 +258,7 @@ class HTTPConnection:
         head = h11.Response(
             status_code=response.status,
             reason=_REASONS.get(response.status, b""),
-            headers=[
-                (name.encode("latin-1"), value.encode("latin-1"))
-                for name, value in headers.pairs()
-            ],
+            headers=encode_headers(headers.pairs()),
         )
         if self._is_head and self._parser.our_state is h11.IDLE:
             await self._send(head)  # To h11 it is no HEAD, as it could not be parsed.
@@ -317,10 +298,7 @@ def _checked(request: h11.Request, body: Body) -> Head:
     if request.http_version not in (b"1.0", b"1.1"):
         raise Refusal(Response("Only HTTP/1.1 is spoken here.\n", status=505))
     try:
-        headers = Headers(
-            (name.decode("latin-1"), value.decode("latin-1"))
-            for name, value in request.headers
-        )
+        headers = Headers(decode_headers(request.headers))
     except ValueError as exc:
         raise Refusal(Response(f"{exc}\n", status=400)) from None
     if request.method == b"CONNECT":

@@ -18,14 +18,14 @@ def as_message(value: object) -> Message:
     """
     kind = value.__class__
     if kind is bytes:
-        return value  # type: ignore[return-value]
+        return value  # type: ignore[return-value]  # its class says so
     if isinstance(value, str):
         return value if kind is str and value.isascii() else usv_string(value)
     # Differs: workerd sends text for anything, such as "null" or "true".
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return _number_text(value)
     try:
-        return memoryview(value).tobytes()  # type: ignore[arg-type]
+        return memoryview(value).tobytes()  # type: ignore[arg-type]  # else TypeError
     except TypeError:
         msg = (
             "send() takes str, bytes-like, int or float, not "

@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
@@ -19,7 +19,9 @@ __all__ = (
     "IDLE_PAIRS",
     "WARM_PAIRS",
     "churn",
+    "growth",
     "idle",
+    "ignore",
     "open_accepted",
     "open_with_listeners",
     "open_with_tasks",
@@ -33,7 +35,7 @@ Open = Callable[[trio.Nursery, Over], Callable[[], object]]
 """Opens a pair that calls back at each end when it has closed; returns its `close`."""
 
 
-def ignore(_: object) -> None:
+def ignore(*_: object) -> None:
     pass
 
 
@@ -75,23 +77,31 @@ def open_with_tasks(nursery: trio.Nursery, over: Over) -> Callable[[], object]:
 def idle(open_pair: Open) -> Measure:
     """Return a measure of the memory that the process gets for each pair."""
 
-    async def grow() -> float:
+    async def grow() -> Sample:
         async with trio.open_nursery() as nursery:
-            kept = [open_pair(nursery, ignore) for _ in range(WARM_PAIRS)]
-            await trio.testing.wait_all_tasks_blocked()
-            gc.collect()
-            before = resident_bytes(os.getpid())
-            kept += [open_pair(nursery, ignore) for _ in range(IDLE_PAIRS)]
-            await trio.testing.wait_all_tasks_blocked()
-            gc.collect()
-            grown = resident_bytes(os.getpid()) - before
+
+            async def open_one() -> object:
+                return open_pair(nursery, ignore)
+
+            sample = await growth(open_one)
             nursery.cancel_scope.cancel()
-        return grown / IDLE_PAIRS
+        return sample
 
-    def measure(_seconds: float) -> Sample:
-        return {VALUE: trio.run(grow)}
+    return lambda _seconds: trio.run(grow)
 
-    return measure
+
+async def growth(open_one: Callable[[], Awaitable[object]]) -> Sample:
+    """Return the memory that the process gets for each of many."""
+    kept = [await open_one() for _ in range(WARM_PAIRS)]
+    before = await _settled_bytes()
+    kept += [await open_one() for _ in range(IDLE_PAIRS)]
+    return {VALUE: (await _settled_bytes() - before) / IDLE_PAIRS}
+
+
+async def _settled_bytes() -> int:
+    await trio.testing.wait_all_tasks_blocked()
+    gc.collect()
+    return resident_bytes(os.getpid())
 
 
 def churn(open_pair: Open, at_a_time: int) -> Measure:

@@ -50,6 +50,12 @@ class Tally:
         self.expected += messages
         self.all_came = trio.Event()
 
+    def take(self, message: Message) -> None:
+        """Count a message."""
+        self.came += message == self.message
+        if self.came == self.expected:
+            self.all_came.set()
+
     def listener(self) -> Callable[[MessageEvent], None]:
         """Return a listener that counts."""
         wanted = self.message

@@ -11,7 +11,13 @@ from trio_wspair import WebSocket, WebSocketPair
 
 from .messages import TEXT, Message, Tally, iterate, open_channel
 
-__all__ = ("PAIRS", "broadcast_to_pairs", "fan_out", "fan_out_to_channels")
+__all__ = (
+    "PAIRS",
+    "broadcast_to_pairs",
+    "fan_out",
+    "fan_out_to_channels",
+    "send_to_all",
+)
 
 PAIRS: Final = 1000
 

@@ -21,7 +21,7 @@ from .contestants import (
 )
 from .load import P99, Load, open_others, run_idle_load, run_load
 
-__all__ = ("WORKS",)
+__all__ = ("IDLE", "WORKS", "memory", "server_work", "under_load")
 
 MESSAGES: Final = Quantity("messages/s")
 CONNECTIONS: Final = Quantity("connections/s")
@@ -40,7 +40,7 @@ def _measure(command: Command, on: On, seconds: float) -> Sample:
         return on(server, seconds)
 
 
-def _work(
+def server_work(
     name: str,
     title: str,
     quantity: Quantity,
@@ -50,6 +50,7 @@ def _work(
     goals: tuple[Goal, ...] = (),
     limit: float | None = None,
 ) -> Work:
+    """Return what servers do, each run for its own sample."""
     contestants = {
         contestant: partial(_measure, command, on)
         for contestant, command in commands.items()
@@ -58,11 +59,12 @@ def _work(
     return Work(name, title, quantity, contestants, goals, limit, yardsticks)
 
 
-def _load(load: Load) -> On:
+def under_load(load: Load) -> On:
+    """Return what measures how much a server does."""
     return lambda server, seconds: run_load(server, load, seconds)
 
 
-def _memory(server: Server, _seconds: float) -> Sample:
+def memory(server: Server, _seconds: float) -> Sample:
     """Return the memory for each connection that was used once."""
     with run_idle_load(server, Load("idle", IDLE, extra=50)) as process:
         time.sleep(_SETTLING)
@@ -82,47 +84,47 @@ def _latency(server: Server, seconds: float) -> Sample:
 REAL_SERVERS: Final = {who: ECHO[who] for who in ECHO if who != CEILING}
 
 WORKS: Final = (
-    _work(
+    server_work(
         "echo-1",
         "echo, 10 connections, 1 message in flight",
         MESSAGES,
         ECHO,
-        _load(Load("echo", 10, extra=1)),
+        under_load(Load("echo", 10, extra=1)),
         goals=(
             Goal(TRIO_WEBSOCKET, 1, ON_TRIO_WEBSOCKET),
             Goal(TRIO_WEBSOCKET, 2.5),
             Goal(WORKERD, 1),
         ),
     ),
-    _work(
+    server_work(
         "echo-32",
         "echo, 10 connections, 32 messages in flight on each",
         MESSAGES,
         ECHO,
-        _load(Load("echo", 10, extra=32)),
+        under_load(Load("echo", 10, extra=32)),
         goals=(
             Goal(TRIO_WEBSOCKET, 2, ON_TRIO_WEBSOCKET),
             Goal(TRIO_WEBSOCKET, 6),
             Goal(WORKERD, 3),
         ),
     ),
-    _work(
+    server_work(
         "echo-100",
         "echo, 100 connections, 1 message in flight",
         MESSAGES,
         ECHO,
-        _load(Load("echo", 100, extra=1)),
+        under_load(Load("echo", 100, extra=1)),
         goals=(Goal(TRIO_WEBSOCKET, 3.5), Goal(WORKERD, 1)),
     ),
-    _work(
+    server_work(
         "echo-large",
         "echo of 64 KiB, 10 connections, 1 message in flight",
         MESSAGES,
         ECHO,
-        _load(Load("echo", 10, bytes=2**16, extra=1)),
+        under_load(Load("echo", 10, bytes=2**16, extra=1)),
         goals=(Goal(WORKERD, 1),),
     ),
-    _work(
+    server_work(
         "latency",
         "latency at half load, 100 connections",
         MICROSECONDS,
@@ -130,28 +132,28 @@ WORKS: Final = (
         _latency,
         goals=(Goal(WORKERD, 1 / 1.5),),
     ),
-    _work(
+    server_work(
         "connections",
         "opened, used once and closed, 10 at a time",
         CONNECTIONS,
         ECHO,
-        _load(Load("churn", 10)),
+        under_load(Load("churn", 10)),
         goals=(Goal(WEBSOCKETS_TRIO, 1),),
     ),
-    _work(
+    server_work(
         "idle-connections",
         f"idle connections, {IDLE:,} of them",
         BYTES,
         REAL_SERVERS,
-        _memory,
+        memory,
         limit=12_000,
     ),
-    _work(
+    server_work(
         "broadcast",
         "broadcast of 1 KiB to 1,000, one of whom never reads",
         MESSAGES,
         BROADCAST,
-        _load(Load("broadcast", 999, bytes=1024, extra=1)),
+        under_load(Load("broadcast", 999, bytes=1024, extra=1)),
         goals=(Goal(WEBSOCKETS_ASYNCIO, 1),),
     ),
 )

@@ -62,16 +62,15 @@ class Room:
 
 def server(engine: str) -> Callable[..., Any]:
     """Return `serve()` with an engine."""
+    options: dict[str, Any] = {"max_connections": 100_000, "ping_interval": math.inf}
     if "engine" in inspect.signature(serve).parameters:
-        options: dict[str, Any] = {"engine": engine}
-        return partial(serve, **options)
-    if engine == DEFAULT_ENGINE:
-        return serve
-    sys.exit(f"this version has no engine {engine!r}")
+        options["engine"] = engine
+    elif engine != DEFAULT_ENGINE:
+        sys.exit(f"this version has no engine {engine!r}")
+    return partial(serve, **options)
 
 
 if __name__ == "__main__":
     _, engine, app, port = sys.argv
     fetch = {"echo": echo, "broadcast": Room().fetch}[app]
-    run = partial(server(engine), max_connections=100_000, ping_interval=math.inf)
-    trio.run(run, fetch, int(port))
+    trio.run(server(engine), fetch, int(port))

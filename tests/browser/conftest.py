@@ -7,12 +7,12 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 FLAGS: Final = (
     "--no-sandbox",  # As root, and it sees nothing but our own page.
@@ -42,6 +42,46 @@ def browser() -> Iterator["Browser"]:
         browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
         yield browser
         browser.close()
+
+
+class Visitors:
+    """Opens pages of a server, as often as one likes."""
+
+    def __init__(self, browser: "Browser", url: str) -> None:
+        self.browser = browser
+        self.url = url
+        self.contexts: list[BrowserContext] = []
+        self.errors: list[object] = []
+
+    def hear_error(self, error: object) -> None:
+        self.errors.append(error)
+
+    def open(
+        self,
+        path: str = "",
+        width: int = 1100,
+        height: int = 760,
+        theme: Literal["dark", "light"] = "light",
+    ) -> "Page":
+        context = self.browser.new_context(
+            color_scheme=theme, viewport={"width": width, "height": height}
+        )
+        self.contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", self.hear_error)
+        page.on("dialog", self.hear_error)
+        page.goto(f"{self.url}{path}")
+        return page
+
+
+@pytest.fixture
+def visitors(browser: "Browser", url: str) -> Iterator[Visitors]:
+    """Visitors of `url`, none of whom may see a script fail, or a dialog."""
+    visitors = Visitors(browser, url)
+    yield visitors
+    for context in visitors.contexts:
+        context.close()
+    assert visitors.errors == []
 
 
 @pytest.fixture

@@ -1,17 +1,15 @@
 """The chat room in Chromium: `nox -s browser`."""
 
-import importlib.util
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
-from types import ModuleType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 import trio
+from example_modules import load_example
 
 from trio_wspair import serve
 from trio_wspair.hibernation import DurableObjectNamespace
@@ -19,30 +17,18 @@ from trio_wspair.hibernation import DurableObjectNamespace
 pytest.importorskip("playwright", reason="`nox -s browser` installs it")
 
 from playwright.sync_api import (
-    Browser,
-    BrowserContext,
     Locator,
     Page,
     WebSocketRoute,
     expect,
 )
 
+if TYPE_CHECKING:
+    from browser.conftest import Visitors
+
 pytestmark = pytest.mark.browser
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "chat_room.py"
-
-
-def load() -> ModuleType:
-    """Import the example, which is in no package."""
-    spec = importlib.util.spec_from_file_location("chat_room", EXAMPLE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-chat_room: Any = load()
+chat_room: Any = load_example("chat_room")
 
 
 class Server:
@@ -101,52 +87,9 @@ def server() -> Iterator[Server]:
     server.stop()
 
 
-class Visitors:
-    """Opens the page, as often as one likes."""
-
-    def __init__(self, browser: Browser, url: str) -> None:
-        self.browser = browser
-        self.url = url
-        self.contexts: list[BrowserContext] = []
-        self.errors: list[object] = []
-
-    def hear_error(self, error: object) -> None:
-        self.errors.append(error)
-
-    def open(
-        self,
-        width: int = 1100,
-        height: int = 760,
-        theme: Literal["dark", "light"] = "light",
-        room: str = "lobby",
-    ) -> Page:
-        """Open the page; nobody has joined."""
-        context = self.browser.new_context(
-            color_scheme=theme, viewport={"width": width, "height": height}
-        )
-        self.contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", self.hear_error)
-        page.on("dialog", self.hear_error)
-        page.goto(f"{self.url}rooms/{room}")
-        return page
-
-    def join(self, name: str, **options: Any) -> Page:
-        """Open the page, and join."""
-        page = self.open(**options)
-        enter(page, name)
-        expect(state(page)).to_have_text("Connected")
-        return page
-
-
 @pytest.fixture
-def visitors(browser: Browser, server: Server) -> Iterator[Visitors]:
-    """Visitors of the page, none of whom may see a script fail, or a dialog."""
-    visitors = Visitors(browser, server.url)
-    yield visitors
-    for context in visitors.contexts:
-        context.close()
-    assert visitors.errors == []
+def url(server: Server) -> str:
+    return server.url
 
 
 Keep = Callable[[Page, str], None]
@@ -184,6 +127,19 @@ def enter(page: Page, name: str) -> None:
     page.keyboard.press("Enter")
 
 
+def come(visitors: "Visitors", room: str = "lobby", **options: Any) -> Page:
+    """Open the page; nobody has joined."""
+    return visitors.open(f"rooms/{room}", **options)
+
+
+def join(visitors: "Visitors", name: str, **options: Any) -> Page:
+    """Open the page, and join."""
+    page = come(visitors, **options)
+    enter(page, name)
+    expect(state(page)).to_have_text("Connected")
+    return page
+
+
 def say(page: Page, text: str) -> None:
     text_field(page).fill(text)
     page.keyboard.press("Enter")
@@ -194,8 +150,8 @@ def expect_last(page: Page, *parts: str) -> None:
         expect(log(page).last).to_contain_text(part)
 
 
-def test_two_pages_talk_to_each_other(visitors: Visitors, keep: Keep) -> None:
-    ada, bob = visitors.join("Ada"), visitors.join("Bob", theme="dark")
+def test_two_pages_talk_to_each_other(visitors: "Visitors", keep: Keep) -> None:
+    ada, bob = join(visitors, "Ada"), join(visitors, "Bob", theme="dark")
     expect(text_field(ada)).to_be_focused()
     say(ada, "Did the server survive the night?")
     expect_last(bob, "Ada", "Did the server survive the night?")
@@ -214,9 +170,9 @@ def test_two_pages_talk_to_each_other(visitors: Visitors, keep: Keep) -> None:
 
 
 def test_a_name_has_its_own_colour_and_it_is_the_same_on_every_page(
-    visitors: Visitors,
+    visitors: "Visitors",
 ) -> None:
-    ada, bob = visitors.join("Ada"), visitors.join("Bob")
+    ada, bob = join(visitors, "Ada"), join(visitors, "Bob")
     say(ada, "hello")
     expect_last(bob, "hello")
     say(bob, "hello")
@@ -231,14 +187,14 @@ def test_a_name_has_its_own_colour_and_it_is_the_same_on_every_page(
     assert len(set(colours(ada))) == 2
 
 
-def test_one_sees_who_is_here_who_joins_and_who_leaves(visitors: Visitors) -> None:
-    ada = visitors.join("Ada")
+def test_one_sees_who_is_here_who_joins_and_who_leaves(visitors: "Visitors") -> None:
+    ada = join(visitors, "Ada")
     expect(people(ada)).to_have_text([re.compile("Ada.*you")])
-    bob = visitors.join("Bob")
+    bob = join(visitors, "Bob")
     expect_last(ada, "Bob has joined")
     for page in (ada, bob):
         expect(people(page)).to_contain_text(["Ada", "Bob"])
-    eve = visitors.join("Eve")
+    eve = join(visitors, "Eve")
     button(eve, "Leave").click()
     expect_last(ada, "Eve has left")
     expect(eve.get_by_role("textbox", name="Your name")).to_be_focused()
@@ -249,23 +205,23 @@ def test_one_sees_who_is_here_who_joins_and_who_leaves(visitors: Visitors) -> No
     expect_last(ada, "Eva has joined")
 
 
-def test_who_joins_sees_what_was_said_before(visitors: Visitors) -> None:
-    ada, bob = visitors.join("Ada"), visitors.join("Bob")
+def test_who_joins_sees_what_was_said_before(visitors: "Visitors") -> None:
+    ada, bob = join(visitors, "Ada"), join(visitors, "Bob")
     say(ada, "one")
     expect_last(bob, "one")
     say(bob, "two")
     expect_last(ada, "two")
-    carol = visitors.join("Carol")
+    carol = join(visitors, "Carol")
     expect(log(carol)).to_contain_text(["one", "two", "Carol has joined"])
-    elsewhere = visitors.join("Ada", room="elsewhere")
+    elsewhere = join(visitors, "Ada", room="elsewhere")
     expect(log(elsewhere)).to_contain_text(["Ada has joined"])
 
 
 def test_a_name_that_is_taken_is_refused_and_another_one_will_do(
-    visitors: Visitors, keep: Keep
+    visitors: "Visitors", keep: Keep
 ) -> None:
-    ada = visitors.join("Ada")
-    other = visitors.open(theme="dark")
+    ada = join(visitors, "Ada")
+    other = come(visitors, theme="dark")
     keep(other, "door-dark")
     enter(other, "ada")
     expect(alert(other)).to_have_text("Somebody called ada is here already.")
@@ -279,9 +235,9 @@ def test_a_name_that_is_taken_is_refused_and_another_one_will_do(
 
 
 def test_who_is_too_fast_is_told_so_and_keeps_the_text(
-    visitors: Visitors, keep: Keep
+    visitors: "Visitors", keep: Keep
 ) -> None:
-    ada, bob = visitors.join("Ada", theme="dark"), visitors.join("Bob")
+    ada, bob = join(visitors, "Ada", theme="dark"), join(visitors, "Bob")
     for number in range(chat_room.BURST + 1):
         say(ada, f"number {number}")
     expect(alert(ada)).to_have_text(re.compile(r"too fast\. Wait 1 s"))
@@ -295,21 +251,21 @@ def test_who_is_too_fast_is_told_so_and_keeps_the_text(
     expect(alert(ada)).to_have_count(0)
 
 
-def test_html_is_text(visitors: Visitors) -> None:
-    mallory, bob = visitors.join("<img src=x onerror=a()>"), visitors.join("Bob")
+def test_html_is_text(visitors: "Visitors") -> None:
+    mallory, bob = join(visitors, "<img src=x onerror=a()>"), join(visitors, "Bob")
     html = "<script>alert(1)</script><img src=x onerror=alert(2)><b>bold</b> &amp;"
     say(mallory, html)
     expect_last(bob, html)
     expect(people(bob)).to_contain_text(["<img src=x onerror=a()>", "Bob"])
-    for page in (mallory, bob, visitors.join("Carol")):
+    for page in (mallory, bob, join(visitors, "Carol")):
         expect(log(page).filter(has_text=html)).to_have_count(1)
         expect(page.locator(".room :is(img, .text *)")).to_have_count(0)
 
 
 def test_nobody_notices_that_the_room_has_left_memory(
-    visitors: Visitors, server: Server
+    visitors: "Visitors", server: Server
 ) -> None:
-    ada, bob = visitors.join("Ada"), visitors.join("Bob")
+    ada, bob = join(visitors, "Ada"), join(visitors, "Bob")
     assert server.built == 1
     for number, (speaker, name, listener) in enumerate(
         [(ada, "Ada", bob), (bob, "Bob", ada)]
@@ -319,7 +275,7 @@ def test_nobody_notices_that_the_room_has_left_memory(
         expect_last(listener, name, f"message {number}")
         assert server.built == number + 2
     server.evict()
-    carol = visitors.join("Carol")
+    carol = join(visitors, "Carol")
     expect(people(carol)).to_contain_text(["Ada", "Bob", "Carol"])
     expect(log(carol)).to_contain_text(["message 0", "message 1", "Carol has joined"])
     server.evict()
@@ -330,10 +286,10 @@ def test_nobody_notices_that_the_room_has_left_memory(
 
 
 def test_the_page_comes_back_when_the_server_does(
-    visitors: Visitors, server: Server, keep: Keep
+    visitors: "Visitors", server: Server, keep: Keep
 ) -> None:
-    ada = visitors.join("Ada")
-    bob = visitors.join("Bob", width=360, height=740, theme="dark")
+    ada = join(visitors, "Ada")
+    bob = join(visitors, "Bob", width=360, height=740, theme="dark")
     say(ada, "before")
     expect_last(bob, "before")
     server.stop()
@@ -356,7 +312,7 @@ def test_the_page_comes_back_when_the_server_does(
 
 
 def test_the_page_notices_that_the_network_is_silent_and_comes_back(
-    visitors: Visitors,
+    visitors: "Visitors",
 ) -> None:
     """Its old socket is still there then, under its name, until the server notices."""
     servers: list[WebSocketRoute] = []
@@ -381,7 +337,7 @@ def test_the_page_notices_that_the_network_is_silent_and_comes_back(
         if first:
             ws.on_close(lambda *_: None)  # The server does not hear of it.
 
-    page = visitors.open()
+    page = come(visitors)
     page.route_web_socket(re.compile("/ws$"), connect)
     page.clock.install()
     enter(page, "Ada")
@@ -405,8 +361,8 @@ def test_the_page_notices_that_the_network_is_silent_and_comes_back(
     expect(people(page)).to_have_count(1)
 
 
-def test_lines_are_broken_and_long_texts_counted(visitors: Visitors) -> None:
-    ada, bob = visitors.join("Ada"), visitors.join("Bob")
+def test_lines_are_broken_and_long_texts_counted(visitors: "Visitors") -> None:
+    ada, bob = join(visitors, "Ada"), join(visitors, "Bob")
     text_field(ada).press_sequentially("first")
     ada.keyboard.press("Shift+Enter")
     text_field(ada).press_sequentially("second")
@@ -419,9 +375,9 @@ def test_lines_are_broken_and_long_texts_counted(visitors: Visitors) -> None:
 
 
 def test_the_newest_message_stays_in_sight_unless_one_reads_above(
-    visitors: Visitors,
+    visitors: "Visitors",
 ) -> None:
-    ada, bob = visitors.join("Ada", height=500), visitors.join("Bob", height=500)
+    ada, bob = join(visitors, "Ada", height=500), join(visitors, "Bob", height=500)
     for page in (ada, bob):
         say(page, "\n".join("many lines of text" for _ in range(30)))
         say(page, f"that was all of {page.title()}")
@@ -438,11 +394,13 @@ def test_the_newest_message_stays_in_sight_unless_one_reads_above(
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_it_fits_on_a_phone(
-    visitors: Visitors, keep: Keep, theme: Literal["light", "dark"]
+    visitors: "Visitors", keep: Keep, theme: Literal["light", "dark"]
 ) -> None:
-    ada = visitors.join("Ada", width=360, height=740, theme=theme)
+    ada = join(visitors, "Ada", width=360, height=740, theme=theme)
     for name in ("Bob", "Grace", "Hedy", "W" * chat_room.MAX_NAME):
-        say(visitors.join(name), f"Hello, I am {name}, and this is a rather long line.")
+        say(
+            join(visitors, name), f"Hello, I am {name}, and this is a rather long line."
+        )
         expect_last(ada, name, "Hello, I am")
     say(ada, "https://example.com/" + "long" * 20)
     expect_last(ada, "longlong")

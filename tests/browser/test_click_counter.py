@@ -6,19 +6,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 pytest.importorskip("playwright", reason="`nox -s browser` installs it")
 
-from playwright.sync_api import (
-    Browser,
-    BrowserContext,
-    Locator,
-    Page,
-    expect,
-)
+from playwright.sync_api import Locator, Page, expect
+
+if TYPE_CHECKING:
+    from browser.conftest import Visitors
 
 pytestmark = pytest.mark.browser
 
@@ -39,43 +36,11 @@ def url() -> Iterator[str]:
             process.kill()
 
 
-class Visitors:
-    """Opens the page, as often as one likes."""
-
-    def __init__(self, browser: Browser, url: str) -> None:
-        self.browser = browser
-        self.url = url
-        self.contexts: list[BrowserContext] = []
-        self.errors: list[object] = []
-
-    def hear_error(self, error: object) -> None:
-        self.errors.append(error)
-
-    def open(
-        self,
-        width: int = 1100,
-        height: int = 760,
-        theme: Literal["dark", "light"] = "light",
-    ) -> Page:
-        context = self.browser.new_context(
-            color_scheme=theme, viewport={"width": width, "height": height}
-        )
-        self.contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", self.hear_error)
-        page.goto(self.url)
-        expect(state(page)).to_have_text("Connected")
-        return page
-
-
-@pytest.fixture
-def visitors(browser: Browser, url: str) -> Iterator[Visitors]:
-    """Visitors of the page, none of whom may see a script fail."""
-    visitors = Visitors(browser, url)
-    yield visitors
-    for context in visitors.contexts:
-        context.close()
-    assert visitors.errors == []
+def connect(visitors: "Visitors", **options: Any) -> Page:
+    """Open the page, and wait until it is connected."""
+    page = visitors.open(**options)
+    expect(state(page)).to_have_text("Connected")
+    return page
 
 
 # What a user of a screen reader would find.
@@ -98,9 +63,9 @@ def expect_count(page: Page, count: str) -> None:
 
 
 def test_a_click_goes_out_and_the_count_comes_back(
-    visitors: Visitors, keep: Callable[[Page, str], None]
+    visitors: "Visitors", keep: Callable[[Page, str], None]
 ) -> None:
-    page = visitors.open()
+    page = connect(visitors)
     expect_count(page, "0 clicks")
     button(page, "Click").click()
     expect_count(page, "1 click")
@@ -111,19 +76,19 @@ def test_a_click_goes_out_and_the_count_comes_back(
     keep(page, "connected")
 
 
-def test_the_count_is_pushed_to_every_page(visitors: Visitors) -> None:
-    one, two = visitors.open(), visitors.open()
+def test_the_count_is_pushed_to_every_page(visitors: "Visitors") -> None:
+    one, two = connect(visitors), connect(visitors)
     button(one, "Click").click()
     expect_count(two, "1 click")
     button(two, "Click").click()
     expect_count(one, "2 clicks")
-    expect_count(visitors.open(), "2 clicks")
+    expect_count(connect(visitors), "2 clicks")
 
 
 def test_an_unknown_message_is_told(
-    visitors: Visitors, keep: Callable[[Page, str], None]
+    visitors: "Visitors", keep: Callable[[Page, str], None]
 ) -> None:
-    page = visitors.open(theme="dark")
+    page = connect(visitors, theme="dark")
     button(page, "Unknown message").click()
     expect(page.get_by_role("alert")).to_have_text("Unknown message received")
     expect(log(page).last).to_contain_text('{"error": "Unknown message received"}')
@@ -134,9 +99,9 @@ def test_an_unknown_message_is_told(
 
 
 def test_closing_is_clean_and_one_can_connect_again(
-    visitors: Visitors, keep: Callable[[Page, str], None]
+    visitors: "Visitors", keep: Callable[[Page, str], None]
 ) -> None:
-    page = visitors.open()
+    page = connect(visitors)
     button(page, "Click").click()
     button(page, "Close").click()
     expect(state(page)).to_have_text("Closed: 1000, normal closure")
@@ -154,9 +119,9 @@ def test_closing_is_clean_and_one_can_connect_again(
 
 
 def test_it_fits_on_a_phone(
-    visitors: Visitors, keep: Callable[[Page, str], None]
+    visitors: "Visitors", keep: Callable[[Page, str], None]
 ) -> None:
-    page = visitors.open(width=360, height=740, theme="dark")
+    page = connect(visitors, width=360, height=740, theme="dark")
     button(page, "Click").click()
     expect_count(page, "1 click")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360

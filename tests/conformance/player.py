@@ -136,7 +136,8 @@ class Player:
             case "send":
                 _send(half, step)
             case "echo":
-                half.send(getattr(event, "data", None))  # type: ignore[arg-type]
+                data: Any = getattr(event, "data", None)
+                half.send(data)
             case "close":
                 half.close(decode(step.get("code")), decode(step.get("reason")))
             case "readyState":
@@ -212,7 +213,7 @@ class Player:
                 other = WebSocketPair(trio.lowlevel.current_task().parent_nursery)
                 return [other[0] is pair[0], other[1] is pair[1]]
             case "assign":
-                pair[0] = None  # type: ignore[index]
+                pair[0] = None  # type: ignore[index] # on purpose
                 return name(pair[0])
             case "constants":
                 names_ = ("CONNECTING", "OPEN", "CLOSING", "CLOSED")
@@ -240,14 +241,14 @@ def _accept(half: WebSocket, step: Step) -> None:
     if "allowHalfOpen" in step:
         half.accept(allow_half_open=decode(step["allowHalfOpen"]))
     elif options:
-        half.accept(options)  # type: ignore[call-arg]
+        half.accept(options)  # type: ignore[call-arg] # on purpose
     else:
         half.accept()
 
 
 def _send(half: WebSocket, step: Step) -> None:
     if step.get("noArgument"):
-        half.send()  # type: ignore[call-arg]
+        half.send()  # type: ignore[call-arg] # on purpose
     elif "text" in step:
         half.send(step["text"] * step.get("repeat", 1))
     elif "bytes" in step:

@@ -421,7 +421,7 @@ def in_quart(app: App) -> App:
         mine = scope.get("path", "").startswith("/live/")
         await (app if mine else asgi_app)(scope, receive, send)
 
-    quart_app.asgi_app = dispatch  # type: ignore[method-assign]
+    quart_app.asgi_app = dispatch  # type: ignore[method-assign] # as its docs do
     return quart_app
 
 

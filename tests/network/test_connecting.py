@@ -206,6 +206,7 @@ async def test_a_nursery_is_needed(net: "Network") -> None:
     with pytest.raises(InvalidStateError, match=r"async with open_websocket\(url\)"):
         await connect("ws://127.0.0.1:1/")
     with pytest.raises(TypeError, match=r"nursery must be .*, not object"):
+        # On purpose.
         await connect("ws://127.0.0.1:1/", nursery=object())  # type: ignore[arg-type]
 
 

@@ -4,7 +4,7 @@ import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -163,9 +163,9 @@ async def test_an_end_that_is_not_clean_is_the_callers(net: "Network") -> None:
 
 @pytest.mark.parametrize("option", ["min_delay", "max_delay"])
 async def test_delays_are_checked(option: str) -> None:
-    wrong = {option: -1.0}
+    wrong: dict[str, Any] = {option: -1.0}
     with pytest.raises(ValueError, match=f"{option} must be 0 or more"):
-        async with reconnecting("ws://localhost/", **wrong):  # type: ignore[arg-type]
+        async with reconnecting("ws://localhost/", **wrong):
             pass
 
 
@@ -269,6 +269,7 @@ async def test_what_is_no_proxy_is_an_error(wrong: str) -> None:
         async with open_websocket("ws://localhost/", proxy=wrong):
             pass
     with pytest.raises(TypeError, match="proxy must be a URL such as"):
+        # On purpose.
         async with open_websocket("ws://localhost/", proxy=5):  # type: ignore[arg-type]
             pass
 

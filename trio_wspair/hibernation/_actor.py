@@ -24,7 +24,6 @@ from trio_wspair._errors import (
     WebSocketError,
 )
 from trio_wspair._http import Request, Response
-from trio_wspair._pair import current_nursery
 from trio_wspair._socket import (
     ErrorEvent,
     MessageEvent,
@@ -168,13 +167,9 @@ class Actor:
         """Let the object answer a request."""
         with ending_untaken():
             instance = await self._enter()
-            with instance.event():
-                handlers = await instance.get()
-                token = current_nursery.set(instance.nursery)
-                try:
-                    response: object = await call_fetch(handlers, request)
-                finally:
-                    current_nursery.reset(token)
+            with instance.event() as running:
+                handlers = await running.get()
+                response: object = await call_fetch(handlers, request)
                 if not isinstance(response, Response):
                     what = f"a Response, not {type(response).__name__}"
                     msg = f"fetch() of {self.label} must return {what}"
@@ -242,17 +237,12 @@ class Actor:
             return  # The object was reset since it came.
         try:
             instance = await self._enter()
-            with instance.event():
-                handlers = await instance.get()
-                token = current_nursery.set(instance.nursery)
-                try:
-                    await self._handle(handlers, event)
-                finally:
-                    current_nursery.reset(token)
+            with instance.event() as running:
+                await self._handle(await running.get(), event)
         except DurableObjectResetError:
             pass  # Logged by whoever has reset it.
         except BaseException as exc:  # noqa: BLE001, ASYNC103 - the rest is raised
-            log_failure(exc, "web_socket_%s() of %s failed", event.type, self.label)
+            log_failure(exc, self.label, f"web_socket_{event.type}()")
 
     async def _handle(self, handlers: Handlers, event: Event) -> None:
         """Call the handler of an event, and cancel it if it takes too long."""
@@ -264,7 +254,8 @@ class Actor:
             await call_handler(handlers, event)
         if patience.cancelled_caught:
             late = "web_socket_%s() of %s was cancelled: it took over %g s"
-            _logger.warning(late, event.type, self.label, limit)
+            facts = {"object": self.label}
+            _logger.warning(late, event.type, self.label, limit, extra=facts)
 
     @enable_ki_protection
     async def _run_last(self, event: Event) -> None:

@@ -225,7 +225,8 @@ class DurableObjectState:
             msg = f"a reason is a str, not {type(reason).__name__}"
             raise TypeError(msg)
         self._check_alive("abort()")
-        _logger.error("%s calls abort(): %s", self._actor.label, reason)
+        label = self._actor.label
+        _logger.error("%s calls abort(): %s", label, reason, extra={"object": label})
         self._instance.reset(reason or "it has called abort()")
 
     def _check_alive(self, verb: str) -> None:

@@ -18,8 +18,8 @@ class DurableObjectResetError(WebSocketError):
     """
 
 
-def log_failure(exc: BaseException, message: str, *args: object) -> None:
-    """Log what a handler has raised, and raise the rest: `Cancelled` and the like.
+def log_failure(exc: BaseException, label: str, what: str) -> None:
+    """Log what an object has raised, and raise the rest: `Cancelled` and the like.
 
     Both come in one group if tasks of it were cancelled and one failed over that.
     """
@@ -33,6 +33,7 @@ def log_failure(exc: BaseException, message: str, *args: object) -> None:
     else:
         others = exc
     if errors is not None:
-        _logger.error(message, *args, exc_info=errors)
+        message = "%s of %s failed"
+        _logger.error(message, what, label, exc_info=errors, extra={"object": label})
     if others is not None:
         raise others

@@ -10,8 +10,9 @@ of that has ended.
 
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import Token
 from types import TracebackType
-from typing import Any, Final, Generic, TypeVar, TypeVarTuple
+from typing import Any, Final, Generic, Self, TypeVar, TypeVarTuple
 
 import attrs
 import trio
@@ -103,7 +104,8 @@ class Instance(Generic[_O]):
                         finally:  # Before its nursery closes.
                             self.reset("one of its tasks failed")  # Unless it has left.
             except Exception:
-                _logger.exception("a task of %s failed: it is reset", self._label)
+                what = "a task of %s failed: it is reset"
+                _logger.exception(what, self._label, extra={"object": self._label})
             finally:
                 # Those that were cancelled clean up.
                 await self._wait_calm()  # noqa: ASYNC102 - in the shield above
@@ -177,7 +179,7 @@ class Instance(Generic[_O]):
 
     # -- its events -------------------------------------------------------------
 
-    def event(self) -> "EventScope":
+    def event(self) -> "EventScope[_O]":
         """Return a context manager that counts its block as an event.
 
         It keeps the object awake, and is cancelled when that is reset.
@@ -272,7 +274,7 @@ class Instance(Generic[_O]):
     @enable_ki_protection
     async def _run_task(
         self,
-        event: "EventScope",
+        event: "EventScope[_O]",
         async_fn: Callable[..., Awaitable[object]],
         args: tuple[object, ...],
     ) -> None:
@@ -282,22 +284,37 @@ class Instance(Generic[_O]):
         except DurableObjectResetError:
             pass  # That was logged.
         except BaseException as exc:  # noqa: BLE001, ASYNC103 - the rest is raised
-            log_failure(exc, "a wait_until() of %s failed", self._label)
+            log_failure(exc, self._label, "a wait_until()")
 
 
-class EventScope:
+class EventScope(Generic[_O]):
     """An event that runs in an instance; a class, as there is one for each message."""
 
-    __slots__ = ("_instance", "_scope")
+    __slots__ = ("_before", "_instance", "_scope")
 
-    def __init__(self, instance: Instance[Any]) -> None:
+    def __init__(self, instance: Instance[_O]) -> None:
         self._instance = instance
         self._scope = trio.CancelScope()
+        self._before: Token[trio.Nursery | None] | None = None
+        """The nursery that was current."""
         instance.begin_event(self._scope)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         """Begin."""
         self._scope.__enter__()
+        return self
+
+    async def get(self) -> _O:
+        """Return the object; its nursery is current until the event ends.
+
+        A checkpoint if it waits.
+
+        Raises:
+            Exception: What the constructor has raised.
+        """
+        built = await self._instance.get()
+        self._before = current_nursery.set(self._instance.nursery)
+        return built
 
     def __exit__(
         self,
@@ -306,6 +323,8 @@ class EventScope:
         traceback: TracebackType | None,
     ) -> None:
         """End, and say so if it was cancelled."""
+        if self._before is not None:
+            current_nursery.reset(self._before)
         try:
             cancelled = self._scope.__exit__(exc_type, exc, traceback)
         finally:

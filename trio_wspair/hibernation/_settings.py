@@ -9,7 +9,7 @@ from typing import Final, cast
 import attrs
 
 from trio_wspair._checks import check_limit
-from trio_wspair._codes import usv_string
+from trio_wspair._codes import checked_text
 
 __all__ = (
     "MAX_SOCKETS",
@@ -27,19 +27,7 @@ _MAX_EVENT_TIMEOUT: Final = 604_800_000
 
 
 def _checked_text(text: str) -> str:
-    # Differs: workerd converts what is no string.
-    if not isinstance(text, str):
-        msg = f"request and response are str, not {type(text).__name__}"
-        raise TypeError(msg)
-    text = usv_string(text)
-    size = len(text.encode())
-    if size > _MAX_ANSWER_BYTES:
-        msg = (
-            f"request and response have at most {_MAX_ANSWER_BYTES} bytes of UTF-8 "
-            f"each, this one has {size}"
-        )
-        raise ValueError(msg)
-    return text
+    return checked_text("a request or a response", text, _MAX_ANSWER_BYTES)
 
 
 @attrs.frozen
@@ -75,16 +63,7 @@ def checked_tags(tags: object) -> tuple[str, ...]:
         if len(kept) == _MAX_TAGS:  # Even if this one is among them, as in workerd.
             msg = f"a WebSocket can have at most {_MAX_TAGS} tags"
             raise ValueError(msg)
-        # Differs: workerd converts what is no string.
-        if not isinstance(tag, str):
-            msg = f"a tag is a str, not {type(tag).__name__}"
-            raise TypeError(msg)
-        plain = usv_string(tag)
-        size = len(plain.encode())
-        if size > _MAX_TAG_BYTES:
-            msg = f"a tag has at most {_MAX_TAG_BYTES} bytes of UTF-8, this one {size}"
-            raise ValueError(msg)
-        kept[plain] = None
+        kept[checked_text("a tag", tag, _MAX_TAG_BYTES)] = None
     return tuple(kept)
 
 

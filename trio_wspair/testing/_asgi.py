@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import trio
 
 from trio_wspair._checks import check_seconds
-from trio_wspair._http import Headers, HeadersInit
+from trio_wspair._http import Headers, HeadersInit, encode_headers
 from trio_wspair._nurseries import open_service_nursery
 from trio_wspair._pair import WebSocketPair, closing_on_exit
 from trio_wspair._socket import WebSocket, half_of
@@ -117,10 +117,10 @@ def _scope_for(
         "raw_path": raw_path.encode("ascii"),
         "query_string": query.encode("ascii"),
         "root_path": "",
-        "headers": [
-            (name.lower().encode("latin-1"), value.encode("latin-1"))
+        "headers": encode_headers(
+            (name.lower(), value)
             for name, value in [*all_headers.pairs(), *more_headers.pairs()]
-        ],
+        ),
         "client": ("127.0.0.1", 50000),
         "server": ("localhost", 80),
         "subprotocols": offered,

@@ -14,7 +14,7 @@ import trio
 
 from trio_wspair._codes import Close, checked_close
 from trio_wspair._errors import ConnectionClosedError, HandshakeError
-from trio_wspair._http import Headers
+from trio_wspair._http import Headers, decode_headers
 from trio_wspair.transports._asgi import DENIAL, Event
 from trio_wspair.transports._connection import Item
 
@@ -111,8 +111,8 @@ class PlayedServer:
         """Keep what the application says instead of accepting."""
         if event["type"] == f"{DENIAL}.start":
             self._status = event["status"]
-            for name, value in event.get("headers", ()):
-                self._headers.append(name.decode("latin-1"), value.decode("latin-1"))
+            for pair in decode_headers(event.get("headers", ())):
+                self._headers.append(*pair)
             self._expected = [f"{DENIAL}.body"]
             return
         if event["type"] == "websocket.close":

@@ -4,7 +4,6 @@ trio-websocket would wait for ever for the end of a refusal, and stumble over in
 answers. Knows HTTP through h11; whether a 101 is a good one is left to the engines.
 """
 
-from collections.abc import Iterable
 from typing import Final
 
 import attrs
@@ -12,6 +11,7 @@ import h11
 import trio
 
 from trio_wspair._errors import HandshakeError
+from trio_wspair._http import decode_headers
 
 __all__ = ("Answer", "bad_answer", "read_answer")
 
@@ -55,7 +55,7 @@ async def read_answer(stream: trio.abc.Stream) -> Answer:
                     if event.http_version != b"1.1":
                         raise bad_answer()
                     head = bytes(received[: len(received) - len(rest)])
-                    return Answer(head, _as_str(event.headers), rest)
+                    return Answer(head, decode_headers(event.headers), rest)
                 received = bytearray(rest)
             elif event is h11.NEED_DATA:
                 data = await _receive(stream)
@@ -105,15 +105,9 @@ async def _refusal(
     return HandshakeError(
         f"the server refused the WebSocket with status {response.status_code}",
         status=response.status_code,
-        headers=tuple(_as_str(response.headers)),
+        headers=tuple(decode_headers(response.headers)),
         body=bytes(body),
     )
-
-
-def _as_str(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
-    return [
-        (name.decode("latin-1"), value.decode("latin-1")) for name, value in headers
-    ]
 
 
 def bad_answer() -> HandshakeError:

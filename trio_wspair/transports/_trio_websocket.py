@@ -17,6 +17,7 @@ from wsproto.frame_protocol import FrameProtocol
 
 from trio_wspair._codes import Close
 from trio_wspair._errors import HandshakeError, ProtocolError
+from trio_wspair._http import encode_headers
 from trio_wspair._inbox import size_of
 from trio_wspair._nurseries import open_service_nursery
 
@@ -216,7 +217,7 @@ async def open_server_connection(
         )
         return await request.accept(
             subprotocol=subprotocol,
-            extra_headers=_as_bytes(headers),
+            extra_headers=encode_headers(headers),
         )
 
     async with _open(make_wire, stream, shake_hands, max_message_bytes) as connection:
@@ -261,7 +262,7 @@ async def open_client_connection(
             host,
             resource,
             subprotocols=subprotocols,
-            extra_headers=_as_bytes(headers),
+            extra_headers=encode_headers(headers),
             message_queue_size=0,
             max_message_size=max_message_bytes,
             receive_buffer_size=_RECEIVE_BYTES,
@@ -354,12 +355,6 @@ def _plain_request(key: str, subprotocol: str | None) -> bytes:
     if subprotocol is not None:
         lines.append(f"Sec-WebSocket-Protocol: {subprotocol}")
     return "\r\n".join([*lines, "", ""]).encode("ascii")
-
-
-def _as_bytes(headers: Sequence[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    return [
-        (name.encode("latin-1"), value.encode("latin-1")) for name, value in headers
-    ]
 
 
 def _only(group: BaseExceptionGroup[HandshakeError]) -> HandshakeError:

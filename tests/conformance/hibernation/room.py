@@ -191,7 +191,7 @@ class Room(DurableObject):
                 return WebSocketRequestResponsePair(*decode(op["arguments"]))
             case "assignRequest":
                 pair = WebSocketRequestResponsePair("a", "b")
-                pair.request = "c"  # type: ignore[misc]
+                pair.request = "c"  # type: ignore[misc] # it is frozen
                 return pair
             case "instances":
                 return self._world.instances

@@ -1,0 +1,1 @@
+"""Durable Objects, awake and asleep."""
