@@ -266,7 +266,8 @@ class Coupling:
                 with trio.move_on_after(self._limits.close_grace):
                     await self._written.wait()
         except ProtocolError as exc:
-            self._fail(Failure(str(exc), exc))
+            # Its traceback would hold us in a cycle, until the collector comes.
+            self._fail(Failure(str(exc), exc.with_traceback(None)))
             with trio.move_on_after(self._limits.close_grace):
                 await self._wait_for_answers()
 
