@@ -47,7 +47,7 @@ def _line(row: Row) -> str:
             return f"Note over {here}: {words} (sent at {clock(row.other)})"
         case "arrives":
             return f"{there}->>{here}: {words}"
-        case "stays":
+        case _:
             return f"Note over {here}: {words}"
 
 

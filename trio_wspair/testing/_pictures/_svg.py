@@ -122,13 +122,13 @@ def _places(rows: Sequence[Row]) -> list[_Place]:
 def _lines_of(row: Row) -> list[str]:
     """Return the words of a row; short JSON is laid out where it comes first."""
     message = row.entry.message
-    again = row.way == "arrives" and row.other is not None
-    if not again and isinstance(message, str) and len(message) in _LAID_OUT:
-        if is_json(message):
-            lines = json.dumps(json.loads(message), indent=2, ensure_ascii=False)
-            pieces = [plain(line) for line in lines.splitlines()]
-            if len(pieces) <= _JSON_LINES and max(map(cells, pieces)) <= _WORDS:
-                return pieces
+    if row.way == "arrives" and row.other is not None:
+        message = None
+    if isinstance(message, str) and len(message) in _LAID_OUT and is_json(message):
+        lines = json.dumps(json.loads(message), indent=2, ensure_ascii=False)
+        pieces = [plain(line) for line in lines.splitlines()]
+        if len(pieces) <= _JSON_LINES and max(map(cells, pieces)) <= _WORDS:
+            return pieces
     return [in_words(row.entry, _WORDS)]
 
 
@@ -211,8 +211,9 @@ def _write_words(group: Element, place: _Place) -> None:
     x, anchor = place.x + way * 16, beside
     if row.column == 1 and len(place.lines) > 1:
         x, anchor = place.x - 16 - place.wide, "start"
-    for number, line in enumerate(reversed(place.lines)):
-        text = _write(group, x, bottom - number * _LINE, line, f"words {anchor}")
+    top = bottom - (len(place.lines) - 1) * _LINE
+    for number, line in enumerate(place.lines):
+        text = _write(group, x, top + number * _LINE, line, f"words {anchor}")
         text.set("xml:space", "preserve")
     if row.way == "lost":
         x = place.x + way * (_lost_after(place) + 14)
