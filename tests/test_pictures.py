@@ -186,7 +186,7 @@ def test_nothing_in_a_message_means_anything_to_mermaid(
 
 
 def test_names_are_no_instructions_to_mermaid() -> None:
-    drawn = draw_mermaid(("wrap: x", ""), [])
+    drawn = draw_mermaid(("wrap: x", " "), [])
     assert "participant A as wrap#58; x\n" in drawn
     assert "participant B as #160;\n" in drawn
 

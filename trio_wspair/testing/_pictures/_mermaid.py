@@ -53,7 +53,7 @@ def _line(row: Row) -> str:
 
 def _name(text: str) -> str:
     # Else "wrap:" at the beginning is an instruction, and a quote is left out.
-    name = _escaped(cut(plain(text), _WIDTH))
+    name = _escaped(cut(plain(text).strip(), _WIDTH))
     return name.replace(":", "#58;").replace('"', "#34;") or "#160;"
 
 

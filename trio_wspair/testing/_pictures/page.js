@@ -65,7 +65,8 @@ function makeRow(row, index) {
   const item = element("li", { className }, line, details);
   line.addEventListener("click", () => toggle(index, details.hidden));
   const { text: said = "", hex = "" } = teller(row);
-  const words = [said, hex, row.reason, row.error, row.words].join("\n").toLowerCase();
+  const bytes = hex.replace(/../g, "$& ");
+  const words = [said, bytes, row.reason, row.error, row.words].join("\n").toLowerCase();
   return { row, item, line, lane, time, details, words };
 }
 
