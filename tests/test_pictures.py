@@ -79,11 +79,14 @@ def test_an_svg_says_what_has_happened_and_when() -> None:
 
 
 def test_what_is_taken_late_is_slanted_from_row_to_row() -> None:
-    first, second = shapes(svg(*TALK), "late")
+    picture = svg(*TALK)
+    first, second = shapes(picture, "late")
     for arrow in (first, second):
         assert float(arrow.get("y2", "")) > float(arrow.get("y1", "")) + 40
     assert float(first.get("x2", "")) < float(first.get("x1", ""))
     assert float(second.get("x2", "")) > float(second.get("x1", ""))
+    assert [first in group for group in shapes(picture, "by-1")].count(True) == 1
+    assert [second in group for group in shapes(picture, "by-0")].count(True) == 1
 
 
 def test_ends_differ_in_their_signs_and_words() -> None:

@@ -213,15 +213,15 @@ function choice(fieldset, name) {
 }
 
 const halves = names.map((name) => choice("halves", name));
-const kinds = Object.entries(KINDS).map(([name, whats]) => [choice("kinds", name), whats]);
+const kinds = Object.entries(KINDS).map(([name, of]) => [choice("kinds", name), of]);
 
 function filter() {
   const wanted = text.value.toLowerCase();
-  const whats = kinds.flatMap(([box, of]) => (box.checked ? of : []));
+  const chosen = kinds.flatMap(([box, of]) => (box.checked ? of : []));
   let before = "";
   let shown = 0;
   for (const { row, item, time, words } of parts) {
-    const fits = halves[speaker(row)].checked && whats.includes(row.what) && words.includes(wanted);
+    const fits = halves[speaker(row)].checked && chosen.includes(row.what) && words.includes(wanted);
     item.hidden = !fits;
     if (!fits) continue;
     time.textContent = row.time === before ? "" : row.time;
