@@ -176,6 +176,7 @@ def test_an_empty_record_says_so() -> None:
         ("x" * 2345, f'"{"x" * 59}…" (2,345 characters)'),
         ("日本語" * 100, f'"{"日本語" * 10}…" (300 characters)'),
         ("e\u0301" * 100, f'"{"é" * 61}…" (200 characters)'),
+        ("a\u20dd" * 50, f'"{"a⃝" * 50}"'),
         (b"", "(0 bytes)"),
         (bytes(3000), f"{'00 ' * 22}… (3,000 bytes)"),
     ],

@@ -13,7 +13,7 @@ from trio_wspair._instruments import ConnectionInfo, Instrument, TakenBy
 from trio_wspair._socket import CloseEvent, WebSocket
 
 from ._entries import Entry
-from ._pictures import terminal_diagram
+from ._pictures import draw_html, draw_mermaid, draw_svg, terminal_diagram
 
 __all__ = ("Record",)
 
@@ -61,6 +61,21 @@ class Record(Instrument):
     def __str__(self) -> str:
         """Draw the conversation in two columns for a terminal: the last 40 rows."""
         return terminal_diagram(self.names, self.entries)
+
+    def to_svg(self) -> str:
+        """Draw a sequence diagram in SVG, for light and dark backgrounds."""
+        return draw_svg(self.names, self.entries)
+
+    def to_mermaid(self) -> str:
+        """Return the source of a sequence diagram for Mermaid."""
+        return draw_mermaid(self.names, self.entries)
+
+    def to_html(self) -> str:
+        """Return a page to look at the conversation, which needs no other file.
+
+        One can filter what it shows, and open each message and each Close.
+        """
+        return draw_html(self.names, self.entries)
 
     # -- as data ------------------------------------------------------------------
 

@@ -11,6 +11,8 @@ import attrs
 
 from trio_wspair.testing._entries import Entry
 
+from ._wording import clock
+
 __all__ = ("Row", "Way", "rows_of")
 
 Way = Literal["stays", "crosses", "leaves", "arrives", "lost"]
@@ -34,6 +36,14 @@ class Row:
     """The other end of the arrow, unless the other half was not recorded."""
     other_row: int | None = None
     """Where the other end is, if it has a row of its own."""
+
+    @property
+    def arrival(self) -> str:
+        """When it has crossed, unless that was at once as far as one can see."""
+        if self.way != "crosses" or self.other is None:
+            return ""
+        time = clock(self.other)
+        return "" if time == clock(self.entry) else time
 
 
 def rows_of(names: tuple[str, str], entries: Sequence[Entry]) -> list[Row]:

@@ -124,10 +124,8 @@ def _template(row: Row) -> str:
 
 def _templates(row: Row) -> tuple[str, str]:
     match row.way:
-        case "crosses" if row.other is None or clock(row.other) == clock(row.entry):
-            return _CROSSES
         case "crosses":
-            return _CROSSES_SLOWLY
+            return _CROSSES_SLOWLY if row.arrival else _CROSSES
         case "arrives" if row.other is None:
             return _COMES
         case "stays" if row.entry.what == "accept":

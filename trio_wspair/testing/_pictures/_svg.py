@@ -1,0 +1,263 @@
+"""`draw_svg()`: the conversation as a sequence diagram in SVG.
+
+Knows where everything goes. Text stays text, and no sign differs by its colour alone.
+"""
+
+import json
+import textwrap
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Final
+from xml.etree.ElementTree import Element, SubElement, tostring
+
+import attrs
+
+from trio_wspair.testing._entries import Entry
+
+from ._rows import Row, rows_of
+from ._svg_style import STYLE
+from ._wording import cells, clock, cut, in_words, is_json, plain
+
+__all__ = ("draw_svg",)
+
+_WIDTH: Final = 860
+_COLUMNS: Final = 130.0, 790.0
+"""Where the lifelines are."""
+_TOP: Final = 58
+"""Where the first row begins."""
+_CELL: Final = 7.83
+"""Width of a character; its height with the space above is a line."""
+_LINE: Final = 18
+_WORDS: Final = 62
+"""Characters in a line."""
+_JSON_LINES: Final = 12
+"""A JSON text that takes more of them is drawn on one line."""
+_LAID_OUT: Final = range(41, 600)
+"""Characters of a JSON text that may take several lines."""
+
+
+@attrs.frozen
+class _Place:
+    """A row with its words and where it is."""
+
+    row: Row
+    lines: list[str]
+    y: float
+    """Where its arrow or its sign is, below the words."""
+
+    @property
+    def x(self) -> float:
+        return _COLUMNS[self.row.column]
+
+    @property
+    def x_there(self) -> float:
+        return _COLUMNS[1 - self.row.column]
+
+    @property
+    def wide(self) -> float:
+        return max(map(cells, self.lines)) * _CELL
+
+    @property
+    def way(self) -> int:
+        """Which way the other column is: 1 is to the right."""
+        return 1 - 2 * self.row.column
+
+
+def draw_svg(
+    names: tuple[str, str],
+    entries: Sequence[Entry],
+    *,
+    failure: tuple[str, str] | None = None,
+) -> str:
+    """Return a picture that can stand alone or in a page, light or dark.
+
+    Args:
+        names: What the halves are called: the left one first.
+        entries: What has happened.
+        failure: The name of a half, and what has gone wrong there in the end.
+    """
+    places = _places(rows_of(names, entries))
+    end = places[-1].y + 30 if places else _TOP
+    failed = [] if failure is None else _wrapped(failure[1])
+    height = end + 34 + _LINE * len(failed)
+    svg = Element(
+        "svg",
+        xmlns="http://www.w3.org/2000/svg",
+        viewBox=f"0 0 {_WIDTH} {height:g}",
+        width=str(_WIDTH),
+        height=f"{height:g}",
+        role="group",
+    )
+    svg.set("class", "conversation")
+    heads = [cut(plain(name), 30) for name in names]
+    SubElement(svg, "title").text = f"Conversation of {heads[0]} and {heads[1]}"
+    SubElement(
+        svg, "desc"
+    ).text = f"A sequence diagram of {len(places)} rows, from top to bottom."
+    SubElement(svg, "style").text = STYLE
+    _draw(svg, "rect", "paper", width="100%", height="100%")
+    for x, head in zip(_COLUMNS, heads, strict=True):
+        _draw(svg, "line", "life", x1=x, x2=x, y1=50, y2=height - 16)
+        wide = cells(head) * _CELL + 36
+        box = {"x": x - wide / 2, "y": 18, "width": wide, "height": 32, "rx": 8}
+        _draw(svg, "rect", "head", **box)
+        _write(svg, x, 39, head, "name")
+    _draw_rows(svg, places)
+    if failure is not None:
+        _draw_failure(svg, names.index(failure[0]), failed, end)
+    return f"{tostring(svg, encoding='unicode')}\n"
+
+
+def _places(rows: Sequence[Row]) -> list[_Place]:
+    words = [_lines_of(row) for row in rows]
+    heights = (len(lines) * _LINE + 16 for lines in words)
+    ends = accumulate(heights, initial=_TOP)
+    next(ends)
+    return [
+        _Place(row, lines, end - 8)
+        for row, lines, end in zip(rows, words, ends, strict=True)
+    ]
+
+
+def _lines_of(row: Row) -> list[str]:
+    """Return the words of a row; short JSON is laid out where it comes first."""
+    message = row.entry.message
+    if row.way == "arrives" and row.other is not None:
+        message = None
+    if isinstance(message, str) and len(message) in _LAID_OUT and is_json(message):
+        lines = json.dumps(json.loads(message), indent=2, ensure_ascii=False)
+        pieces = [plain(line) for line in lines.splitlines()]
+        if len(pieces) <= _JSON_LINES and max(map(cells, pieces)) <= _WORDS:
+            return pieces
+    return [in_words(row.entry, _WORDS)]
+
+
+def _draw_rows(svg: Element, places: Sequence[_Place]) -> None:
+    """Draw the lines first: words are above all of them."""
+    groups = [SubElement(svg, "g") for _ in range(2)]
+    before = ""
+    for place in places:
+        row = place.row
+        kind = "message" if row.entry.message is not None else row.entry.what
+        speaker = 1 - row.column if row.way == "arrives" else row.column
+        group = SubElement(groups[0], "g", {"class": f"{kind} by-{speaker}"})
+        _draw_way(group, place, places)
+        group = SubElement(groups[1], "g", {"class": f"{kind} by-{speaker}"})
+        SubElement(group, "title").text = _told(row)
+        _write_words(group, place)
+        time = clock(row.entry)
+        if time != before:
+            _write(group, 64, place.y + 4, time, "time")
+        before = time
+
+
+def _draw_way(group: Element, place: _Place, places: Sequence[_Place]) -> None:
+    """Draw the arrow of a row, or its sign."""
+    row, x, y = place.row, place.x, place.y
+    if row.way == "stays":
+        _draw_sign(group, row.entry, x, y)
+    elif row.way == "crosses":
+        _draw_arrow(group, (x, y), (place.x_there, y))
+    elif row.way == "lost":
+        end = x + place.way * _lost_after(place)
+        _draw(group, "line", "arrow", x1=x, y1=y, x2=end, y2=y)
+        cross = f"M{end - 6} {y - 6}l12 12m0 -12l-12 12"
+        _draw(group, "path", "arrow lost", d=cross)
+    elif row.other_row is None:
+        _draw_arrow(group, (place.x_there, y), (x, y))
+    elif row.way == "arrives":
+        sent = places[row.other_row]
+        _draw_arrow(group, (sent.x, sent.y), (x, y), "arrow late")
+    if row.way == "arrives" and row.entry.what == "closed":
+        _draw_sign(group, row.entry, x, y)
+
+
+def _draw_arrow(
+    group: Element,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    css: str = "arrow",
+) -> None:
+    (x1, y1), (x2, y2) = start, end
+    tip = 12 if x2 > x1 else -12
+    slope = (y2 - y1) / (x2 - x1)
+    base = y2 - slope * tip
+    _draw(group, "line", css, x1=x1, y1=y1, x2=x2 - tip, y2=base)
+    points = f"{x2},{y2} {x2 - tip},{base - 6:g} {x2 - tip},{base + 6:g}"
+    _draw(group, "polygon", "tip", points=points)
+
+
+def _lost_after(place: _Place) -> float:
+    """Return how long the arrow is of a message that nobody has taken."""
+    return max(300, place.wide + 30)
+
+
+def _draw_sign(group: Element, entry: Entry, x: float, y: float) -> None:
+    """Draw a ring for who has taken it, a square for a clean end, and else a cross."""
+    if entry.what == "accept":
+        _draw(group, "circle", "sign", cx=x, cy=y, r=6)
+    elif entry.was_clean:
+        _draw(group, "rect", "sign clean", x=x - 7, y=y - 7, width=14, height=14)
+    else:
+        sign = f"M{x - 9} {y - 9}h18v18h-18zl18 18m0 -18l-18 18"
+        _draw(group, "path", "sign unclean", d=sign)
+
+
+def _write_words(group: Element, place: _Place) -> None:
+    """Write the words beside their column, and what became of them at the line."""
+    row, way = place.row, place.way
+    beside = "end" if row.column else "start"
+    bottom = place.y + (4 if row.way == "stays" else -8)
+    x, anchor = place.x + way * 16, beside
+    if row.column == 1 and len(place.lines) > 1:
+        x, anchor = place.x - 16 - place.wide, "start"
+    top = bottom - (len(place.lines) - 1) * _LINE
+    for number, line in enumerate(place.lines):
+        text = _write(group, x, top + number * _LINE, line, f"words {anchor}")
+        text.set("xml:space", "preserve")
+    if row.way == "lost":
+        x = place.x + way * (_lost_after(place) + 14)
+        _write(group, x, place.y + 4, "not taken", f"note {beside}")
+    elif row.other is not None and row.way == "arrives":
+        x = place.x + way * (place.wide + 28)
+        _write(group, x, bottom, f"sent at {clock(row.other)}", f"note {beside}")
+    elif row.arrival:
+        x, anchor = place.x_there - way * 16, "start" if row.column else "end"
+        _write(group, x, bottom, f"at {row.arrival}", f"note {anchor}")
+
+
+def _told(row: Row) -> str:
+    """Return all about a row but its words, for whoever points at it."""
+    entry = row.entry
+    parts = [f"{clock(entry)} s: {plain(entry.half)} {entry.what}"]
+    if entry.task:
+        parts.append(f"in {plain(entry.task)}")
+    return ", ".join(parts)
+
+
+def _draw_failure(svg: Element, column: int, lines: Sequence[str], y: float) -> None:
+    group = SubElement(svg, "g", {"class": "failure"})
+    x, way = _COLUMNS[column], 1 - 2 * column
+    _draw(group, "path", "cross", d=f"M{x - 8} {y - 2}l16 16m0 -16l-16 16")
+    anchor = "start" if column == 0 else "end"
+    for number, line in enumerate(lines):
+        _write(group, x + way * 18, y + 11 + number * _LINE, line, f"words {anchor}")
+
+
+def _wrapped(text: str) -> list[str]:
+    lines = map(plain, text.splitlines())
+    return [part for line in lines for part in textwrap.wrap(line, _WORDS)]
+
+
+def _draw(parent: Element, tag: str, css: str, **attributes: float | str) -> Element:
+    values = {
+        key: value if isinstance(value, str) else f"{value:g}"
+        for key, value in attributes.items()
+    }
+    return SubElement(parent, tag, {"class": css, **values})
+
+
+def _write(parent: Element, x: float, y: float, text: str, css: str) -> Element:
+    element = _draw(parent, "text", css, x=x, y=y)
+    element.text = text
+    return element
