@@ -9,12 +9,17 @@ is a client of any ASGI application, without a network, and
 from ._asgi import open_asgi_websocket
 from ._faults import FaultyStream
 from ._hibernation import hibernate_after_every_event
+from ._scripted_network import open_scripted_client, open_scripted_server
+from ._scripted_peer import ScriptedPeer
 from ._sweep import Attempt, cancel_at_every_step
 
 __all__ = (
     "Attempt",
     "FaultyStream",
+    "ScriptedPeer",
     "cancel_at_every_step",
     "hibernate_after_every_event",
     "open_asgi_websocket",
+    "open_scripted_client",
+    "open_scripted_server",
 )
