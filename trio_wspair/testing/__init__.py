@@ -11,6 +11,7 @@ from ._faults import FaultyStream
 from ._hibernation import hibernate_after_every_event
 from ._scripted_network import open_scripted_client, open_scripted_server
 from ._scripted_peer import ScriptedPeer
+from ._suite import check_websocket_pair
 from ._sweep import Attempt, cancel_at_every_step
 
 __all__ = (
@@ -18,6 +19,7 @@ __all__ = (
     "FaultyStream",
     "ScriptedPeer",
     "cancel_at_every_step",
+    "check_websocket_pair",
     "hibernate_after_every_event",
     "open_asgi_websocket",
     "open_scripted_client",
