@@ -39,6 +39,7 @@ from trio_wspair.asgi import ASGIApp
 from trio_wspair.testing import check_websocket_pair
 from trio_wspair.testing._asgi import _scope_for
 from trio_wspair.testing._asgi_server import PlayedServer
+from trio_wspair.testing._suite_ends import OnPurposeError
 from trio_wspair.transports import Close, couple
 
 MakePair = Callable[[], AbstractAsyncContextManager[Iterable[WebSocket]]]
@@ -264,6 +265,14 @@ class Lazy(WebSocket):
         await trio.lowlevel.checkpoint()
 
 
+class Impatient(WebSocket):
+    """`aclose()` does not wait for the answer."""
+
+    async def aclose(self, code: int = 1000, reason: str = "") -> None:
+        await trio.lowlevel.checkpoint()
+        self.close(code, reason)
+
+
 class Mute(WebSocket):
     """`close()` does nothing."""
 
@@ -337,17 +346,32 @@ async def never_open() -> AsyncGenerator[WebSocketPair]:
     yield WebSocketPair()
 
 
-def leaving(nursery: trio.Nursery, *, open_halves: bool) -> MakePair:
+def leaving_open(nursery: trio.Nursery, after: type[BaseException] | None) -> MakePair:
+    """Open pairs that stay open if their block ends in this way."""
+
     @asynccontextmanager
     async def open_pair() -> AsyncGenerator[WebSocketPair]:
         pair = WebSocketPair(nursery)
+        raised: type[BaseException] | None = None
         try:
             yield pair
+        except BaseException as exc:
+            raised = type(exc)
+            raise
         finally:
-            if not open_halves:
-                nursery.start_soon(trio.sleep_forever)
+            if raised is not after:
                 for half in pair:
                     half.close(1000)
+
+    return open_pair
+
+
+def leaving_a_task(nursery: trio.Nursery) -> MakePair:
+    @asynccontextmanager
+    async def open_pair() -> AsyncGenerator[WebSocketPair]:
+        async with open_websocket_pair() as pair:
+            nursery.start_soon(trio.sleep_forever)
+            yield pair
 
     return open_pair
 
@@ -374,6 +398,7 @@ FAULTS: dict[str, tuple[MakePair, str]] = {
     "a receive that does not wait": (made_of(Unyielding), r"G5 .*did not yield"),
     "an aclose that waits": (made_of(Waiting), r"G[56] .*aclose\(\) .*not returned"),
     "an aclose that does nothing": (made_of(Lazy), r"G[56] "),
+    "an aclose that does not wait": (made_of(Impatient), r"G6 .* is CLOSING after acl"),
     "a close that does nothing": (made_of(Mute), r"G6 .* it waits for close 1000"),
     "a send that takes all": (made_of(Tolerant), r"G4 .*no InvalidStateError"),
     "a send that takes nothing": (made_of(Vain), r"G4 .*send\('plain'\) of the first"),
@@ -394,16 +419,20 @@ async def test_a_fault_is_caught_and_named_by_its_promise(fault: str) -> None:
     assert "in the check '" in caught.value.__notes__[0]
 
 
-@pytest.mark.parametrize(
-    ("open_halves", "broken"), [(True, "G6 .* is OPEN"), (False, "G10 .*sleep_forever")]
-)
-async def test_what_is_left_behind_is_named(
-    autojump_clock: MockClock, open_halves: bool, broken: str
+@pytest.mark.parametrize("after", [None, OnPurposeError, trio.Cancelled])
+async def test_g6_a_half_that_stays_open_is_named(
+    autojump_clock: MockClock, after: type[BaseException] | None
 ) -> None:
     async with trio.open_nursery() as nursery:
-        make_pair = leaving(nursery, open_halves=open_halves)
-        with pytest.raises(AssertionError, match=f"^{broken}"):
-            await check_websocket_pair(make_pair)
+        with pytest.raises(AssertionError, match=r"^G6 .* the first half is OPEN"):
+            await check_websocket_pair(leaving_open(nursery, after))
+        nursery.cancel_scope.cancel()
+
+
+async def test_g10_a_task_that_is_left_is_named(autojump_clock: MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(AssertionError, match=r"^G10 .* are left .*sleep_forever"):
+            await check_websocket_pair(leaving_a_task(nursery))
         nursery.cancel_scope.cancel()
 
 

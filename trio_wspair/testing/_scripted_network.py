@@ -74,13 +74,14 @@ async def open_scripted_client(
         OSError: There is nobody at that address.
         ValueError: It is no URL of that kind.
     """
-    target = "/"
+    target, host = "/", "127.0.0.1"
     if isinstance(url_or_stream, str):
         parts = urlsplit(url_or_stream)
         if parts.scheme != "ws" or parts.hostname is None:
             msg = f"url is like 'ws://127.0.0.1:8000/', not {url_or_stream!r}"
             raise ValueError(msg)
         target = f"{parts.path or '/'}{parts.query and '?'}{parts.query}"
+        host = parts.netloc
         stream: trio.abc.Stream = await trio.open_tcp_stream(
             parts.hostname, parts.port or 80
         )
@@ -89,7 +90,7 @@ async def open_scripted_client(
     peer = ScriptedPeer(stream, masks=True)
     try:
         if handshake:
-            answer = await peer.handshake(*headers, target=target)
+            answer = await peer.handshake(*headers, target=target, host=host)
             if not answer.startswith("HTTP/1.1 101 "):
                 msg = f"the server has not opened a WebSocket: {answer!r}"
                 raise HandshakeError(msg)

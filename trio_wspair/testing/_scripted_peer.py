@@ -65,12 +65,15 @@ class ScriptedPeer:
 
     # -- the opening handshake --------------------------------------------------------
 
-    async def handshake(self, *headers: str, target: str = "/") -> str:
+    async def handshake(
+        self, *headers: str, target: str = "/", host: str = "127.0.0.1"
+    ) -> str:
         """Open the WebSocket (RFC 6455, section 4), as a client or as a server.
 
         Args:
             headers: Lines to add, such as ``"Sec-WebSocket-Protocol: chat"``.
             target: What a client asks for: a path, and after a ``?`` the query.
+            host: Whom a client asks, and the port after a colon.
 
         Returns:
             The head of what the other side has said, as far as it has come: the
@@ -80,7 +83,9 @@ class ScriptedPeer:
             AssertionError: A server was not asked for a WebSocket.
         """
         if self.masks:
-            await self.send(head(*UPGRADE, *headers, start=f"GET {target} HTTP/1.1"))
+            _, *upgrade = UPGRADE
+            start = f"GET {target} HTTP/1.1"
+            await self.send(head(f"Host: {host}", *upgrade, *headers, start=start))
             return await self.read_head()
         request = await self.read_head()
         found = re.search(r"(?i)\r\nsec-websocket-key: (\S+)\r\n", request)

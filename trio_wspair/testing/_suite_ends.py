@@ -77,6 +77,8 @@ class End:
     socket: WebSocket
     name: str
     timeout: float
+    block: trio.CancelScope
+    """Around the context manager that has given it."""
     heard: list[Heard] = attrs.field(factory=list[Heard])
     _accepted: bool = False
     _news: trio.Event = attrs.Factory(trio.Event)
@@ -238,10 +240,13 @@ class Meeting:
         before = _tasks()
         failed: AssertionError | None = None
         ends: list[End] = []
-        with trio.move_on_after(self.timeout) as patience:
+        block = trio.CancelScope()
+        with block, trio.move_on_after(self.timeout) as patience:
             try:
                 async with self.make_pair() as pair:
-                    ends += self._ends_of(pair)
+                    first, second = pair
+                    ends.append(End(first, "the first half", self.timeout, block))
+                    ends.append(End(second, "the second half", self.timeout, block))
                     patience.deadline = float("inf")
                     try:
                         yield (ends[1], ends[0]) if self.swapped else (ends[0], ends[1])
@@ -260,13 +265,6 @@ class Meeting:
         for end in ends:
             await end.check_end()
         await self._check_tasks(before)
-
-    def _ends_of(self, pair: Iterable[WebSocket]) -> list[End]:
-        first, second = pair
-        return [
-            End(first, "the first half", self.timeout),
-            End(second, "the second half", self.timeout),
-        ]
 
     async def _check_tasks(self, before: set[trio.lowlevel.Task]) -> None:
         with trio.move_on_after(self.timeout):

@@ -114,15 +114,14 @@ async def a_cancelled_aclose_has_closed(meeting: Meeting) -> None:
 async def a_block_may_end_in_any_way(meeting: Meeting) -> None:
     """G6 and G10: by an exception, or cancelled, with messages under way."""
     for raises in (True, False):
-        with trio.CancelScope() as scope:
-            async with meeting.ends() as (near, far):
-                near.accept()
-                far.accept()
-                near.send("under way")
-                if raises:
-                    raise OnPurposeError
-                scope.cancel()
-                await trio.lowlevel.checkpoint()
+        async with meeting.ends() as (near, far):
+            near.accept()
+            far.accept()
+            near.send("under way")
+            if raises:
+                raise OnPurposeError
+            near.block.cancel()
+            await trio.lowlevel.checkpoint()
 
 
 async def a_listener_that_raises_fails_its_half(meeting: Meeting) -> None:
