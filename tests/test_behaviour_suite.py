@@ -399,7 +399,7 @@ FAULTS: dict[str, tuple[MakePair, str]] = {
     "an aclose that waits": (made_of(Waiting), r"G[56] .*aclose\(\) .*not returned"),
     "an aclose that does nothing": (made_of(Lazy), r"G[56] "),
     "an aclose that does not wait": (made_of(Impatient), r"G6 .* is CLOSING after acl"),
-    "a close that does nothing": (made_of(Mute), r"G6 .* it waits for close 1000"),
+    "a close that does nothing": (made_of(Mute), r"G6 .* waits for close 1000 for 10"),
     "a send that takes all": (made_of(Tolerant), r"G4 .*no InvalidStateError"),
     "a send that takes nothing": (made_of(Vain), r"G4 .*send\('plain'\) of the first"),
     "messages counted": (made_of(Counting), r"G9 .* is 1, not 20 bytes"),

@@ -76,7 +76,7 @@ class ScriptedPeer:
             host: Whom a client asks, and the port after a colon.
 
         Returns:
-            The head of what the other side has said, as far as it has come: the
+            The head of what the other side has said, as far as it has come. It is the
             request, or the answer, which needn't be a 101.
 
         Raises:

@@ -55,18 +55,18 @@ def broken(promise: str, what: str) -> AssertionError:
     return AssertionError(f"{promise} ({_PROMISES[promise]}) is broken: {what}")
 
 
-def shown(items: Sequence[object], most: int = 5) -> str:
-    """Return what was heard in a line, the last ones if there are many."""
-    texts = [_shown(item) for item in items[-most:]]
-    if len(items) > most:
-        texts.insert(0, f"{len(items) - most} more")
+def shown(items: Sequence[object]) -> str:
+    """Return what was heard in a line: the first and the last, if it is much."""
+    texts = [_shown(item) for item in items]
+    if len(texts) > 7:
+        texts[3:-3] = [f"{len(texts) - 6} more"]
     return ", ".join(texts) or "nothing"
 
 
 def _shown(item: object) -> str:
     if isinstance(item, (str, bytes)) and len(item) > 40:
         unit = "characters" if isinstance(item, str) else "bytes"
-        return f"{item[:8]!r}... ({len(item)} {unit})"
+        return f"{item[:4]!r}... ({len(item)} {unit})"
     return repr(item)
 
 
@@ -157,7 +157,8 @@ class End:
         if not codes:
             return
         if not self.closes:
-            raise broken("G6", f"{self._so_far()}; it waits for close {code}")
+            what = f"{self.name} waits for close {code} for {self.timeout} s"
+            raise broken("G6", f"{what}, and has heard {shown(self.heard)}")
         (close, *_) = self.closes
         if close.code not in codes or close.was_clean is (close.code == 1006):
             what = f"{self.name} should close with {code}, and has heard {close!r}"
@@ -170,9 +171,6 @@ class End:
         with trio.move_on_after(self.timeout):
             while not happened():
                 await self._news.wait()
-
-    def _so_far(self) -> str:
-        return f"in {self.timeout} s {self.name} has heard {shown(self.heard)}"
 
     def check_messages(
         self, sent: Sequence[Message], heard: Sequence[Message] | None = None
@@ -192,8 +190,8 @@ class End:
                 raise broken("G1", what)
             missing.remove(message)
         if missing:
-            what = f"{shown(missing)} was sent to {self.name}, and has not arrived; "
-            raise broken("G3", what + self._so_far())
+            what = f"{shown(missing)} was sent to {self.name} and has not arrived"
+            raise broken("G3", f"{what}; it has heard {shown(self.heard)}")
         pairs = zip(sent, heard, strict=True)
         earlier, later = next(two for two in pairs if two[0] != two[1])
         what = f"{_shown(earlier)} was sent before {_shown(later)}, and has come after"
