@@ -200,6 +200,37 @@ async def test_sizes_and_seconds_are_checked() -> None:
         await peer.read_slowly(0)
 
 
+@pytest.mark.parametrize(
+    ("data", "wrong"),
+    [
+        (b"\x81\x85\0\0\0\0hell", "hell"),  # TCP ends within it.
+        (b"\x81\x02hi", "a client masks"),
+        (b"\x01\x82\0\0\0\0hi", "whole frames"),
+        (b"\xc1\x82\0\0\0\0hi", "whole frames"),
+    ],
+)
+async def test_receive_refuses_what_no_good_peer_sends(data: bytes, wrong: str) -> None:
+    near, far = memory_stream_pair()
+    await far.send_all(data)
+    await far.aclose()
+    with pytest.raises(AssertionError, match=wrong):
+        await ScriptedPeer(near, masks=False).receive()
+
+
+async def test_receive_reads_frames_of_every_size_and_kind() -> None:
+    near, far = memory_stream_pair()
+    client, server = ScriptedPeer(near, masks=True), ScriptedPeer(far, masks=False)
+    for size in (0, 125, 126, 65_535, 65_536):
+        await client.send(client.text_frame("x" * size), client.frame(2, bytes(size)))
+        assert await server.receive() == "x" * size
+        assert await server.receive() == bytes(size)
+    await client.send(client.frame(9, b"?"), client.frame(10), client.close_frame())
+    await client.send(client.close_frame(3000, "é"))
+    await near.aclose()
+    heard = await server.receive_all()
+    assert heard == [("ping", b"?"), ("pong", b""), (1005, ""), (3000, "é")]
+
+
 class Whole(trio.abc.Stream):
     """A stream of which only both directions can end, as with TLS."""
 

@@ -1,9 +1,11 @@
 """Tools for testing code that uses WebSockets, and other Trio code.
 
 `cancel_at_every_step()` cancels an operation wherever that is possible,
-`FaultyStream` is a network that breaks in the way you choose, `open_asgi_websocket()`
-is a client of any ASGI application, without a network, and
-`hibernate_after_every_event()` makes Durable Objects forget all they may forget.
+`FaultyStream` is a network that breaks in the way you choose, a `ScriptedPeer` is a
+server or a client that misbehaves, `open_asgi_websocket()` is a client of any ASGI
+application, without a network, `check_websocket_pair()` tries whether a transport keeps
+the promises, and `hibernate_after_every_event()` makes Durable Objects forget all they
+may forget.
 """
 
 from ._asgi import open_asgi_websocket

@@ -80,7 +80,6 @@ class End:
     block: trio.CancelScope
     """Around the context manager that has given it."""
     heard: list[Heard] = attrs.field(factory=list[Heard])
-    _accepted: bool = False
     _news: trio.Event = attrs.Factory(trio.Event)
 
     def __attrs_post_init__(self) -> None:
@@ -112,7 +111,6 @@ class End:
         """Take it for the application."""
         with self.keeping("G4", "accept()"):
             self.socket.accept(pull=pull, allow_half_open=allow_half_open)
-        self._accepted = True
 
     def send(self, *messages: Message) -> None:
         """Send messages."""
@@ -199,8 +197,6 @@ class End:
 
     async def check_end(self) -> None:
         """See that its life has ended as it must, whatever has happened."""
-        if not self._accepted:
-            return
         with trio.move_on_after(self.timeout):
             while self.socket.ready_state is not ReadyState.CLOSED:  # noqa: ASYNC110
                 await trio.sleep(0.001)
