@@ -17,19 +17,6 @@ import pytest
 import trio
 import trustme
 from engines import ENGINES, using
-from peers import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    KEY,
-    PING,
-    PONG,
-    TEXT,
-    UPGRADE,
-    RawPeer as RawPeer,
-    accept_key,
-    head,
-)
 
 from trio_wspair import (
     CloseEvent,
@@ -43,10 +30,27 @@ from trio_wspair import (
     connect,
     serve,
 )
+from trio_wspair.testing import (
+    ScriptedPeer,
+    open_scripted_client,
+    open_scripted_server,
+)
+from trio_wspair.testing._peer_frames import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    KEY,
+    PING,
+    PONG,
+    TEXT,
+    UPGRADE,
+    accept_key,
+    head,
+)
 from trio_wspair.transports._engines import EngineName
 
 Heard = str | bytes | CloseEvent | ErrorEvent
-Script = Callable[[RawPeer], Awaitable[None]]
+Script = Callable[[ScriptedPeer], Awaitable[None]]
 
 
 class Network:
@@ -57,7 +61,7 @@ class Network:
     KEY, UPGRADE = KEY, UPGRADE
     head = staticmethod(head)
     accept_key = staticmethod(accept_key)
-    raw = RawPeer
+    raw = ScriptedPeer
 
     @asynccontextmanager
     async def serve(
@@ -133,28 +137,26 @@ class Network:
             nursery.cancel_scope.cancel()
 
     @asynccontextmanager
-    async def dial(self, server: Server) -> AsyncGenerator[RawPeer]:
+    async def dial(self, server: Server) -> AsyncGenerator[ScriptedPeer]:
         """Open a bare TCP connection to a server."""
         stream = await trio.open_tcp_stream(*server.addresses[0])
-        try:
-            yield RawPeer(stream, masks=True)
-        finally:
-            await trio.aclose_forcefully(stream)
+        async with open_scripted_client(stream, handshake=False) as peer:
+            yield peer
 
     @asynccontextmanager
     async def peer(
         self, server: Server, *headers: str, target: str = "/"
-    ) -> AsyncGenerator[RawPeer]:
+    ) -> AsyncGenerator[ScriptedPeer]:
         """Open a WebSocket to a server, by hand."""
         async with self.dial(server) as peer:
-            answer = await peer.ask(*headers, target=target)
+            answer = await peer.handshake(*headers, target=target)
             assert answer.startswith("HTTP/1.1 101 "), answer
             yield peer
 
     @asynccontextmanager
     async def server_end(
         self, **options: Any
-    ) -> AsyncGenerator[tuple[WebSocket, RawPeer]]:
+    ) -> AsyncGenerator[tuple[WebSocket, ScriptedPeer]]:
         """Give a half of a server and the raw client that it talks to."""
         async with (
             self.serve_halves(**options) as (server, halves),
@@ -165,39 +167,27 @@ class Network:
     @asynccontextmanager
     async def client_end(
         self, **options: Any
-    ) -> AsyncGenerator[tuple[WebSocket, RawPeer]]:
+    ) -> AsyncGenerator[tuple[WebSocket, ScriptedPeer]]:
         """Give a half of a client and the raw server that it talks to."""
-        send, receive = trio.open_memory_channel[RawPeer](1)
+        send, receive = trio.open_memory_channel[ScriptedPeer](1)
         done = trio.Event()
         pair_options = options.pop("pair_options", {})
         options = {"close_grace": 2.0, **options, **pair_options}
 
-        async def script(peer: RawPeer) -> None:
-            await peer.answer()
+        async def script(peer: ScriptedPeer) -> None:
             send.send_nowait(peer)
             await done.wait()
 
-        async with self.script(script) as url, trio.open_nursery() as nursery:
+        async with open_scripted_server(script) as url, trio.open_nursery() as nursery:
             client = await connect(url, nursery=nursery, **options)
             yield client, await receive.receive()
             done.set()
             nursery.cancel_scope.cancel()
 
-    @asynccontextmanager
-    async def script(self, script: Script) -> AsyncGenerator[str]:
-        """Run a server made of bytes, for one connection after the other."""
-
-        async def run(stream: trio.SocketStream) -> None:
-            async with stream:
-                await script(RawPeer(stream, masks=False))
-
-        async with trio.open_nursery() as nursery:
-            listeners = await nursery.start(
-                partial(trio.serve_tcp, run, 0, host="127.0.0.1")
-            )
-            port = listeners[0].socket.getsockname()[1]
-            yield f"ws://127.0.0.1:{port}/"
-            nursery.cancel_scope.cancel()
+    @staticmethod
+    def script(script: Script) -> AbstractAsyncContextManager[str]:
+        """Run a server made of bytes, which also answers the handshake."""
+        return open_scripted_server(script, handshake=False)
 
     @staticmethod
     def open_sockets() -> int:
@@ -275,7 +265,7 @@ async def net(
         yield Network()
 
 
-OneEnd = Callable[..., AbstractAsyncContextManager[tuple[WebSocket, RawPeer]]]
+OneEnd = Callable[..., AbstractAsyncContextManager[tuple[WebSocket, ScriptedPeer]]]
 
 
 @pytest.fixture(params=["server", "client"])

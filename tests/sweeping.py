@@ -16,7 +16,6 @@ from typing import Final, Literal, TypeVar
 import attrs
 import trio
 import trio.testing
-from peers import PONG, RawPeer, Said, accept_key, head
 from trio._core._run import _r as scheduler_luck
 from trio.testing import MockClock
 
@@ -28,7 +27,13 @@ from trio_wspair import (
     Server,
     WebSocket,
 )
-from trio_wspair.testing import Attempt, cancel_at_every_step
+from trio_wspair.testing import Attempt, ScriptedPeer, cancel_at_every_step
+from trio_wspair.testing._peer_frames import (
+    PONG,
+    Said,
+    accept_key,
+    head,
+)
 
 T = TypeVar("T")
 Operation = Callable[[Attempt], Awaitable[None]]
@@ -240,12 +245,12 @@ class Peer:
 
     async def run(self, stream: trio.abc.Stream) -> None:
         """Talk until the other end has closed the connection."""
-        peer = RawPeer(stream, masks=self.role == "client")
+        peer = ScriptedPeer(stream, masks=self.role == "client")
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await self._open(peer)
             for greeting in self.greetings if self.opened else ():
-                await peer.send(peer.text(greeting))
-        while self.opened and (said := await peer.hear()) is not None:
+                await peer.send(peer.text_frame(greeting))
+        while self.opened and (said := await peer.receive()) is not None:
             assert self.close is None, "nothing comes after a Close"
             self.said.append(said)
             if len(self.texts) == 2:
@@ -254,9 +259,9 @@ class Peer:
                 await self._answer(peer, said)
         await trio.aclose_forcefully(stream)
 
-    async def _open(self, peer: RawPeer) -> None:
+    async def _open(self, peer: ScriptedPeer) -> None:
         if self.role == "client":
-            self.opened = (await peer.ask()).startswith("HTTP/1.1 101 ")
+            self.opened = (await peer.handshake()).startswith("HTTP/1.1 101 ")
             return
         key = re.search(r"(?i)\r\nsec-websocket-key: (\S+)\r\n", await peer.read_head())
         if key is not None:
@@ -268,14 +273,14 @@ class Peer:
             await peer.send(head(*answer, start="HTTP/1.1 101 Switching Protocols"))
             self.opened = True
 
-    async def _answer(self, peer: RawPeer, said: Said) -> None:
+    async def _answer(self, peer: ScriptedPeer, said: Said) -> None:
         match said:
             case str(text) if not text.endswith("!"):
-                await peer.send(peer.text(f"{text[:20]}!"))
+                await peer.send(peer.text_frame(f"{text[:20]}!"))
             case ("ping", bytes(payload)):
                 await peer.send(peer.frame(PONG, payload))
             case (int(code), str(reason)):
-                await peer.send(peer.close(code, reason))
+                await peer.send(peer.close_frame(code, reason))
                 if self.role == "server":  # It is the first to end TCP.
                     await peer.stream.aclose()
             case _:

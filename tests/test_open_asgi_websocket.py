@@ -174,6 +174,25 @@ async def test_g9_the_application_waits_while_the_client_takes_nothing(
 
 
 @bounded
+async def test_g9_the_client_waits_while_the_application_receives_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    class Late(App):
+        async def converse(self) -> None:
+            await trio.sleep(5)
+            await super().converse()
+
+    app = Late(ACCEPT)
+    async with open_asgi_websocket(app) as ws:
+        for number in range(40):
+            ws.send(bytes([number]) * 2**16)
+            await ws.drain()
+        assert trio.current_time() >= 5
+    messages = [event["bytes"] for event in app.received if "bytes" in event]
+    assert [message[0] for message in messages] == list(range(40))
+
+
+@bounded
 async def test_leaving_says_1000_and_waits_for_the_application(
     autojump_clock: MockClock,
 ) -> None:

@@ -37,6 +37,12 @@ from trio_wspair import (
     same_origin,
     serve,
 )
+from trio_wspair.testing import (
+    ScriptedPeer,
+    check_websocket_pair,
+    open_scripted_client,
+    open_scripted_server,
+)
 from trio_wspair.transports import Connection, couple
 
 
@@ -368,3 +374,18 @@ async def connecting(nursery: trio.Nursery, connection: Connection) -> None:
             assert_type(ws, WebSocket)
     assert_type(await couple(ws, connection, close_grace=1), CloseEvent)
     await couple(ws, ws)  # type: ignore[arg-type]
+
+
+async def misbehaving(stream: trio.SSLStream[trio.SocketStream]) -> None:
+    async with open_scripted_server(ScriptedPeer.never_close) as url:
+        assert_type(url, str)
+    async with open_scripted_server(lambda peer: peer.close_late(3), handshake=False):
+        pass
+    async with open_scripted_client(stream, "X: y") as peer:
+        assert_type(peer, ScriptedPeer)
+        assert_type(
+            await peer.receive(),
+            str | bytes | tuple[int, str] | tuple[str, bytes] | None,
+        )
+    await check_websocket_pair(open_websocket_pair, half_open=False, timeout=5)
+    await check_websocket_pair(open_websocket_pair())  # type: ignore[arg-type]

@@ -3,11 +3,11 @@
 from typing import Literal
 
 import attrs
-from peers import UPGRADE, accept_key, head
 
 from fuzz.network import Ending
 from fuzz.takers import TakerName, Taking
 from trio_wspair import HandshakeError
+from trio_wspair.testing._peer_frames import UPGRADE, accept_key, head
 
 GOOD_REQUEST = head(*UPGRADE)
 ACCEPT = b"@" * 28

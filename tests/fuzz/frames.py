@@ -5,7 +5,16 @@ from itertools import pairwise
 
 import attrs
 from hypothesis import strategies as st
-from peers import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, masked_with
+
+from trio_wspair.testing._peer_frames import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    masked_with,
+)
 
 MASK = b"\x0f\xf0\x5a\xa5"
 BAD_UTF8 = (

@@ -8,7 +8,16 @@ import codecs
 import struct
 
 import attrs
-from peers import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, masked_with
+
+from trio_wspair.testing._peer_frames import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    masked_with,
+)
 
 NEVER_SENT = frozenset({1004, 1005, 1006, 1015})
 """Close codes that mean something, but not on the wire (RFC 6455, section 7.4.1)."""

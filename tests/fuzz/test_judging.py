@@ -3,13 +3,19 @@
 from typing import Any
 
 import pytest
-from peers import CLOSE, TEXT, UPGRADE, accept_key, head
 
 from fuzz.case import GOOD_ANSWER, GOOD_REQUEST, Case, Seen, with_accept
 from fuzz.frames import MASK, Frame
 from fuzz.judging import judge_client, judge_server
 from fuzz.takers import Taking
 from trio_wspair import CloseEvent, ErrorEvent, HandshakeError, ProtocolError
+from trio_wspair.testing._peer_frames import (
+    CLOSE,
+    TEXT,
+    UPGRADE,
+    accept_key,
+    head,
+)
 
 OPEN = head(
     "Upgrade: websocket",

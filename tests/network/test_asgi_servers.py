@@ -36,10 +36,10 @@ from trio_wspair import (
     open_websocket,
 )
 from trio_wspair.asgi import ASGIApp
-from trio_wspair.testing import open_asgi_websocket
+from trio_wspair.testing import ScriptedPeer, open_asgi_websocket
 
 if TYPE_CHECKING:
-    from conftest import Network, RawPeer
+    from conftest import Network
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,9 @@ async def server(
 
 
 @asynccontextmanager
-async def peer_of(server: Running, net: "Network") -> AsyncGenerator["RawPeer", None]:
+async def peer_of(
+    server: Running, net: "Network"
+) -> AsyncGenerator["ScriptedPeer", None]:
     """Open a bare TCP connection to the server."""
     stream = await trio.open_tcp_stream("127.0.0.1", server.port)
     try:
@@ -186,7 +188,7 @@ async def test_a_body_that_was_not_read_holds_nobody_up(
         nursery.cancel_scope.cancel()
 
 
-async def send_as_far_as_it_goes(peer: "RawPeer", data: bytes) -> None:
+async def send_as_far_as_it_goes(peer: "ScriptedPeer", data: bytes) -> None:
     with suppress(trio.BrokenResourceError):
         await peer.send(data)
 
@@ -251,9 +253,9 @@ async def test_g2_a_client_that_vanishes_is_one_close_1006(
     server: Running, net: "Network"
 ) -> None:
     async with peer_of(server, net) as peer:
-        assert (await peer.ask()).startswith("HTTP/1.1 101")
-        await peer.send(peer.text("hello"))
-        assert await peer.hear() == "hello"
+        assert (await peer.handshake()).startswith("HTTP/1.1 101")
+        await peer.send(peer.text_frame("hello"))
+        assert await peer.receive() == "hello"
         assert isinstance(peer.stream, trio.SocketStream)
         linger = struct.pack("ii", 1, 0)  # The end is a reset.
         peer.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -280,11 +282,11 @@ async def test_a_client_that_is_not_heard_does_not_hold_up_the_server(
 ) -> None:
     message = bytes(50_000)
     async with peer_of(server, net) as peer, trio.open_nursery() as nursery:
-        await peer.ask(target="/deaf")
+        await peer.handshake(target="/deaf")
         data = peer.frame(net.BINARY, message) * 200
         nursery.start_soon(send_as_far_as_it_goes, peer, data)
-        assert await peer.hear() == (1008, "not interested")
-        assert await peer.hear() is None, "the server ends TCP"
+        assert await peer.receive() == (1008, "not interested")
+        assert await peer.receive() is None, "the server ends TCP"
         nursery.cancel_scope.cancel()
 
 
@@ -315,9 +317,9 @@ async def test_http_2_carries_websockets_beside_each_other(
             assert answer.headers["sec-websocket-protocol"] == "p"
             peers.append(net.raw(answer, masks=True))
         for peer in peers:
-            await peer.send(peer.text("größer"), peer.frame(net.BINARY, b"\xff"))
+            await peer.send(peer.text_frame("größer"), peer.frame(net.BINARY, b"\xff"))
         for peer in peers:
-            assert [await peer.hear(), await peer.hear()] == ["größer", b"\xff"]
+            assert [await peer.receive(), await peer.receive()] == ["größer", b"\xff"]
     assert [request.method for request in server.requests] == ["GET"] * 3
     assert {request.headers["upgrade"] for request in server.requests} == {"websocket"}
 
@@ -336,10 +338,10 @@ async def test_http_2_handlers_close_with_code_and_reason(
 ) -> None:
     async with open_http2(server.port) as client:
         peer = net.raw(await client.ask_for_websocket("/"), masks=True)
-        await peer.send(peer.text("close"))
-        assert await peer.hear() == (4001, "größer")
-        await peer.send(peer.close(4001))
-        assert await peer.hear() is None
+        await peer.send(peer.text_frame("close"))
+        assert await peer.receive() == (4001, "größer")
+        await peer.send(peer.close_frame(4001))
+        assert await peer.receive() is None
         await until(lambda: len(server.heard) == 2)
         assert server.heard[1].was_clean
         again = await client.ask("GET", "/")

@@ -25,9 +25,9 @@ async def test_what_came_before_a_breach_of_the_protocol_is_answered(
             await half.drain()
 
         half.accept()
-        await peer.send(peer.text("good"), peer.frame(RESERVED))
-        assert await peer.hear() == "good"
-        said = await peer.hear()
+        await peer.send(peer.text_frame("good"), peer.frame(RESERVED))
+        assert await peer.receive() == "good"
+        said = await peer.receive()
         assert isinstance(said, tuple)
         assert said[0] == 1002
 
@@ -38,13 +38,13 @@ async def test_g4_a_close_after_a_breach_of_the_protocol_does_not_hide_it(
 ) -> None:
     async with one_end() as (half, peer):
         half.accept(pull=True)
-        await peer.send(peer.text("good"), peer.frame(RESERVED))
+        await peer.send(peer.text_frame("good"), peer.frame(RESERVED))
         with suppress(ConnectionClosedError):
             while True:
                 half.send(await half.receive())
         half.close(1000)
-        assert await peer.hear() == "good"
-        said = await peer.hear()
+        assert await peer.receive() == "good"
+        said = await peer.receive()
         assert isinstance(said, tuple)
         assert said[0] == 1002
 
@@ -54,7 +54,7 @@ async def test_g12_a_puller_that_does_not_pull_does_not_keep_a_breach_secret(
 ) -> None:
     async with one_end(close_grace=0.2) as (half, peer):
         half.accept(pull=True)
-        await peer.send(peer.text("good"), peer.frame(RESERVED))
-        said = await peer.hear()
+        await peer.send(peer.text_frame("good"), peer.frame(RESERVED))
+        said = await peer.receive()
         assert isinstance(said, tuple)
         assert said[0] == 1002

@@ -21,15 +21,16 @@ from trio_wspair import (
     connect,
     open_websocket,
 )
+from trio_wspair.testing import ScriptedPeer
 
 if TYPE_CHECKING:
-    from conftest import Network, RawPeer, Script
+    from conftest import Network, Script
 
 
 def answering(data: bytes, *, stays: bool = False) -> "Script":
     """Return a server that answers every request with `data`."""
 
-    async def script(peer: "RawPeer") -> None:
+    async def script(peer: "ScriptedPeer") -> None:
         await peer.read_head()
         with suppress(trio.BrokenResourceError):  # It may have heard enough.
             await peer.send(data)
@@ -56,10 +57,10 @@ async def refused(net: "Network", script: "Script", **options: Any) -> Handshake
 async def test_the_request_is_as_in_rfc_6455(net: "Network") -> None:
     requests: list[str] = []
 
-    async def script(peer: "RawPeer") -> None:
-        requests.append(await peer.answer())
-        await peer.send(peer.close(1000))
-        await peer.hear()
+    async def script(peer: "ScriptedPeer") -> None:
+        requests.append(await peer.handshake())
+        await peer.send(peer.close_frame(1000))
+        await peer.receive()
 
     async with net.script(script) as url:
         for _ in range(2):
@@ -90,8 +91,8 @@ async def test_the_request_is_as_in_rfc_6455(net: "Network") -> None:
 async def test_a_url_without_a_path_asks_for_the_root(net: "Network") -> None:
     requests: list[str] = []
 
-    async def script(peer: "RawPeer") -> None:
-        requests.append(await peer.answer())
+    async def script(peer: "ScriptedPeer") -> None:
+        requests.append(await peer.handshake())
 
     async with net.script(script) as url, open_websocket(url[:-1] + "?a=b"):
         pass
@@ -192,7 +193,7 @@ async def test_a_wrong_argument_is_refused_before_anything_happens(
 ) -> None:
     called: list[str] = []
 
-    async def script(peer: "RawPeer") -> None:
+    async def script(peer: "ScriptedPeer") -> None:
         called.append(await peer.read_head())
 
     async with net.script(script) as url, trio.open_nursery() as nursery:
@@ -267,7 +268,7 @@ async def test_a_refusal_with_an_endless_body_is_not_read_for_ever(
 ) -> None:
     sent = 0
 
-    async def script(peer: "RawPeer") -> None:
+    async def script(peer: "ScriptedPeer") -> None:
         nonlocal sent
         await peer.read_head()
         await peer.send(net.head(start=FORBIDDEN))
@@ -292,7 +293,7 @@ async def test_an_answer_with_too_large_a_head_is_not_read_to_its_end(
 
 
 async def test_a_server_that_resets_is_a_handshake_error(net: "Network") -> None:
-    async def script(peer: "RawPeer") -> None:
+    async def script(peer: "ScriptedPeer") -> None:
         await peer.read_head()
         assert isinstance(peer.stream, trio.SocketStream)
         linger = b"\x01\0\0\0\0\0\0\0"
@@ -305,7 +306,7 @@ async def test_a_server_that_resets_is_a_handshake_error(net: "Network") -> None
 async def test_interim_answers_without_end_are_not_read_for_ever(
     net: "Network",
 ) -> None:
-    async def script(peer: "RawPeer") -> None:
+    async def script(peer: "ScriptedPeer") -> None:
         await peer.read_head()
         with suppress(trio.BrokenResourceError):
             while True:
@@ -316,11 +317,11 @@ async def test_interim_answers_without_end_are_not_read_for_ever(
 
 
 async def test_interim_answers_are_passed_over(net: "Network") -> None:
-    async def script(peer: "RawPeer") -> None:
+    async def script(peer: "ScriptedPeer") -> None:
         await peer.send(net.head("Link: </a>", start="HTTP/1.1 103 Early Hints"))
-        await peer.answer()
-        await peer.send(peer.text("hi"))
-        await peer.hear_all()
+        await peer.handshake()
+        await peer.send(peer.text_frame("hi"))
+        await peer.receive_all()
 
     async with net.script(script) as url, open_websocket(url, close_grace=0.1) as ws:
         assert await ws.receive() == "hi"
@@ -360,7 +361,7 @@ async def test_an_answer_that_is_no_http(
 def opening(*without: str, extra: tuple[str, ...] = ()) -> "Script":
     """Return a server whose 101 is not as it should be."""
 
-    async def script(peer: "RawPeer") -> None:
+    async def script(peer: "ScriptedPeer") -> None:
         request = await peer.read_head()
         key = request.lower().index("sec-websocket-key: ") + len("sec-websocket-key: ")
         lines = [
@@ -379,7 +380,7 @@ def opening(*without: str, extra: tuple[str, ...] = ()) -> "Script":
 
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 async def test_a_101_of_another_version_is_none(net: "Network", version: str) -> None:
-    async def script(peer: "RawPeer") -> None:
+    async def script(peer: "ScriptedPeer") -> None:
         key = re.search(r"(?i)sec-websocket-key: (\S+)", await peer.read_head())
         assert key is not None
         accept = f"Sec-WebSocket-Accept: {net.accept_key(key[1])}"
@@ -414,8 +415,8 @@ async def test_a_101_that_is_none(net: "Network", script: "Script") -> None:
     ],
 )
 async def test_a_101_with_what_nobody_asked_for(net: "Network", header: str) -> None:
-    async def script(peer: "RawPeer") -> None:
-        await peer.answer(header)
+    async def script(peer: "ScriptedPeer") -> None:
+        await peer.handshake(header)
         await peer.read_all()
 
     error = await refused(net, script)
@@ -429,7 +430,7 @@ async def test_a_server_that_says_nothing_is_not_waited_for(net: "Network") -> N
 
 
 async def test_an_answer_byte_by_byte_is_not_waited_for(net: "Network") -> None:
-    async def script(peer: "RawPeer") -> None:
+    async def script(peer: "ScriptedPeer") -> None:
         await peer.read_head()
         try:
             for byte in net.head(*["X: y"] * 1000, start="HTTP/1.1 101 Switching"):
@@ -450,7 +451,7 @@ async def test_a_cancelled_connect_leaves_no_connection(net: "Network") -> None:
     ends: list[bytes] = []
     asked = trio.Event()
 
-    async def script(peer: "RawPeer") -> None:
+    async def script(peer: "ScriptedPeer") -> None:
         heads.append(await peer.read_head())
         asked.set()
         ends.append(await peer.read_all())
@@ -512,10 +513,10 @@ async def test_a_nursery_can_end_by_itself_once_its_connection_has_closed(
 async def test_a_client_half_is_not_accepted_yet_and_loses_nothing(
     net: "Network",
 ) -> None:
-    async def script(peer: "RawPeer") -> None:
-        await peer.answer()
-        await peer.send(peer.text("early"), peer.close(4000, "done"))
-        assert await peer.hear_all() == [(4000, "done")]
+    async def script(peer: "ScriptedPeer") -> None:
+        await peer.handshake()
+        await peer.send(peer.text_frame("early"), peer.close_frame(4000, "done"))
+        assert await peer.receive_all() == [(4000, "done")]
 
     async with net.script(script) as url, trio.open_nursery() as nursery:
         client = await connect(url, nursery=nursery)
@@ -529,7 +530,7 @@ async def test_a_client_half_is_not_accepted_yet_and_loses_nothing(
 
 
 async def test_frames_in_one_segment_with_the_101_are_not_lost(net: "Network") -> None:
-    async def script(peer: "RawPeer") -> None:
+    async def script(peer: "ScriptedPeer") -> None:
         request = await peer.read_head()
         key = request[request.lower().index("sec-websocket-key: ") + 19 :][:24]
         accept = net.accept_key(key)
@@ -539,8 +540,8 @@ async def test_frames_in_one_segment_with_the_101_are_not_lost(net: "Network") -
             f"Sec-WebSocket-Accept: {accept}",
             start="HTTP/1.1 101 Switching Protocols",
         )
-        await peer.send(head, peer.text("at once"), peer.close(1000))
-        assert await peer.hear_all() == [(1000, "")]
+        await peer.send(head, peer.text_frame("at once"), peer.close_frame(1000))
+        assert await peer.receive_all() == [(1000, "")]
 
     async with net.script(script) as url, open_websocket(url) as ws:
         assert [message async for message in ws] == ["at once"]

@@ -10,11 +10,11 @@ import pytest
 import trio
 from conversations import CORPUS, End, Stage, check
 from faulty import Recorder, loopback_network, memory_network
-from peers import Said, read_frame
 from trio.testing import MockClock
 
 from trio_wspair import serve
 from trio_wspair.testing import FaultyStream
+from trio_wspair.testing._peer_frames import Said, read_frame
 
 if TYPE_CHECKING:
     from conftest import Logged, Tls

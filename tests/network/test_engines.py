@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from peers import BINARY, CLOSE, CONTINUATION, PING
 
 from trio_wspair import (
     CloseEvent,
@@ -16,9 +15,16 @@ from trio_wspair import (
     open_websocket,
     serve,
 )
+from trio_wspair.testing import ScriptedPeer
+from trio_wspair.testing._peer_frames import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+)
 
 if TYPE_CHECKING:
-    from conftest import Network, RawPeer
+    from conftest import Network
 
 ON = {"engine": "websockets", "compression": True}
 OFFER = "Sec-WebSocket-Extensions: permessage-deflate"
@@ -74,9 +80,9 @@ def deflated(data: bytes) -> bytes:
     return (deflate.compress(data) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
-async def code_after(peer: "RawPeer") -> Any:
+async def code_after(peer: "ScriptedPeer") -> Any:
     """Return the code of the Close that comes next."""
-    said = await peer.hear()
+    said = await peer.receive()
     assert isinstance(said, tuple), said
     return said[0]
 
@@ -146,11 +152,11 @@ async def test_g12_an_offer_that_makes_no_sense_is_declined(
     net: "Network", offer: str
 ) -> None:
     async with net.serve(net.echo, **ON) as server, net.dial(server) as peer:
-        answer = await peer.ask(f"Sec-WebSocket-Extensions: {offer}")
+        answer = await peer.handshake(f"Sec-WebSocket-Extensions: {offer}")
         assert answer.startswith("HTTP/1.1 101 ")
         assert "extensions" not in answer.lower()
-        await peer.send(peer.text("plain"))
-        assert await peer.hear() == "plain"
+        await peer.send(peer.text_frame("plain"))
+        assert await peer.receive() == "plain"
 
 
 async def test_g12_a_compressed_message_without_agreement_is_a_breach(
@@ -212,8 +218,8 @@ async def test_g9_g12_a_message_that_is_full_inflates_no_further(
 
 
 async def test_a_server_may_not_agree_on_what_was_not_offered(net: "Network") -> None:
-    async def script(peer: "RawPeer") -> None:
-        await peer.answer("Sec-WebSocket-Extensions: permessage-deflate; x=1")
+    async def script(peer: "ScriptedPeer") -> None:
+        await peer.handshake("Sec-WebSocket-Extensions: permessage-deflate; x=1")
         await peer.read_all()
 
     async with net.script(script) as url:

@@ -28,9 +28,10 @@ from trio_wspair import (
     connect,
     open_websocket,
 )
+from trio_wspair.testing import ScriptedPeer
 
 if TYPE_CHECKING:
-    from conftest import Logged, Network, OneEnd, RawPeer
+    from conftest import Logged, Network, OneEnd
 
 Ends = Callable[..., AbstractAsyncContextManager[tuple[WebSocket, WebSocket]]]
 
@@ -112,7 +113,7 @@ async def test_g1_both_directions_at_once(net: "Network", ends: Ends) -> None:
 # -- G2: one close, last ------------------------------------------------------
 
 
-async def reset(peer: "RawPeer") -> None:
+async def reset(peer: "ScriptedPeer") -> None:
     """End TCP with a reset."""
     assert isinstance(peer.stream, trio.SocketStream)
     linger = b"\x01\0\0\0\0\0\0\0"
@@ -120,24 +121,24 @@ async def reset(peer: "RawPeer") -> None:
     await trio.aclose_forcefully(peer.stream)
 
 
-async def vanish(peer: "RawPeer") -> None:
+async def vanish(peer: "ScriptedPeer") -> None:
     await peer.stream.aclose()
 
 
-async def break_the_protocol(peer: "RawPeer") -> None:
+async def break_the_protocol(peer: "ScriptedPeer") -> None:
     await peer.send(b"\xff" * 20)
 
 
-async def close(peer: "RawPeer") -> None:
-    await peer.send(peer.close(4000, "done"))
+async def close(peer: "ScriptedPeer") -> None:
+    await peer.send(peer.close_frame(4000, "done"))
 
 
-async def close_twice(peer: "RawPeer") -> None:
-    await peer.send(peer.close(4000, "done"), peer.close(4001, "again"))
+async def close_twice(peer: "ScriptedPeer") -> None:
+    await peer.send(peer.close_frame(4000, "done"), peer.close_frame(4001, "again"))
 
 
-async def close_and_vanish(peer: "RawPeer") -> None:
-    await peer.send(peer.close(4000, "done"))
+async def close_and_vanish(peer: "ScriptedPeer") -> None:
+    await peer.send(peer.close_frame(4000, "done"))
     await peer.stream.aclose()
 
 
@@ -156,13 +157,13 @@ async def close_and_vanish(peer: "RawPeer") -> None:
 async def test_g2_one_close_event_and_nothing_after_it(
     net: "Network",
     one_end: "OneEnd",
-    end: Callable[["RawPeer"], Any],
+    end: Callable[["ScriptedPeer"], Any],
     code: int,
     errors: int,
 ) -> None:
     async with one_end() as (half, peer):
         heard = net.hear(half)
-        await peer.send(peer.text("first"))
+        await peer.send(peer.text_frame("first"))
         await net.until(lambda: heard)
         await end(peer)
         closed = await half.wait_closed()
@@ -233,7 +234,7 @@ async def test_g3_what_was_sent_before_the_peer_vanished_still_arrives(
     sent = [str(number) for number in range(100)]
     async with one_end() as (half, peer):
         half.accept(pull=True)
-        await peer.send(*[peer.text(message) for message in sent])
+        await peer.send(*[peer.text_frame(message) for message in sent])
         await peer.stream.aclose()
         await trio.sleep(0.05)
         assert [await half.receive() for _ in sent] == sent
@@ -247,7 +248,9 @@ async def test_g3_pulled_messages_outlive_the_connection(
 ) -> None:
     async with one_end() as (half, peer):
         half.accept(pull=True)
-        await peer.send(peer.text("a"), peer.text("b"), peer.close(1000))
+        await peer.send(
+            peer.text_frame("a"), peer.text_frame("b"), peer.close_frame(1000)
+        )
         await trio.sleep(0.05)
         assert [message async for message in half] == ["a", "b"]
         with pytest.raises(ConnectionClosedError) as caught:
@@ -297,13 +300,13 @@ async def test_g4_cancelling_everything_tears_no_frame(net: "Network") -> None:
     begin, end = trio.Event(), trio.Event()
     received: list[Any] = []
 
-    async def script(peer: "RawPeer") -> None:
-        await peer.answer()
+    async def script(peer: "ScriptedPeer") -> None:
+        await peer.handshake()
         await begin.wait()  # Until then nothing is read.
-        while (said := await peer.hear()) is not None:  # It looks for torn frames.
+        while (said := await peer.receive()) is not None:  # It looks for torn frames.
             received.append(said)
             if said == (1001, ""):
-                await peer.send(peer.close(1001))
+                await peer.send(peer.close_frame(1001))
         end.set()
 
     async with net.script(script) as url:
@@ -325,14 +328,14 @@ async def test_g4_a_client_that_is_cancelled_still_hears_the_answer_to_its_close
     steps: list[Any] = []
     end = trio.Event()
 
-    async def script(peer: "RawPeer") -> None:
-        await peer.answer()
-        await peer.send(peer.text("unread"))
-        steps.append(await peer.hear())
+    async def script(peer: "ScriptedPeer") -> None:
+        await peer.handshake()
+        await peer.send(peer.text_frame("unread"))
+        steps.append(await peer.receive())
         await trio.sleep(0.1)
-        await peer.send(peer.text("late"), peer.close(1001))
+        await peer.send(peer.text_frame("late"), peer.close_frame(1001))
         steps.append("answered")
-        steps.append(await peer.hear())
+        steps.append(await peer.receive())
         end.set()
 
     async with net.script(script) as url:
@@ -412,7 +415,7 @@ async def test_g6_a_cancelled_aclose_has_closed(
         with trio.move_on_after(0.05):
             await half.aclose(4000, "done")
         assert half.ready_state is ReadyState.CLOSED
-        assert await peer.hear() == (4000, "done")
+        assert await peer.receive() == (4000, "done")
         await half.wait_closed()
         assert [event.code for event in closes(heard)] == [1006]
 
@@ -432,7 +435,7 @@ async def test_g6_aclose_ends_although_the_peer_never_answers(
         assert "did not answer the Close" in error.message
         assert isinstance(closed, CloseEvent)
         assert (closed.code, closed.was_clean) == (1006, False)
-        assert await peer.hear_all() == [(4000, "done")]
+        assert await peer.receive_all() == [(4000, "done")]
 
 
 @pytest.mark.parametrize(
@@ -528,15 +531,15 @@ async def test_g7_a_listener_of_a_server_raises(
 
     async with net.serve(fetch) as server, net.peer(server) as other:
         async with net.peer(server, target="/wrong") as peer:
-            await peer.send(peer.text("a"), peer.text("b"))
-            assert await peer.hear() == (1011, "")
-            await peer.send(peer.close(1011))
-            assert await peer.hear() is None
+            await peer.send(peer.text_frame("a"), peer.text_frame("b"))
+            assert await peer.receive() == (1011, "")
+            await peer.send(peer.close_frame(1011))
+            assert await peer.receive() is None
         record = logged.take()
         assert "GET /wrong" in record
         assert "KeyError: 'a'" in record
-        await other.send(other.close(1000))  # Only the one connection has ended.
-        assert await other.hear_all() == [(1000, "")]
+        await other.send(other.close_frame(1000))  # Only the one connection has ended.
+        assert await other.receive_all() == [(1000, "")]
     (others_events, events) = heard
     assert others_events == [CloseEvent(1000, "", was_clean=True)]
     assert events[0] == "a"
@@ -556,8 +559,8 @@ async def test_g7_an_exception_in_a_close_listener_only_propagates(
             raise KeyError(event.code)
 
         heard = net.hear(half)
-        await peer.send(peer.close(4000, "done"))
-        assert await peer.hear_all() == [(4000, "done")]
+        await peer.send(peer.close_frame(4000, "done"))
+        assert await peer.receive_all() == [(4000, "done")]
         await half.wait_closed()
         await trio.testing.wait_all_tasks_blocked()
         assert heard == [DONE]
@@ -606,16 +609,18 @@ async def test_g8_a_slow_connection_does_not_hold_up_another(net: "Network") -> 
         net.peer(server) as slow,
         net.peer(server) as quick,
     ):
-        await slow.send(slow.text("wait"))
+        await slow.send(slow.text_frame("wait"))
         for number in range(10):
-            await quick.send(quick.text(str(number)))
-            assert await quick.hear() == str(number)
+            await quick.send(quick.text_frame(str(number)))
+            assert await quick.receive() == str(number)
 
 
 # -- G9: bounded memory -------------------------------------------------------
 
 
-async def flood(peer: "RawPeer", frame: bytes, count: int, sent: list[int]) -> None:
+async def flood(
+    peer: "ScriptedPeer", frame: bytes, count: int, sent: list[int]
+) -> None:
     for _ in range(count):
         await peer.send(frame)
         sent[0] += 1
@@ -680,11 +685,11 @@ async def test_g9_a_slow_consumer_stops_the_reading_of_the_socket(
         else:
             sizes = [len(await half.receive()) for _ in range(count)]
         assert sizes == [size] * count
-        await peer.send(peer.close(1000))
+        await peer.send(peer.close_frame(1000))
         if taker != "async listener":
             with pytest.raises(ConnectionClosedError):
                 await half.receive()
-        assert await peer.hear_all() == [(1000, "")]
+        assert await peer.receive_all() == [(1000, "")]
 
 
 async def test_g9_a_client_stops_reading_too(net: "Network") -> None:
@@ -718,7 +723,7 @@ async def test_g9_tiny_messages_are_bounded_too(net: "Network") -> None:
         trio.open_nursery() as nursery,
     ):
         sent = [0]
-        frames = peer.text("") * 10_000 + peer.text("x") * 10_000
+        frames = peer.text_frame("") * 10_000 + peer.text_frame("x") * 10_000
         nursery.start_soon(flood, peer, frames, count // 20_000 * 10, sent)
         await until_nothing_moves(sent)
         # A message counts 64 bytes at least, however little there is in it.
@@ -750,11 +755,11 @@ async def test_g9_a_peer_that_never_reads_gives_buffer_full_error(
             await half.drain()
         assert scope.cancelled_caught
         for _ in range(count):  # What was queued was not dropped.
-            assert await peer.hear() == message
+            assert await peer.receive() == message
         await half.drain()
         assert half.buffered_amount == 0
         half.send("there is room again")
-        assert await peer.hear() == "there is room again"
+        assert await peer.receive() == "there is room again"
 
 
 # -- G10: no leaks ------------------------------------------------------------
@@ -769,12 +774,12 @@ async def test_g10_no_task_and_no_socket_outlives_its_connection(
             return trio.lowlevel.current_statistics().tasks_living
 
         sockets, tasks = net.open_sockets(), living()
-        ends: list[Callable[[RawPeer], Any]]
+        ends: list[Callable[[ScriptedPeer], Any]]
         ends = [vanish, reset, break_the_protocol, close, close_and_vanish]
         for end in ends:
             async with net.peer(server) as peer:
-                await peer.send(peer.text("hi"))
-                await peer.hear()
+                await peer.send(peer.text_frame("hi"))
+                await peer.receive()
                 await end(peer)
         for _ in range(3):
             client = await connect(server.url, nursery=nursery)
@@ -831,10 +836,10 @@ async def test_g11_a_close_is_answered_although_tcp_has_half_closed(
     async with net.serve(net.echo) as server:
         for _ in range(30):
             async with net.peer(server) as peer:
-                await peer.send(peer.text("a"), peer.close(4000, "done"))
+                await peer.send(peer.text_frame("a"), peer.close_frame(4000, "done"))
                 assert isinstance(peer.stream, trio.SocketStream)
                 await peer.stream.send_eof()
-                answers.add(tuple(await peer.hear_all()))
+                answers.add(tuple(await peer.receive_all()))
     assert answers == {("a", (4000, "done"))}
 
 
@@ -845,7 +850,7 @@ async def test_g11_events_do_not_depend_on_scheduling(net: "Network") -> None:
             async with net.peer(server) as peer:
                 half = await halves.receive()
                 heard = net.hear(half)
-                await peer.send(peer.text("a"), peer.close(4000, "done"))
+                await peer.send(peer.text_frame("a"), peer.close_frame(4000, "done"))
                 with contextlib.suppress(trio.BrokenResourceError):
                     await peer.stream.aclose()
                 await half.wait_closed()
@@ -862,12 +867,12 @@ async def test_g11_a_protocol_error_after_messages_drops_none_of_them(
             async with net.peer(server) as peer:
                 half = await halves.receive()
                 heard = net.hear(half)
-                await peer.send(peer.text("a"), peer.text("b"), b"\xff" * 9)
+                await peer.send(peer.text_frame("a"), peer.text_frame("b"), b"\xff" * 9)
                 await half.wait_closed()
                 assert isinstance(heard[-2], ErrorEvent)
                 assert isinstance(heard[-2].error, ProtocolError)
                 transcripts.add(tuple(str(event) for event in heard))
-                assert len(await peer.hear_all()) == 1
+                assert len(await peer.receive_all()) == 1
     (transcript,) = transcripts
     assert transcript[:2] == ("a", "b")
     assert len(transcript) == 4

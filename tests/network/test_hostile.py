@@ -19,16 +19,17 @@ from trio_wspair import (
     Server,
     open_websocket,
 )
+from trio_wspair.testing import ScriptedPeer
 
 if TYPE_CHECKING:
-    from conftest import Network, OneEnd, RawPeer
+    from conftest import Network, OneEnd
 
 
 async def assert_it_lives(net: "Network", server: Server) -> None:
     """Have a conversation with an echo server."""
     async with net.peer(server) as peer:
-        await peer.send(peer.text("still there?"), peer.close(1000))
-        assert await peer.hear_all() == ["still there?", (1000, "")]
+        await peer.send(peer.text_frame("still there?"), peer.close_frame(1000))
+        assert await peer.receive_all() == ["still there?", (1000, "")]
 
 
 # -- peers that stop talking --------------------------------------------------
@@ -41,7 +42,7 @@ async def test_a_peer_that_vanishes_in_mid_message_is_a_close_only(
         heard = net.hear(half)
         begun = peer.frame(net.TEXT, b"begun", fin=False)
         torn = peer.frame(net.CONTINUATION, b"and never ended")[:-5]
-        await peer.send(peer.text("whole"), begun, torn)
+        await peer.send(peer.text_frame("whole"), begun, torn)
         await peer.stream.aclose()
         closed = await half.wait_closed()
         assert (closed.code, closed.was_clean) == (1006, False)
@@ -62,7 +63,7 @@ async def test_a_peer_that_never_answers_our_close_is_left_after_the_grace(
         assert isinstance(error.error, TimeoutError)
         assert isinstance(closed, CloseEvent)
         assert (closed.code, closed.was_clean) == (1006, False)
-        assert await peer.hear_all() == [(4000, "done")]
+        assert await peer.receive_all() == [(4000, "done")]
         await net.until_open_sockets(before - 1)
 
 
@@ -78,7 +79,7 @@ async def test_a_peer_that_talks_on_instead_of_answering_our_close_is_left_too(
         async def talk() -> None:
             with suppress(trio.BrokenResourceError):
                 while True:
-                    await peer.send(peer.text("bla") * 10, peer.frame(9, b"bla"))
+                    await peer.send(peer.text_frame("bla") * 10, peer.frame(9, b"bla"))
                     await trio.sleep(0.001)
 
         nursery.start_soon(talk)
@@ -113,7 +114,7 @@ async def test_a_peer_that_has_gone_ends_a_half_that_owes_its_close(
 ) -> None:
     async with one_end(close_grace=0.1) as (half, peer):
         net.hear(half, allow_half_open=True)
-        await peer.send(peer.close(4000, "done"))
+        await peer.send(peer.close_frame(4000, "done"))
         await peer.stream.aclose()
         with trio.move_on_after(1) as scope:
             await half.wait_closed()
@@ -178,7 +179,7 @@ async def test_a_huge_length_reserves_no_memory_and_is_1009_in_time(
         bit = 0x80 if peer.masks else 0
         await peer.send(struct.pack("!BBQ", 0x82, bit | 127, 2**62) + mask)
         await peer.send(bytes(10_001))
-        said = await peer.hear()
+        said = await peer.receive()
         assert isinstance(said, tuple)
         assert said[0] == 1009
 
@@ -190,7 +191,7 @@ async def test_a_message_without_end_is_1009(net: "Network", one_end: "OneEnd") 
         with suppress(trio.BrokenResourceError):
             for _ in range(200):
                 await peer.send(peer.frame(net.CONTINUATION, b"x" * 100, fin=False))
-        said = await peer.hear()
+        said = await peer.receive()
         assert isinstance(said, tuple)
         assert said[0] == 1009
         await peer.stream.aclose()
@@ -235,7 +236,7 @@ async def test_random_bytes_instead_of_frames(net: "Network") -> None:
 
         async def attack(number: int) -> None:
             async with net.peer(server) as peer:
-                data = bytearray(peer.text("a") + peer.frame(2, b"b") * 3)
+                data = bytearray(peer.text_frame("a") + peer.frame(2, b"b") * 3)
                 data += peer.frame(9, b"c") + peer.frame(1, b"d", fin=False)
                 for _ in range(number % 5):
                     data[source.randrange(len(data))] = source.randrange(256)
@@ -243,7 +244,7 @@ async def test_random_bytes_instead_of_frames(net: "Network") -> None:
                 with suppress(trio.BrokenResourceError):
                     assert isinstance(peer.stream, trio.SocketStream)
                     await peer.stream.send_eof()
-                assert all(isinstance(said, tuple) for said in await peer.hear_all())
+                assert all(isinstance(said, tuple) for said in await peer.receive_all())
 
         events: list[list[Any]] = []
         async with trio.open_nursery() as nursery:
@@ -267,7 +268,7 @@ async def test_random_bytes_from_a_server(net: "Network") -> None:
     source = random.Random(3)
     count = 0
 
-    async def script(peer: "RawPeer") -> None:
+    async def script(peer: "ScriptedPeer") -> None:
         nonlocal count
         count += 1
         if count % 2:
@@ -275,8 +276,8 @@ async def test_random_bytes_from_a_server(net: "Network") -> None:
             data = bytearray(net.head("Content-Length: 3", start="HTTP/1.1 403 No"))
             data += b"abc"
         else:
-            await peer.answer()
-            data = bytearray(peer.text("a") + peer.frame(2, b"b", fin=False))
+            await peer.handshake()
+            data = bytearray(peer.text_frame("a") + peer.frame(2, b"b", fin=False))
         for _ in range(count % 6):
             data[source.randrange(len(data))] = source.randrange(256)
         await peer.send(data)

@@ -22,15 +22,6 @@ from fuzz.frames import BAD_UTF8, CODES, MASK, Frame, close
 from fuzz.network import ScriptedStream, dialling_in_memory, listening_in_memory
 from fuzz.takers import TAKERS, take
 from hypothesis import given, settings
-from peers import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    PING,
-    PONG,
-    TEXT,
-    head,
-)
 from trio.testing import MockClock
 
 from trio_wspair import (
@@ -41,6 +32,15 @@ from trio_wspair import (
     WebSocketPair,
     connect,
     serve,
+)
+from trio_wspair.testing._peer_frames import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    head,
 )
 from trio_wspair.transports._engines import EngineName
 
@@ -450,8 +450,8 @@ async def harmless(net: "Network", **options: Any) -> AsyncGenerator[Server]:
             lambda: trio.lowlevel.current_statistics().tasks_living == tasks
         )
         async with net.peer(server) as peer:
-            await peer.send(peer.text("still there?"), peer.close(1000))
-            assert await peer.hear_all() == ["still there?", (1000, "")]
+            await peer.send(peer.text_frame("still there?"), peer.close_frame(1000))
+            assert await peer.receive_all() == ["still there?", (1000, "")]
 
 
 async def test_g12_a_flood_of_handshakes_leaves_nothing(net: "Network") -> None:

@@ -22,9 +22,10 @@ from trio_wspair import (
     open_websocket,
     serve,
 )
+from trio_wspair.testing import ScriptedPeer
 
 if TYPE_CHECKING:
-    from conftest import Network, RawPeer, Tls
+    from conftest import Network, Tls
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +60,14 @@ async def page_and_socket(net: "Network", request: Request) -> Response:
     return await (net.echo if request.path == "/ws" else name)(request)
 
 
-async def bytes_until_end(peer: "RawPeer") -> bytes:
+async def bytes_until_end(peer: "ScriptedPeer") -> bytes:
     """Say that nothing more is sent, and return all that comes."""
     assert isinstance(peer.stream, trio.SocketStream)
     await peer.stream.send_eof()
     return await peer.read_all()
 
 
-async def read_to(peer: "RawPeer", end: bytes) -> bytes:
+async def read_to(peer: "ScriptedPeer", end: bytes) -> bytes:
     """Return all that comes, up to where it ends like this."""
     data = b""
     while not data.endswith(end) and (more := await peer.stream.receive_some()):
@@ -86,9 +87,9 @@ async def test_a_connection_is_kept_and_becomes_a_websocket(net: "Network") -> N
             await peer.send(ask("GET", path))
             (got,) = understood(await read_to(peer, path.encode()))
             assert (got.status, got.keeps) == (200, True)
-        assert (await peer.ask(target="/ws")).startswith("HTTP/1.1 101 ")
-        await peer.send(peer.text("hi"), peer.close(1000))
-        assert await peer.hear_all() == ["hi", (1000, "")]
+        assert (await peer.handshake(target="/ws")).startswith("HTTP/1.1 101 ")
+        await peer.send(peer.text_frame("hi"), peer.close_frame(1000))
+        assert await peer.receive_all() == ["hi", (1000, "")]
 
 
 async def test_a_page_a_websocket_and_its_frames_may_be_sent_at_once(
@@ -103,21 +104,21 @@ async def test_a_page_a_websocket_and_its_frames_may_be_sent_at_once(
             ask("POST", "/", "Transfer-Encoding: chunked"),
             chunked(b"not read"),
             ask("GET", "/ws", *UPGRADE),
-            peer.text("early"),
+            peer.text_frame("early"),
             peer.frame(net.BINARY, bytes(100_000)),
-            peer.close(1000),
+            peer.close_frame(1000),
         )
         heads = [await peer.read_head() for _ in range(2)]
         assert all(head.startswith("HTTP/1.1 200 OK\r\n") for head in heads)
         upgraded = await peer.read_head()
         assert upgraded.startswith("/HTTP/1.1 101 "), "the body of the POST"
-        assert await peer.hear_all() == ["early", bytes(100_000), (1000, "")]
+        assert await peer.receive_all() == ["early", bytes(100_000), (1000, "")]
 
 
 async def test_a_conversation_is_the_last_thing_on_a_connection(net: "Network") -> None:
     async with net.serve(net.echo) as server, net.peer(server) as peer:
-        await peer.send(peer.close(1000), ask("GET", "/"))
-        assert await peer.hear_all() == [(1000, "")]
+        await peer.send(peer.close_frame(1000), ask("GET", "/"))
+        assert await peer.receive_all() == [(1000, "")]
 
 
 # -- clients of others ---------------------
@@ -311,8 +312,8 @@ async def test_a_unix_socket_serves_requests_and_websockets(
             await peer.read_head()
             shown = await peer.read_head()
             assert shown.startswith("- http://test/x FalseHTTP/1.1 101 ")
-            await peer.send(peer.text("hi"), peer.close(1000))
-            assert await peer.hear_all() == ["hi", (1000, "")]
+            await peer.send(peer.text_frame("hi"), peer.close_frame(1000))
+            assert await peer.receive_all() == ["hi", (1000, "")]
 
 
 async def test_behind_a_proxy_a_unix_socket_knows_its_clients(
@@ -411,9 +412,9 @@ async def test_the_code_that_a_stopping_server_says_can_be_chosen(
         async with net.peer(server) as peer:
             nursery.cancel_scope.cancel()
             with trio.CancelScope(shield=True), trio.fail_after(5):
-                assert await peer.hear() == (1012, "the server stops")
-                await peer.send(peer.close(1012))
-                assert await peer.hear() is None
+                assert await peer.receive() == (1012, "the server stops")
+                await peer.send(peer.close_frame(1012))
+                assert await peer.receive() is None
 
 
 async def test_a_server_that_stops_waits_for_no_idle_client_and_no_answer(

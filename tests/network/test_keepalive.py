@@ -202,7 +202,7 @@ async def test_on_the_wire_pongs_keep_a_connection(one_end: "OneEnd") -> None:
     async with one_end(ping_interval=0.01, ping_timeout=9.0) as (half, peer):
         half.accept()
         for _ in range(3):
-            said = await peer.hear()
+            said = await peer.receive()
             assert isinstance(said, tuple)
             assert said[0] == "ping"
             await peer.send(peer.frame(10, said[1]))
@@ -214,7 +214,7 @@ async def test_on_the_wire_a_silent_peer_is_cut_off(one_end: "OneEnd") -> None:
     async with one_end(ping_interval=0.01, ping_timeout=0.05) as (half, peer):
         heard: list[Heard] = hear(half)
         half.accept()
-        everything = await peer.hear_all()
+        everything = await peer.receive_all()
         assert [said[0] for said in everything if isinstance(said, tuple)] == ["ping"]
         close = await half.wait_closed()
         assert (close.code, close.was_clean) == (1006, False)
@@ -240,7 +240,7 @@ async def test_a_close_behind_a_long_queue_is_no_reason_to_ping(
         for _ in range(4):
             half.send(b"x" * 2**18)
         half.close(1000)
-        heard = [await peer.hear() for _ in range(5)]
+        heard = [await peer.receive() for _ in range(5)]
         assert heard == [b"x" * 2**18] * 4 + [(1000, "")]
-        await peer.send(peer.close(1000))
+        await peer.send(peer.close_frame(1000))
         await half.wait_closed()

@@ -10,7 +10,6 @@ import trio
 import trio.testing
 from faulty import memory_network
 from pairs import bounded, clean, hear
-from peers import PING, UPGRADE, RawPeer, head
 from trio.testing import MockClock, memory_stream_pair
 
 from trio_wspair import (
@@ -23,7 +22,8 @@ from trio_wspair import (
     WebSocketPair,
     serve,
 )
-from trio_wspair.testing import FaultyStream
+from trio_wspair.testing import FaultyStream, ScriptedPeer
+from trio_wspair.testing._peer_frames import PING, UPGRADE, head
 
 if TYPE_CHECKING:
     from conftest import OneEnd
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("engine")
 REQUEST = head(*UPGRADE, start="GET / HTTP/1.1")
 
 
-Meet = Callable[[], Awaitable[tuple[RawPeer, WebSocket]]]
+Meet = Callable[[], Awaitable[tuple[ScriptedPeer, WebSocket]]]
 
 
 @asynccontextmanager
@@ -49,10 +49,10 @@ async def serving_one(**faults: Any) -> AsyncGenerator[Meet]:
         send.send_nowait(server)
         return Response(None, status=101, web_socket=client)
 
-    async def meet() -> tuple[RawPeer, WebSocket]:
+    async def meet() -> tuple[ScriptedPeer, WebSocket]:
         stream = await trio.open_tcp_stream(*server.addresses[0])
-        peer = RawPeer(stream, masks=True)
-        answer = await peer.ask()
+        peer = ScriptedPeer(stream, masks=True)
+        answer = await peer.handshake()
         assert answer.startswith("HTTP/1.1 101 "), answer
         return peer, await receive.receive()
 
@@ -69,9 +69,15 @@ async def serving_one(**faults: Any) -> AsyncGenerator[Meet]:
 async def test_g3_what_has_arrived_counts_although_nothing_can_be_sent(
     pings: int, autojump_clock: MockClock
 ) -> None:
-    frames = RawPeer(memory_stream_pair()[0], masks=True)
+    frames = ScriptedPeer(memory_stream_pair()[0], masks=True)
     ping = frames.frame(PING, b"?") * pings
-    said = ping + frames.text("one") + ping + frames.text("two") + frames.close(3000)
+    said = (
+        ping
+        + frames.text_frame("one")
+        + ping
+        + frames.text_frame("two")
+        + frames.close_frame(3000)
+    )
     for seed in range(10):
         trio._core._run._r.seed(seed)
         # The pongs can't be sent, nor can the Close.
@@ -91,14 +97,14 @@ async def test_g3_a_peer_that_sends_no_more_may_still_hear(
     async with serving_one() as meet:
         peer, server = await meet()
         server.accept(allow_half_open=True)
-        await peer.send(peer.close(3000))
+        await peer.send(peer.close_frame(3000))
         assert isinstance(peer.stream, trio.abc.HalfCloseableStream)
         await peer.stream.send_eof()
         await trio.sleep(1)
         server.send("late")
         server.close(3001)
         assert await server.wait_closed() == clean(3000)
-        assert await peer.hear_all() == ["late", (3001, "")]
+        assert await peer.receive_all() == ["late", (3001, "")]
 
 
 @pytest.mark.parametrize("half_open", [False, True], ids=["answers", "half-open"])
@@ -109,7 +115,7 @@ async def test_g10_a_peer_that_is_gone_after_its_close_is_not_waited_for(
     async with serving_one() as meet:
         peer, server = await meet()
         server.accept(allow_half_open=half_open)
-        await peer.send(peer.close(3000))
+        await peer.send(peer.close_frame(3000))
         await peer.stream.aclose()
         await trio.sleep(1)
         server.close(3001)
@@ -140,6 +146,6 @@ async def test_a_ping_before_the_end_was_told_fails_as_one_after_it(
             failed.append(caught.value)
 
         half.accept()
-        await peer.send(peer.text("x"))
+        await peer.send(peer.text_frame("x"))
         await half.wait_closed()
         assert len(failed) == 1

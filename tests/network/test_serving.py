@@ -27,9 +27,10 @@ from trio_wspair import (
     serve,
 )
 from trio_wspair._exchange import _client_address
+from trio_wspair.testing import ScriptedPeer
 
 if TYPE_CHECKING:
-    from conftest import Logged, Network, RawPeer
+    from conftest import Logged, Network
 
 CLIENT_CONTEXT = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 CLIENT_CONTEXT.check_hostname = False
@@ -51,7 +52,7 @@ async def exchange(net: "Network", server: Server, data: bytes) -> bytes:
         return await peer.read_all()
 
 
-async def half_close(peer: "RawPeer") -> None:
+async def half_close(peer: "ScriptedPeer") -> None:
     """Say that nothing more is sent: the server needn't keep the connection."""
     assert isinstance(peer.stream, trio.SocketStream)
     await peer.stream.send_eof()
@@ -60,8 +61,8 @@ async def half_close(peer: "RawPeer") -> None:
 async def assert_it_lives(net: "Network", server: Server) -> None:
     """Have a conversation with an echo server."""
     async with net.peer(server) as peer:
-        await peer.send(peer.text("still there?"), peer.close(1000))
-        assert await peer.hear_all() == ["still there?", (1000, "")]
+        await peer.send(peer.text_frame("still there?"), peer.close_frame(1000))
+        assert await peer.receive_all() == ["still there?", (1000, "")]
 
 
 def without(headers: tuple[str, ...], name: str) -> list[str]:
@@ -224,7 +225,7 @@ async def test_a_client_that_leaves_before_the_answer_is_no_error(
 
 async def test_the_handshake_is_answered_as_in_rfc_6455(net: "Network") -> None:
     async with net.serve(net.echo) as server, net.dial(server) as peer:
-        answer = (await peer.ask()).lower()
+        answer = (await peer.handshake()).lower()
         assert answer.startswith("http/1.1 101 ")
         assert "\r\nupgrade: websocket\r\n" in answer
         assert "\r\nconnection: upgrade\r\n" in answer
@@ -236,17 +237,21 @@ async def test_the_handshake_is_answered_as_in_rfc_6455(net: "Network") -> None:
 
 async def test_frames_right_behind_the_handshake_are_not_lost(net: "Network") -> None:
     async with net.serve(net.echo) as server, net.dial(server) as peer:
-        await peer.send(net.head(*net.UPGRADE), peer.text("early"), peer.close(1000))
+        await peer.send(
+            net.head(*net.UPGRADE), peer.text_frame("early"), peer.close_frame(1000)
+        )
         assert status_of(await peer.read_head()) == 101
-        assert await peer.hear_all() == ["early", (1000, "")]
+        assert await peer.receive_all() == ["early", (1000, "")]
 
 
 async def test_a_handshake_may_come_byte_by_byte(net: "Network") -> None:
     async with net.serve(net.echo) as server, net.dial(server) as peer:
-        for byte in net.head(*net.UPGRADE) + peer.text("early") + peer.close(1000):
+        for byte in (
+            net.head(*net.UPGRADE) + peer.text_frame("early") + peer.close_frame(1000)
+        ):
             await peer.send(bytes([byte]))
         assert status_of(await peer.read_head()) == 101
-        assert await peer.hear_all() == ["early", (1000, "")]
+        assert await peer.receive_all() == ["early", (1000, "")]
 
 
 async def test_headers_of_a_101_are_sent(net: "Network") -> None:
@@ -257,7 +262,7 @@ async def test_headers_of_a_101_are_sent(net: "Network") -> None:
         return Response(None, status=101, web_socket=client, headers=headers)
 
     async with net.serve(fetch) as server, net.dial(server) as peer:
-        answer = await peer.ask()
+        answer = await peer.handshake()
         assert "\r\nSet-Cookie: a=1\r\n" in answer
         assert "\r\nSet-Cookie: b=2\r\n" in answer
         assert "\r\nX-Name: Zoë\r\n" in answer
@@ -287,7 +292,7 @@ async def test_the_handler_chooses_a_subprotocol(
 
     async with net.serve(fetch) as server, net.dial(server) as peer:
         offers = [f"Sec-WebSocket-Protocol: {offer}" for offer in offered]
-        answer = (await peer.ask(*offers)).lower()
+        answer = (await peer.handshake(*offers)).lower()
         assert status_of(answer.upper()) == 101
         assert ("sec-websocket-protocol: chat\r\n" in answer) is (chosen is not None)
         assert answer.count("sec-websocket-protocol") == (chosen is not None)
@@ -390,7 +395,7 @@ async def test_an_odd_offer_of_subprotocols_gets_an_answer(
         return Response(None, status=101, web_socket=client, headers=headers)
 
     async with net.serve(fetch) as server, net.dial(server) as peer:
-        answer = await peer.ask(f"Sec-WebSocket-Protocol: {offer}")
+        answer = await peer.handshake(f"Sec-WebSocket-Protocol: {offer}")
         assert status_of(answer) in {101, 400}
 
 
@@ -412,8 +417,8 @@ async def test_a_good_handshake_is_accepted(net: "Network", headers: list[str]) 
     async with net.serve(net.echo) as server, net.dial(server) as peer:
         await peer.send(net.head(*headers))
         assert status_of(await peer.read_head()) == 101
-        await peer.send(peer.text("hi"), peer.close(1000))
-        assert await peer.hear_all() == ["hi", (1000, "")]
+        await peer.send(peer.text_frame("hi"), peer.close_frame(1000))
+        assert await peer.receive_all() == ["hi", (1000, "")]
 
 
 @pytest.mark.parametrize(
@@ -535,7 +540,7 @@ async def test_a_wrong_handler_gives_500_and_a_clear_log(
         before = net.open_sockets()
         for _ in range(2):  # The server goes on after the first.
             async with net.dial(server) as peer:
-                assert status_of(await peer.ask(target="/here")) == 500
+                assert status_of(await peer.handshake(target="/here")) == 500
             record = logged.take()
             assert "GET /here" in record
             assert words.lower() in record.lower()
@@ -582,12 +587,12 @@ async def test_one_half_can_answer_only_once(net: "Network", logged: "Logged") -
 
         async with net.serve(fetch) as server, net.peer(server) as first:
             async with net.dial(server) as second:
-                assert status_of(await second.ask()) == 500
+                assert status_of(await second.handshake()) == 500
             assert "given to a connection" in logged.take()
             server_half.send("yours")
-            assert await first.hear() == "yours"
-            await first.send(first.close(1000))
-            assert await first.hear_all() == [(1000, "")]
+            assert await first.receive() == "yours"
+            await first.send(first.close_frame(1000))
+            assert await first.receive_all() == [(1000, "")]
 
 
 # -- arguments ----------------------------------------------------------------
@@ -656,8 +661,8 @@ async def test_one_connection_too_many_gets_503(net: "Network") -> None:
         async with net.peer(server) as first, net.dial(server):
             async with net.dial(server) as third:
                 assert status_of(await third.read_all()) == 503
-            await first.send(first.text("hi"))
-            assert await first.hear() == "hi"
+            await first.send(first.text_frame("hi"))
+            assert await first.receive() == "hi"
         await net.until_open_sockets(before)
         await assert_it_lives(net, server)
 
@@ -688,11 +693,11 @@ async def test_the_nursery_of_a_request_lives_as_long_as_the_connection(
         return Response(None, status=101, web_socket=client)
 
     async with net.serve(fetch) as server, net.peer(server) as peer:
-        await peer.send(peer.text("hi"))
+        await peer.send(peer.text_frame("hi"))
         await trio.sleep(0.05)
         assert not ended.is_set()
-        await peer.send(peer.close(1000))
-        assert await peer.hear_all() == [(1000, "")]
+        await peer.send(peer.close_frame(1000))
+        assert await peer.receive_all() == [(1000, "")]
         await ended.wait()
     assert lives == ["begun", "hi", "closed", "cancelled"]
 
@@ -727,8 +732,8 @@ async def test_connect_in_a_handler_uses_the_nursery_of_the_request(
             return Response(None, status=101, web_socket=half)
 
         async with net.serve(fetch) as server, net.peer(server) as peer:
-            await peer.send(peer.text("through"), peer.close(4000, "both"))
-            assert await peer.hear_all() == ["through", (4000, "both")]
+            await peer.send(peer.text_frame("through"), peer.close_frame(4000, "both"))
+            assert await peer.receive_all() == ["through", (4000, "both")]
 
 
 async def test_outside_of_a_handler_there_is_no_nursery_to_use(net: "Network") -> None:
@@ -757,10 +762,10 @@ async def test_cancelling_the_nursery_of_a_request_ends_its_connection(
     async with net.serve(fetch) as server, net.peer(server) as peer:
         said: Any = "nothing"
         with trio.move_on_after(1):
-            said = await peer.hear()
+            said = await peer.receive()
         assert said == (1001, "")
-        await peer.send(peer.close(1001))
-        assert await peer.hear() is None
+        await peer.send(peer.close_frame(1001))
+        assert await peer.receive() is None
 
 
 async def test_a_handler_that_cancels_its_own_nursery_gives_a_500(
@@ -785,10 +790,10 @@ async def test_what_was_said_before_the_101_follows_it(net: "Network") -> None:
         return Response(None, status=101, web_socket=client)
 
     async with net.serve(fetch) as server, net.peer(server) as peer:
-        assert await peer.hear() == "before"
-        assert await peer.hear() == (4000, "done")
-        await peer.send(peer.close(4000))
-        assert await peer.hear() is None
+        assert await peer.receive() == "before"
+        assert await peer.receive() == (4000, "done")
+        await peer.send(peer.close_frame(4000))
+        assert await peer.receive() is None
 
 
 async def test_a_half_may_live_longer_than_the_connection_of_its_request(
@@ -804,8 +809,8 @@ async def test_a_half_may_live_longer_than_the_connection_of_its_request(
             return Response(None, status=101, web_socket=client)
 
         async with net.serve(fetch) as server, net.peer(server) as peer:
-            await peer.send(peer.close(3000, "bye"))
-            assert await peer.hear_all() == [(3000, "bye")]
+            await peer.send(peer.close_frame(3000, "bye"))
+            assert await peer.receive_all() == [(3000, "bye")]
     assert ends == [CloseEvent(3000, "bye", was_clean=True)]
 
 
@@ -830,11 +835,13 @@ async def test_a_server_that_stops_says_1001_to_everybody(net: "Network") -> Non
             halves[0].send("before")
             nursery.cancel_scope.cancel()
             with trio.CancelScope(shield=True), trio.fail_after(5):
-                assert await first.hear() == "before"
+                assert await first.receive() == "before"
                 for peer in (first, second):
-                    assert await peer.hear() == (1001, "the server stops")
-                    await peer.send(peer.text("last words"), peer.close(1001))
-                    assert await peer.hear() is None
+                    assert await peer.receive() == (1001, "the server stops")
+                    await peer.send(
+                        peer.text_frame("last words"), peer.close_frame(1001)
+                    )
+                    assert await peer.receive() is None
     end = CloseEvent(1001, "", was_clean=True)
     assert heard == [["last words", end], ["last words", end]]
 
@@ -854,7 +861,7 @@ async def test_a_server_that_stops_waits_no_longer_than_its_grace(
         async with net.peer(server) as silent:
             nursery.cancel_scope.cancel()
             with trio.CancelScope(shield=True), trio.fail_after(5):
-                assert await silent.hear_all() == [(1001, "the server stops")]
+                assert await silent.receive_all() == [(1001, "the server stops")]
     (events,) = heard
     assert events[-1] == CloseEvent(1006, events[-1].reason, was_clean=False)
     assert len([event for event in events if isinstance(event, CloseEvent)]) == 1
@@ -901,7 +908,7 @@ async def test_a_server_stops_although_nobody_took_the_other_half(
         return Response(None, status=101, web_socket=client)
 
     async with net.serve(fetch, close_grace=0.2) as server, net.peer(server) as peer:
-        await peer.send(peer.text("into the void"))
+        await peer.send(peer.text_frame("into the void"))
     assert "never accepted: call server.accept()" in logged.take()
 
 
@@ -926,9 +933,9 @@ async def test_a_message_after_the_servers_own_close_is_no_clean_end(
         server = await nursery.start(run)
         async with net.peer(server) as peer:
             stop.cancel()
-            assert await peer.hear() == (1001, "the server stops")
+            assert await peer.receive() == (1001, "the server stops")
             halves[0].send("too late")
-            await peer.send(peer.close(1001))
+            await peer.send(peer.close_frame(1001))
             await net.until(lambda: heard[0])
     assert [event.code for event in heard[0]] == [1006]
 
@@ -951,7 +958,7 @@ async def test_writing_in_vain_frees_a_handler_that_drains(net: "Network") -> No
 
         half.accept()
         for _ in range(100):
-            await peer.send(peer.text("y" * 1000))
+            await peer.send(peer.text_frame("y" * 1000))
         await trio.sleep(0.1)
         assert isinstance(peer.stream, trio.SocketStream)
         linger = b"\x01\0\0\0\0\0\0\0"
@@ -966,8 +973,8 @@ async def test_the_port_is_free_as_soon_as_the_server_has_stopped(
     net: "Network",
 ) -> None:
     async with net.serve(net.echo) as server, net.peer(server) as peer:
-        await peer.send(peer.close(1000))
-        await peer.hear_all()
+        await peer.send(peer.close_frame(1000))
+        await peer.receive_all()
     async with net.serve(net.echo) as second:
         assert second.port
     async with trio.open_nursery() as nursery:
@@ -993,10 +1000,10 @@ async def test_sending_to_a_client_that_has_vanished_is_no_secret(
     net: "Network",
 ) -> None:
     async with net.serve_halves() as (server, halves), net.dial(server) as peer:
-        await peer.ask()
+        await peer.handshake()
         half = await halves.receive()
         half.accept(pull=True)
-        await peer.send(peer.text("unread"))
+        await peer.send(peer.text_frame("unread"))
         await peer.stream.aclose()
 
         async def ask_around() -> None:
@@ -1026,5 +1033,5 @@ async def test_only_the_handlers_half_is_for_the_handler(net: "Network") -> None
             await given[0].wait_closed()  # It may be watched, no more.
         with pytest.raises(InvalidStateError, match="use the other half"):
             await given[0].aclose()
-        await peer.send(peer.text("still here"), peer.close(1000))
-        assert await peer.hear_all() == ["still here", (3000, "")]
+        await peer.send(peer.text_frame("still here"), peer.close_frame(1000))
+        assert await peer.receive_all() == ["still here", (3000, "")]

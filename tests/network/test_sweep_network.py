@@ -13,7 +13,6 @@ import pytest
 import trio
 from engines import engine_in_use
 from pairs import abnormal, clean
-from peers import KEY, RawPeer
 from sweeping import QUICK, ROLES, Ears, Listening, Peer, Role, Wire, Wiring
 
 from trio_wspair import (
@@ -30,7 +29,8 @@ from trio_wspair import (
     open_websocket,
     serve,
 )
-from trio_wspair.testing import Attempt
+from trio_wspair.testing import Attempt, ScriptedPeer
+from trio_wspair.testing._peer_frames import KEY
 from trio_wspair.transports import Connection, couple
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ async def couple_on(
 ) -> CloseEvent:
     """Open a connection on a stream, and couple a half with it."""
     if role == "server":
-        await RawPeer(stream, masks=False).read_head()
+        await ScriptedPeer(stream, masks=False).read_head()
     async with open_connection(role, stream) as connection:
         task_status.started()
         return await couple(half, connection, close_grace=GRACE)
@@ -252,7 +252,7 @@ def test_g4_a_cancelled_couple_sends_what_was_queued_and_a_close(
             nursery.start_soon(peer.run, theirs)
             with attempt:
                 if role == "server":
-                    await RawPeer(ours, masks=False).read_head()
+                    await ScriptedPeer(ours, masks=False).read_head()
                 async with open_connection(role, ours) as connection:
                     coupling = True
                     nursery.start_soon(close)

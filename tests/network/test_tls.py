@@ -18,9 +18,10 @@ from trio_wspair import (
     connect,
     open_websocket,
 )
+from trio_wspair.testing import ScriptedPeer
 
 if TYPE_CHECKING:
-    from conftest import Network, RawPeer, Tls
+    from conftest import Network, Tls
 
 DONE = CloseEvent(4000, "done", was_clean=True)
 
@@ -202,9 +203,9 @@ async def test_a_client_that_resets_within_tls_harms_nobody(
         tcp = await trio.open_tcp_stream(*server.addresses[0])
         stream = trio.SSLStream(tcp, tls.client, server_hostname="127.0.0.1")
         peer = net.raw(stream, masks=True)
-        assert (await peer.ask()).startswith("HTTP/1.1 101 ")
+        assert (await peer.handshake()).startswith("HTTP/1.1 101 ")
         heard = net.hear(await halves.receive())
-        await peer.send(peer.text("hi"))
+        await peer.send(peer.text_frame("hi"))
         await net.until(lambda: heard)
         linger = b"\x01\0\0\0\0\0\0\0"
         tcp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -247,7 +248,7 @@ async def test_a_plain_server_behind_a_wss_url_is_a_handshake_error(
 async def test_a_server_that_says_nothing_instead_of_tls(
     net: "Network", tls: "Tls"
 ) -> None:
-    async def script(peer: "RawPeer") -> None:
+    async def script(peer: "ScriptedPeer") -> None:
         await peer.read_all()
 
     async with net.script(script) as url:
@@ -287,9 +288,9 @@ async def test_a_connection_is_freed_although_tls_is_not_closed_by_the_peer(
         tcp = await trio.open_tcp_stream(*server.addresses[0])
         stream = trio.SSLStream(tcp, tls.client, server_hostname="127.0.0.1")
         peer = net.raw(stream, masks=True)
-        assert (await peer.ask()).startswith("HTTP/1.1 101 ")
-        assert await peer.hear() == (4000, "done")
-        await peer.send(peer.close(4000))
+        assert (await peer.handshake()).startswith("HTTP/1.1 101 ")
+        assert await peer.receive() == (4000, "done")
+        await peer.send(peer.close_frame(4000))
         await net.until_open_sockets(before + 1)
         await trio.aclose_forcefully(tcp)
 
@@ -297,7 +298,7 @@ async def test_a_connection_is_freed_although_tls_is_not_closed_by_the_peer(
 async def test_a_server_that_never_finishes_tls_is_not_waited_for(
     net: "Network",
 ) -> None:
-    async def script(peer: "RawPeer") -> None:
+    async def script(peer: "ScriptedPeer") -> None:
         await peer.read_all()
 
     before = net.open_sockets()

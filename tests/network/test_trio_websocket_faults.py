@@ -22,10 +22,11 @@ from trio_wspair import (
     connect,
     open_websocket,
 )
+from trio_wspair.testing import ScriptedPeer
 from trio_wspair.transports import open_client_connection
 
 if TYPE_CHECKING:
-    from conftest import Logged, Network, OneEnd, RawPeer
+    from conftest import Logged, Network, OneEnd
 
 # -- a cancelled send_message() tears a frame and corrupts the stream ---------
 
@@ -45,8 +46,8 @@ async def test_cancelling_whoever_sends_tears_no_frame(one_end: "OneEnd") -> Non
         nursery.cancel_scope.cancel()
         with trio.CancelScope(shield=True):
             half.send("whole")
-            assert await peer.hear() == large
-            assert await peer.hear() == "whole"
+            assert await peer.receive() == large
+            assert await peer.receive() == "whole"
 
 
 # -- leaving open_websocket() hangs when the peer never closes TCP ------------
@@ -58,10 +59,10 @@ async def test_leaving_open_websocket_ends_although_tcp_is_never_closed(
 ) -> None:
     heard: list[Any] = []
 
-    async def script(peer: "RawPeer") -> None:
-        await peer.answer()
-        heard.append(await peer.hear())
-        await peer.send(peer.close(1000))
+    async def script(peer: "ScriptedPeer") -> None:
+        await peer.handshake()
+        heard.append(await peer.receive())
+        await peer.send(peer.close_frame(1000))
         await trio.sleep_forever()
 
     async with net.script(script) as url:
@@ -79,15 +80,15 @@ async def test_leaving_open_websocket_ends_although_tcp_is_never_closed(
 # -- the socket stays open after a peer-initiated close, or 1009 --------------
 
 
-async def say_close(peer: "RawPeer") -> None:
-    await peer.send(peer.close(1000))
+async def say_close(peer: "ScriptedPeer") -> None:
+    await peer.send(peer.close_frame(1000))
 
 
-async def say_too_much(peer: "RawPeer") -> None:
+async def say_too_much(peer: "ScriptedPeer") -> None:
     await peer.send(peer.frame(2, bytes(1001)))
 
 
-async def say_nonsense(peer: "RawPeer") -> None:
+async def say_nonsense(peer: "ScriptedPeer") -> None:
     await peer.send(b"\xff" * 10)
 
 
@@ -96,7 +97,7 @@ async def say_nonsense(peer: "RawPeer") -> None:
 async def test_no_socket_is_left_after_an_end_by_the_peer(
     net: "Network",
     one_end: "OneEnd",
-    end: Callable[["RawPeer"], Any],
+    end: Callable[["ScriptedPeer"], Any],
     *,
     stays: bool,
 ) -> None:
@@ -104,7 +105,7 @@ async def test_no_socket_is_left_after_an_end_by_the_peer(
         half.accept()
         before = net.open_sockets()
         await end(peer)
-        said = await peer.hear()
+        said = await peer.receive()
         assert isinstance(said, tuple)
         await half.wait_closed()
         if stays:
@@ -117,17 +118,17 @@ async def test_no_socket_is_left_after_an_end_by_the_peer(
 # -- a ping in flight never wakes when the connection drops -------------------
 
 
-async def vanish(peer: "RawPeer") -> None:
+async def vanish(peer: "ScriptedPeer") -> None:
     await peer.stream.aclose()
 
 
-async def close(peer: "RawPeer") -> None:
-    await peer.send(peer.close(4000, "done"))
+async def close(peer: "ScriptedPeer") -> None:
+    await peer.send(peer.close_frame(4000, "done"))
 
 
 @pytest.mark.parametrize("end", [vanish, close, say_nonsense])
 async def test_a_ping_in_flight_fails_when_the_connection_ends(
-    net: "Network", one_end: "OneEnd", end: Callable[["RawPeer"], Any]
+    net: "Network", one_end: "OneEnd", end: Callable[["ScriptedPeer"], Any]
 ) -> None:
     async with one_end() as (half, peer), trio.open_nursery() as nursery:
         half.accept()
@@ -141,7 +142,7 @@ async def test_a_ping_in_flight_fails_when_the_connection_ends(
         nursery.start_soon(ping)
         nursery.start_soon(ping)
         for _ in range(2):
-            said = await peer.hear()
+            said = await peer.receive()
             assert isinstance(said, tuple)
             assert said[0] == "ping"
         await end(peer)
@@ -164,7 +165,7 @@ async def test_pings_and_pongs_find_each_other(
         for _ in range(3):
             times.clear()
             nursery.start_soon(ping)
-            said = await peer.hear()
+            said = await peer.receive()
             assert isinstance(said, tuple)
             await peer.send(
                 peer.frame(10, b"unasked for"),
@@ -186,7 +187,7 @@ async def test_a_cancelled_ping_is_forgotten(one_end: "OneEnd") -> None:
             await half.ping()
         assert half.ready_state is ReadyState.OPEN
         for _ in range(4):
-            said = await peer.hear()
+            said = await peer.receive()
             assert isinstance(said, tuple)
             assert said[0] == "ping"
 
@@ -199,11 +200,11 @@ async def test_many_unread_messages_hold_up_no_ping_and_no_close(
 ) -> None:
     async with one_end() as (half, peer):
         half.accept(pull=True)
-        await peer.send(*[peer.text(str(number)) for number in range(1000)])
+        await peer.send(*[peer.text_frame(str(number)) for number in range(1000)])
         await peer.send(peer.frame(9, b"are you there?"))
-        assert await peer.hear() == ("pong", b"are you there?")
+        assert await peer.receive() == ("pong", b"are you there?")
         half.close(4000, "done")
-        assert await peer.hear() == (4000, "done")
+        assert await peer.receive() == (4000, "done")
 
 
 # -- a handler's exception shows the peer 1000 and takes down the server ------
@@ -226,10 +227,10 @@ async def test_an_exception_of_a_listener_shows_1011_and_the_server_lives(
     async with net.serve(fetch) as server:
         for _ in range(3):
             async with net.peer(server) as peer:
-                await peer.send(peer.text("a"))
-                assert await peer.hear() == (1011, "")
-                await peer.send(peer.close(1011))
-                assert await peer.hear() is None
+                await peer.send(peer.text_frame("a"))
+                assert await peer.receive() == (1011, "")
+                await peer.send(peer.close_frame(1011))
+                assert await peer.receive() is None
             assert "KeyError: 'listener'" in logged.take()
 
 
@@ -245,7 +246,7 @@ async def test_an_exception_before_the_101_shows_500_and_the_server_lives(
     async with net.serve(fetch) as server:
         for _ in range(3):
             async with net.dial(server) as peer:
-                assert (await peer.ask()).startswith("HTTP/1.1 500 ")
+                assert (await peer.handshake()).startswith("HTTP/1.1 500 ")
             assert "KeyError: 'fetch'" in logged.take()
 
 
@@ -265,11 +266,11 @@ async def test_an_exception_of_a_task_of_the_request_ends_the_connection(
     async with net.serve(fetch) as server:
         for _ in range(3):
             async with net.peer(server) as peer:
-                await peer.send(peer.text("a"))
-                said = await peer.hear()
+                await peer.send(peer.text_frame("a"))
+                said = await peer.receive()
                 assert said in {(1011, ""), (1001, "")}, "not 1000"
-                await peer.send(peer.close(1000))
-                assert await peer.hear() is None
+                await peer.send(peer.close_frame(1000))
+                assert await peer.receive() is None
             assert "KeyError: 'a'" in logged.take()
 
 
@@ -289,7 +290,7 @@ async def test_an_exception_before_anybody_accepted_ends_the_connection(
     async with net.serve(fetch) as server, net.peer(server) as peer:
         said: Any = "nothing"
         with trio.move_on_after(1):
-            said = await peer.hear()
+            said = await peer.receive()
         assert "KeyError: 'task'" in logged.take()
         assert said == (1011, ""), "the connection was left open"
 
@@ -322,12 +323,12 @@ async def test_the_size_of_a_message_is_counted_in_bytes(
             opcode = net.CONTINUATION if number else net.TEXT
             last = number == len(parts) - 1
             await peer.send(peer.frame(opcode, part, fin=last))
-        await peer.send(peer.text("next"))
+        await peer.send(peer.text_frame("next"))
         if fits:
             await net.until(lambda: len(heard) == 2)
             assert heard == [text, "next"]
             return
-        said = await peer.hear()
+        said = await peer.receive()
         assert isinstance(said, tuple)
         assert said[0] == 1009
         assert "3000 bytes" in str(said[1])
@@ -346,8 +347,8 @@ async def test_a_close_by_the_peer_that_speaks_of_size_is_a_close_by_the_peer(
     reason = "Exceeded maximum message size: 3000 bytes"
     async with one_end(max_message_bytes=3000) as (half, peer):
         heard = net.hear(half)
-        await peer.send(peer.close(1009, reason))
-        assert await peer.hear() == (1009, reason)
+        await peer.send(peer.close_frame(1009, reason))
+        assert await peer.receive() == (1009, reason)
         await half.wait_closed()
         assert heard == [CloseEvent(1009, reason, was_clean=True)]
 
@@ -361,14 +362,14 @@ async def test_what_arrives_after_our_close_is_delivered(
     async with one_end() as (half, peer):
         heard = net.hear(half)
         half.close(4000, "done")
-        assert await peer.hear() == (4000, "done")
+        assert await peer.receive() == (4000, "done")
         await peer.send(
-            peer.text("late"),
+            peer.text_frame("late"),
             peer.frame(9, b"ping"),
-            peer.text("later"),
+            peer.text_frame("later"),
             peer.frame(10, b"pong"),
-            peer.text("latest"),
-            peer.close(4001, "me too"),
+            peer.text_frame("latest"),
+            peer.close_frame(4001, "me too"),
         )
         await half.wait_closed()
         end = CloseEvent(4001, "me too", was_clean=True)
@@ -380,9 +381,11 @@ async def test_what_arrives_after_our_close_can_be_pulled(one_end: "OneEnd") -> 
     async with one_end() as (half, peer):
         half.accept(pull=True)
         half.close(4000, "done")
-        assert await peer.hear() == (4000, "done")
-        await peer.send(peer.text("late"), peer.frame(9), peer.text("later"))
-        await peer.send(peer.close(1000))
+        assert await peer.receive() == (4000, "done")
+        await peer.send(
+            peer.text_frame("late"), peer.frame(9), peer.text_frame("later")
+        )
+        await peer.send(peer.close_frame(1000))
         assert [message async for message in half] == ["late", "later"]
 
 
@@ -390,9 +393,9 @@ async def test_nothing_is_sent_after_our_close(one_end: "OneEnd") -> None:
     async with one_end() as (half, peer):
         half.accept()
         half.close(4000, "done")
-        await peer.send(*[peer.frame(9, b"ping")] * 10, peer.close(1000))
+        await peer.send(*[peer.frame(9, b"ping")] * 10, peer.close_frame(1000))
         said: list[Any] = []
-        while (more := await peer.hear()) is not None:
+        while (more := await peer.receive()) is not None:
             said.append(more)
             if more == (4000, "done") and peer.masks is False:
                 break  # A client waits for its server to end TCP.
@@ -452,8 +455,8 @@ async def test_a_protocol_error_is_answered_and_told_as_ours(
     async with one_end(max_message_bytes=150) as (half, peer):
         code, data = nonsense(peer.masks)[name]
         heard = net.hear(half)
-        await peer.send(peer.text("before"), data, peer.text("after"))
-        said = await peer.hear()
+        await peer.send(peer.text_frame("before"), data, peer.text_frame("after"))
+        said = await peer.receive()
         assert isinstance(said, tuple)
         assert said[0] == code
         assert said[1], "it says what was wrong"
@@ -483,7 +486,7 @@ async def test_the_close_for_a_protocol_error_is_not_destroyed_by_a_reset(
 
         await peer.send(b"\xff" * 9)
         nursery.start_soon(flood)  # A socket closed with this unread would reset.
-        said = await peer.hear()
+        said = await peer.receive()
         assert isinstance(said, tuple)
         assert said[0] == 1002
         await trio.sleep(0.05)
@@ -495,8 +498,8 @@ async def test_a_client_lets_the_server_end_tcp_first(net: "Network") -> None:
     async with net.client_end() as (half, peer):  # RFC 6455, section 7.1.1
         half.accept()
         before = net.open_sockets()
-        await peer.send(peer.close(1000))
-        assert await peer.hear() == (1000, "")
+        await peer.send(peer.close_frame(1000))
+        assert await peer.receive() == (1000, "")
         await trio.sleep(0.1)
         assert net.open_sockets() == before
         await peer.stream.aclose()
@@ -509,7 +512,7 @@ async def test_a_protocol_error_after_our_close_is_still_told(
     async with one_end() as (half, peer):
         heard = net.hear(half)
         half.close(4000, "done")
-        assert await peer.hear() == (4000, "done")
+        assert await peer.receive() == (4000, "done")
         await peer.send(b"\xff" * 9)
         await half.wait_closed()
         error, closed = heard
@@ -517,7 +520,7 @@ async def test_a_protocol_error_after_our_close_is_still_told(
         assert isinstance(error.error, ProtocolError)
         assert isinstance(closed, CloseEvent)
         assert closed.code == 1006
-        assert await peer.hear() is None, "no second Close"
+        assert await peer.receive() is None, "no second Close"
 
 
 # -- it answers a Close before the application sees it, and what send() took vanishes
@@ -526,16 +529,16 @@ async def test_a_protocol_error_after_our_close_is_still_told(
 async def test_half_open_works_on_the_wire(net: "Network", one_end: "OneEnd") -> None:
     async with one_end() as (half, peer):
         heard = net.hear(half, allow_half_open=True)
-        await peer.send(peer.text("last"), peer.close(4000, "done"))
+        await peer.send(peer.text_frame("last"), peer.close_frame(4000, "done"))
         end = CloseEvent(4000, "done", was_clean=True)
         await net.until(lambda: end in heard)
         assert half.ready_state is ReadyState.CLOSING
         half.send("one more")
-        assert await peer.hear() == "one more"
+        assert await peer.receive() == "one more"
         half.send(b"and another")
         half.close(4001, "now I")
-        assert await peer.hear() == b"and another"
-        assert await peer.hear() == (4001, "now I")
+        assert await peer.receive() == b"and another"
+        assert await peer.receive() == (4001, "now I")
         assert await half.wait_closed() == end
         assert heard == ["last", end]
 
@@ -547,8 +550,8 @@ async def test_what_was_sent_before_the_close_was_seen_arrives(
         half = await halves.receive()
         half.accept()
         half.send("crossing")  # On its way when the Close is sent.
-        await peer.send(peer.close(4000, "done"))
-        assert await peer.hear_all() == ["crossing", (4000, "done")]
+        await peer.send(peer.close_frame(4000, "done"))
+        assert await peer.receive_all() == ["crossing", (4000, "done")]
 
 
 async def test_half_open_between_two_of_ours(net: "Network") -> None:
@@ -588,7 +591,7 @@ async def test_the_end_of_tcp_in_an_answer_is_a_handshake_error(
 ) -> None:
     answer = net.head("Upgrade: websocket", start="HTTP/1.1 101 Switching Protocols")
 
-    async def script(peer: "RawPeer") -> None:
+    async def script(peer: "ScriptedPeer") -> None:
         await peer.read_head()
         await peer.send(answer[:size])
 
@@ -601,7 +604,7 @@ async def test_the_end_of_tcp_in_an_answer_is_a_handshake_error(
 async def test_a_garbage_answer_is_a_handshake_error_and_nothing_else(
     net: "Network",
 ) -> None:
-    async def script(peer: "RawPeer") -> None:
+    async def script(peer: "ScriptedPeer") -> None:
         await peer.send(b"\0garbage\r\n\r\n" * 10)
         await peer.read_all()
 
@@ -615,8 +618,8 @@ async def test_a_garbage_answer_is_a_handshake_error_and_nothing_else(
 async def test_a_reader_that_was_interrupted_is_no_vanished_peer(
     net: "Network",
 ) -> None:
-    async def script(peer: "RawPeer") -> None:
-        await peer.answer()
+    async def script(peer: "ScriptedPeer") -> None:
+        await peer.handshake()
         await peer.read_all()
 
     async with net.script(script) as url:

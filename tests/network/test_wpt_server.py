@@ -9,10 +9,12 @@ import trio
 import wpt_server
 
 from trio_wspair import Server
+from trio_wspair.testing import ScriptedPeer
 
 if TYPE_CHECKING:
     from conftest import Network
-    from peers import RawPeer, Said
+
+    from trio_wspair.testing._peer_frames import Said
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +37,13 @@ def protocols(*names: str) -> str:
     return f"Sec-WebSocket-Protocol: {', '.join(names)}"
 
 
-async def hear_to_the_end(peer: "RawPeer") -> list["Said"]:
+async def hear_to_the_end(peer: "ScriptedPeer") -> list["Said"]:
     """Answer a Close as a browser does; return all that was said."""
     heard: list[Said] = []
-    while (said := await peer.hear()) is not None:
+    while (said := await peer.receive()) is not None:
         heard.append(said)
         if isinstance(said, tuple) and isinstance(said[0], int):
-            await peer.send(peer.close(None if said[0] == 1005 else said[0]))
+            await peer.send(peer.close_frame(None if said[0] == 1005 else said[0]))
     return heard
 
 
@@ -66,7 +68,7 @@ async def test_a_handshake_fails(
     net: "Network", server: Server, target: str, header: str, status: int
 ) -> None:
     async with net.dial(server) as peer:
-        answer = await peer.ask(*filter(None, [header]), target=target)
+        answer = await peer.handshake(*filter(None, [header]), target=target)
     assert answer.startswith(f"HTTP/1.1 {status} ")
     assert (status == 401) is (
         'www-authenticate: basic realm="camelot"' in answer.lower()
@@ -93,7 +95,7 @@ async def test_a_handshake_succeeds(
     net: "Network", server: Server, target: str, header: str, chosen: str | None
 ) -> None:
     async with net.dial(server) as peer:
-        answer = (await peer.ask(*filter(None, [header]), target=target)).lower()
+        answer = (await peer.handshake(*filter(None, [header]), target=target)).lower()
     lines = answer.split("\r\n")
     assert lines[0].startswith("http/1.1 101 ")
     assert f"sec-websocket-accept: {net.accept_key(net.KEY)}".lower() in lines
@@ -125,7 +127,7 @@ async def test_an_answer_sets_cookies(
     net: "Network", server: Server, target: str, cookies: list[str]
 ) -> None:
     async with net.dial(server) as peer:
-        lines = (await peer.ask(target=target)).split("\r\n")
+        lines = (await peer.handshake(target=target)).split("\r\n")
     start = "set-cookie: "
     found = [x[len(start) :] for x in lines if x.lower().startswith(start)]
     assert found == cookies
@@ -134,7 +136,7 @@ async def test_an_answer_sets_cookies(
 async def test_an_answer_has_policies(net: "Network", server: Server) -> None:
     async with net.dial(server) as peer:
         target = "/set-co-policies?coep=require-corp&corp=same-origin"
-        lines = (await peer.ask(target=target)).lower().split("\r\n")
+        lines = (await peer.handshake(target=target)).lower().split("\r\n")
     assert "cross-origin-embedder-policy: require-corp" in lines
     assert "cross-origin-resource-policy: same-origin" in lines
 
@@ -147,7 +149,7 @@ async def test_an_answer_may_be_no_http(net: "Network", server: Server) -> None:
 
 async def test_an_answer_may_have_a_wrong_key(net: "Network", server: Server) -> None:
     async with net.dial(server) as peer:
-        answer = await peer.ask(target="/wrong_accept_key")
+        answer = await peer.handshake(target="/wrong_accept_key")
         assert "Sec-WebSocket-Accept: thisisawrongacceptkey\r\n" in answer
         assert await hear_to_the_end(peer) == ["test", NORMAL]
 
@@ -159,7 +161,7 @@ async def test_a_close_may_come_with_the_101(net: "Network", server: Server) -> 
         data = await peer.stream.receive_some()
         assert data.startswith(b"HTTP/1.1 101 ")
         assert data.endswith(b"\r\n\r\n\x88\x06\x03\xe9PASS")
-        await peer.send(peer.close(1001))
+        await peer.send(peer.close_frame(1001))
         assert await peer.read_all() == b""
 
 
@@ -216,10 +218,10 @@ async def test_an_echo_keeps_types_and_ends_at_goodbye(
     async with net.peer(server, target="/echo") as peer:
         for message in ("text", "", "\u00fc" * 60_000, "Goodbye"):
             await peer.send(peer.frame(net.BINARY, message.encode()))
-            assert await peer.hear() == message.encode()
-        await peer.send(peer.text("text"), peer.frame(net.PING, b"x"))
-        assert {await peer.hear(), await peer.hear()} == {"text", ("pong", b"x")}
-        await peer.send(peer.text("Goodbye"))
+            assert await peer.receive() == message.encode()
+        await peer.send(peer.text_frame("text"), peer.frame(net.PING, b"x"))
+        assert {await peer.receive(), await peer.receive()} == {"text", ("pong", b"x")}
+        await peer.send(peer.text_frame("Goodbye"))
         assert await hear_to_the_end(peer) == ["Goodbye", NORMAL]
 
 
@@ -229,7 +231,7 @@ async def test_a_message_of_8_mib_is_discarded(
 ) -> None:
     async with net.peer(server, target=target) as peer:
         await peer.send(peer.frame(net.BINARY, bytes(8 * MIB)))
-        await peer.send(peer.text("Goodbye"))
+        await peer.send(peer.text_frame("Goodbye"))
         assert await hear_to_the_end(peer) == [NORMAL]
 
 
@@ -239,7 +241,7 @@ async def test_payloads_are_written_without_a_frame(
     async with net.peer(server, target="/echo_raw") as peer:
         bytes_of_frames = b"\x81\x02ok" + b"\x83\x00"
         await peer.send(peer.frame(net.BINARY, bytes_of_frames))
-        await peer.send(peer.frame(net.BINARY, b"exit"), peer.close(1000))
+        await peer.send(peer.frame(net.BINARY, b"exit"), peer.close_frame(1000))
         assert await peer.read_all() == bytes_of_frames + b"\x88\x02\x03\xe8"
 
 
@@ -248,7 +250,7 @@ async def test_the_empty_message_is_told_from_others(
     net: "Network", server: Server, text: str, verdict: str
 ) -> None:
     async with net.peer(server, target="/empty-message") as peer:
-        await peer.send(peer.text(text))
+        await peer.send(peer.text_frame(text))
         assert await hear_to_the_end(peer) == [verdict, NORMAL]
 
 
@@ -258,8 +260,8 @@ async def test_most_paths_answer_any_close_with_1000(
     net: "Network", server: Server, target: str, close: tuple[int | None, str]
 ) -> None:
     async with net.peer(server, target=target) as peer:
-        await peer.send(peer.close(*close))
-        assert await peer.hear_all() == [NORMAL]
+        await peer.send(peer.close_frame(*close))
+        assert await peer.receive_all() == [NORMAL]
 
 
 @pytest.mark.parametrize("target", ["/echo", "/delayed-passive-close"])
@@ -269,13 +271,13 @@ async def test_some_paths_echo_the_close(
 ) -> None:
     code, reason = close
     async with net.peer(server, target=target) as peer:
-        await peer.send(peer.close(None if code == 1005 else code, reason))
-        assert await peer.hear_all() == [close]
+        await peer.send(peer.close_frame(None if code == 1005 else code, reason))
+        assert await peer.receive_all() == [close]
 
 
 async def test_a_close_may_get_no_answer(net: "Network", server: Server) -> None:
     async with net.peer(server, target="/passive-close-abort") as peer:
-        await peer.send(peer.text("discarded"), peer.close(1000))
+        await peer.send(peer.text_frame("discarded"), peer.close_frame(1000))
         assert await peer.read_all() == b""
 
 
@@ -292,7 +294,7 @@ async def test_who_leaves_during_the_handshake_does_no_harm(
 ) -> None:
     async with net.dial(server) as peer:
         with trio.move_on_after(0.2):
-            await peer.ask(target="/sleep_10_v13")
+            await peer.handshake(target="/sleep_10_v13")
             pytest.fail("that was no 10 s")
     async with net.peer(server, target="/origin") as peer:
         assert await hear_to_the_end(peer) == ["", NORMAL]
@@ -301,7 +303,7 @@ async def test_who_leaves_during_the_handshake_does_no_harm(
 async def test_nothing_is_read_for_two_seconds(net: "Network", server: Server) -> None:
     sent = trio.Event()
 
-    async def send(peer: "RawPeer") -> None:
+    async def send(peer: "ScriptedPeer") -> None:
         await peer.send(peer.frame(net.BINARY, bytes(8 * MIB)))
         sent.set()
 
@@ -321,9 +323,9 @@ async def test_sending_waits_for_a_client_that_does_not_read(
 ) -> None:
     async with net.peer(server, target="/send-backpressure") as peer:
         await trio.sleep(1)
-        assert await peer.hear() == b""
+        assert await peer.receive() == b""
         for _ in range(16):
-            assert await peer.hear() == b" " * MIB
+            assert await peer.receive() == b" " * MIB
         seconds, end = await hear_to_the_end(peer)
         assert isinstance(seconds, str)
         assert float(seconds) > 0.9
@@ -334,9 +336,11 @@ async def test_messages_are_read_slowly_and_counted(
     net: "Network", server: Server
 ) -> None:
     async with net.peer(server, target="/receive-many-with-backpressure") as peer:
-        await peer.send(*[peer.frame(net.BINARY, bytes(65_536))] * 3, peer.text("abc"))
-        await peer.send(peer.close())
-        assert await peer.hear_all() == ["65536", "65536", "65536", "3", NORMAL]
+        await peer.send(
+            *[peer.frame(net.BINARY, bytes(65_536))] * 3, peer.text_frame("abc")
+        )
+        await peer.send(peer.close_frame())
+        assert await peer.receive_all() == ["65536", "65536", "65536", "3", NORMAL]
 
 
 # -- what connections share ---------------------------------------------------------
@@ -345,18 +349,18 @@ async def test_messages_are_read_slowly_and_counted(
 async def test_a_channel_joins_connections(net: "Network", server: Server) -> None:
     target = "/msg_channel?uuid=u&direction="
 
-    def say(writer: "RawPeer", command: str, data: object = None) -> bytes:
-        return writer.text(json.dumps([command, data]))
+    def say(writer: "ScriptedPeer", command: str, data: object = None) -> bytes:
+        return writer.text_frame(json.dumps([command, data]))
 
     async with net.peer(server, target=f"{target}write") as writer:
         await writer.send(say(writer, "message", {"a": 1}))
         async with net.peer(server, target=f"{target}read") as reader:
-            assert await reader.hear() == '{"a": 1}'
-            await reader.send(reader.close())
-            assert await reader.hear_all() == [NORMAL]
+            assert await reader.receive() == '{"a": 1}'
+            await reader.send(reader.close_frame())
+            assert await reader.receive_all() == [NORMAL]
         async with net.peer(server, target=f"{target}read") as reader:
             await writer.send(say(writer, "message", "b"))
-            assert await reader.hear() == '"b"'
+            assert await reader.receive() == '"b"'
             await writer.send(say(writer, "disconnectReader"), say(writer, "delete"))
             assert await hear_to_the_end(reader) == [NORMAL]
 
@@ -365,7 +369,7 @@ async def test_a_stash_outlives_connections(net: "Network", server: Server) -> N
     async def ask(query: str) -> object:
         target = f"/stash_responder?key=k&{query}"
         async with net.peer(server, target=target) as peer:
-            await peer.send(peer.text("echo"))
+            await peer.send(peer.text_frame("echo"))
             answer, end = await hear_to_the_end(peer)
             assert isinstance(answer, str)
             assert end == NORMAL
@@ -387,7 +391,9 @@ async def test_a_setting_can_be_waited_for(net: "Network", server: Server) -> No
         net.peer(server, target=target) as getter,
         net.peer(server, target=target) as setter,
     ):
-        await getter.send(getter.text('{"action": "get", "key": "k"}'))
-        await setter.send(setter.text('{"action": "set", "key": "k", "value": 3}'))
+        await getter.send(getter.text_frame('{"action": "get", "key": "k"}'))
+        await setter.send(
+            setter.text_frame('{"action": "set", "key": "k", "value": 3}')
+        )
         assert await hear_to_the_end(setter) == ["{}", NORMAL]
         assert await hear_to_the_end(getter) == ['{"value": 3}', NORMAL]

@@ -11,7 +11,10 @@ from random import Random
 from typing import Final
 
 import trio
-from peers import (
+
+from soak.clients import CODES, LIMITS, SOON, Client, Target
+from trio_wspair.testing import ScriptedPeer
+from trio_wspair.testing._peer_frames import (
     BINARY,
     CLOSE,
     CONTINUATION,
@@ -19,12 +22,9 @@ from peers import (
     PONG,
     TEXT,
     UPGRADE,
-    RawPeer,
-    TornError,
+    TornFrameError,
     head,
 )
-
-from soak.clients import CODES, LIMITS, SOON, Client, Target
 
 PATIENCE: Final = 20.0
 """Seconds in which the server has to end a connection that it wants to end."""
@@ -40,7 +40,7 @@ class NoWebSocketError(Exception):
 
 
 @asynccontextmanager
-async def dialled(target: Target) -> AsyncGenerator[RawPeer]:
+async def dialled(target: Target) -> AsyncGenerator[ScriptedPeer]:
     """Open TCP or TLS for a block; what becomes of it is the block's."""
     tcp = await trio.open_tcp_stream(target.host, target.port)
     try:
@@ -52,12 +52,12 @@ async def dialled(target: Target) -> AsyncGenerator[RawPeer]:
                 server_hostname=target.host,
                 https_compatible=True,
             )
-        yield RawPeer(stream, masks=True)
+        yield ScriptedPeer(stream, masks=True)
     finally:
         await trio.aclose_forcefully(tcp)
 
 
-def below(peer: RawPeer) -> trio.SocketStream:
+def below(peer: ScriptedPeer) -> trio.SocketStream:
     """Return the TCP stream of a peer."""
     stream = peer.stream
     if isinstance(stream, trio.SSLStream):
@@ -66,17 +66,17 @@ def below(peer: RawPeer) -> trio.SocketStream:
     return stream
 
 
-def reset(peer: RawPeer) -> None:
+def reset(peer: ScriptedPeer) -> None:
     """Make the end of TCP a reset, which destroys what is under way."""
     linger = struct.pack("ii", 1, 0)
     below(peer).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
 
 @asynccontextmanager
-async def opened(target: Target) -> AsyncGenerator[RawPeer]:
+async def opened(target: Target) -> AsyncGenerator[ScriptedPeer]:
     """Open a WebSocket for a block."""
     async with dialled(target) as peer:
-        answer = await peer.ask(target=target.resource)
+        answer = await peer.handshake(target=target.resource)
         if not answer.startswith("HTTP/1.1 101 "):
             raise NoWebSocketError(status_of(answer))
         yield peer
@@ -98,15 +98,15 @@ def said_last(said: list[str | bytes | tuple[int, str] | tuple[str, bytes]]) -> 
 # -- peers that vanish --------------------------------------------------------
 
 
-def conversation(peer: RawPeer, target: Target, luck: Random) -> list[bytes]:
+def conversation(peer: ScriptedPeer, target: Target, luck: Random) -> list[bytes]:
     """Return what a good client says, in pieces that are whole."""
     return [
         head(*UPGRADE, start=f"GET {target.resource} HTTP/1.1"),
-        peer.text("x" * luck.choice([1, 200, 70_000])),
+        peer.text_frame("x" * luck.choice([1, 200, 70_000])),
         peer.frame(BINARY, b"begun", fin=False),
         peer.frame(PING, b"between"),
         peer.frame(CONTINUATION, b"ended"),
-        peer.close(luck.choice(CODES)),
+        peer.close_frame(luck.choice(CODES)),
     ]
 
 
@@ -149,9 +149,9 @@ async def be_deaf(target: Target, luck: Random) -> str:
 async def be_mute(target: Target, luck: Random) -> str:
     """Listen, and answer nothing: no ping, no Close."""
     async with opened(target) as peer:
-        await peer.send(peer.text("go on"))
+        await peer.send(peer.text_frame("go on"))
         with trio.move_on_after(luck.expovariate(1 / SOON) * 10):
-            return f"mute, {said_last(await peer.hear_all())}"
+            return f"mute, {said_last(await peer.receive_all())}"
     return "mute, and vanished"
 
 
@@ -161,21 +161,21 @@ async def be_mute(target: Target, luck: Random) -> str:
 async def close(target: Target, luck: Random) -> str:
     """Close in good order, and hear the answer, if the handler gives one."""
     async with opened(target) as peer:
-        texts = [peer.text("x" * luck.choice([1, 20_000]))] * luck.randrange(4)
-        await peer.send(*texts, peer.close(luck.choice([None, *CODES])))
+        texts = [peer.text_frame("x" * luck.choice([1, 20_000]))] * luck.randrange(4)
+        await peer.send(*texts, peer.close_frame(luck.choice([None, *CODES])))
         with trio.move_on_after(0.3):
-            return said_last(await peer.hear_all())
+            return said_last(await peer.receive_all())
     return "said Close, and vanished without an answer"
 
 
 async def close_and_talk_on(target: Target, luck: Random) -> str:
     """Send after the Close, which nobody may."""
     async with opened(target) as peer:
-        await peer.send(peer.text("x"), peer.close(1000))
+        await peer.send(peer.text_frame("x"), peer.close_frame(1000))
         try:
             with trio.move_on_after(0.3):
                 while True:
-                    await peer.send(peer.text("x" * 100))
+                    await peer.send(peer.text_frame("x" * 100))
                     await trio.sleep(0.001)
         except trio.BrokenResourceError:
             pass
@@ -185,19 +185,19 @@ async def close_and_talk_on(target: Target, luck: Random) -> str:
 # -- peers that say what they must not ----------------------------------------
 
 
-def bad_frames(peer: RawPeer, luck: Random) -> list[bytes]:
+def bad_frames(peer: ScriptedPeer, luck: Random) -> list[bytes]:
     """Return bytes that end a connection, each for a reason of its own."""
     size = LIMITS["max_message_bytes"] + 1
     return [
         peer.frame(TEXT, b"\xff\xfe"),  # No UTF-8.
         peer.frame(TEXT, "é".encode()[:1], fin=False) + peer.frame(CONTINUATION, b"x"),
         peer.frame(CONTINUATION, b"nothing was begun"),
-        peer.frame(TEXT, b"x", fin=False) + peer.text("another"),
+        peer.frame(TEXT, b"x", fin=False) + peer.text_frame("another"),
         peer.frame(3, b"reserved"),
         peer.frame(PING, bytes(126)),
         peer.frame(PING, b"", fin=False),
-        bytes([0xC1]) + peer.text("x")[1:],  # A reserved bit.
-        RawPeer(peer.stream, masks=False).text("not masked"),
+        bytes([0xC1]) + peer.text_frame("x")[1:],  # A reserved bit.
+        ScriptedPeer(peer.stream, masks=False).text_frame("not masked"),
         peer.frame(CLOSE, b"\x03"),  # Half a code.
         peer.frame(CLOSE, struct.pack("!H", luck.choice([0, 999, 1005, 1006, 5000]))),
         peer.frame(CLOSE, struct.pack("!H", 1000) + b"\xff"),
@@ -213,9 +213,9 @@ async def break_the_rules(target: Target, luck: Random) -> str:
     """Break the protocol of WebSockets."""
     async with opened(target) as peer:
         frames = luck.choice(bad_frames(peer, luck))
-        await peer.send(peer.text("so far, so good") * luck.randrange(3), frames)
+        await peer.send(peer.text_frame("so far, so good") * luck.randrange(3), frames)
         with trio.move_on_after(0.3):
-            return f"broke the rules, {said_last(await peer.hear_all())}"
+            return f"broke the rules, {said_last(await peer.receive_all())}"
     return "broke the rules, and vanished"
 
 
@@ -226,9 +226,9 @@ async def flood_with_pings(target: Target, luck: Random) -> str:
             await peer.send(peer.frame(PING, bytes(125)) * 2000)
             await peer.send(peer.frame(PONG, b"nobody asked") * 10)
         # A record of TLS that was cut off up there ends it all, frames included.
-        with trio.move_on_after(SOON), suppress(TornError):
+        with trio.move_on_after(SOON), suppress(TornFrameError):
             for _ in range(luck.randrange(1000)):
-                await peer.hear()
+                await peer.receive()
     return "many pings, and vanished"
 
 

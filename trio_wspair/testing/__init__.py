@@ -1,9 +1,11 @@
 """Tools for testing code that uses WebSockets, and other Trio code.
 
 `cancel_at_every_step()` cancels an operation wherever that is possible,
-`FaultyStream` is a network that breaks in the way you choose, `open_asgi_websocket()`
-is a client of any ASGI application, without a network, and
-`hibernate_after_every_event()` makes Durable Objects forget all they may forget.
+`FaultyStream` is a network that breaks in the way you choose, a `ScriptedPeer` is a
+server or a client that misbehaves, `open_asgi_websocket()` is a client of any ASGI
+application, without a network, `check_websocket_pair()` tries whether a transport keeps
+the promises, and `hibernate_after_every_event()` makes Durable Objects forget all they
+may forget.
 """
 
 from ._asgi import open_asgi_websocket
@@ -12,6 +14,9 @@ from ._faults import FaultyStream
 from ._hibernation import hibernate_after_every_event
 from ._record import Record
 from ._recorded import ConversationError, RecordedWebSocket, open_recorded_pair
+from ._scripted_network import open_scripted_client, open_scripted_server
+from ._scripted_peer import ScriptedPeer
+from ._suite import check_websocket_pair
 from ._sweep import Attempt, cancel_at_every_step
 
 __all__ = (
@@ -21,8 +26,12 @@ __all__ = (
     "FaultyStream",
     "Record",
     "RecordedWebSocket",
+    "ScriptedPeer",
     "cancel_at_every_step",
+    "check_websocket_pair",
     "hibernate_after_every_event",
     "open_asgi_websocket",
     "open_recorded_pair",
+    "open_scripted_client",
+    "open_scripted_server",
 )

@@ -23,6 +23,8 @@ __all__ = ("Application", "PlayedServer")
 Application = Callable[[Any, Any, Any], Awaitable[object]]
 """An ASGI application; each framework has types of its own for what it takes."""
 
+_BUFFER_SIZE: Final = 2**20
+"""So much is on its way to an application that does not receive; then sending waits."""
 _CLIENT_GONE: Final = "the client of this WebSocket has gone"
 
 
@@ -50,6 +52,9 @@ class PlayedServer:
         self._status: int | None = None
         self._headers = Headers()
         self._body = b""
+        self._unread = 0
+        """Bytes of messages that the application has not received."""
+        self._room = trio.lowlevel.ParkingLot()
         self._disconnected = False
         """The application has been told that the client has gone, or soon will be."""
         self._has_received_all = False
@@ -74,6 +79,9 @@ class PlayedServer:
             raise RuntimeError(msg)
         event = await self._events.receive()
         self._has_received_all = event["type"] == "websocket.disconnect"
+        if event["type"] == "websocket.receive":
+            self._unread -= len(event.get("text") or event.get("bytes") or "")
+            self._room.unpark_all()
         return event
 
     async def _send(self, event: Event) -> None:
@@ -164,6 +172,7 @@ class PlayedServer:
     def _disconnect(self, close: Close) -> None:
         if not self._disconnected:
             self._disconnected = True
+            self._room.unpark_all()
             event = {"code": close.code, "reason": close.reason}
             self._put_event.send_nowait({"type": "websocket.disconnect", **event})
 
@@ -190,6 +199,9 @@ class PlayedServer:
             else:
                 key = "text" if isinstance(item, str) else "bytes"
                 self._put_event.send_nowait({"type": "websocket.receive", key: item})
+                self._unread += len(item)
+        while self._unread > _BUFFER_SIZE and not self._disconnected:
+            await self._room.park()
 
     async def aclose(self, code: int, reason: str) -> None:
         """Say Close, unless that was done."""

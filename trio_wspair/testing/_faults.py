@@ -15,7 +15,7 @@ import trio
 
 from trio_wspair._checks import check_limit, check_seconds
 
-__all__ = ("Cut", "FaultyStream")
+__all__ = ("Cut", "FaultyStream", "reset")
 
 Cut = Literal["end", "reset", "silence"]
 """How a connection is cut off: the peer has closed it in good order; it is broken; or
@@ -25,6 +25,13 @@ _RECEIVE_BYTES: Final = 2**16
 _CUT_OFF: Final = "this stream was cut off"
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 """Makes closing a socket a reset."""
+
+
+async def reset(stream: trio.abc.Stream) -> None:
+    """Close a stream at once; if it is a socket, its peer sees a reset."""
+    if isinstance(stream, trio.SocketStream):
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+    await trio.aclose_forcefully(stream)
 
 
 class FaultyStream(trio.abc.HalfCloseableStream):
@@ -184,12 +191,10 @@ class FaultyStream(trio.abc.HalfCloseableStream):
         self._cut = True
         self._scopes.discard(scope)
         self._interrupt()
-        if self._kind != "silence":
-            if self._kind == "reset" and isinstance(self._stream, trio.SocketStream):
-                self._stream.setsockopt(
-                    socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO
-                )
-            with trio.CancelScope(shield=True):  # What was received is not lost.
+        with trio.CancelScope(shield=True):  # What was received is not lost.
+            if self._kind == "reset":
+                await reset(self._stream)
+            elif self._kind == "end":
                 await trio.aclose_forcefully(self._stream)
 
     def _interrupt(self) -> None:

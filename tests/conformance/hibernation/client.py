@@ -4,9 +4,10 @@ from contextlib import suppress
 from typing import Any
 
 import trio
-from peers import BINARY, PONG, RawPeer, Said
 
 from conformance.player import message_detail
+from trio_wspair.testing import ScriptedPeer
+from trio_wspair.testing._peer_frames import BINARY, PONG, Said
 
 CLOSE_TIMEOUT = 1.5
 """Seconds that a client waits for the rest of a closing handshake."""
@@ -17,7 +18,7 @@ _GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 class Client:
     """The client's end of a connection, and what it saw."""
 
-    def __init__(self, peer: RawPeer) -> None:
+    def __init__(self, peer: ScriptedPeer) -> None:
         self.events: list[Any] = []
         self._peer = peer
         self._closing = False
@@ -38,13 +39,13 @@ class Client:
             self.events.append(["closed", self._closed_with])
 
     async def _converse(self, target: str) -> None:
-        answer = await self._peer.ask(target=target)
+        answer = await self._peer.handshake(target=target)
         status = int(answer.split()[1])
         if status != 101:
             self.events.append(["refused", {"status": status}])
             return
         self.events.append(["open"])
-        while (said := await self._peer.hear()) is not None:
+        while (said := await self._peer.receive()) is not None:
             await self._hear(said)
 
     async def take(self, step: dict[str, Any]) -> None:
@@ -59,7 +60,7 @@ class Client:
             case {"close": arguments}:
                 await self._close(*arguments)
             case {"text": text} if not self._closing:
-                await self._peer.send(self._peer.text(text))
+                await self._peer.send(self._peer.text_frame(text))
             case {"bytes": data} if not self._closing:
                 await self._peer.send(self._peer.frame(BINARY, bytes.fromhex(data)))
             case {"text": _} | {"bytes": _}:
@@ -85,7 +86,7 @@ class Client:
             self._closing = True
             self._scope.deadline = trio.current_time() + CLOSE_TIMEOUT
             with suppress(*_GONE):
-                await self._peer.send(self._peer.close(code, reason))
+                await self._peer.send(self._peer.close_frame(code, reason))
 
     async def _end(self) -> None:
         assert isinstance(self._peer.stream, trio.abc.HalfCloseableStream)

@@ -8,13 +8,12 @@ from typing import Any
 import attrs
 import trio
 from faulty import memory_network
-from peers import RawPeer
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from conformance.stage import Scenario, Trace, let_time_pass, network_settled
 from trio_wspair import Headers, Request, Response, Server, serve
 from trio_wspair.hibernation import DurableObjectNamespace, DurableObjectStub
-from trio_wspair.testing import hibernate_after_every_event
+from trio_wspair.testing import ScriptedPeer, hibernate_after_every_event
 
 from .client import CLOSE_TIMEOUT, Client
 from .room import Room, World
@@ -116,7 +115,7 @@ class _Stage:
 
     async def _connect(self, name: str, target: str) -> None:
         stream = await trio.open_tcp_stream(*self._server.addresses[0])
-        client = self.clients[name] = Client(RawPeer(stream, masks=True))
+        client = self.clients[name] = Client(ScriptedPeer(stream, masks=True))
         self._nursery.start_soon(client.run, target)
         await self._settle()
         assert client.events, "there is no answer"

@@ -1,0 +1,91 @@
+"""A connection of one's own, as the documentation has it: two channels of Trio."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+
+import trio
+
+from trio_wspair import ConnectionClosedError, WebSocket, WebSocketPair
+from trio_wspair.testing._suite_ends import OnPurposeError
+from trio_wspair.transports import Close, couple
+
+Item = str | bytes | Close
+GONE = trio.ClosedResourceError, trio.BrokenResourceError, trio.EndOfChannel
+
+
+class MemoryConnection:
+    """One end of a connection that needs no network."""
+
+    def __init__(
+        self,
+        outgoing: trio.MemorySendChannel[Item],
+        incoming: trio.MemoryReceiveChannel[Item],
+    ) -> None:
+        self.outgoing = outgoing
+        self.incoming = incoming
+
+    async def receive(self) -> Sequence[Item]:
+        """Wait for what has arrived."""
+        try:
+            return [await self.incoming.receive()]
+        except GONE:
+            raise ConnectionClosedError(1006, "gone", was_clean=False) from None
+
+    async def send(self, items: Sequence[Item]) -> None:
+        """Send these."""
+        try:
+            for item in items:
+                await self.outgoing.send(item)
+        except GONE:
+            raise ConnectionClosedError(1006, "gone", was_clean=False) from None
+
+    async def aclose(self, code: int, reason: str) -> None:  # noqa: ARG002
+        """End it; every Close was sent by then."""
+        await trio.lowlevel.checkpoint()
+        self.abort()
+
+    def abort(self) -> None:
+        """End it at once."""
+        self.outgoing.close()
+        self.incoming.close()
+
+
+@asynccontextmanager
+async def open_coupled_pair(
+    kind: type[MemoryConnection] = MemoryConnection, *, buffer_size: float = 0
+) -> AsyncGenerator[tuple[WebSocket, WebSocket]]:
+    """Join two halves by two connections."""
+    to_right, at_right = trio.open_memory_channel[Item](buffer_size)
+    to_left, at_left = trio.open_memory_channel[Item](buffer_size)
+    async with trio.open_nursery() as nursery:
+        first, left = WebSocketPair(nursery)
+        second, right = WebSocketPair(nursery)
+        nursery.start_soon(couple, left, kind(to_right, at_left))
+        nursery.start_soon(couple, right, kind(to_left, at_right))
+        yield first, second
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def open_contained_pair(
+    kind: type[MemoryConnection] = MemoryConnection,
+) -> AsyncGenerator[tuple[WebSocket, WebSocket]]:
+    """Join two halves so that a failure of one stays there, as in a server."""
+
+    async def live(
+        connection: MemoryConnection, *, task_status: trio.TaskStatus[WebSocket]
+    ) -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                half, coupled = WebSocketPair(nursery)
+                nursery.start_soon(couple, coupled, connection)
+                task_status.started(half)
+        except* OnPurposeError:
+            pass
+
+    to_right, at_right = trio.open_memory_channel[Item](0)
+    to_left, at_left = trio.open_memory_channel[Item](0)
+    async with trio.open_nursery() as nursery:
+        first = await nursery.start(live, kind(to_right, at_left))
+        yield first, await nursery.start(live, kind(to_left, at_right))
+        nursery.cancel_scope.cancel()
