@@ -8,6 +8,7 @@ connection and is logged.
 import logging
 from collections.abc import Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
 from typing import Final, Protocol
 
 import trio
@@ -21,7 +22,12 @@ from ._state import Holder
 from .transports._connection import Connection
 from .transports._couple import Coupling, Limits
 
-__all__ = ("Caller", "Handling")
+__all__ = ("Caller", "Handling", "failures")
+
+failures: Final[ContextVar[list[Exception] | None]] = ContextVar(
+    "failures", default=None
+)
+"""Where a test keeps what is logged: what a handler has raised."""
 
 _HEADERS_OF_THE_HANDSHAKE: Final = frozenset(
     {
@@ -140,9 +146,12 @@ class Handling:
                         _logger.error("%s: %s", caller, what)
                     else:
                         response = answer
-                except Exception:
+                except Exception as exc:
                     code = 1011
                     _logger.exception("handling %s failed", caller)
+                    kept = failures.get()
+                    if kept is not None:
+                        kept.append(exc)
                 if self._coupling is not None:
                     # Unless the half of the handler has said it already.
                     self._coupling.stop(code, "")

@@ -7,6 +7,7 @@ is a client of any ASGI application, without a network, and
 """
 
 from ._asgi import open_asgi_websocket
+from ._client import open_test_client
 from ._entries import Entry
 from ._faults import FaultyStream
 from ._hibernation import hibernate_after_every_event
@@ -25,4 +26,5 @@ __all__ = (
     "hibernate_after_every_event",
     "open_asgi_websocket",
     "open_recorded_pair",
+    "open_test_client",
 )
