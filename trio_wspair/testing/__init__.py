@@ -13,6 +13,7 @@ from ._faults import FaultyStream
 from ._hibernation import hibernate_after_every_event
 from ._record import Record
 from ._recorded import ConversationError, RecordedWebSocket, open_recorded_pair
+from ._replay import replay, replay_file
 from ._sweep import Attempt, cancel_at_every_step
 
 __all__ = (
@@ -27,4 +28,6 @@ __all__ = (
     "open_asgi_websocket",
     "open_recorded_pair",
     "open_test_client",
+    "replay",
+    "replay_file",
 )

@@ -51,7 +51,6 @@ class ClientOptions(ConnectionOptions, total=False):
 
     protocols: str | Sequence[str]
     headers: HeadersInit
-    names: tuple[str, str]
     within: float
 
 
