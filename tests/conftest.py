@@ -45,6 +45,8 @@ from trio_wspair import (
 )
 from trio_wspair.transports._engines import EngineName
 
+pytest_plugins = ["pytester"]
+
 Heard = str | bytes | CloseEvent | ErrorEvent
 Script = Callable[[RawPeer], Awaitable[None]]
 
