@@ -49,6 +49,8 @@ from trio_wspair.testing._peer_frames import (
 )
 from trio_wspair.transports._engines import EngineName
 
+pytest_plugins = ["pytester"]
+
 Heard = str | bytes | CloseEvent | ErrorEvent
 Script = Callable[[ScriptedPeer], Awaitable[None]]
 

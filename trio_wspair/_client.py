@@ -60,6 +60,7 @@ async def connect(
     headers: HeadersInit = (),
     ssl_context: ssl.SSLContext | None = None,
     proxy: str | None = None,
+    dial: Dialer | None = None,
     connect_timeout: float = 10.0,
     close_grace: float = 5.0,
     max_message_bytes: int = 2**25,
@@ -84,6 +85,8 @@ async def connect(
         proxy: The URL of a proxy to go through, ``http://``, ``socks4://``, or
             ``socks5://``, with user and password if it asks for them. Needs the extra
             ``trio-wspair[proxy]``.
+        dial: An async function of a host and a port that opens the stream, instead of
+            TCP; such as one that calls `trio.open_unix_socket()`.
         connect_timeout: Seconds until the WebSocket has to be open.
         close_grace: Seconds for the closing handshake.
         max_message_bytes: The server gets Close 1009 for a larger message.
@@ -120,10 +123,10 @@ async def connect(
     pair = WebSocketPair(
         nursery, max_buffered_bytes=max_buffered_bytes, close_grace=close_grace
     )
-    dial = _Dial(
+    dialing = _Dial(
         chosen_engine,
         address,
-        dialer(proxy),
+        dialer(proxy, dial),
         offered,
         more_headers.pairs(),
         connect_timeout,
@@ -133,7 +136,7 @@ async def connect(
     )
     link = half_of(pair[0]).link
     link.url = url
-    link.protocol = await nursery.start(dial.run)
+    link.protocol = await nursery.start(dialing.run)
     return pair[0]
 
 
@@ -144,6 +147,7 @@ class ConnectOptions(TypedDict, total=False):
     headers: HeadersInit
     ssl_context: ssl.SSLContext | None
     proxy: str | None
+    dial: Dialer | None
     connect_timeout: float
     close_grace: float
     max_message_bytes: int

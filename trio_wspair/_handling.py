@@ -8,6 +8,7 @@ connection and is logged.
 import logging
 from collections.abc import Awaitable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
+from contextvars import ContextVar
 from typing import Final, Protocol
 
 import trio
@@ -22,7 +23,12 @@ from ._state import Holder
 from .transports._connection import Connection
 from .transports._couple import Coupling, Limits
 
-__all__ = ("Caller", "Handling", "Handlings")
+__all__ = ("Caller", "Handling", "Handlings", "failures")
+
+failures: Final[ContextVar[list[Exception] | None]] = ContextVar(
+    "failures", default=None
+)
+"""Where a test keeps what is logged: what a handler has raised."""
 
 _HEADERS_OF_THE_HANDSHAKE: Final = frozenset(
     {
@@ -152,10 +158,13 @@ class Handling:
                     _logger.error("%s: %s", caller, what, extra=self._facts())
                 else:
                     response = answer
-            except Exception:
+            except Exception as exc:
                 code = 1011
                 what = "handling %s failed"
                 _logger.exception(what, caller, extra=self._facts())
+                kept = failures.get()
+                if kept is not None:
+                    kept.append(exc)
             if self._coupling is not None:
                 # Unless the half of the handler has said it already.
                 self._coupling.stop(code, "")

@@ -44,7 +44,9 @@ async def open_service_nursery() -> AsyncGenerator[trio.Nursery, None]:
         raise error
 
 
-def raise_together(raised: list[BaseException]) -> None:
+def raise_together(
+    raised: list[BaseException], message: str = "listeners of WebSockets raised"
+) -> None:
     """Raise these, as a group if they are several.
 
     A `Cancelled` beside others is left out: they end the nursery too.
@@ -54,5 +56,4 @@ def raise_together(raised: list[BaseException]) -> None:
     if len(kept) == 1:
         raise kept[0]
     if kept:
-        msg = "listeners of WebSockets raised"
-        raise BaseExceptionGroup(msg, kept)
+        raise BaseExceptionGroup(message, kept)

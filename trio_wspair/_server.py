@@ -36,7 +36,8 @@ class Server:
     """Where a server listens; ``await nursery.start(serve, ...)`` returns it."""
 
     addresses: tuple[tuple[str, int] | str, ...]
-    """Host and port of each listening socket, or the path of a Unix socket."""
+    """Host and port of each listening socket, or the path of a Unix socket. Listeners
+    that are no sockets have none."""
     secure: bool
     """Whether TLS is spoken."""
 
@@ -45,7 +46,7 @@ class Server:
         """The port of the first address.
 
         Raises:
-            InvalidStateError: That is a Unix socket.
+            InvalidStateError: That is a Unix socket, or there is none.
         """
         return self._host_and_port()[1]
 
@@ -54,18 +55,19 @@ class Server:
         """The WebSocket URL of the first address, such as ``ws://127.0.0.1:8000/``.
 
         Raises:
-            InvalidStateError: That is a Unix socket.
+            InvalidStateError: That is a Unix socket, or there is none.
         """
         host, port = self._host_and_port()
         scheme = "wss" if self.secure else "ws"
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
 
     def _host_and_port(self) -> tuple[str, int]:
-        address = self.addresses[0]
-        if isinstance(address, str):
-            msg = f"this server listens on a Unix socket, {address!r}: it has no port"
-            raise InvalidStateError(msg)
-        return address
+        address = self.addresses[0] if self.addresses else None
+        if isinstance(address, tuple):
+            return address
+        where = "no socket" if address is None else f"a Unix socket, {address!r}"
+        msg = f"this server listens on {where}: it has no port"
+        raise InvalidStateError(msg)
 
 
 async def serve(
@@ -73,7 +75,7 @@ async def serve(
     port: int | None = None,
     *,
     host: str | None = "127.0.0.1",
-    listeners: Sequence[trio.SocketListener] | None = None,
+    listeners: Sequence[trio.abc.Listener[trio.abc.Stream]] | None = None,
     ssl_context: ssl.SSLContext | None = None,
     proxy_headers: bool = False,
     stop_code: int = CloseCode.GOING_AWAY,
@@ -106,7 +108,8 @@ async def serve(
         fetch: The handler.
         port: 0 picks a free one, which ``nursery.start()`` tells.
         host: Where to listen: a name or an address; `None` for everywhere.
-        listeners: Listen on these instead of a port, such as those of Unix sockets.
+        listeners: Listen on these instead of a port, such as those of Unix sockets,
+            or on any other `trio.abc.Listener`.
         ssl_context: For ``https`` and ``wss``.
         proxy_headers: Believe ``X-Forwarded-For``, ``-Proto`` and ``-Host``. Only
             behind a proxy that sets them: any client can send them.
@@ -174,7 +177,8 @@ async def serve(
             trio.SSLListener(listener, ssl_context, https_compatible=True)
             for listener in listeners
         ]
-    addresses = tuple(_address(listener) for listener in listeners)
+    sockets = [getattr(listener, "socket", None) for listener in listeners]
+    addresses = tuple(_address(socket) for socket in sockets if socket is not None)
     async with service.alarms.kept(), trio.open_nursery() as nursery:
         task_status.started(Server(addresses, ssl_context is not None))
         try:
@@ -188,8 +192,8 @@ async def serve(
             service.handlings.stop()
 
 
-def _address(listener: trio.SocketListener) -> tuple[str, int] | str:
-    name: tuple[str, int] | str | bytes = listener.socket.getsockname()
+def _address(socket: trio.socket.SocketType) -> tuple[str, int] | str:
+    name: tuple[str, int] | str | bytes = socket.getsockname()
     if isinstance(name, tuple):
         return name[0], name[1]
     return os.fsdecode(name)

@@ -186,6 +186,12 @@ async def test_a_path_and_a_query_are_sent_percent_encoded(net: "Network") -> No
         (ValueError, {"headers": {"Host": "b"}}, "(?i)host"),
         (ValueError, {"headers": {"Sec-WebSocket-Key": "b"}}, "(?i)sec-websocket-key"),
         (ValueError, {"headers": {"Content-Length": "5"}}, "(?i)content-length"),
+        (TypeError, {"dial": "unix"}, "dial is an async function"),
+        (
+            TypeError,
+            {"dial": trio.open_tcp_stream, "proxy": "http://a:1"},
+            "instead of a proxy",
+        ),
     ],
 )
 async def test_a_wrong_argument_is_refused_before_anything_happens(

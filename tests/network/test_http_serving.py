@@ -316,6 +316,23 @@ async def test_a_unix_socket_serves_requests_and_websockets(
             assert await peer.receive_all() == ["hi", (1000, "")]
 
 
+async def test_a_client_connects_to_a_unix_socket_when_told_how(
+    net: "Network", tmp_path: Path
+) -> None:
+    path = tmp_path / "server.sock"
+
+    async def dial(host: str, port: int) -> trio.SocketStream:
+        assert (host, port) == ("there", 80)
+        return await trio.open_unix_socket(str(path))
+
+    async with (
+        serving_on(net.echo, [await unix_listener(path)]),
+        open_websocket("ws://there/", dial=dial) as ws,
+    ):
+        ws.send("hi")
+        assert await ws.receive() == "hi"
+
+
 async def test_behind_a_proxy_a_unix_socket_knows_its_clients(
     net: "Network", tmp_path: Path
 ) -> None:

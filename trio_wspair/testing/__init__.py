@@ -9,11 +9,13 @@ may forget.
 """
 
 from ._asgi import open_asgi_websocket
+from ._client import open_test_client
 from ._entries import Entry
 from ._faults import FaultyStream
 from ._hibernation import hibernate_after_every_event
 from ._record import Record
 from ._recorded import ConversationError, RecordedWebSocket, open_recorded_pair
+from ._replay import replay, replay_file
 from ._scripted_network import open_scripted_client, open_scripted_server
 from ._scripted_peer import ScriptedPeer
 from ._suite import check_websocket_pair
@@ -34,4 +36,7 @@ __all__ = (
     "open_recorded_pair",
     "open_scripted_client",
     "open_scripted_server",
+    "open_test_client",
+    "replay",
+    "replay_file",
 )

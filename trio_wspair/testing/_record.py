@@ -37,6 +37,7 @@ class Record(Instrument):
         self._heard: list[tuple[WebSocket | None, Entry]] = []
         self._other: dict[WebSocket, WebSocket] = {}
         self._name_of: dict[WebSocket, str] = {}
+        self._coupled: set[WebSocket] = set()
         self._began: float | None = None
 
     @property
@@ -121,14 +122,18 @@ class Record(Instrument):
 
     def connected(self, ws: WebSocket, connection: ConnectionInfo) -> None:
         """See `Instrument`."""
-        self._name_of.pop(ws, None)
+        # Which side is told of it first is a matter of luck.
+        for half in self._coupled & self._name_of.keys():
+            del self._name_of[half]
         name = self.names[connection.side == "server"]
         if name not in self._name_of.values():
             self._name_of[self._other[ws]] = name
 
     def taken(self, ws: WebSocket, by: TakenBy) -> None:
         """See `Instrument`."""
-        if by != "connection":
+        if by == "connection":
+            self._coupled.add(ws)
+        else:
             self._keep(ws, Entry(self._now(), "", "accept"))
 
     def sent(self, ws: WebSocket, message: str | bytes) -> None:

@@ -5,9 +5,9 @@ Knows what a test may expect; what was said meanwhile is in the record.
 
 import json
 import re
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from typing import Any, Final, overload
+from typing import Any, Final, cast, overload
 
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -34,9 +34,11 @@ __all__ = (
     "RecordedWebSocket",
     "open_recorded_pair",
     "telling",
+    "tells",
 )
 
 DEFAULT_WITHIN: Final = 5.0
+_NOTE: Final = "The conversation was:\n\n"
 _Expected = str | bytes | re.Pattern[str] | Callable[[str | bytes], object]
 
 
@@ -303,8 +305,18 @@ def telling(record: Record) -> Generator[None, None, None]:
     """Add the conversation to what the block raises, unless it tells it already."""
     try:
         yield
-    except ConversationError:
-        raise
     except Exception as exc:
-        exc.add_note(f"The conversation was:\n\n{record}")
+        if record.entries and not tells(exc):
+            exc.add_note(f"{_NOTE}{record}")
         raise
+
+
+def tells(exc: BaseException) -> bool:
+    """Return whether an exception, or one in its group, tells a conversation."""
+    notes: Sequence[str] = getattr(exc, "__notes__", ())
+    if isinstance(exc, ConversationError) or any(n.startswith(_NOTE) for n in notes):
+        return True
+    if not isinstance(exc, BaseExceptionGroup):
+        return False
+    group = cast("BaseExceptionGroup[BaseException]", exc)
+    return any(map(tells, group.exceptions))
