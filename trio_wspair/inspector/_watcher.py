@@ -65,9 +65,9 @@ class Watcher:
     async def run(self) -> None:
         """Tell the page what is new, until it has left."""
         with suppress(ConnectionClosedError):
-            while True:
+            while self._socket.ready_state is ReadyState.OPEN:
                 update = self._update()
-                if update is None or self._socket.ready_state is not ReadyState.OPEN:
+                if update is None:
                     await self._connections.wait_change()
                 else:
                     self._question = None
