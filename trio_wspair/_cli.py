@@ -56,6 +56,7 @@ def _run_server(options: argparse.Namespace) -> int:
         keyfile=options.keyfile,
         proxy_headers=options.proxy_headers,
         restarts=options.reload,
+        inspect_port=options.inspect,
     )
     return _run(main)
 
@@ -111,6 +112,15 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="restart when a .py file beside the handler changes; open sockets are "
         "closed with 1012 (needs the extra trio-wspair[reload])",
+    )
+    serve.add_argument(
+        "--inspect",
+        type=int,
+        nargs="?",
+        const=8001,
+        metavar="PORT",
+        help="show the connections and their frames on a page of this machine; 0 "
+        "picks a free port, default: %(const)s",
     )
     serve.add_argument("--certfile", help="the certificate chain, for TLS")
     serve.add_argument("--keyfile", help="its private key, if that is another file")

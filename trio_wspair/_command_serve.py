@@ -9,7 +9,8 @@ import inspect
 import signal
 import ssl
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +20,7 @@ import trio
 from ._codes import CloseCode
 from ._http import FetchHandler
 from ._server import Server, serve
+from .inspector import open_inspector
 
 __all__ = ("UsageError", "load_handler", "run_reloading", "serve_handler")
 
@@ -36,6 +38,7 @@ async def serve_handler(
     keyfile: str | None,
     proxy_headers: bool,
     restarts: bool,
+    inspect_port: int | None,
 ) -> int:
     """Serve until Ctrl-C or SIGTERM; return the exit code."""
     fetch = load_handler(handler)
@@ -49,7 +52,7 @@ async def serve_handler(
         stop_code=CloseCode.SERVICE_RESTART if restarts else CloseCode.GOING_AWAY,
     )
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
+        async with _inspecting(inspect_port), trio.open_nursery() as nursery:
             try:
                 server: Server = await nursery.start(run)
             except OSError as exc:
@@ -60,6 +63,22 @@ async def serve_handler(
             await anext(signals)
             nursery.cancel_scope.cancel(reason="SIGTERM")
     return 0
+
+
+@asynccontextmanager
+async def _inspecting(port: int | None) -> AsyncGenerator[None, None]:
+    """Show the connections that are made in the block, if there is a port for it."""
+    if port is None:
+        yield
+        return
+    async with AsyncExitStack() as stack:
+        try:
+            inspector = await stack.enter_async_context(open_inspector(port))
+        except OSError as exc:
+            msg = f"can't inspect on port {port}: {exc}"
+            raise UsageError(msg) from exc
+        print(f"Inspect the connections on {inspector.url}", flush=True)
+        yield
 
 
 def load_handler(name: str) -> FetchHandler:

@@ -1,5 +1,6 @@
 """The command `trio-wspair`, as its users meet it."""
 
+import json
 import os
 import re
 import signal
@@ -233,6 +234,62 @@ async def test_each_request_is_a_line_unless_the_log_is_quiet(app: Path) -> None
             log = await read_all(process.stderr)
             found = re.findall(r'"GET /page" 200, 9 bytes, \d+\.\d ms', log)
             assert len(found) == lines, log
+
+
+def listening(process: trio.Process) -> int:
+    """Count the sockets on which a process listens."""
+    tcp = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    inodes = {f"socket:[{fields[9]}]" for fields in tcp if fields[3] == "0A"}
+    folder = Path(f"/proc/{process.pid}/fd")
+    return sum(os.readlink(file) in inodes for file in folder.iterdir())
+
+
+async def test_connections_can_be_inspected(app: Path) -> None:
+    command = [*COMMAND, "serve", str(app), "--port", "0", "--inspect", "0"]
+    start = partial(
+        trio.run_process,
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    async with trio.open_nursery() as nursery:
+        process: trio.Process = await nursery.start(start)
+        assert process.stdout is not None
+        lines = ""
+        while lines.count("\n") < 2:
+            lines += (await process.stdout.receive_some()).decode()
+        inspect, serve = re.findall(r"http://\S+", lines)
+        assert lines.startswith(f"Inspect the connections on {inspect}\nServing")
+        assert listening(process) == 2
+        page_url = inspect.replace("http", "ws", 1) + "ws"
+        server_url = serve.replace("http", "ws", 1)
+        async with open_websocket(server_url) as ws, open_websocket(page_url) as page:
+            ws.send("hello")
+            assert await ws.receive() == "hello"
+            page.send('{"revision": 0, "connection": 1, "after": 0}')
+            update = json.loads(await page.receive())
+            assert [row["url"] for row in update["connections"]] == [serve]
+            assert {frame["data"] for frame in update["frames"]} == {"hello"}
+        nursery.cancel_scope.cancel()
+
+
+async def test_nothing_is_inspected_unless_asked_for(app: Path) -> None:
+    async with serving(str(app)) as (process, _):
+        assert listening(process) == 1
+
+
+async def test_a_port_of_the_inspector_that_is_taken_is_told(
+    app: Path, net: "Network"
+) -> None:
+    async with net.serve(net.echo) as server:
+        done = await trio.run_process(
+            [*COMMAND, "serve", str(app), "--port=0", f"--inspect={server.port}"],
+            capture_stderr=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert b"can't inspect on port" in done.stderr
 
 
 async def test_tls_is_served_with_a_certificate(
