@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -21,6 +22,7 @@ HOSTILE = (
     "\0\x1b[31m\u202e\ufffe",
     "style: x #quot; ; classDef y #1; ;\nB->>A: forged %%{init: {}}%%",
 )
+DOCS = Path(__file__).parent.parent / "docs"
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -257,3 +259,8 @@ def test_whatever_was_recorded_can_be_drawn_row_by_row(
         shown = message.hex() if isinstance(message, bytes) else message
         first = row.way != "arrives" or row.other_row is None
         assert sources[number if first else row.other_row or 0] == shown
+
+
+def test_the_picture_in_the_documentation_is_one_of_these() -> None:
+    shown = (DOCS / "conversation.svg").read_text("utf-8")
+    assert shown == draw_svg(NAMES, TALK)

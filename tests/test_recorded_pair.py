@@ -83,12 +83,26 @@ async def test_a_record_goes_through_json_and_back() -> None:
         ('{"version": 1}', "no record"),
         ('{"version": 1, "names": ["a"], "entries": []}', "no record"),
         ('{"version": 1, "names": ["a", "b"], "entries": [{"x": 1}]}', "no record"),
+        ('{"version": 1, "names": ["a", "b"], "entries": ["x"]}', "no record"),
         ('{"version": 2, "names": ["a", "b"], "entries": []}', "version 2"),
     ],
 )
 def test_what_is_no_record_is_refused(text: str, what: str) -> None:
     with pytest.raises(ValueError, match=what):
         Record.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("half", "deed", "what"),
+    [("a", "dance", "no record"), ("c", "accept", "of 'a' and 'b', not 'c'")],
+)
+def test_entries_that_no_half_can_have_made_are_refused(
+    half: str, deed: str, what: str
+) -> None:
+    entry = {"time": 0, "half": half, "what": deed}
+    record = {"version": 1, "names": ["a", "b"], "entries": [entry]}
+    with pytest.raises(ValueError, match=what):
+        Record.from_json(json.dumps(record))
 
 
 @in_virtual_time

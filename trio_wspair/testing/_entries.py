@@ -3,9 +3,10 @@
 Knows no half and no Trio: it is read from a file as well.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import attrs
+from attrs.validators import in_, instance_of, optional
 
 __all__ = ("Entry", "What")
 
@@ -16,22 +17,24 @@ What = Literal["accept", "send", "receive", "close", "closed"]
 class Entry:
     """Something that a half has done, or that has happened to it."""
 
-    time: float
+    time: float = attrs.field(validator=instance_of((int, float)))
     """Seconds since the record began, in Trio's time."""
-    half: str
+    half: str = attrs.field(validator=instance_of(str))
     """Which half: one of the two names of the record."""
-    what: What
+    what: What = attrs.field(validator=in_(get_args(What)))
     """``"accept"``: somebody has taken it. ``"send"``, ``"receive"``: a message.
     ``"close"``: it has sent its Close. ``"closed"``: its close event."""
-    message: str | bytes | None = None
+    message: str | bytes | None = attrs.field(
+        default=None, validator=optional(instance_of((str, bytes)))
+    )
     """Of `send` and `receive`."""
-    code: int | None = None
+    code: int | None = attrs.field(default=None, validator=optional(instance_of(int)))
     """Of `close` and `closed`; 1005 for a Close without a code."""
-    reason: str = ""
+    reason: str = attrs.field(default="", validator=instance_of(str))
     """Of `close` and `closed`."""
     was_clean: bool | None = None
     """Of `closed`."""
-    error: str = ""
+    error: str = attrs.field(default="", validator=instance_of(str))
     """Of `closed`: what the `error` event before it has told, if there was one."""
     task: str = attrs.field(default="", eq=False)
     """The name of the task in which it happened."""

@@ -101,13 +101,17 @@ class Record(Instrument):
             data = json.loads(text)
             version = data["version"]
             first, second = data["names"]
-            entries = [_from_json(entry) for entry in data["entries"]]
+            entries = [_from_json(dict(entry)) for entry in data["entries"]]
         except (KeyError, TypeError, ValueError) as exc:
             msg = f"this is no record of a conversation: {exc!r}"
             raise ValueError(msg) from exc
         if version != _VERSION:
             msg = f"a record of version {version!r} can't be read, only {_VERSION}"
             raise ValueError(msg)
+        for entry in entries:
+            if entry.half not in (first, second):
+                msg = f"this record is of {first!r} and {second!r}, not {entry.half!r}"
+                raise ValueError(msg)
         record = cls((first, second))
         record._heard = [(None, entry) for entry in entries]
         return record
