@@ -181,7 +181,7 @@ def differential(session: nox.Session) -> None:
 
 @nox.session
 def browser(session: nox.Session) -> None:
-    """Examples with a page, in Chromium; screenshots go to the folder SCREENSHOTS."""
+    """The pages, in Chromium; screenshots go to the folder SCREENSHOTS."""
     apt_install(session, "chromium", "chromium")
     session.install("-e", ".", *group("browser"))  # It brings no browser of its own.
     session.run("pytest", "-m", "browser", "tests/browser", *session.posargs)

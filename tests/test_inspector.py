@@ -195,6 +195,7 @@ async def test_a_page_learns_what_is_new_and_nothing_twice(
         assert page.rows[page.of]["url"] == "http://a/path"
         network.send("héllo")
         ours.send(b"\x00\xff")
+        ours.send("not yet taken")
         await network.receive()
         await page.learn()
         network.send("again")

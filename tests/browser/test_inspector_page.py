@@ -335,5 +335,6 @@ def test_it_fits_on_a_phone(
     server.call(ws.send, "long " * 100)
     expect(frames(page)).to_have_count(2)
     frames(page).first.click()
+    expect(payload(page)).to_be_in_viewport(ratio=1)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     keep(page, f"phone-{theme}")
