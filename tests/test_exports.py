@@ -13,9 +13,9 @@ from typing import cast
 import pytest
 
 import trio_wspair
-from trio_wspair import hibernation, transports
+from trio_wspair import hibernation, inspector, transports
 
-PUBLIC = [trio_wspair, transports, hibernation]
+PUBLIC = [trio_wspair, transports, hibernation, inspector]
 MODULES = [
     trio_wspair,
     *(

@@ -2,7 +2,7 @@
 
 import json
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -22,6 +22,8 @@ from trio_wspair.inspector import _connections, open_inspector
 from trio_wspair.inspector._connections import Connections
 from trio_wspair.inspector._frames import Frame, Frames, History
 from trio_wspair.inspector._watcher import Watcher
+from trio_wspair.transports import Close, couple
+from trio_wspair.transports._connection import Item
 
 
 @asynccontextmanager
@@ -179,6 +181,57 @@ async def test_after_its_end_it_keeps_nothing(autojump_clock: MockClock) -> None
         assert len(connections.by_id) == 1
 
 
+class Jammed:
+    """A connection on which messages get stuck, but not a Close."""
+
+    def __init__(self, *, answers: bool) -> None:
+        self.answers = answers
+        self.closing = trio.Event()
+
+    async def receive(self) -> Sequence[Item]:
+        await self.closing.wait()
+        if not self.answers:
+            await trio.sleep_forever()
+        self.answers = False
+        return [Close(1001)]
+
+    async def send(self, items: Sequence[Item]) -> None:
+        if not isinstance(items[-1], Close):
+            await trio.sleep_forever()
+        self.closing.set()
+
+    async def aclose(self, _code: int, _reason: str) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def abort(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_a_close_is_shown_though_messages_before_it_got_stuck(
+    autojump_clock: MockClock, answers: bool
+) -> None:
+    connections = Connections()
+    async with AsyncExitStack() as stack:
+        with use_instrument(connections):
+            pair = await stack.enter_async_context(open_websocket_pair())
+        network, ours = pair
+        ours.accept()
+        ours.send("stuck")
+        connections.connected(network, ConnectionInfo("server", "", "http://a/"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connections.keep_looking)
+            with trio.move_on_after(1):
+                await couple(network, Jammed(answers=answers))
+            await trio.sleep(1)
+            nursery.cancel_scope.cancel()
+        (watched,) = connections.by_id.values()
+        told = [(f.way, f.kind, f.code) for f in watched.history]
+        answer = ("in", "close", 1001) if answers else ("", "error", 1006)
+        assert sorted(told) == sorted([("out", "close", 1001), answer])
+        assert answers or told[-1] == answer
+
+
 # -- a page ----------------------------------------------------------------------------
 
 
@@ -195,6 +248,7 @@ async def test_a_page_learns_what_is_new_and_nothing_twice(
         assert page.rows[page.of]["url"] == "http://a/path"
         network.send("héllo")
         ours.send(b"\x00\xff")
+        ours.send("not yet taken")
         await network.receive()
         await page.learn()
         network.send("again")
@@ -221,6 +275,18 @@ async def test_without_news_there_is_no_answer(autojump_clock: MockClock) -> Non
         network.send("news")
         with trio.fail_after(1):
             await page.hear()
+
+
+async def test_a_page_is_told_ten_times_a_second_at_most(
+    autojump_clock: MockClock,
+) -> None:
+    connections = Connections()
+    async with connected(connections) as (network, _), watching(connections) as page:
+        began = trio.current_time()
+        for _ in range(11):
+            network.send("news")
+            await page.learn()
+        assert trio.current_time() - began == pytest.approx(1)
 
 
 async def test_the_last_question_is_answered(autojump_clock: MockClock) -> None:

@@ -1,1 +1,1 @@
-"""The examples in a browser."""
+"""The pages in a browser: of the examples, and of the inspector."""

@@ -1,4 +1,4 @@
-"""Chromium for the examples: `nox -s browser` installs it.
+"""Chromium for the pages: `nox -s browser` installs it.
 
 The screenshots go into the folder that the environment variable SCREENSHOTS names.
 """

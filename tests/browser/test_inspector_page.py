@@ -23,7 +23,14 @@ from trio_wspair.inspector import open_inspector
 
 pytest.importorskip("playwright", reason="`nox -s browser` installs it")
 
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Locator,
+    Page,
+    expect,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -106,6 +113,10 @@ def open_page(browser: Browser, server: Server) -> Iterator[Open]:
     contexts: list[BrowserContext] = []
     errors: list[str] = []
 
+    def hear(message: ConsoleMessage) -> None:
+        if "Content Security" in message.text:
+            errors.append(message.text)
+
     def open_page(
         width: int = 1280, height: int = 800, theme: Literal["dark", "light"] = "light"
     ) -> Page:
@@ -116,12 +127,7 @@ def open_page(browser: Browser, server: Server) -> Iterator[Open]:
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("dialog", lambda dialog: errors.append(dialog.message))
-        page.on(
-            "console",
-            lambda message: (
-                errors.append(message.text) if "Content Security" in message.text else 0
-            ),
-        )
+        page.on("console", hear)
         page.goto(server.url)
         expect(page.get_by_role("status")).to_have_text("Live")
         return page
@@ -335,5 +341,6 @@ def test_it_fits_on_a_phone(
     server.call(ws.send, "long " * 100)
     expect(frames(page)).to_have_count(2)
     frames(page).first.click()
+    expect(payload(page)).to_be_in_viewport(ratio=1)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     keep(page, f"phone-{theme}")

@@ -54,7 +54,7 @@ class Frame:
 
     def as_json(self) -> dict[str, Any]:
         """Return what a page is told: binary data in Base64."""
-        fields = {name: getattr(self, name) for name in self.__slots__[:-1]}
+        fields = attrs.asdict(self)
         if isinstance(self.data, bytes):
             fields["data"] = b64encode(self.data).decode()
         return fields

@@ -21,7 +21,8 @@ from ._watcher import Watcher
 
 __all__ = ("Site",)
 
-_PAGE: Final = resources.files(__package__).joinpath("page.html").read_text("utf-8")
+_FOLDER: Final = resources.files("trio_wspair.inspector")
+_PAGE: Final = (_FOLDER / "page.html").read_text("utf-8")
 _NAMES: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 

@@ -41,7 +41,7 @@ class Watched:
     info: ConnectionInfo
     frames: Frames
     """Where its frames are kept, among others."""
-    history: History = attrs.Factory(deque)
+    history: History = attrs.Factory(deque[Frame])
     revision: int = 0
     """When something has changed last, by a count of all changes."""
     _since: float = attrs.Factory(time.time)
@@ -145,7 +145,9 @@ class Watched:
     def _keep_end(self, end: End | None, failure: Failure | None) -> None:
         """Keep how the network has ended it, and what has failed on this side."""
         close = end if isinstance(end, Close) else Close(1006)
-        failure = end if isinstance(end, Failure) else failure
+        if isinstance(end, Failure):
+            self.close_went()  # If it did: nothing more will.
+            failure = end
         error = "" if failure is None else _text_of(failure)
         self._end = {
             "code": close.code,

@@ -110,7 +110,8 @@ def _question_in(text: str | bytes) -> _Question | None:
             "after": int(after),
         }:
             return _Question(revision, connection, after)
-    return None
+        case _:
+            return None
 
 
 def _some(frames: Iterable[Frame]) -> list[Frame]:
