@@ -48,9 +48,9 @@ default_role = "code"
 nitpicky = True
 # Names of other projects, and private type variables: nothing here to link to.
 nitpick_ignore_regex = [
-    ("py:.*", r"(trio|ssl|re|datetime|contextlib|collections\.abc)\..*"),
+    ("py:.*", r"(trio|ssl|re|os|datetime|contextlib|collections\.abc)\..*"),
     ("py:.*", r"(trio_wspair\..*\.)?_[A-Z]\w*"),
-    ("py:.*", r"trio_wspair\._client\.ConnectOptions"),
+    ("py:.*", r"trio_wspair\.(testing\.)?_client\.\w+Options"),
 ]
 
 autodoc_member_order = "bysource"

@@ -115,6 +115,8 @@ async def test_it(websocket_client, websocket_pair, recorded_pair):
 def test_they_are_closed():
     assert len(opened) == 5
     assert {ws.ready_state for ws in opened} == {ReadyState.CLOSED}
+    ends = [e.code for e in opened[0].record.entries if e.what == "closed"]
+    assert ends == [1000, 1000]
 """).assert_outcomes(passed=2)
 
 

@@ -38,11 +38,16 @@ from trio_wspair import (
     serve,
 )
 from trio_wspair.testing import (
+    Record,
+    RecordedWebSocket,
     ScriptedPeer,
     check_websocket_pair,
     open_scripted_client,
     open_scripted_server,
+    open_test_client,
+    replay,
 )
+from trio_wspair.testing.pytest_plugin import GoldenRecord, OpenClient
 from trio_wspair.transports import Connection, couple
 
 
@@ -389,3 +394,17 @@ async def misbehaving(stream: trio.SSLStream[trio.SocketStream]) -> None:
         )
     await check_websocket_pair(open_websocket_pair, half_open=False, timeout=5)
     await check_websocket_pair(open_websocket_pair())  # type: ignore[arg-type]
+
+
+async def tested(websocket_client: OpenClient, golden_record: GoldenRecord) -> None:
+    async with open_test_client(
+        a_server, "/a", over="loopback", protocols="chat", engine="websockets"
+    ) as client:
+        assert_type(client, RecordedWebSocket)
+    open_test_client(a_server, over="tcp")  # type: ignore[arg-type]
+    open_test_client(on_message)  # type: ignore[arg-type]
+    client = await websocket_client(a_server, "/a", names=("Ada", "Bob"), within=5)
+    assert_type(client, RecordedWebSocket)
+    assert_type(await replay(client.record, a_server, close_grace=2), Record)
+    await golden_record(a_server, "chat.json", headers={"A": "b"})
+    await golden_record(a_server)  # type: ignore[call-arg]
