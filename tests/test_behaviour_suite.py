@@ -288,6 +288,31 @@ class Tolerant(WebSocket):
             super().send(message)
 
 
+class Sharing(WebSocket):
+    """`send()` copies too late."""
+
+    _waiting: bytearray | None = None
+
+    def send(self, message: Any) -> None:
+        if isinstance(message, bytearray):
+            self._waiting = message
+            return
+        if self._waiting is not None:
+            super().send(self._waiting)
+        super().send(message)
+
+
+class Unclean(WebSocket):
+    """No close event is clean."""
+
+    def add_event_listener(self, type: Any, listener: Any, **options: Any) -> None:
+        def tell(event: CloseEvent) -> None:
+            listener(CloseEvent(event.code, event.reason, was_clean=False))
+
+        tells = tell if type == "close" else listener
+        super().add_event_listener(type, tells, **options)
+
+
 class Vain(WebSocket):
     """Nothing can be sent."""
 
@@ -338,6 +363,14 @@ async def open_for_ever() -> AsyncGenerator[WebSocketPair]:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.sleep_forever)
         yield WebSocketPair(nursery)
+
+
+@asynccontextmanager
+async def open_too_long() -> AsyncGenerator[WebSocketPair]:
+    async with open_websocket_pair() as pair:
+        yield pair
+    with trio.CancelScope(shield=True):
+        await trio.sleep(15)
 
 
 @asynccontextmanager
@@ -405,6 +438,9 @@ FAULTS: dict[str, tuple[MakePair, str]] = {
     "messages counted": (made_of(Counting), r"G9 .* is 1, not 20 bytes"),
     "bytes that stay": (made_of(Hoarding), r"G9 .* is 20, not 0"),
     "no error event": (made_of(Quiet), r"G7 .* has heard of \[\]"),
+    "a send that does not copy": (made_of(Sharing), r"G3 .*b'later', which was not"),
+    "an end that is not clean": (made_of(Unclean), r"G2 .* with 1000, .*=False"),
+    "a block that ends late": (open_too_long, r"G6 .* leaving"),
     "a block without end": (open_for_ever, r"G6 .* leaving"),
     "a block without beginning": (never_open, r"G6 .* entering"),
 }

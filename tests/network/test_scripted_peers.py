@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from trio.testing import memory_stream_pair, wait_all_tasks_blocked
+from pairs import takes
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from trio_wspair import (
     BufferFullError,
@@ -97,13 +98,20 @@ async def test_read_slowly_fills_the_buffer_of_the_other_side(
         await peer.reset()
 
 
-async def test_read_slowly_reads_to_the_end(one_end: "OneEnd") -> None:
-    async with one_end() as (half, peer):
-        half.accept()
-        half.send("x" * 10_000)
-        await peer.send(peer.close_frame(1000))
-        await peer.read_slowly(1_000_000)
-        assert await peer.read_all() == b""
+async def test_late_and_slow_are_so_by_the_clock_of_trio(
+    autojump_clock: MockClock,
+) -> None:
+    near, far = memory_stream_pair()
+    client, server = ScriptedPeer(near, masks=True), ScriptedPeer(far, masks=False)
+    await client.send(client.close_frame(4000))
+    with takes(3):
+        await server.close_late(3)
+    assert await client.receive() == (4000, "")
+    await client.send(bytes(5000))
+    await near.aclose()
+    with takes(5):
+        await server.read_slowly(1000)
+    assert await server.read_all() == b""
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -272,6 +280,17 @@ async def test_a_scripted_server_opens_the_websocket_and_ends_tcp_after_the_scri
                 with pytest.raises(ConnectionClosedError) as caught:
                     await ws.receive()
                 assert caught.value.code == 1006
+
+
+async def test_a_script_that_returns_ends_tcp_in_good_order(net: "Network") -> None:
+    async def greet(peer: ScriptedPeer) -> None:
+        await peer.send(peer.text_frame("hello"))
+
+    async with open_scripted_server(greet) as url, open_scripted_client(url) as client:
+        assert await client.receive_all() == ["hello"]
+        for _ in range(3):  # There is no reset.
+            await client.send(client.text_frame("still here"))
+            await trio.sleep(0.01)
 
 
 async def test_a_script_may_answer_the_handshake_itself(net: "Network") -> None:
