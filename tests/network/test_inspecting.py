@@ -194,7 +194,7 @@ async def test_a_client_that_vanishes_is_shown_as_1006(net: "Network") -> None:
     async with inspected(net, Handler().fetch) as (url, page):
         stream = await trio.open_tcp_stream("127.0.0.1", urlsplit(url).port or 0)
         peer = net.raw(stream, masks=True)
-        await peer.ask()
+        await peer.handshake()
         await stream.aclose()
         close = await page.until_closed()
         assert (close["code"], close["clean"]) == (1006, False)
@@ -229,7 +229,7 @@ async def test_a_close_without_an_answer_is_shown(net: "Network") -> None:
     async with inspected(net, handler.fetch, close_grace=0.2) as (url, page):
         stream = await trio.open_tcp_stream("127.0.0.1", urlsplit(url).port or 0)
         async with stream:
-            await net.raw(stream, masks=True).ask()
+            await net.raw(stream, masks=True).handshake()
             handler.halves[0].close(3000, "go")
             await page.until(lambda: page.rows and page.row["state"] == "closing")
             close = await page.until_closed()
@@ -311,7 +311,7 @@ async def test_a_page_that_reads_nothing_does_not_slow_the_server(
                 ).encode()
             )
             for _ in range(300):
-                await stalled.send(stalled.text(json.dumps(question)))
+                await stalled.send(stalled.text_frame(json.dumps(question)))
                 ws.send("x" * 10_000)
                 assert await ws.receive() == "x" * 10_000
         ws.send("still here")

@@ -49,7 +49,8 @@ class Pong:
 class Sending(ABC):
     """The half of a `Connection` that sends."""
 
-    outlet: Outlet
+    def __init__(self, outlet: Outlet) -> None:
+        self.outlet = outlet
 
     @abstractmethod
     def _frame(self, item: Item) -> bytes:

@@ -57,8 +57,8 @@ class TrioWebSocketConnection(Sending):
         over: trio.Event,
         max_message_bytes: int,
     ) -> None:
+        super().__init__(wire.outlet)
         self._wire = wire
-        self.outlet = wire.outlet
         self._stream = stream
         self._engine = engine
         self._nursery = nursery

@@ -72,7 +72,7 @@ class WebSocketsConnection(Sending):
     ) -> None:
         self._stream = stream
         self._port = port_of(stream)
-        self.outlet = Outlet(self._port, nursery)
+        super().__init__(Outlet(self._port, nursery))
         self._is_client = is_client
         self._deflate = agreed.deflate
         self._received = received
