@@ -8,12 +8,14 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import get_args
 
 import trio
 
 from ._command_connect import converse
 from ._command_serve import UsageError, run_reloading, serve_handler
 from ._version import __version__
+from .transports._engines import EngineName, engine_named
 
 __all__ = ("main",)
 
@@ -24,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     status, misuse = 130, ""
     try:
+        _check_engine(options)
         status = options.run(options)
     except* UsageError as group:
         misuse = str(group.exceptions[0])
@@ -32,6 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if misuse:
         parser.error(misuse)
     sys.exit(status)
+
+
+def _check_engine(options: argparse.Namespace) -> None:
+    try:
+        engine_named(options.engine, compression=options.compression)
+    except (ImportError, ValueError) as exc:
+        raise UsageError(str(exc)) from exc
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -57,6 +67,8 @@ def _run_server(options: argparse.Namespace) -> int:
         proxy_headers=options.proxy_headers,
         restarts=options.reload,
         inspect_port=options.inspect,
+        engine=options.engine,
+        compression=options.compression,
     )
     return _run(main)
 
@@ -70,6 +82,8 @@ def _connect(options: argparse.Namespace) -> int:
             headers=options.header,
             proxy=options.proxy,
             wait=options.wait,
+            engine=options.engine,
+            compression=options.compression,
         )
     )
 
@@ -94,7 +108,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    serve = commands.add_parser("serve", help="serve a handler on a port")
+    wire = argparse.ArgumentParser(add_help=False)
+    wire.add_argument(
+        "--engine",
+        choices=get_args(EngineName),
+        default="trio-websocket",
+        help="what speaks the protocol (the other one is faster, and needs the extra "
+        "trio-wspair[websockets]); default: %(default)s",
+    )
+    wire.add_argument(
+        "--compression",
+        action="store_true",
+        help="agree on permessage-deflate, with --engine websockets",
+    )
+
+    serve = commands.add_parser(
+        "serve", help="serve a handler on a port", parents=[wire]
+    )
     serve.add_argument(
         "handler",
         help="a file such as examples/echo_server.py, or a module; the async function "
@@ -140,6 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     connect = commands.add_parser(
         "connect",
         help="talk to a WebSocket server",
+        parents=[wire],
         description="Send each line of the input as a message, and print what comes. "
         "Ctrl-D, or the end of a pipe, closes with 1000.",
     )

@@ -15,6 +15,7 @@ from ._client import open_websocket
 from ._codes import CloseCode
 from ._errors import ConnectionClosedError, HandshakeError
 from ._socket import CloseEvent, WebSocket
+from .transports._engines import EngineName
 
 __all__ = ("converse",)
 
@@ -30,6 +31,8 @@ async def converse(
     headers: Sequence[tuple[str, str]],
     proxy: str | None,
     wait: float,
+    engine: EngineName,
+    compression: bool,
 ) -> int:
     """Send each line of the input, print what comes; return the exit code.
 
@@ -38,9 +41,15 @@ async def converse(
     """
     try:
         async with open_websocket(
-            url, protocols=protocols, headers=headers, proxy=proxy
+            url,
+            protocols=protocols,
+            headers=headers,
+            proxy=proxy,
+            engine=engine,
+            compression=compression,
         ) as ws:
             chosen = f", subprotocol {ws.protocol}" if ws.protocol else ""
+            chosen += f", {ws.extensions}" if ws.extensions else ""
             _tell(f"connected to {url}{chosen}", "dim")
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_send_lines, ws, wait)

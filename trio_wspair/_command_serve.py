@@ -21,6 +21,7 @@ from ._codes import CloseCode
 from ._http import FetchHandler
 from ._server import Server, serve
 from .inspector import open_inspector
+from .transports._engines import EngineName
 
 __all__ = ("UsageError", "load_handler", "run_reloading", "serve_handler")
 
@@ -39,6 +40,8 @@ async def serve_handler(
     proxy_headers: bool,
     restarts: bool,
     inspect_port: int | None,
+    engine: EngineName,
+    compression: bool,
 ) -> int:
     """Serve until Ctrl-C or SIGTERM; return the exit code."""
     fetch = load_handler(handler)
@@ -50,6 +53,8 @@ async def serve_handler(
         ssl_context=_ssl_context(certfile, keyfile),
         proxy_headers=proxy_headers,
         stop_code=CloseCode.SERVICE_RESTART if restarts else CloseCode.GOING_AWAY,
+        engine=engine,
+        compression=compression,
     )
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
         async with _inspecting(inspect_port), trio.open_nursery() as nursery:

@@ -141,6 +141,9 @@ def test_misuse_is_told_on_one_line(
     assert "no file 'no.py'" in tell("serve", "no.py")
     assert "COMMAND" in tell()
     assert "a header is 'Name: value', not 'x'" in tell("connect", "u", "--header", "x")
+    assert "engine='websockets', too" in tell("serve", str(app), "--compression")
+    assert "engine='websockets', too" in tell("connect", "u", "--compression")
+    assert "invalid choice: 'ws'" in tell("connect", "u", "--engine", "ws")
     assert "--keyfile is for a --certfile" in tell("serve", str(app), "--keyfile", "k")
     assert "can't use no.pem" in tell("serve", str(app), "--certfile", "no.pem")
     assert "can't use no.pem with k.pem" in tell(
@@ -219,6 +222,23 @@ async def test_a_handler_is_served_until_a_signal(
             r"1 messages \(2 bytes\) received, 1 messages \(2 bytes\) sent"
         )
         assert re.search(line, log), log
+
+
+async def test_server_and_client_agree_on_compression_if_both_are_told_to(
+    app: Path,
+    typed: Callable[[bytes], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = "--engine", "websockets", "--compression"
+    async with serving(str(app), *options) as (process, url):
+        typed(b"hello")
+        typed(b"")
+        assert await talk(url, engine="websockets", compression=True) == 0
+        process.send_signal(signal.SIGTERM)
+        await process.wait()
+    out, err = capsys.readouterr()
+    assert out == "hello\n"
+    assert f"connected to {url}, permessage-deflate" in err
 
 
 async def test_each_request_is_a_line_unless_the_log_is_quiet(app: Path) -> None:
@@ -369,6 +389,8 @@ async def talk(url: str, **options: Any) -> int:
         "headers": [],
         "proxy": None,
         "wait": 0.0,
+        "engine": "trio-websocket",
+        "compression": False,
     }
     return await converse(url, **{**defaults, **options})
 
