@@ -15,8 +15,8 @@ import trio.testing
 from trio_wspair import Headers, Request, Response
 from trio_wspair._exchange import Service
 from trio_wspair._server import _Acceptor
-from trio_wspair.transports._couple import Limits
 from trio_wspair.transports._engines import engine_named
+from trio_wspair.transports._limits import Limits
 
 Stream = trio.abc.HalfCloseableStream
 Fetch = Callable[[Request], Awaitable[Response]]

@@ -28,8 +28,9 @@ from ._pair import (
 from ._socket import WebSocket, half_of
 from ._tls import check_ssl_context
 from .transports._connection import Connection
-from .transports._couple import Coupling, Limits
+from .transports._couple import Coupling
 from .transports._engines import Engine, EngineName, engine_named
+from .transports._limits import Limits
 
 __all__ = ("ConnectOptions", "connect", "open_websocket")
 
@@ -299,7 +300,7 @@ class _Dial:
                     task_status.started(connection.subprotocol)
                     peer = f"{self.address.host}:{self.address.port}"
                     info = ConnectionInfo("client", peer, self.url)
-                    tell_connected(self.coupling.socket, info)
+                    tell_connected(self.coupling.conversation.socket, info)
                     await self._converse(connection, info)
             except (HandshakeError, OSError) as exc:
                 error = exc

@@ -1,7 +1,7 @@
-"""The nursery side of halves: who calls their listeners, and what a crash does.
+"""The nursery side of halves: who calls their listeners.
 
-Knows nothing of pairs, connections or requests, and has no rules of its own about
-closing: it carries out what `_state` decides.
+Knows nothing of pairs, connections or requests, and when a half ends, but not how:
+that is told by `ServedHalves`.
 
 Theory of operation. One task per nursery, the *dispatcher*, serves all halves that
 were accepted in it. A sender puts its message into the half's inbox and, if the
@@ -11,16 +11,10 @@ at most between checkpoints) and calls the listeners. When one returns an awaita
 that half gets a task of its own until its inbox is empty again; meanwhile the
 dispatcher passes it by. So listeners of one half never overlap, and a slow half
 holds up nobody.
-
-A half ends in two steps. First its end is decided, synchronously, by whoever knows
-it: a Close that is taken from the inbox, a listener that raises, a nursery that
-falls. Then the events that tell it are delivered, `error` if there is an error and
-`close`, and the half is *settled*. When a nursery falls, all its halves are decided
-before anything is sent, so that none sees the farewell of another.
 """
 
 import contextvars
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Final, cast
 
 import attrs
@@ -28,12 +22,13 @@ import trio
 from trio.lowlevel import RunVar, disable_ki_protection, enable_ki_protection
 
 from ._codes import Close
-from ._delivery import Delivery, Ending
+from ._delivery import Delivery
 from ._errors import InvalidStateError
 from ._half import Half
 from ._nurseries import let_others_clean_up, raise_together
 from ._ready import ReadyQueue
-from ._socket import MessageEvent, WebSocket, close_grace, half_of
+from ._served import Served, ServedHalves
+from ._socket import MessageEvent, WebSocket, half_of
 from ._state import Failure
 
 __all__ = ("Dispatcher", "NurseryHome")
@@ -60,38 +55,15 @@ class NurseryHome:
         Dispatcher.of(self.nursery).adopt(socket, pull=pull)
 
 
-@attrs.define(slots=True, eq=False)
-class _Served:
-    """A half that the dispatcher serves."""
-
-    queue: "ReadyQueue[_Served | None]"
-    """`None` in it is for a look around."""
-    socket: WebSocket
-    half: Half
-    pull: bool
-    context: contextvars.Context
-    passed_by: bool = False
-    """A task of its own is serving it, or it is settled."""
-    ending: Ending | None = None
-    """The telling of its end, once that is decided."""
-
-    def wake(self) -> None:
-        """Have it served soon."""
-        self.queue.put(self)
-
-
 class Dispatcher:
     """Serves every half that was accepted in one nursery."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
-        self._queue: ReadyQueue[_Served | None] = ReadyQueue()
-        self._halves: dict[_Served, None] = {}
-        self._raised: list[BaseException] = []
-        """What listeners have raised, until it is raised from the nursery."""
+        self._queue: ReadyQueue[Served | None] = ReadyQueue()
+        self._halves = ServedHalves(nursery, self._queue)
         self._interruption: BaseException | None = None
         """What a listener has raised that is no failure, in the task of another."""
-        self._falling = False
 
     @classmethod
     def of(cls, nursery: trio.Nursery) -> "Dispatcher":
@@ -115,7 +87,7 @@ class Dispatcher:
                 msg = "the nursery of this half has ended: accept() comes too late"
                 raise InvalidStateError(msg) from None
             table[nursery] = dispatcher
-        if dispatcher._falling:
+        if dispatcher._halves.falling:
             msg = "the nursery of this half is going down: accept() comes too late"
             raise InvalidStateError(msg)
         return dispatcher
@@ -124,8 +96,8 @@ class Dispatcher:
         """Serve this half from now on, in the context of the caller."""
         half = half_of(socket)
         context = contextvars.copy_context()
-        served = _Served(self._queue, socket, half, pull, context)
-        self._halves[served] = None
+        served = Served(self._queue, socket, half, pull, context)
+        self._halves.add(served)
         inbox = half.inbox
         inbox.wake = served.wake
         inbox.taker = self
@@ -137,39 +109,40 @@ class Dispatcher:
     # -- the task ---------------------------------------------------------------
 
     async def _run(self) -> None:
-        raised = self._raised
+        halves = self._halves
+        raised = halves.raised
         try:
             await self._dispatch()
             if not raised:
                 return
-            await self._fall_by_failure()
-            await self._finish_all()
+            await halves.fall_by_failure()
+            await halves.finish_all()
         except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
             raised.append(exc)
             await let_others_clean_up()  # noqa: ASYNC102 - shielded, two steps
-            self._fall()
-            await self._finish_all()  # noqa: ASYNC102 - shielded and bounded
+            halves.fall()
+            await halves.finish_all()  # noqa: ASYNC102 - shielded and bounded
         finally:
-            self._falling = True
+            halves.falling = True
             self._queue.items.clear()  # They refer to it, too.
             del _dispatchers.get()[self._nursery]
         raise_together(raised)
 
     async def _dispatch(self) -> None:
         """Serve until no half is open any more, or a listener has raised."""
-        while self._halves:
+        while self._halves.present:
             await self._queue.wait()
             await trio.lowlevel.checkpoint_if_cancelled()
             self._serve_ready()
             if self._interruption is not None:
                 raise self._interruption
-            if self._raised:
+            if self._halves.raised:
                 return
 
     def _serve_ready(self) -> None:
         """Serve those that are ready, within the budget."""
         items = self._queue.items
-        raised = self._raised
+        raised = self._halves.raised
         serve = self._serve
         budget = _BUDGET
         while items and budget > 0 and not raised:
@@ -193,11 +166,12 @@ class Dispatcher:
             self._serve_ready()
         except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised by the task
             self._interruption = exc
-        if self._raised or self._interruption is not None or not self._halves:
+        halves = self._halves
+        if halves.raised or self._interruption is not None or not halves.present:
             self._queue.put(None)  # For the task: it has to do something about that.
         self._queue.let_go()
 
-    def _serve(self, served: _Served, budget: int) -> int:
+    def _serve(self, served: Served, budget: int) -> int:
         """Call the listeners for what has arrived. Return the budget that it took."""
         half = served.half
         inbox = half.inbox
@@ -233,16 +207,16 @@ class Dispatcher:
         self._queue.put(served)  # Again, after the others.
         return budget
 
-    def _leave(self, served: _Served, delivery: Delivery) -> None:
+    def _leave(self, served: Served, delivery: Delivery) -> None:
         """Do what can't be done on the way: a task of its own, or a failure."""
         if delivery.awaitable is not None:
-            self._start_task(served, self._own, delivery)
+            self._halves.start_task(served, self._own, delivery)
         else:
-            self._fail(served.half, delivery.errors)
-            self._raised += delivery.errors
-            self._end(served)
+            _fail(served.half, delivery.errors)
+            self._halves.raised += delivery.errors
+            self._halves.end(served)
 
-    def _serve_end(self, served: _Served) -> None:
+    def _serve_end(self, served: Served) -> None:
         """Tell the end of a half, if nothing that comes before it is left."""
         half = served.half
         inbox = half.inbox
@@ -257,20 +231,11 @@ class Dispatcher:
         if inbox.end is not None and due:
             half.receive_end(inbox.end)
         if half.state.end is not None:
-            self._end(served)
+            self._halves.end(served)
 
     # -- a half with async listeners: a task of its own --------------------------
 
-    def _start_task(
-        self,
-        served: _Served,
-        task: Callable[..., Awaitable[None]],
-        *args: object,
-    ) -> None:
-        served.passed_by = True
-        self._nursery.start_soon(task, served, *args)
-
-    async def _own(self, served: _Served, delivery: Delivery) -> None:
+    async def _own(self, served: Served, delivery: Delivery) -> None:
         """Serve one half, from an async listener on, until its inbox is empty."""
         served.half.listener_task = trio.lowlevel.current_task()
         raised: list[BaseException] = []
@@ -280,13 +245,13 @@ class Dispatcher:
         except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
             raised.append(exc)
             await let_others_clean_up()  # noqa: ASYNC102 - shielded, two steps
-            self._fall()
+            self._halves.fall()
         if delivery.errors:
             raised += delivery.errors
-            await self._fall_by_failure()
-        await self._tell_end_and_raise(served, raised)
+            await self._halves.fall_by_failure()
+        await self._halves.tell_end_and_raise(served, raised)
 
-    async def _serve_async(self, served: _Served, delivery: Delivery) -> bool:
+    async def _serve_async(self, served: Served, delivery: Delivery) -> bool:
         """Deliver one event after the other. Return whether the half has ended."""
         half = served.half
         count = 0
@@ -300,7 +265,7 @@ class Dispatcher:
             if half.state.end is not None:  # Decided by others meanwhile.
                 return True
             if delivery.errors:
-                self._fail(half, delivery.errors)
+                _fail(half, delivery.errors)
                 return True
             await trio.lowlevel.checkpoint_if_cancelled()
             try:
@@ -315,134 +280,10 @@ class Dispatcher:
             half.inbox.release(item)
             delivery.start(MessageEvent(item, served.socket), half.listeners)
 
-    # -- the end of a half --------------------------------------------------------
 
-    @enable_ki_protection
-    def _fail(self, half: Half, errors: list[Exception]) -> None:
-        """Decide: listeners of this half have raised."""
-        # Differs: workerd tells only an `error` event, and the peer sees 1006.
-        half.fail(Failure("a listener raised", errors[0]))
-        half.say_close(Close(1011))
-
-    def _ending(self, served: _Served) -> Ending:
-        if served.ending is None:
-            served.ending = Ending(served.socket, close_grace(served.socket))
-            if self._falling:
-                served.ending.hurry()
-        return served.ending
-
-    def _end(self, served: _Served) -> None:
-        """Tell the end of a half that is decided."""
-        ending = self._ending(served)
-        ending.tell()
-        if ending.awaitable is not None:
-            self._start_task(served, self._tell_end_and_raise, [])
-        else:
-            self._settle(served)
-            self._raised += ending.take_errors()
-
-    async def _tell_end_and_raise(
-        self, served: _Served, raised: list[BaseException]
-    ) -> None:
-        """Tell the end of one half, and raise what was raised before or meanwhile."""
-        before = len(raised)
-        await self._tell_end(served, raised)
-        if len(raised) > before:
-            await self._fall_by_failure()
-        raise_together(raised)
-
-    async def _tell_end(self, served: _Served, raised: list[BaseException]) -> None:
-        """Tell the end of one half. Keep what its listeners raise."""
-        served.half.listener_task = trio.lowlevel.current_task()
-        ending = self._ending(served)
-        told = False
-        while not told:  # Until no listener is left, if one is interrupted.
-            try:
-                await ending.finish()
-                told = True
-            except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised by the caller
-                raised.append(exc)
-        raised += ending.take_errors()
-        self._settle(served)
-
-    @enable_ki_protection
-    def _settle(self, served: _Served) -> None:
-        """Let go of a half whose end has been told."""
-        half = served.half
-        half.listener_task = None
-        if half.peer.released and not half.state.finished:
-            # In half-open it owes its own Close, but there is nobody to hear it.
-            half.fail(Failure("the other half has ended"))
-        served.passed_by = half.state.finished
-        if not served.passed_by or served not in self._halves:
-            return  # In half-open it still owes its own Close.
-        del self._halves[served]
-        half.finish()
-        if not served.pull:  # What was not pulled yet can still be.
-            half.inbox.close()
-        if not self._halves and not self._falling:
-            self._queue.put(None)
-
-    # -- the end of all -------------------------------------------------------------
-
-    @enable_ki_protection
-    def _fall(self, *, queued_ends_count: bool = False) -> None:
-        """Decide the end of every half, then say goodbye for them. Idempotent."""
-        if self._falling:
-            return
-        self._falling = True
-        farewells: list[tuple[Half, Close | None]] = []
-        for served in self._halves:
-            half = served.half
-            answer = None
-            if queued_ends_count and isinstance(half.inbox.end, Close):
-                answer = half.state.receive_close(half.inbox.end)
-            half.fail(Failure("the nursery of this half was cancelled"))
-            half.inbox.close()
-            farewells.append((half, answer))
-            if served.ending is not None:
-                served.ending.hurry()
-        for half, answer in farewells:
-            if answer is None:
-                half.say_close(Close(1001))
-            else:
-                half.outbox.put_end(answer)
-
-    async def _finish_all(self) -> None:
-        """Tell the end of every half that no task of its own does it for."""
-        waiting: list[_Served] = []
-        for served in list(self._halves):
-            if served.passed_by:
-                continue
-            ending = self._ending(served)
-            while exc := _try(served.context, ending.tell):
-                self._raised.append(exc)
-            if ending.awaitable is None:
-                self._raised += ending.take_errors()
-                self._settle(served)
-            else:
-                waiting.append(served)
-        if waiting:
-            with trio.CancelScope(shield=True):  # The endings bound it.
-                async with trio.open_nursery() as nursery:
-                    for served in waiting:
-                        served.context.run(
-                            nursery.start_soon, self._tell_end, served, self._raised
-                        )
-
-    async def _fall_by_failure(self) -> None:
-        """Let all halves fall because a listener has raised."""
-        # Those that fail at the same moment are to decide that by themselves.
-        await let_others_clean_up()
-        self._fall(queued_ends_count=True)
-        self._nursery.cancel_scope.cancel(reason="a WebSocket listener raised")
-
-
-def _try(
-    context: contextvars.Context, call: Callable[[], None]
-) -> BaseException | None:
-    try:
-        context.run(call)
-    except BaseException as exc:  # noqa: BLE001, ASYNC103 - the caller raises it
-        return exc  # noqa: ASYNC104
-    return None
+@enable_ki_protection
+def _fail(half: Half, errors: list[Exception]) -> None:
+    """Decide: listeners of this half have raised."""
+    # Differs: workerd tells only an `error` event, and the peer sees 1006.
+    half.fail(Failure("a listener raised", errors[0]))
+    half.say_close(Close(1011))

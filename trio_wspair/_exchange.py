@@ -16,8 +16,8 @@ from ._handling import Handling, Handlings
 from ._http import FetchHandler, Headers, Request, Response, url_of
 from ._http1 import ClientGoneError, Head, HTTPConnection, comma_list
 from .transports._connection import Connection
-from .transports._couple import Limits
 from .transports._engines import Engine
+from .transports._limits import Limits
 from .transports._linger import below_tls, linger
 
 __all__ = ("Exchange", "Service")

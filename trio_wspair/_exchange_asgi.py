@@ -31,7 +31,7 @@ from ._http import (
 from ._nurseries import open_service_nursery
 from .transports._asgi import DENIAL, GONE, ASGIConnection, Event, Receive, Send
 from .transports._connection import Connection
-from .transports._couple import Limits
+from .transports._limits import Limits
 
 __all__ = ("ASGIExchange", "ASGIService", "Scope")
 

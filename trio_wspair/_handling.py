@@ -21,7 +21,8 @@ from ._pair import current_nursery, forsake_untaken, untaken
 from ._socket import CloseEvent, WebSocket, half_of
 from ._state import Holder
 from .transports._connection import Connection
-from .transports._couple import Coupling, Limits
+from .transports._couple import Coupling
+from .transports._limits import Limits
 
 __all__ = ("Caller", "Handling", "Handlings", "failures")
 
@@ -192,7 +193,8 @@ class Handling:
             _access.info(line, *values, extra={**facts, "status": response.status})
         else:
             end = self._end.code if self._end is not None else 1006
-            received, sent = coupling.received, coupling.sent
+            conversation = coupling.conversation
+            received, sent = conversation.received, conversation.sent
             facts |= {
                 "status": 101,
                 "code": end,
@@ -307,7 +309,7 @@ class Handling:
             async with self._caller.open(subprotocol, headers, nursery) as connection:
                 info = ConnectionInfo("server", self._caller.address, self._url)
                 self._connection = info
-                tell_connected(coupling.socket, info)
+                tell_connected(coupling.conversation.socket, info)
                 self._end = await coupling.run(connection, self._alarms)
         finally:
             self._over.set()

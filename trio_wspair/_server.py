@@ -21,8 +21,8 @@ from ._exchange import Exchange, Service
 from ._http import FetchHandler, Response
 from ._http1 import ClientGoneError, Head, HTTPConnection, Refusal
 from ._tls import check_ssl_context
-from .transports._couple import Limits
 from .transports._engines import EngineName, engine_named
+from .transports._limits import Limits
 from .transports._linger import below_tls, linger
 
 __all__ = ("Server", "serve")

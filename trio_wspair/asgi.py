@@ -14,7 +14,7 @@ from ._errors import InvalidStateError
 from ._exchange_asgi import ASGIExchange, ASGIService, Scope
 from ._http import FetchHandler
 from .transports._asgi import Receive, Send
-from .transports._couple import Limits
+from .transports._limits import Limits
 
 __all__ = ("ASGIApp",)
 

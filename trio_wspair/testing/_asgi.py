@@ -17,7 +17,8 @@ from trio_wspair._nurseries import open_service_nursery
 from trio_wspair._pair import WebSocketPair, closing_on_exit
 from trio_wspair._socket import WebSocket, half_of
 from trio_wspair.transports._asgi import DENIAL
-from trio_wspair.transports._couple import Coupling, Limits
+from trio_wspair.transports._couple import Coupling
+from trio_wspair.transports._limits import Limits
 
 from ._asgi_server import Application, PlayedServer
 

@@ -8,12 +8,11 @@ from trio_wspair._codes import Close
 __all__ = (
     "AnswersClose",
     "Connection",
-    "HasExtensions",
     "Item",
     "SupportsPing",
     "SupportsSendNow",
     "answers_close",
-    "has_extensions",
+    "extensions_of",
     "supports_ping",
     "supports_send_now",
 )
@@ -72,13 +71,6 @@ class AnswersClose(Protocol):
     answers_close: Literal[True]
 
 
-class HasExtensions(Protocol):
-    """A connection that knows which extensions were agreed on."""
-
-    extensions: str
-    """As the server has written them (RFC 6455, section 9.1); ``""`` for none."""
-
-
 class SupportsSendNow(Protocol):
     """A connection that can send without waiting, if the network takes it."""
 
@@ -116,9 +108,13 @@ def answers_close(connection: object) -> TypeGuard[AnswersClose]:
     return hasattr(connection, "answers_close")
 
 
-def has_extensions(connection: object) -> TypeGuard[HasExtensions]:
-    """Return whether this is a `HasExtensions`."""
-    return hasattr(connection, "extensions")
+def extensions_of(connection: object) -> str:
+    """Return the extensions that were agreed on, if it knows any, or ``""``.
+
+    As the server has written them (RFC 6455, section 9.1).
+    """
+    extensions: str = getattr(connection, "extensions", "")
+    return extensions
 
 
 def supports_ping(connection: object) -> TypeGuard[SupportsPing]:
