@@ -1,7 +1,7 @@
-"""Counting the small fragments of a message."""
+"""Counting the small fragments of a message, and the messages of a piece."""
 
 from hypothesis import given, settings, strategies as st
-from wsproto.frame_protocol import FrameProtocol
+from wsproto.frame_protocol import FrameProtocol, Opcode
 
 from trio_wspair.transports._fragments import FragmentCounter
 
@@ -11,13 +11,16 @@ FRAMES = st.lists(
 )
 
 
-def written(frames: list[tuple[int, bool]], *, client: bool) -> tuple[bytes, int]:
+def written(
+    frames: list[tuple[int, bool]], *, client: bool, pings: bool = True
+) -> tuple[bytes, int]:
     """Return these fragments on the wire, and how many small ones are pending."""
     framer = FrameProtocol(client, [])
     wire, pending = b"", 0
     for size, last in frames:
         wire += bytes(framer.send_data(bytes(size), fin=last))
-        wire += bytes(framer.ping(b"between"))
+        if pings:
+            wire += bytes(framer.ping(b"between"))
         pending = 0 if last else pending + (size < 64)
     return wire, pending
 
@@ -36,3 +39,38 @@ def test_small_fragments_are_counted_in_whatever_pieces_they_come(
         counter.feed(wire[:size])
         wire = wire[size:]
     assert counter.count == pending
+
+
+@given(FRAMES, st.booleans(), st.booleans(), st.data())
+@settings(max_examples=150, deadline=None)
+def test_no_more_messages_are_counted_than_follow_each_other_in_a_piece(
+    frames: list[tuple[int, bool]],
+    client: bool,
+    pings: bool,
+    data: st.DataObject,
+) -> None:
+    wire, _ = written(frames, client=client, pings=pings)
+    counter, reader = FragmentCounter(), FrameProtocol(not client, [])
+    while wire:
+        size = data.draw(st.sampled_from([1, 7, 130, 2**16, 2**20]))
+        counter.feed(wire[:size])
+        reader.receive_bytes(wire[:size])
+        wire = wire[size:]
+        came = "".join(
+            "p" if frame.opcode is Opcode.PING else "m" * frame.message_finished
+            for frame in reader.received_frames()
+        )
+        follow = came.lstrip("p").partition("p")[0]
+        assert counter.messages <= len(follow)
+
+
+@given(st.lists(st.sampled_from([0, 1, 125, 126, 70_000])), st.booleans(), st.data())
+@settings(deadline=None)
+def test_whole_messages_are_counted_until_a_control_frame(
+    sizes: list[int], client: bool, data: st.DataObject
+) -> None:
+    messages, _ = written([(size, True) for size in sizes], client=client, pings=False)
+    more, _ = written([(200, False), (200, True)], client=client, pings=True)
+    counter = FragmentCounter()
+    counter.feed(messages + more[: data.draw(st.integers(0, len(more)))])
+    assert counter.messages == len(sizes)

@@ -23,6 +23,7 @@ from trio_wspair import (
     serve,
     use_instrument,
 )
+from trio_wspair._socket import half_of
 
 Told = tuple[object, ...]
 
@@ -228,6 +229,25 @@ async def test_both_ends_of_a_connection_are_told_of(
         ]
     assert diary.about(2)[2:4] == [("sent", "hello"), ("received", "hello")]
     assert diary.about(1)[2:4] == [("received", "hello"), ("sent", "hello")]
+
+
+async def test_an_instrument_is_told_once_that_a_half_was_taken(diary: Diary) -> None:
+    with use_instrument(diary):
+        async with open_websocket_pair() as (client, _):
+            client.accept()
+            client.accept()
+    assert diary.about(0).count(("taken", "application")) == 1
+
+
+async def test_what_happens_to_a_half_without_a_websocket_is_told_to_nobody(
+    diary: Diary, nursery: trio.Nursery
+) -> None:
+    with use_instrument(diary):
+        pair = WebSocketPair(nursery)
+    inside = half_of(pair[0])
+    del pair
+    inside.forsake("its user has dropped it")
+    assert diary.told == []
 
 
 async def test_g10_a_watched_half_that_is_dropped_is_freed(diary: Diary) -> None:

@@ -1,6 +1,6 @@
 """What a connection does, on each engine, over streams in memory."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -8,11 +8,13 @@ import pytest
 import trio
 import trio.testing
 from engines import engine_in_use
+from trio.testing import MockClock
 
 from trio_wspair import ConnectionClosedError, HandshakeError, ProtocolError
 from trio_wspair.testing import ScriptedPeer
 from trio_wspair.transports import Close, Connection, SupportsPing
 from trio_wspair.transports._engines import Opened
+from trio_wspair.transports._sending import Sending
 
 if TYPE_CHECKING:
     from conftest import Network
@@ -26,10 +28,15 @@ async def ping(connection: Connection) -> float:
 
 @asynccontextmanager
 async def server_connection(
-    net: "Network", *, max_message_bytes: int = 1000
+    net: "Network",
+    *,
+    max_message_bytes: int = 1000,
+    streams: Callable[
+        [], tuple[trio.abc.Stream, trio.abc.Stream]
+    ] = trio.testing.memory_stream_pair,
 ) -> AsyncGenerator[tuple[Opened, "ScriptedPeer"]]:
     """Open a connection as a server, and give the raw client."""
-    near, far = trio.testing.memory_stream_pair()
+    near, far = streams()
     peer = net.raw(far, masks=True)
     async with engine_in_use().open_server(
         near,
@@ -152,6 +159,115 @@ async def test_a_protocol_error_has_the_code_for_the_peer(net: "Network") -> Non
         with pytest.raises(ProtocolError, match="more than 1000 bytes") as caught:
             await connection.receive()
         assert caught.value.code == 1009
+
+
+async def received_until_the_end(connection: Connection) -> list[object]:
+    """Return all that is received, and the code of the error that ends it."""
+    received: list[object] = []
+    try:
+        while True:
+            received += await connection.receive()
+    except ProtocolError as exc:
+        return [*received, exc.code]
+    except ConnectionClosedError:
+        return received
+
+
+async def test_what_has_come_together_is_received_together(net: "Network") -> None:
+    async with server_connection(net) as (connection, peer):
+        await peer.send(
+            peer.text_frame("a"),
+            peer.frame(2, b"b", fin=False),
+            peer.frame(0),
+            peer.text_frame(""),
+            peer.text_frame("half")[:8],
+        )
+        assert list(await connection.receive()) == ["a", b"b", ""]
+        await peer.send(peer.text_frame("half")[8:], peer.text_frame("next"))
+        received = [*await connection.receive()]
+        if received == ["half"]:  # Or with the rest: each engine as it likes.
+            received += await connection.receive()
+        assert received == ["half", "next"]
+
+
+@pytest.mark.parametrize(
+    ("last", "end"),
+    [
+        ([], []),
+        (["close"], [Close(4000, "")]),
+        (["ping", "close"], [Close(4000, "")]),
+        (["long"], [1009]),
+        (["long in bytes"], [1009]),
+        (["long in bytes", "long", "close"], [1009]),
+        (["wrong", "close"], [1002]),
+    ],
+)
+async def test_no_message_is_lost_before_an_end_that_came_with_it(
+    net: "Network",
+    autojump_clock: MockClock,
+    last: Sequence[str],
+    end: Sequence[object],
+) -> None:
+    sent = [str(number) for number in range(40)]
+    async with server_connection(net) as (connection, peer):
+        frames = {
+            "close": peer.close_frame(4000),
+            "ping": peer.frame(9),
+            "long": peer.text_frame("x" * 1001),
+            "long in bytes": peer.text_frame("é" * 501),
+            "wrong": peer.frame(3),
+        }
+        await peer.send(*map(peer.text, sent), *(frames[name] for name in last))
+        await peer.stream.aclose()
+        assert await received_until_the_end(connection) == [*sent, *end]
+
+
+@pytest.mark.parametrize("patience", range(12))
+async def test_a_cancelled_receive_loses_nothing(
+    net: "Network", autojump_clock: MockClock, patience: int
+) -> None:
+    sent = [str(number) for number in range(5)]
+    async with server_connection(net) as (connection, peer):
+        received: list[object] = []
+
+        async def receive() -> None:
+            received.extend(await connection.receive())
+
+        await peer.send(*map(peer.text, sent))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            for _ in range(patience):
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        with trio.fail_after(60):
+            while received != sent:
+                received += await connection.receive()
+
+
+async def test_a_pong_that_the_network_does_not_take_holds_no_message_up(
+    net: "Network", autojump_clock: MockClock
+) -> None:
+    streams = trio.testing.lockstep_stream_pair
+    async with (
+        server_connection(net, streams=streams) as (connection, peer),
+        trio.open_nursery() as nursery,
+    ):
+        received: list[object] = []
+
+        async def receive() -> None:
+            while received[:2] != ["a", "b"]:
+                received.extend(await connection.receive())
+
+        nursery.start_soon(receive)
+        await trio.testing.wait_all_tasks_blocked()
+        assert isinstance(connection, Sending)
+        assert not connection.send_now([bytes(2**20)]), "nobody reads it"
+        await peer.send(
+            peer.text_frame("a"),
+            peer.text_frame("b"),
+            peer.frame(9),
+            peer.text_frame("c"),
+        )
 
 
 async def test_a_client_that_has_gone_before_the_101(net: "Network") -> None:

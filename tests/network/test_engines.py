@@ -11,6 +11,9 @@ from trio_wspair import (
     CloseEvent,
     ErrorEvent,
     ProtocolError,
+    Request,
+    Response,
+    WebSocketPair,
     connect,
     open_websocket,
     serve,
@@ -143,6 +146,22 @@ async def test_a_compressed_message_may_come_in_fragments_and_pieces(
         await trio.sleep(0.01)
         await peer.send(frames[len(frames) // 2 :])
         assert await half.receive() == text
+
+
+async def test_a_subprotocol_and_compression_are_agreed_on_together(
+    net: "Network",
+) -> None:
+    async def fetch(request: Request) -> Response:
+        client, server = WebSocketPair()
+        server.accept()
+        headers = {"Sec-WebSocket-Protocol": "chat"}
+        return Response(None, status=101, web_socket=client, headers=headers)
+
+    async with net.serve(fetch, **ON) as server:
+        offer: dict[str, Any] = {"protocols": ["news", "chat"], **ON}
+        async with open_websocket(server.url, **offer) as ws:
+            assert ws.protocol == "chat"
+            assert ws.extensions.startswith("permessage-deflate")
 
 
 @pytest.mark.parametrize(

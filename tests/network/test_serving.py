@@ -5,7 +5,7 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import trio
@@ -27,6 +27,7 @@ from trio_wspair import (
     serve,
 )
 from trio_wspair._exchange import _client_address
+from trio_wspair._handling import Handling, Handlings
 from trio_wspair.testing import ScriptedPeer
 
 if TYPE_CHECKING:
@@ -910,6 +911,43 @@ async def test_a_server_stops_although_nobody_took_the_other_half(
     async with net.serve(fetch, close_grace=0.2) as server, net.peer(server) as peer:
         await peer.send(peer.text_frame("into the void"))
     assert "never accepted: call server.accept()" in logged.take()
+
+
+async def test_a_handler_that_answers_while_the_server_stops_has_it_said_at_once(
+    net: "Network",
+) -> None:
+    stop = trio.CancelScope()
+
+    async def fetch(request: Request) -> Response:
+        with trio.CancelScope(shield=True):
+            stop.cancel()
+            await trio.sleep(0.05)
+        client, half = WebSocketPair()
+        half.accept()
+        return Response(None, status=101, web_socket=client)
+
+    async def run(*, task_status: trio.TaskStatus[Server]) -> None:
+        with stop:
+            await serve(fetch, 0, close_grace=2.0, task_status=task_status)
+
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(run)
+        async with net.peer(server) as peer:
+            assert await peer.receive() == (1001, "the server stops")
+            await peer.send(peer.close_frame(1001))
+
+
+def test_a_request_that_comes_while_a_server_stops_is_stopped_too() -> None:
+    class Asked:
+        stopped = False
+
+        def stop(self) -> None:
+            self.stopped = True
+
+    handlings, asked = Handlings(), Asked()
+    handlings.stop()
+    with handlings.having(cast("Handling", asked)):
+        assert asked.stopped
 
 
 async def test_a_message_after_the_servers_own_close_is_no_clean_end(

@@ -1,7 +1,8 @@
-"""Counts the small fragments of the message that is arriving.
+"""Counts what arrives: small fragments of a message, and messages.
 
 trio-websocket keeps each fragment until the message has ended, which costs more than
-the bytes that are in it.
+the bytes that are in it. And it hands over one message at a time: who knows that more
+of them have come can wait for these.
 
 Knows the headers of frames (RFC 6455, section 5.2), and nothing of what is in them.
 Whether a frame is good is not asked here.
@@ -23,6 +24,9 @@ class FragmentCounter:
 
     count: int = 0
     """The small fragments of the message that has begun and not ended."""
+    messages: int = 0
+    """The last frames of messages that are whole in the last piece, up to the first
+    control frame."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -34,6 +38,7 @@ class FragmentCounter:
         """Count on."""
         data = self._rest + data
         at, end = self._skip, len(data)
+        messages, only_data = 0, True
         while at + 2 <= end:
             first, second = data[at], data[at + 1]
             size, start = second & 0x7F, at + 2
@@ -42,7 +47,13 @@ class FragmentCounter:
                 if start > end:
                     break
                 size = int.from_bytes(data[at + 2 : start], "big")
-            if not first & _CONTROL:
-                self.count = 0 if first & _FIN else self.count + (size < _SMALL)
             at = start + size + (4 if second & _MASKED else 0)
+            if first & _CONTROL:
+                only_data = False
+            elif not first & _FIN:
+                self.count += size < _SMALL
+            else:
+                self.count = 0
+                messages += only_data and at <= end
+        self.messages = messages
         self._rest, self._skip = data[at:], max(0, at - end)

@@ -18,6 +18,7 @@ except ImportError:  # It is optional there, too.
     from websockets.utils import apply_mask
 
 from ._ends import too_big
+from ._headers import BINARY, FIN, MASKED, TEXT, header
 
 __all__ = (
     "BINARY",
@@ -35,36 +36,24 @@ __all__ = (
 )
 
 CONTINUATION: Final = 0
-TEXT: Final = 1
-BINARY: Final = 2
 CLOSE: Final = 8
 PING: Final = 9
 PONG: Final = 10
 OPCODE: Final = 0x0F
 CONTROL: Final = 0x08
 """The bit of an opcode that makes it that of a control frame."""
-FIN: Final = 0x80
 RSV1: Final = 0x40
 """Set in the first frame of a compressed message (RFC 7692, section 6)."""
-_MASKED: Final = 0x80
 _COPIED: Final = 2**12
 """To mask a slice that is larger, a view of it is cheaper than a copy."""
 
 
 def framed(first: int, data: bytes, *, masked: bool) -> bytes:
     """Return the frame that begins with the byte `first`."""
-    size = len(data)
-    bit = _MASKED if masked else 0
-    if size < 126:
-        head = bytes((first, bit | size))
-    elif size < 2**16:
-        head = bytes((first, bit | 126)) + size.to_bytes(2, "big")
-    else:
-        head = bytes((first, bit | 127)) + size.to_bytes(8, "big")
     if not masked:
-        return head + data
+        return header(first, len(data)) + data
     mask = secrets.token_bytes(4)
-    return head + mask + apply_mask(data, mask)
+    return header(first, len(data), MASKED) + mask + apply_mask(data, mask)
 
 
 class FrameReader:
@@ -83,7 +72,7 @@ class FrameReader:
         self, *, masked: bool, compressed: bool, max_message_bytes: int
     ) -> None:
         self._mask_size = 4 if masked else 0
-        self._mask_bit = _MASKED if masked else 0
+        self._mask_bit = MASKED if masked else 0
         self._good = _GOOD_COMPRESSED if compressed else _GOOD
         self._max_message_bytes = max_message_bytes
         self._rest = b""

@@ -116,6 +116,15 @@ class Wire(trio.abc.Stream):
 
     # -- our side -----------------------------------------------------------------
 
+    def another_follows(self) -> bool:
+        """Count a message that trio-websocket has handed over off those of a read.
+
+        Return whether it hands over another one without waiting for the network. To
+        answer a ping it may have to wait, so what comes after one doesn't count.
+        """
+        self._fragments.messages -= 1
+        return self._fragments.messages > 0
+
     async def wait_gone(self) -> None:
         """Discard what comes until the peer has gone."""
         await discard(self._stream)
