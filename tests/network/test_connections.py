@@ -217,7 +217,7 @@ async def test_no_message_is_lost_before_an_end_that_came_with_it(
             "long in bytes": peer.text_frame("é" * 501),
             "wrong": peer.frame(3),
         }
-        await peer.send(*map(peer.text, sent), *(frames[name] for name in last))
+        await peer.send(*map(peer.text_frame, sent), *(frames[name] for name in last))
         await peer.stream.aclose()
         assert await received_until_the_end(connection) == [*sent, *end]
 
@@ -233,7 +233,7 @@ async def test_a_cancelled_receive_loses_nothing(
         async def receive() -> None:
             received.extend(await connection.receive())
 
-        await peer.send(*map(peer.text, sent))
+        await peer.send(*map(peer.text_frame, sent))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(receive)
             for _ in range(patience):
@@ -244,7 +244,7 @@ async def test_a_cancelled_receive_loses_nothing(
                 received += await connection.receive()
 
 
-async def test_a_pong_that_the_network_does_not_take_holds_no_message_up(
+async def test_g9_pings_of_a_peer_that_reads_no_pong_hold_nothing_up_and_take_no_memory(
     net: "Network", autojump_clock: MockClock
 ) -> None:
     streams = trio.testing.lockstep_stream_pair
@@ -255,19 +255,21 @@ async def test_a_pong_that_the_network_does_not_take_holds_no_message_up(
         received: list[object] = []
 
         async def receive() -> None:
-            while received[:2] != ["a", "b"]:
+            while received != ["a", "b", "c"]:
                 received.extend(await connection.receive())
 
         nursery.start_soon(receive)
         await trio.testing.wait_all_tasks_blocked()
         assert isinstance(connection, Sending)
         assert not connection.send_now([bytes(2**20)]), "nobody reads it"
-        await peer.send(
-            peer.text_frame("a"),
-            peer.text_frame("b"),
-            peer.frame(9),
-            peer.text_frame("c"),
-        )
+        await peer.send(peer.text_frame("a"), peer.text_frame("b"))
+        for number in range(100):
+            await peer.send(peer.frame(9, str(number).encode()))
+        await peer.send(peer.text_frame("c"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert received == ["a", "b", "c"]
+        assert await peer.receive() == bytes(2**20)
+        assert await peer.receive() == ("pong", b"99")
 
 
 async def test_a_client_that_has_gone_before_the_101(net: "Network") -> None:

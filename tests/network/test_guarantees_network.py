@@ -615,6 +615,17 @@ async def test_g8_a_slow_connection_does_not_hold_up_another(net: "Network") -> 
             assert await quick.receive() == str(number)
 
 
+async def test_g3_two_sides_that_say_more_than_fits_at_once_both_get_through(
+    net: "Network",
+) -> None:
+    message = bytes(500_000)
+    async with net.serve(net.echo) as server, open_websocket(server.url) as ws:
+        for _ in range(40):
+            ws.send(message)
+        for _ in range(40):
+            assert await ws.receive() == message
+
+
 # -- G9: bounded memory -------------------------------------------------------
 
 

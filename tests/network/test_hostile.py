@@ -138,38 +138,6 @@ async def test_a_client_that_never_reads_its_answer_is_left(net: "Network") -> N
 # -- peers that talk too much -------------------------------------------------
 
 
-async def until_nothing_moves(sent: list[int]) -> int:
-    """Wait until a sender is blocked, and return how far it has come."""
-    quiet = 0
-    while quiet < 3:
-        before = sent[0]
-        await trio.sleep(0.05)
-        quiet = quiet + 1 if sent[0] == before else 0
-    return sent[0]
-
-
-async def test_a_flood_of_pings_from_a_peer_that_reads_no_pong_is_stopped(
-    one_end: "OneEnd",
-) -> None:
-    async with (
-        one_end(close_grace=0.1) as (half, peer),
-        trio.open_nursery() as nursery,
-    ):
-        half.accept()
-        sent, count = [0], 200
-        frames = peer.frame(9, bytes(125)) * 2000
-
-        async def flood() -> None:
-            for _ in range(count):
-                await peer.send(frames)
-                sent[0] += 1
-
-        nursery.start_soon(flood)
-        # Our pongs fill the buffers of the system, then ours, then we stop reading.
-        assert await until_nothing_moves(sent) < count
-        nursery.cancel_scope.cancel()
-
-
 async def test_a_huge_length_reserves_no_memory_and_is_1009_in_time(
     one_end: "OneEnd",
 ) -> None:

@@ -88,16 +88,41 @@ async def test_g5_who_is_cancelled_in_flush_tears_nothing(join: Join) -> None:
 
 
 @with_ends
-async def test_g9_who_wants_room_waits_for_it(join: Join) -> None:
+async def test_g9_of_pongs_that_wait_only_the_newest_is_sent(join: Join) -> None:
     async with outlet(join) as (out, _, far):
-        await out.wait_room()
+        out.write_pong(b"at once")
         out.write(MUCH)
-        with trio.move_on_after(0.01) as patience:
-            await out.wait_room()
-        assert patience.cancelled_caught
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(out.wait_room)
-            await read(far, len(MUCH))
+        for number in range(1000):
+            out.write_pong(b"pong %d" % number)
+        out.write(b"more")
+        expected = b"at once" + MUCH + b"more" + b"pong 999"
+        assert await read(far, len(expected)) == expected
+        await out.flush()
+        out.write_pong(b"and another")
+        assert await read(far, 11) == b"and another"
+
+
+@with_ends
+async def test_a_pong_that_waits_goes_out_without_anything_after_it(join: Join) -> None:
+    async with outlet(join) as (out, _, far):
+        out.write(MUCH)
+        await trio.testing.wait_all_tasks_blocked()
+        out.write_pong(b"pong")
+        assert await read(far, len(MUCH) + 4) == MUCH + b"pong"
+
+
+@with_ends
+async def test_no_pong_comes_after_what_is_last(join: Join) -> None:
+    async with outlet(join) as (out, near, far):
+        out.write(MUCH)
+        out.write_pong(b"pong")
+        out.write(b"last", last=True)
+        out.write_pong(b"pong")
+        assert await read(far, len(MUCH) + 4) == MUCH + b"last"
+        await out.flush()
+        out.write_pong(b"pong")
+        await near.aclose()
+        assert await far.receive_some() == b""
 
 
 @with_ends
@@ -113,8 +138,8 @@ async def test_a_peer_that_has_gone_is_noticed_by_who_flushes(join: Join) -> Non
             nursery.start_soon(flush)
             await trio.testing.wait_all_tasks_blocked()
             await far.aclose()
-        await out.wait_room()
         out.write(b"nothing happens")
+        out.write_pong(b"nothing either")
         with pytest.raises(trio.BrokenResourceError):
             await out.flush()
 

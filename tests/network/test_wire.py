@@ -160,35 +160,10 @@ async def test_a_wire_that_was_stopped_lets_nobody_wait(
                 with pytest.raises(trio.BrokenResourceError):
                     await wire.outlet.flush()
 
-            async def pong() -> None:
-                await wire.send_all(b"pong")
-
             nursery.start_soon(flush)
             nursery.start_soon(flush)
-            nursery.start_soon(pong)
             await trio.testing.wait_all_tasks_blocked()
             wire.outlet.stop()
-
-
-async def test_pongs_wait_for_room(autojump_clock: MockClock) -> None:
-    stream = Blocked()
-    async with running(stream) as wire:
-        written = 0
-
-        async def pongs() -> None:
-            nonlocal written
-            for _ in range(100):
-                await wire.send_all(b"p" * 2**16)
-                written += 2**16
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(pongs)
-            await trio.testing.wait_all_tasks_blocked()
-            assert written < 2**20
-            stream.room.set()
-        assert written == 100 * 2**16
-        await wire.outlet.flush()
-        assert stream.taken == b"p" * written
 
 
 async def test_the_head_comes_first_and_what_is_held_after_the_answer(

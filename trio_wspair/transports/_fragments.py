@@ -25,8 +25,7 @@ class FragmentCounter:
     count: int = 0
     """The small fragments of the message that has begun and not ended."""
     messages: int = 0
-    """The last frames of messages that are whole in the last piece, up to the first
-    control frame."""
+    """The last frames of messages that are whole in the last piece."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -38,7 +37,7 @@ class FragmentCounter:
         """Count on."""
         data = self._rest + data
         at, end = self._skip, len(data)
-        messages, only_data = 0, True
+        messages = 0
         while at + 2 <= end:
             first, second = data[at], data[at + 1]
             size, start = second & 0x7F, at + 2
@@ -49,11 +48,11 @@ class FragmentCounter:
                 size = int.from_bytes(data[at + 2 : start], "big")
             at = start + size + (4 if second & _MASKED else 0)
             if first & _CONTROL:
-                only_data = False
-            elif not first & _FIN:
-                self.count += size < _SMALL
-            else:
+                continue
+            if first & _FIN:
                 self.count = 0
-                messages += only_data and at <= end
+                messages += at <= end
+            else:
+                self.count += size < _SMALL
         self.messages = messages
         self._rest, self._skip = data[at:], max(0, at - end)

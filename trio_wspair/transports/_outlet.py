@@ -5,17 +5,12 @@ the rest waits in a buffer, which a task brings to the network that no cancellat
 others reaches.
 """
 
-from typing import Final
-
 import trio
 from trio.lowlevel import enable_ki_protection
 
 from ._ports import Port
 
 __all__ = ("Outlet",)
-
-_ENOUGH: Final = 2**18
-"""While so much waits, `wait_room()` does, too."""
 
 
 class Outlet:
@@ -32,6 +27,8 @@ class Outlet:
         self._buffer = bytearray()
         self._in_flight = 0
         """Bytes that are being sent, and in the buffer no more."""
+        self._pong = b""
+        """Sent after what waits now, or never if a newer one comes before that."""
         self._filled: trio.Event | None = None
         """The task waits for this; there is a task if it is not `None`."""
         self._sent = trio.Event()
@@ -43,7 +40,9 @@ class Outlet:
         """Send whole frames, or keep them. After the `last` ones none are taken."""
         if self._muted or self._broken:
             return
-        self._muted = last
+        if last:
+            self._muted = True
+            self._pong = b""
         sent = 0
         if not self._waiting:
             try:
@@ -58,6 +57,18 @@ class Outlet:
             self._filled = trio.Event()
             self._nursery.start_soon(self._run)
         self._filled.set()
+
+    def write_pong(self, frame: bytes) -> None:
+        """Send a pong. While others wait it does, too, until a newer one comes.
+
+        Only the last ping has to be answered (RFC 6455, section 5.5.3). So a flood of
+        them can't fill the memory, and nobody has to wait for room, who might keep the
+        peer from making some.
+        """
+        if not self._waiting:
+            self.write(frame)
+        elif not self._muted:
+            self._pong = frame
 
     @property
     def taken(self) -> bool:
@@ -79,11 +90,6 @@ class Outlet:
         if self._broken:
             raise trio.BrokenResourceError
 
-    async def wait_room(self) -> None:
-        """Wait while a lot is waiting."""
-        while self._waiting > _ENOUGH and not self._broken:
-            await self._sent.wait()
-
     @enable_ki_protection
     async def _run(self) -> None:
         """Bring the buffer to the network until `stop()`."""
@@ -93,8 +99,9 @@ class Outlet:
                 while True:
                     await self._filled.wait()
                     self._filled = trio.Event()
-                    while self._buffer:
-                        data, self._buffer = self._buffer, bytearray()
+                    while self._buffer or self._pong:
+                        data, self._buffer = self._buffer + self._pong, bytearray()
+                        self._pong = b""
                         self._in_flight = len(data)
                         await self._port.send(data)
                         self._in_flight = 0

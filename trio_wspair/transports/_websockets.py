@@ -104,7 +104,6 @@ class WebSocketsConnection(Sending):
             await discard(self._stream)
             raise lost("the peer has gone")
         while self._breach is None:
-            await self.outlet.wait_room()  # For the pongs.
             data = await self._next_bytes()
             if not data:
                 self._forget_pings()
@@ -153,7 +152,7 @@ class WebSocketsConnection(Sending):
             ProtocolError: It is a Close that must not be said.
         """
         if opcode == PING:
-            self.outlet.write(self._framed(PONG, payload))
+            self.outlet.write_pong(self._framed(PONG, payload))
         elif opcode == PONG:
             pong = self._pongs.get(payload)
             if pong is not None:

@@ -20,6 +20,7 @@ __all__ = ("Wire",)
 
 _CLOSE_FRAME: Final = 0x88
 """First byte of a Close: final fragment, opcode 8 (RFC 6455, section 5.2)."""
+_PONG_FRAME: Final = 0x8A
 _MAX_FRAGMENTS: Final = 2**12
 """More of them in a message than this are not read on."""
 
@@ -101,9 +102,10 @@ class Wire(trio.abc.Stream):
             self.engine_said_close = True
             return
         # When the network takes no more, what has arrived is still to be read.
-        # Pongs wait for room, so that a flood of pings can't grow the buffer.
-        await self.outlet.wait_room()
-        self.outlet.write(bytes(data))
+        if data and data[0] == _PONG_FRAME:
+            self.outlet.write_pong(bytes(data))
+        else:
+            self.outlet.write(bytes(data))
         self._answered.set()
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -119,8 +121,7 @@ class Wire(trio.abc.Stream):
     def another_follows(self) -> bool:
         """Count a message that trio-websocket has handed over off those of a read.
 
-        Return whether it hands over another one without waiting for the network. To
-        answer a ping it may have to wait, so what comes after one doesn't count.
+        Return whether it hands over another one without waiting for the network.
         """
         self._fragments.messages -= 1
         return self._fragments.messages > 0
