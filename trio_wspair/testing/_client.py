@@ -157,7 +157,7 @@ def _raising(by_handler: list[Exception]) -> Generator[None, None, None]:
     raised: list[BaseException] = []
     try:
         yield
-    except BaseException as exc:  # noqa: BLE001 - raised below
+    except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
         raised.append(exc)
     for logged in by_handler:
         # The test knows how the connection has ended: by itself, for example.

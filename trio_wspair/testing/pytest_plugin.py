@@ -115,7 +115,7 @@ def websocket_transport() -> Transport:
 async def websocket_pair() -> AsyncGenerator[WebSocketPair, None]:
     """A pair that nobody has accepted, from `open_websocket_pair()`."""
     async with open_websocket_pair() as pair:
-        yield pair
+        yield pair  # noqa: ASYNC119 - pytest-trio closes it
 
 
 @_trio_fixture
@@ -125,7 +125,7 @@ async def recorded_pair(
     """A pair with a record, from `open_recorded_pair()`."""
     async with open_recorded_pair() as pair:
         _records_of(request).append(pair[0].record)
-        yield pair
+        yield pair  # noqa: ASYNC119 - pytest-trio closes it
 
 
 @_trio_fixture
@@ -166,7 +166,7 @@ async def websocket_client(
         return client
 
     async with trio.open_nursery() as nursery:
-        yield open_client
+        yield open_client  # noqa: ASYNC119 - as above
         done.set()
 
 
