@@ -5,12 +5,17 @@ the rest waits in a buffer, which a task brings to the network that no cancellat
 others reaches.
 """
 
+from typing import Final
+
 import trio
 from trio.lowlevel import enable_ki_protection
 
 from ._ports import Port
 
 __all__ = ("Outlet",)
+
+_ENOUGH: Final = 2**18
+"""While so many bytes wait, pongs are not added to them."""
 
 
 class Outlet:
@@ -59,13 +64,13 @@ class Outlet:
         self._filled.set()
 
     def write_pong(self, frame: bytes) -> None:
-        """Send a pong. While others wait it does, too, until a newer one comes.
+        """Send a pong. While a lot waits it does, too, until a newer one comes.
 
         Only the last ping has to be answered (RFC 6455, section 5.5.3). So a flood of
         them can't fill the memory, and nobody has to wait for room, who might keep the
         peer from making some.
         """
-        if not self._waiting:
+        if self._waiting < _ENOUGH:
             self.write(frame)
         elif not self._muted:
             self._pong = frame
