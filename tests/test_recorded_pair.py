@@ -346,7 +346,7 @@ async def test_a_program_without_rest_is_told() -> None:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(spin)
-            with pytest.raises(ConversationError, match="the program to come to rest"):
+            with pytest.raises(ConversationError, match="does not come to rest"):
                 await client.expect_nothing()
             nursery.cancel_scope.cancel()
 
@@ -367,6 +367,59 @@ async def test_a_failure_shows_the_conversation_and_what_both_halves_do() -> Non
     assert re.search(r'│◄─+ "one" ─┤', story)
     assert "✗ client expected 'two', got 'one'" in story
     assert "OPEN, accepted for" in story
+
+
+@in_virtual_time
+async def test_a_failure_is_short_although_the_message_is_not() -> None:
+    async with open_recorded_pair() as (client, server):
+        server.accept()
+        server.send(bytes(300_000))
+        with pytest.raises(ConversationError) as caught:
+            await client.expect(b"x")
+        assert len(str(caught.value)) < 3000
+        assert "more" in str(caught.value)
+
+
+@in_virtual_time
+async def test_a_failure_has_nothing_to_do_with_what_it_was_found_by() -> None:
+    async with open_recorded_pair() as (client, server):
+        server.accept()
+        with pytest.raises(ConversationError) as caught:
+            await client.expect("hello", within=1)
+        assert caught.value.__suppress_context__
+
+
+@in_virtual_time
+async def test_a_function_is_told_with_its_place() -> None:
+    async with open_recorded_pair() as (client, server):
+        server.accept()
+        server.send("1")
+        where = r"what <lambda> takes, test_recorded_pair\.py:\d+, got '1'"
+        with pytest.raises(ConversationError, match=where):
+            await client.expect(lambda message: message == "2")
+
+
+@in_virtual_time
+async def test_what_can_not_be_expected_is_refused_before_anything_comes() -> None:
+    async with open_recorded_pair() as (client, server):
+        server.accept()
+        server.send("{}")
+        wrong: Any = {}
+        with pytest.raises(TypeError, match=r"not dict: for JSON there is expect_json"):
+            await client.expect(wrong)
+        await client.expect("{}")
+
+
+@in_virtual_time
+async def test_of_a_half_that_has_ended_it_is_not_told_who_listened() -> None:
+    async with open_recorded_pair() as (client, server):
+        server.onmessage = print
+        server.accept()
+        client.accept(pull=True)
+        await client.aclose()
+        assert what_it_does(server) == [
+            "CLOSED, accepted, sent Close 1000, received Close 1000"
+        ]
 
 
 @in_virtual_time

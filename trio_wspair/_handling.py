@@ -159,13 +159,13 @@ class Handling:
                     _logger.error("%s: %s", caller, what, extra=self._facts())
                 else:
                     response = answer
-            except Exception as exc:
-                code = 1011
-                what = "handling %s failed"
-                _logger.exception(what, caller, extra=self._facts())
-                kept = failures.get()
-                if kept is not None:
-                    kept.append(exc)
+            except BaseException as exc:  # noqa: BLE001 - split, and raised
+                failure, interruption = _split(exc)
+                if failure is not None:
+                    code = 1011
+                    self._report(failure)
+                if interruption is not None:
+                    raise interruption from None
             if self._coupling is not None:
                 # Unless the half of the handler has said it already.
                 self._coupling.stop(code, "")
@@ -176,6 +176,14 @@ class Handling:
         if self._coupling is None and not caller.answered:
             await caller.answer(response)
         self._log(response, trio.current_time() - started)
+
+    def _report(self, failure: Exception) -> None:
+        """Tell the log what the handler has raised."""
+        what = "handling %s failed"
+        _logger.error(what, self._caller, exc_info=failure, extra=self._facts())
+        kept = failures.get()
+        if kept is not None:
+            kept.append(failure)
 
     def _log(self, response: Response, seconds: float) -> None:
         """Write a line into the access log."""
@@ -313,6 +321,15 @@ class Handling:
                 self._end = await coupling.run(connection, self._alarms)
         finally:
             self._over.set()
+
+
+def _split(exc: BaseException) -> tuple[Exception | None, BaseException | None]:
+    """Return what has failed, and what has to go on, such as a `Cancelled`."""
+    if isinstance(exc, Exception):
+        return exc, None
+    if isinstance(exc, BaseExceptionGroup):
+        return exc.split(Exception)
+    return None, exc
 
 
 class Handlings:

@@ -26,22 +26,42 @@ async def open_service_nursery() -> AsyncGenerator[trio.Nursery, None]:
     `Cancelled`, which it stands for. Nobody outside has to know of the nursery.
     """
     error: BaseException | None = None
+    cancelled: BaseException | None = None
+    others: BaseException | None = None
     try:
         async with trio.open_nursery(strict_exception_groups=True) as nursery:
             try:
                 yield nursery
             except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
                 error = exc
+                cancelled, others = _split_cancelled(exc)
             nursery.cancel_scope.cancel(reason="the block has ended")
+            if cancelled is not None:
+                raise cancelled  # It may be meant for this very nursery.
     except BaseExceptionGroup as group:
-        if error is None or isinstance(error, trio.Cancelled):
+        passed, by_tasks = group.split(trio.Cancelled)
+        if error is None or (by_tasks is not None and others is None):
             raise
-        _, others = group.split(trio.Cancelled)
-        if others is not None:
-            raised = [error, *others.exceptions]
+        if passed is not None or others is None:
+            others = error
+        if by_tasks is not None:
+            raised = [others, *by_tasks.exceptions]
             raise BaseExceptionGroup(group.message, raised) from None
-    if error is not None:
-        raise error
+    if others is not None:
+        raise others
+
+
+def _split_cancelled(
+    exc: BaseException,
+) -> tuple[BaseException | None, BaseException | None]:
+    """Return the part of an exception that is `Cancelled`, and the rest."""
+    if isinstance(exc, trio.Cancelled):
+        return exc, None
+    if isinstance(exc, BaseExceptionGroup):
+        cancelled, others = exc.split(trio.Cancelled)
+        if cancelled is not None:
+            return cancelled, others
+    return None, exc
 
 
 def raise_together(

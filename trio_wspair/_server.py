@@ -8,6 +8,7 @@ import logging
 import os
 import ssl
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import attrs
@@ -183,7 +184,9 @@ async def serve(
         task_status.started(Server(addresses, ssl_context is not None))
         try:
             await trio.serve_listeners(
-                acceptor.serve_stream, sources, handler_nursery=nursery
+                partial(_serve_in, nursery, acceptor),
+                sources,
+                handler_nursery=nursery,
             )
         finally:
             if acceptor.streams:
@@ -266,6 +269,25 @@ class _Acceptor:
             except ClientGoneError:
                 return
             await linger(http.stream)
+
+
+@enable_ki_protection
+async def _serve_in(
+    nursery: trio.Nursery, acceptor: _Acceptor, stream: trio.abc.Stream
+) -> None:
+    """Serve one connection, and have raised in the nursery what stops the server."""
+    try:
+        await acceptor.serve_stream(stream)
+    except trio.Cancelled:
+        raise
+    except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised by the task
+        # Not here: serve_listeners() closes the stream, and a `Cancelled` that comes
+        # of that would stand in its place.
+        nursery.start_soon(_raise, exc)
+
+
+async def _raise(exc: BaseException) -> None:
+    raise exc
 
 
 def _is_secure(stream: trio.abc.Stream) -> bool:

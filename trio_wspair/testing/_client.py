@@ -143,7 +143,7 @@ async def open_test_client(
             try:
                 client = await nursery.start(open_connection)
             except HandshakeError:
-                if not raised:
+                if not _failures(raised):
                     raise
                 return  # It is the answer to what is raised now.
             client.accept(pull=True)
@@ -159,12 +159,14 @@ def _raising(by_handler: list[Exception]) -> Generator[None, None, None]:
         yield
     except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
         raised.append(exc)
-    for logged in by_handler:
-        # The test knows how the connection has ended: by itself, for example.
-        _, failure = ExceptionGroup("", [logged]).split(ConnectionClosedError)
-        if failure is not None:
-            raised.append(_unwrapped(failure))
+    raised += _failures(by_handler)
     raise_together(raised, "the test and its handler have raised")
+
+
+def _failures(by_handler: list[Exception]) -> list[Exception]:
+    """Return these without what is no failure: that the connection has ended."""
+    split = [ExceptionGroup("", [e]).split(ConnectionClosedError) for e in by_handler]
+    return [_unwrapped(failure) for _, failure in split if failure is not None]
 
 
 def _unwrapped(exc: Exception) -> Exception:

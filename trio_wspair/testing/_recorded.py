@@ -7,6 +7,8 @@ import json
 import re
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from pathlib import PurePath
+from types import FunctionType
 from typing import Any, Final, cast, overload
 
 import trio
@@ -101,6 +103,10 @@ class RecordedWebSocket(WebSocket):
             ConversationError: Another message has come, or the end, or nothing.
             InvalidStateError: The messages go to listeners.
         """
+        if not (isinstance(expected, (str, bytes, re.Pattern)) or callable(expected)):
+            kind = type(expected).__name__
+            msg = f"expected is text, bytes, a pattern or a function, not {kind}"
+            raise TypeError(f"{msg}: for JSON there is expect_json()")
         message = await self._next(_in_words(expected), within)
         if not _is_right(message, expected):
             raise self._failure(f"expected {_in_words(expected)}, got {message!r}")
@@ -195,7 +201,7 @@ class RecordedWebSocket(WebSocket):
         half = half_of(self)
         if half.state.holder is not Holder.PULLER:
             await self._start_pulling()
-        with self._patience("the program to come to rest", within):
+        with self._patience("nothing", within, "the program does not come to rest"):
             await self._come_to_rest()
         end = half.state.end or half.inbox.end
         if half.inbox.weight:
@@ -222,18 +228,21 @@ class RecordedWebSocket(WebSocket):
                 raise self._failure(what) from None
 
     @contextmanager
-    def _patience(self, what: str, within: float | None) -> Generator[None, None, None]:
+    def _patience(
+        self, what: str, within: float | None, instead: str = "nothing came"
+    ) -> Generator[None, None, None]:
         seconds = self._within if within is None else within
         check_seconds("within", seconds)
         with trio.move_on_after(seconds) as patience:
             yield
         if patience.cancelled_caught:
-            raise self._failure(f"expected {what} within {seconds} s, but nothing came")
+            what = f"expected {what} within {seconds} s, but {instead}"
+            raise self._failure(what) from None
 
     def _failure(self, what: str) -> ConversationError:
         halves = self.record.halves
         [name] = [name for name in halves if half_of(halves[name]) is half_of(self)]
-        what = f"{name} {what}"
+        what = _cut(f"{name} {what}")
         story = terminal_diagram(
             self.record.names,
             self.record.entries,
@@ -243,9 +252,21 @@ class RecordedWebSocket(WebSocket):
         return ConversationError(f"{what}\n\n{story}")
 
 
+def _cut(text: str, most: int = 600) -> str:
+    """Return a text that is not too long for a report: its start and its end."""
+    if len(text) <= most:
+        return text
+    side = most // 2
+    return f"{text[:side]} … {len(text) - 2 * side:,} more … {text[-side:]}"
+
+
 def _in_words(expected: _Expected) -> str:
     if isinstance(expected, re.Pattern):
         return f"something like {expected.pattern!r}"
+    if isinstance(expected, FunctionType):
+        code = expected.__code__
+        where = f"{PurePath(code.co_filename).name}:{code.co_firstlineno}"
+        return f"what {expected.__name__} takes, {where}"
     if callable(expected):
         return f"what {getattr(expected, '__name__', expected)} takes"
     return repr(expected)

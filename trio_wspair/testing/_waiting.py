@@ -31,7 +31,11 @@ def what_it_does(socket: WebSocket) -> list[str]:
         lines.append("receive(), or iteration, waits for a message")
     if half.listener_task is not None:
         lines.append(f"a listener waits, {_place(half.listener_task)}")
-    elif half.state.holder is Holder.APPLICATION and "message" not in half.listeners:
+    elif (
+        half.state.holder is Holder.APPLICATION
+        and half.state.end is None
+        and "message" not in half.listeners
+    ):
         lines.append("it has no listener for messages")
     return lines
 

@@ -152,7 +152,7 @@ class Coupling:
             with trio.move_on_after(self._limits.close_grace, shield=True):
                 if breach is not None:
                     await connection.aclose(breach.code, breach.args[1])
-                elif half.state.finished:
+                elif half.state.finished and not half.inbox.lost:
                     await connection.aclose(1000, "")
         finally:
             connection.abort()

@@ -103,6 +103,8 @@ class Patience:
     async def _expect_life(self) -> None:
         """Ping, and wait until the pong comes or a Close is said by anybody."""
         assert self._pings is not None
+        if not self._watchful:
+            return  # Since a moment ago: who was first is luck.
         timeout = self._limits.ping_timeout
         asked = trio.current_time()
         async with trio.open_nursery() as nursery:

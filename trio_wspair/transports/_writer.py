@@ -184,6 +184,9 @@ class Writer:
                 item = take()
             except trio.WouldBlock:
                 break
+            except trio.ClosedResourceError:  # Whoever has the pair gave it up.
+                failure = self._conversation.half.state.failure
+                return messages, failure if self._inbox.lost else self._inbox.end
             if isinstance(item, (Close, Failure)):
                 return messages, item
             messages.append(item)
