@@ -385,6 +385,19 @@ def test_an_update_of_a_handler_that_hangs_up_early_ends(file: Path) -> None:
     check(file, hang_up)
 
 
+def test_an_update_does_not_take_a_handler_that_hangs_for_right(file: Path) -> None:
+    async def hang(request: Request) -> Response:
+        client, server = WebSocketPair()
+        server.on("message")(lambda _event: trio.sleep(1000))  # noqa: ASYNC105 - awaited
+        server.accept()
+        return Response(None, status=101, web_socket=client)
+
+    before = file.read_bytes()
+    with pytest.raises(ConversationError, match=r"with 1006, .*: it was not written"):
+        check(file, hang, update=True)
+    assert file.read_bytes() == before
+
+
 def test_an_update_of_a_record_that_ends_early_has_an_end(file: Path) -> None:
     early = record_of(("client", "receive", "welcome"), ("client", "send", "one"))
     file.write_text(early.to_json(), encoding="utf-8")

@@ -81,7 +81,11 @@ class Record(Instrument):
     # -- as data ------------------------------------------------------------------
 
     def to_json(self) -> str:
-        """Return the record as JSON, one entry a line. Binary messages are hex."""
+        """Return the record as JSON, one entry a line, without the tasks.
+
+        Binary messages are hex. Whole is a record after the end: after the block that
+        has opened the client, for example.
+        """
         lines = ",\n  ".join(
             json.dumps(_as_json(entry), ensure_ascii=False) for entry in self.entries
         )
@@ -180,6 +184,7 @@ class Record(Instrument):
 def _as_json(entry: Entry) -> dict[str, Any]:
     """Return an entry without what it does not have."""
     fields = attrs.asdict(entry, filter=lambda field, value: value != field.default)
+    fields.pop("task", None)  # It names what is inside, which may change.
     message = fields.pop("message", None)
     if message is not None:
         fields["text" if isinstance(message, str) else "binary"] = (

@@ -107,7 +107,8 @@ async def replay_file(
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It holds no record.
-        ConversationError: As from `replay()`, which also raises the rest.
+        ConversationError: As from `replay()`, which also raises the rest; or what
+            would be written has ended with 1006.
     """
     where = Path(file)
     record = _read(where)
@@ -119,8 +120,21 @@ async def replay_file(
         fetch, path, over=over, names=names, **options
     ) as client:
         await _play_freely(record, client, options.get("within", DEFAULT_WITHIN))
+    _check_end(client.record, record)
     if _part_of_client(client.record) != _part_of_client(record):
         _write(where, client.record)
+
+
+def _check_end(new: Record, old: Record) -> None:
+    """Check that a new record has not ended badly, unless the old one has, too.
+
+    Raises:
+        ConversationError: It has: that is hardly what is right now.
+    """
+    ended = [e for e in new.entries if e.half == new.names[0] and e.code == 1006]
+    if ended and not any(e.code == 1006 for e in old.entries):
+        what = f"the conversation has ended with 1006, {ended[0].reason!r}"
+        raise ConversationError(f"{what}: it was not written\n\n{new}")
 
 
 # Not in a thread: virtual time would not wait for it.
