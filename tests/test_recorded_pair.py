@@ -502,6 +502,12 @@ async def test_a_failed_expectation_has_it_already() -> None:
     assert not hasattr(caught.value, "__notes__")
 
 
+async def test_two_halves_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="two names, not 'x' twice"):
+        async with open_recorded_pair(names=("x", "x")):
+            pass
+
+
 @pytest.mark.parametrize("within", [-1, "1", True])
 @in_virtual_time
 async def test_a_time_that_is_none_is_refused(within: float) -> None:

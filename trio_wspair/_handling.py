@@ -159,13 +159,15 @@ class Handling:
                     _logger.error("%s: %s", caller, what, extra=self._facts())
                 else:
                     response = answer
-            except BaseException as exc:  # noqa: BLE001 - split, and raised
-                failure, interruption = _split(exc)
+            except Exception as exc:  # noqa: BLE001 - it is reported
+                code = 1011
+                self._report(exc)
+            except BaseExceptionGroup as group:
+                failure, interruption = group.split(Exception)
                 if failure is not None:
-                    code = 1011
                     self._report(failure)
-                if interruption is not None:
-                    raise interruption from None
+                assert interruption is not None  # Else it were an Exception itself.
+                raise interruption from None
             if self._coupling is not None:
                 # Unless the half of the handler has said it already.
                 self._coupling.stop(code, "")
@@ -321,15 +323,6 @@ class Handling:
                 self._end = await coupling.run(connection, self._alarms)
         finally:
             self._over.set()
-
-
-def _split(exc: BaseException) -> tuple[Exception | None, BaseException | None]:
-    """Return what has failed, and what has to go on, such as a `Cancelled`."""
-    if isinstance(exc, Exception):
-        return exc, None
-    if isinstance(exc, BaseExceptionGroup):
-        return exc.split(Exception)
-    return None, exc
 
 
 class Handlings:

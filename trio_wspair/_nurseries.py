@@ -71,8 +71,8 @@ def raise_together(
 
     A `Cancelled` beside others is left out: they end the nursery too.
     """
-    kept = [exc for exc in raised if not isinstance(exc, trio.Cancelled)]
-    kept = kept or raised[:1]
+    parts = [_split_cancelled(exc)[1] for exc in raised]
+    kept = [exc for exc in parts if exc is not None] or raised[:1]
     if len(kept) == 1:
         raise kept[0]
     if kept:

@@ -29,9 +29,16 @@ class Record(Instrument):
 
     Args:
         names: What the two are called: the client's first.
+
+    Raises:
+        ValueError: The two have the same name.
     """
 
     def __init__(self, names: tuple[str, str] = ("client", "server")) -> None:
+        first, second = names
+        if first == second:
+            msg = f"two halves need two names, not {first!r} twice"
+            raise ValueError(msg)
         self.names = names
         """What the two halves are called."""
         self._heard: list[tuple[WebSocket | None, Entry]] = []
