@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import cast
 
 import trio
 
@@ -58,9 +59,11 @@ def _split_cancelled(
     if isinstance(exc, trio.Cancelled):
         return exc, None
     if isinstance(exc, BaseExceptionGroup):
-        cancelled, others = exc.split(trio.Cancelled)
+        group = cast("BaseExceptionGroup[BaseException]", exc)
+        cancelled, others = group.split(trio.Cancelled)
         if cancelled is not None:
             return cancelled, others
+        return None, group
     return None, exc
 
 
