@@ -12,6 +12,7 @@ from rooms import open_house
 from trio_wspair import (
     BufferFullError,
     CloseEvent,
+    ConnectionClosedError,
     ConnectionInfo,
     Instrument,
     Request,
@@ -111,6 +112,19 @@ async def test_what_is_refused_or_lost_is_not_told(diary: Diary) -> None:
         ("close_sent", 1000, ""),
         ("closed", 1000, "", True, None),
     ]
+
+
+async def test_what_nobody_can_take_any_more_is_not_told(
+    diary: Diary, nursery: trio.Nursery
+) -> None:
+    with use_instrument(diary):
+        client, server = WebSocketPair(nursery)
+    client.accept()
+    half_of(server).forsake("its user has gone")
+    with pytest.raises(ConnectionClosedError):
+        client.send("hello")
+    assert "sent" not in [told[0] for told in diary.about(0)]
+    await client.aclose()
 
 
 async def test_an_abnormal_end_comes_with_its_error(diary: Diary) -> None:

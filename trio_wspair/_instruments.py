@@ -202,10 +202,8 @@ class _WatchedState(HalfState):
     probe: _Probe = attrs.field(kw_only=True)
 
     def take(self, act: Act, *, half_open: bool = False) -> None:
-        new = self.holder is Holder.NOBODY
         super().take(act, half_open=half_open)
-        if new:
-            self.probe.tell(lambda i, ws: i.taken(ws, _TAKEN_BY[self.holder]))
+        self.probe.tell(lambda i, ws: i.taken(ws, _TAKEN_BY[self.holder]))
 
     def receive_close(self, close: Close) -> Close | None:
         before = self.end

@@ -27,7 +27,6 @@ async def open_service_nursery() -> AsyncGenerator[trio.Nursery, None]:
     `Cancelled`, which it stands for. Nobody outside has to know of the nursery.
     """
     error: BaseException | None = None
-    cancelled: BaseException | None = None
     others: BaseException | None = None
     try:
         async with trio.open_nursery(strict_exception_groups=True) as nursery:
@@ -36,9 +35,10 @@ async def open_service_nursery() -> AsyncGenerator[trio.Nursery, None]:
             except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
                 error = exc
                 cancelled, others = _split_cancelled(exc)
-            nursery.cancel_scope.cancel(reason="the block has ended")
-            if cancelled is not None:
-                raise cancelled  # It may be meant for this very nursery.
+                if cancelled is not None:  # It may be meant for this very nursery.
+                    raise cancelled from None  # noqa: ASYNC104
+            finally:
+                nursery.cancel_scope.cancel(reason="the block has ended")
     except BaseExceptionGroup as group:
         passed, by_tasks = group.split(trio.Cancelled)
         if error is None or (by_tasks is not None and others is None):
