@@ -17,6 +17,7 @@ import pytest
 import trio
 import trustme
 from engines import ENGINES, using
+from programs import default_signals
 
 from trio_wspair import (
     CloseEvent,
@@ -53,6 +54,13 @@ pytest_plugins = ["pytester"]
 
 Heard = str | bytes | CloseEvent | ErrorEvent
 Script = Callable[[ScriptedPeer], Awaitable[None]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_as_in_a_terminal() -> Generator[None]:
+    """Let the tests, and the programs that they start, be interrupted by signals."""
+    with default_signals():
+        yield
 
 
 class Network:

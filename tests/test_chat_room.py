@@ -18,6 +18,7 @@ import pytest
 import trio
 from example_modules import EXAMPLES, load_example
 from faulty import memory_network
+from programs import read_to_end, running
 from trio.testing import MockClock
 
 from trio_wspair import (
@@ -565,13 +566,10 @@ async def test_it_runs_as_a_stranger_would_run_it() -> None:
         "0",
     ]
     with trio.fail_after(30):
-        process = await trio.lowlevel.open_process(
-            [*command, "--hibernate-after", "0.01"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        assert process.stdout is not None
-        try:
+        async with running(
+            *command, "--hibernate-after", "0.01", stderr=subprocess.STDOUT
+        ) as process:
+            assert process.stdout is not None
             said = b""
             while not said.endswith(b"\n"):
                 said += await process.stdout.receive_some()
@@ -587,9 +585,5 @@ async def test_it_runs_as_a_stranger_would_run_it() -> None:
                 with pytest.raises(ConnectionClosedError) as caught:
                     await ws.receive()
                 assert caught.value.code == 1001
-            said = b"".join([piece async for piece in process.stdout])
-            assert (await process.wait(), said) == (0, b"stopped\n")
-        finally:
-            process.kill()
-            await process.wait()
-            await process.stdout.aclose()
+            assert await read_to_end(process.stdout) == "stopped\n"
+            assert await process.wait() == 0

@@ -3,17 +3,16 @@
 import json
 import re
 import signal
-import subprocess
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, closing
-from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import trio
+from programs import read_to_end, running
 
 from trio_wspair import (
     CloseEvent,
@@ -36,25 +35,24 @@ async def server(
     name: str, *arguments: str, prints: str = "(stopped\n)?"
 ) -> AsyncGenerator[str, None]:
     """Run an example that serves; give its URL, and stop it as Ctrl-C does."""
-    in_thread = trio.to_thread.run_sync
-    with subprocess.Popen(  # noqa: ASYNC220 - quick enough for a test
-        command(name, *arguments, "--port", "0"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            assert process.stdout is not None
-            url = (await in_thread(process.stdout.readline)).strip()
-            assert re.match(r"(ws|http)://127\.0\.0\.1:", url), process.communicate()
-            yield url
-            process.send_signal(signal.SIGINT)
-            output, errors = await in_thread(partial(process.communicate, timeout=20))
-            assert process.returncode == 0, errors
-            assert "Traceback" not in errors
-            assert re.fullmatch(prints, output, re.DOTALL), output
-        finally:
-            process.kill()
+    async with running(*command(name, *arguments, "--port", "0")) as process:
+        assert process.stdout is not None
+        line = b""
+        while not line.endswith(b"\n"):
+            piece = await process.stdout.receive_some()
+            assert piece, await read_to_end(process.stderr)
+            line += piece
+        url = line.decode().strip()
+        assert re.match(r"(ws|http)://127\.0\.0\.1:", url), url
+        yield url
+        process.send_signal(signal.SIGINT)
+        with trio.fail_after(20):
+            output = await read_to_end(process.stdout)
+            errors = await read_to_end(process.stderr)
+            status = await process.wait()
+        assert status == 0, errors
+        assert "Traceback" not in errors
+        assert re.fullmatch(prints, output, re.DOTALL), output
 
 
 async def run(name: str, *arguments: str) -> str:
