@@ -1,0 +1,95 @@
+"""Text from the network, made safe to show in a log line, a terminal or an error.
+
+Knows text only. `printable` is for any text, `redacted` for URLs, which may have
+secrets in them.
+"""
+
+import re
+from typing import Final
+
+__all__ = ("printable", "redacted")
+
+_INVISIBLE: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
+    "\U0001d159\U000e0100-\U000e01ef]"
+)
+"""What shows nothing and is still counted as printable: most of Unicode's
+``Default_Ignorable_Code_Point``, and the blank Braille pattern."""
+_AUTHORITY: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:)?[/\\]{2}|")
+"""What stands before the authority of a URL; nothing if the scheme is missing."""
+_HOST_AND_PORT: Final = re.compile(r"(\[[^\[\]@]*\]|[^\[\]@:]*)(:[0-9]*)?")
+
+
+def printable(text: str) -> str:
+    r"""Return the text with an escape for each character that is not safe to show.
+
+    Control characters (ESC among them), separators of lines and paragraphs, spaces
+    other than U+0020, marks of writing direction and other format characters,
+    invisible and unassigned characters, lone surrogates, ``"`` and ``\`` are escaped
+    as in Python's string literals. Other text stays as it is, also beyond ASCII.
+    Between double quotes, the result is a literal of the text.
+    """
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return text
+    return "".join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
+    if character in '"\\':
+        return f"\\{character}"
+    if character.isprintable() and _INVISIBLE.match(character) is None:
+        return character
+    code = ord(character)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def redacted(url: str) -> str:
+    """Return a URL that can be shown: without userinfo and values of its query.
+
+    ``wss://me:secret@h/p?token=abc#x`` becomes ``wss://h/p?token=...#...``. A part of
+    the query without a name is replaced, too. Never raises: text that is not a URL is
+    shortened in the same way. The result is `printable`.
+    """
+    rest, hash_sign, _ = url.partition("#")
+    rest, question_mark, query = rest.partition("?")
+    if not _has_host(rest) and "@" in url:
+        # The userinfo may have a "/", "?" or "#" in it that should have been encoded.
+        before = _before_authority(url)
+        return redacted(before + url[len(before) :].rpartition("@")[2])
+    before = _before_authority(rest)
+    authority, slash, path = _split_path(rest[len(before) :])
+    shown = before + authority.rpartition("@")[2] + slash + path
+    if question_mark:
+        shown += "?" + "&".join(map(_without_value, query.split("&")))
+    if hash_sign:
+        shown += "#..."
+    return printable(shown)
+
+
+def _before_authority(url: str) -> str:
+    found = _AUTHORITY.match(url)
+    assert found is not None  # It matches the empty string.
+    return found[0]
+
+
+def _split_path(text: str) -> tuple[str, str, str]:
+    """Split at the first slash of either kind, as browsers do."""
+    found = re.search(r"[/\\]", text)
+    if found is None:
+        return text, "", ""
+    return text[: found.start()], found[0], text[found.end() :]
+
+
+def _has_host(url: str) -> bool:
+    """Return whether an authority is there that can be one, or a path only."""
+    authority = _split_path(url[len(_before_authority(url)) :])[0]
+    return _HOST_AND_PORT.fullmatch(authority.rpartition("@")[2]) is not None
+
+
+def _without_value(part: str) -> str:
+    name, _, value = part.partition("=")
+    if name and value.strip("="):
+        return f"{name}=..."
+    return "..." if part else ""
