@@ -109,7 +109,6 @@ def acceptor(
 ) -> _Acceptor:
     """Return what serves the connections of a server, as `serve()` does."""
     chosen: dict[str, Any] = {
-        "scheme": "http",
         "engine": engine_named("trio-websocket", compression=False),
         "limits": Limits(5.0, 2**20, 20.0, 20.0),
         "max_message_bytes": 2**20,

@@ -140,11 +140,6 @@ async def test_the_url_is_made_of_what_the_client_says(
     assert (await answer_to(show, request_)).body.decode() == f"- {url} False"
 
 
-async def test_with_tls_the_url_says_so() -> None:
-    got = await answer_to(show, ask("GET", "/x"), scheme="https")
-    assert got.body == b"- https://test/x True"
-
-
 FORWARDED = (
     "X-Forwarded-For: 203.0.113.7, 198.51.100.3",
     "X-Forwarded-Proto: https",

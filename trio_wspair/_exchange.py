@@ -28,7 +28,6 @@ class Service:
     """What all connections of a server share."""
 
     fetch: FetchHandler
-    scheme: str
     engine: Engine
     limits: Limits
     max_message_bytes: int
@@ -89,7 +88,10 @@ class Exchange:
     def _url(self) -> str:
         """Return the URL that the client has asked for."""
         headers = self._head.headers
-        scheme, host = self._service.scheme, headers.get("host", "")
+        host = headers.get("host", "")
+        # Each listener may speak TLS or not.
+        stream = self._http.stream
+        scheme = "http" if below_tls(stream) is stream else "https"
         if self._service.proxy_headers:
             host = _said_last(headers, "x-forwarded-host", host)
             scheme = _said_last(headers, "x-forwarded-proto", scheme).lower()

@@ -1,7 +1,7 @@
-"""`serve()`: a port on which a `fetch` handler answers.
+"""`serve()`: a place on the network where a `fetch` handler answers.
 
-Knows how connections come and go, and what each may cost; what happens on one is known
-below.
+Knows how connections come and go, and what each may cost; what happens on one, and how
+a place to listen is opened, is known below.
 """
 
 import logging
@@ -17,11 +17,12 @@ from trio.lowlevel import enable_ki_protection
 
 from ._checks import check_limit, check_seconds
 from ._codes import CloseCode, checked_close
-from ._errors import InvalidStateError
 from ._exchange import Exchange, Service
 from ._http import FetchHandler, Response
 from ._http1 import ClientGoneError, Head, HTTPConnection, Refusal
+from ._listening import Server, checked_listeners, endpoint_of, open_tcp
 from ._tls import check_ssl_context
+from ._unix_listener import checked_path, open_unix_listener
 from .transports._engines import EngineName, engine_named
 from .transports._limits import Limits
 from .transports._linger import below_tls, linger
@@ -32,50 +33,12 @@ _REFUSAL_SECONDS: Final = 1.0
 _logger: Final = logging.getLogger("trio_wspair")
 
 
-@attrs.frozen(eq=False)
-class Server:
-    """Where a server listens; ``await nursery.start(serve, ...)`` returns it."""
-
-    addresses: tuple[tuple[str, int] | str, ...]
-    """Host and port of each listening socket, or the path of a Unix socket. Listeners
-    that are no sockets have none."""
-    secure: bool
-    """Whether TLS is spoken."""
-
-    @property
-    def port(self) -> int:
-        """The port of the first address.
-
-        Raises:
-            InvalidStateError: That is a Unix socket, or there is none.
-        """
-        return self._host_and_port()[1]
-
-    @property
-    def url(self) -> str:
-        """The WebSocket URL of the first address, such as ``ws://127.0.0.1:8000/``.
-
-        Raises:
-            InvalidStateError: That is a Unix socket, or there is none.
-        """
-        host, port = self._host_and_port()
-        scheme = "wss" if self.secure else "ws"
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
-
-    def _host_and_port(self) -> tuple[str, int]:
-        address = self.addresses[0] if self.addresses else None
-        if isinstance(address, tuple):
-            return address
-        where = "no socket" if address is None else f"a Unix socket, {address!r}"
-        msg = f"this server listens on {where}: it has no port"
-        raise InvalidStateError(msg)
-
-
 async def serve(
     fetch: FetchHandler,
     port: int | None = None,
     *,
     host: str | None = "127.0.0.1",
+    unix: str | os.PathLike[str] | None = None,
     listeners: Sequence[trio.abc.Listener[trio.abc.Stream]] | None = None,
     ssl_context: ssl.SSLContext | None = None,
     proxy_headers: bool = False,
@@ -109,8 +72,10 @@ async def serve(
         fetch: The handler.
         port: 0 picks a free one, which ``nursery.start()`` tells.
         host: Where to listen: a name or an address; `None` for everywhere.
-        listeners: Listen on these instead of a port, such as those of Unix sockets,
-            or on any other `trio.abc.Listener`.
+        unix: Listen on a Unix socket with this path instead of a port. A stale file of
+            a server that has died is replaced; the umask decides on the permissions.
+        listeners: Listen on these instead of a port: any `trio.abc.Listener`, with TLS
+            (`trio.SSLListener`) or without. They are closed in the end.
         ssl_context: For ``https`` and ``wss``.
         proxy_headers: Believe ``X-Forwarded-For``, ``-Proto`` and ``-Host``. Only
             behind a proxy that sets them: any client can send them.
@@ -137,20 +102,28 @@ async def serve(
         task_status: For ``nursery.start()``.
 
     Raises:
-        OSError: The port can't be had.
-        TypeError: An argument is of another type, or not one of `port` and
-            `listeners` is given.
-        ValueError: An argument is out of range, or the engine can't compress.
+        OSError: The port or the Unix socket can't be had: `errno.EADDRINUSE` if
+            another server has it, `errno.EEXIST` if the file at `unix` is no socket.
+        TypeError: An argument is of another type, or not exactly one of `port`, `unix`
+            and `listeners` is given.
+        ValueError: An argument is out of range, `unix` can't be the path of a socket,
+            there are no listeners, or the engine can't compress.
         ImportError: The extra for the engine is not installed.
     """
     if not callable(fetch):
         msg = f"fetch is an async function of a request, not {type(fetch).__name__}"
         raise TypeError(msg)
-    if (port is None) is (listeners is None):
-        msg = "serve() listens on a port, or else on listeners: pass one of them"
+    if sum(place is not None for place in (port, unix, listeners)) != 1:
+        msg = (
+            "serve() listens on a port, on a Unix socket or on listeners: pass one of "
+            "port, unix and listeners"
+        )
         raise TypeError(msg)
     if port is not None:
         check_limit("port", port, least=0, most=65535)
+    path = None if unix is None else checked_path(unix)
+    if listeners is not None:
+        listeners = checked_listeners(listeners, adds_tls=ssl_context is not None)
     check_ssl_context(ssl_context, server=True)
     check_limit("max_connections", max_connections)
     check_seconds("handshake_timeout", handshake_timeout)
@@ -160,7 +133,6 @@ async def serve(
     check_limit("max_message_bytes", max_message_bytes)
     service = Service(
         fetch,
-        "http" if ssl_context is None else "https",
         engine_named(engine, compression=compression),
         Limits(close_grace, receive_buffer_bytes, ping_interval, ping_timeout),
         max_message_bytes,
@@ -170,18 +142,19 @@ async def serve(
         checked_close(stop_code, "").code,
     )
     acceptor = _Acceptor(service, max_connections, handshake_timeout, idle_timeout)
-    if listeners is None:
-        listeners = await trio.open_tcp_listeners(port or 0, host=host)
+    if path is not None:
+        listeners = [await open_unix_listener(path)]
+    elif listeners is None:
+        listeners = await open_tcp(port or 0, host)
     sources: list[trio.abc.Listener[trio.abc.Stream]] = [*listeners]
     if ssl_context is not None:
         sources = [
             trio.SSLListener(listener, ssl_context, https_compatible=True)
             for listener in listeners
         ]
-    sockets = [getattr(listener, "socket", None) for listener in listeners]
-    addresses = tuple(_address(socket) for socket in sockets if socket is not None)
+    server = Server(tuple(map(endpoint_of, sources)))
     async with service.alarms.kept(), trio.open_nursery() as nursery:
-        task_status.started(Server(addresses, ssl_context is not None))
+        task_status.started(server)
         try:
             await trio.serve_listeners(
                 partial(_serve_in, nursery, acceptor),
@@ -193,13 +166,6 @@ async def serve(
                 what = "stopping: %d connections have up to %s s to close"
                 _logger.info(what, len(acceptor.streams), close_grace)
             service.handlings.stop()
-
-
-def _address(socket: trio.socket.SocketType) -> tuple[str, int] | str:
-    name: tuple[str, int] | str | bytes = socket.getsockname()
-    if isinstance(name, tuple):
-        return name[0], name[1]
-    return os.fsdecode(name)
 
 
 @attrs.frozen(eq=False)
