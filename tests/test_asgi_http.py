@@ -576,7 +576,7 @@ async def test_tasks_of_a_request_end_with_it(autojump_clock: MockClock) -> None
 
 def test_arguments_are_checked() -> None:
     fetch = answering(Response())
-    with pytest.raises(TypeError, match="fetch is an async function"):
+    with pytest.raises(TypeError, match="an application is an async function"):
         ASGIApp(1)  # type: ignore[arg-type] # on purpose
     bad: list[tuple[dict[str, Any], type[Exception]]] = [
         ({"body_timeout": -1}, ValueError),

@@ -8,15 +8,19 @@ is not needed any more.
 
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
-from typing import Any, Literal, assert_type
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Literal, Self, assert_type
 
 import trio
 
 from trio_wspair import (
+    Application,
     CloseCode,
     CloseEvent,
     ConnectionClosedError,
     ErrorEvent,
+    FetchHandler,
     HandshakeError,
     Headers,
     InvalidStateError,
@@ -37,6 +41,8 @@ from trio_wspair import (
     same_origin,
     serve,
 )
+from trio_wspair.asgi import ASGIApp
+from trio_wspair.hibernation import DurableObjectNamespace
 from trio_wspair.testing import (
     Record,
     RecordedWebSocket,
@@ -408,3 +414,55 @@ async def tested(websocket_client: OpenClient, golden_record: GoldenRecord) -> N
     assert_type(await replay(client.record, a_server, close_grace=2), Record)
     await golden_record(a_server, "chat.json", headers={"A": "b"})
     await golden_record(a_server)  # type: ignore[call-arg]
+
+
+async def handle(request: Request) -> Response:
+    return Response(request.path)
+
+
+class Site:
+    async def fetch(self, request: Request) -> Response:
+        return await handle(request)
+
+
+class OpenedSite(Site):
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        pass
+
+
+@asynccontextmanager
+async def opening_a_handler() -> AsyncGenerator[FetchHandler, None]:
+    yield handle
+
+
+@asynccontextmanager
+async def opening_an_object(number: int) -> AsyncGenerator[Site, None]:
+    yield Site()
+
+
+def sync(request: Request) -> Response:
+    raise NotImplementedError
+
+
+async def an_application_is_one_of_these(rooms: DurableObjectNamespace) -> None:
+    applications: list[Application] = [
+        handle,
+        Site(),
+        Site().fetch,
+        OpenedSite(),
+        rooms.get_by_name("lobby"),
+        opening_a_handler,
+        opening_a_handler(),
+        opening_an_object(1),
+        partial(opening_an_object, 1),
+    ]
+    for app in applications:
+        await serve(app, 0)
+    ASGIApp(opening_a_handler)
+    await serve(sync, 0)  # type: ignore[arg-type]
+    await serve(Site, 0)  # type: ignore[arg-type]
+    await serve(rooms, 0)  # type: ignore[arg-type]
+    await serve(opening_an_object, 0)  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """WebSocketPair for Trio: two connected WebSockets, in memory or on the network."""
 
+from ._application import Application as Application
 from ._broadcast import broadcast as broadcast
 from ._client import connect as connect, open_websocket as open_websocket
 from ._codes import CloseCode as CloseCode
@@ -12,6 +13,7 @@ from ._errors import (
     WebSocketError as WebSocketError,
 )
 from ._http import (
+    FetchHandler as FetchHandler,
     Headers as Headers,
     Request as Request,
     RequestBodyError as RequestBodyError,
@@ -39,12 +41,14 @@ from ._state import ReadyState as ReadyState
 from ._version import __version__ as __version__
 
 __all__ = (
+    "Application",
     "BufferFullError",
     "CloseCode",
     "CloseEvent",
     "ConnectionClosedError",
     "ConnectionInfo",
     "ErrorEvent",
+    "FetchHandler",
     "HandshakeError",
     "Headers",
     "Instrument",

@@ -16,7 +16,14 @@ import trio
 from ._errors import InvalidStateError
 from ._urls import Authority
 
-__all__ = ("Endpoint", "Server", "checked_listeners", "endpoint_of", "open_tcp")
+__all__ = (
+    "Endpoint",
+    "Listener",
+    "Server",
+    "checked_listeners",
+    "endpoint_of",
+    "open_tcp",
+)
 
 Listener = trio.abc.Listener[trio.abc.Stream]
 

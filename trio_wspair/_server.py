@@ -15,12 +15,13 @@ import attrs
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from ._application import Application, handler_of, run_application
 from ._checks import check_limit, check_seconds
 from ._codes import CloseCode, checked_close
 from ._exchange import Exchange, Service
 from ._http import FetchHandler, Response
 from ._http1 import ClientGoneError, Head, HTTPConnection, Refusal
-from ._listening import Server, checked_listeners, endpoint_of, open_tcp
+from ._listening import Listener, Server, checked_listeners, endpoint_of, open_tcp
 from ._tls import check_ssl_context
 from ._unix_listener import checked_path, open_unix_listener
 from .transports._engines import EngineName, engine_named
@@ -34,12 +35,12 @@ _logger: Final = logging.getLogger("trio_wspair")
 
 
 async def serve(
-    fetch: FetchHandler,
+    app: Application,
     port: int | None = None,
     *,
     host: str | None = "127.0.0.1",
     unix: str | os.PathLike[str] | None = None,
-    listeners: Sequence[trio.abc.Listener[trio.abc.Stream]] | None = None,
+    listeners: Sequence[Listener] | None = None,
     ssl_context: ssl.SSLContext | None = None,
     proxy_headers: bool = False,
     stop_code: int = CloseCode.GOING_AWAY,
@@ -69,7 +70,9 @@ async def serve(
     waits `close_grace` seconds for their answers. Always a checkpoint.
 
     Args:
-        fetch: The handler.
+        app: The handler, an object that has one, or an async context manager (or a
+            function with ``@asynccontextmanager``) that yields one of these. That is
+            opened before the server listens, and left when all connections have ended.
         port: 0 picks a free one, which ``nursery.start()`` tells.
         host: Where to listen: a name or an address; `None` for everywhere.
         unix: Listen on a Unix socket with this path instead of a port. A stale file of
@@ -109,10 +112,9 @@ async def serve(
         ValueError: An argument is out of range, `unix` can't be the path of a socket,
             there are no listeners, or the engine can't compress.
         ImportError: The extra for the engine is not installed.
+        Exception: What the application raises, or one of its tasks.
     """
-    if not callable(fetch):
-        msg = f"fetch is an async function of a request, not {type(fetch).__name__}"
-        raise TypeError(msg)
+    handler_of(app)
     if sum(place is not None for place in (port, unix, listeners)) != 1:
         msg = (
             "serve() listens on a port, on a Unix socket or on listeners: pass one of "
@@ -131,22 +133,40 @@ async def serve(
     check_seconds("body_timeout", body_timeout)
     check_limit("max_body_bytes", max_body_bytes, least=0)
     check_limit("max_message_bytes", max_message_bytes)
-    service = Service(
-        fetch,
-        engine_named(engine, compression=compression),
-        Limits(close_grace, receive_buffer_bytes, ping_interval, ping_timeout),
-        max_message_bytes,
-        max_body_bytes,
-        body_timeout,
-        proxy_headers,
-        checked_close(stop_code, "").code,
+    make_service = partial(
+        Service,
+        engine=engine_named(engine, compression=compression),
+        limits=Limits(close_grace, receive_buffer_bytes, ping_interval, ping_timeout),
+        max_message_bytes=max_message_bytes,
+        max_body_bytes=max_body_bytes,
+        body_timeout=body_timeout,
+        proxy_headers=proxy_headers,
+        stop_code=checked_close(stop_code, "").code,
     )
-    acceptor = _Acceptor(service, max_connections, handshake_timeout, idle_timeout)
-    if path is not None:
-        listeners = [await open_unix_listener(path)]
-    elif listeners is None:
-        listeners = await open_tcp(port or 0, host)
-    sources: list[trio.abc.Listener[trio.abc.Stream]] = [*listeners]
+
+    async def run(fetch: FetchHandler) -> None:
+        service = make_service(fetch)
+        acceptor = _Acceptor(service, max_connections, handshake_timeout, idle_timeout)
+        if path is not None:
+            opened: Sequence[Listener] = [await open_unix_listener(path)]
+        elif listeners is None:
+            opened = await open_tcp(port or 0, host)
+        else:
+            opened = listeners
+        await _listen(acceptor, opened, ssl_context, task_status)
+
+    await run_application(app, run)
+
+
+async def _listen(
+    acceptor: "_Acceptor",
+    listeners: Sequence[Listener],
+    ssl_context: ssl.SSLContext | None,
+    task_status: trio.TaskStatus[Server],
+) -> None:
+    """Accept connections until cancelled, and see them end."""
+    service = acceptor.service
+    sources: list[Listener] = [*listeners]
     if ssl_context is not None:
         sources = [
             trio.SSLListener(listener, ssl_context, https_compatible=True)
@@ -164,7 +184,7 @@ async def serve(
         finally:
             if acceptor.streams:
                 what = "stopping: %d connections have up to %s s to close"
-                _logger.info(what, len(acceptor.streams), close_grace)
+                _logger.info(what, len(acceptor.streams), service.limits.close_grace)
             service.handlings.stop()
 
 

@@ -3,16 +3,18 @@
 Knows the life of a server; requests are for the rooms below.
 """
 
+import logging
 import math
+from functools import partial
 from typing import Final
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from ._application import Application, handler_of, open_application
 from ._checks import check_limit, check_seconds
 from ._errors import InvalidStateError
 from ._exchange_asgi import ASGIExchange, ASGIService, Scope
-from ._http import FetchHandler
 from .transports._asgi import Receive, Send
 from .transports._limits import Limits
 
@@ -25,8 +27,17 @@ _NO_TRIO: Final = (
 )
 
 
+_NOT_OPEN: Final = (
+    "the application is an async context manager, which is opened when the server says "
+    "that it starts (ASGI's lifespan), and this server {}. Switch its lifespan support "
+    "on; if ASGIApp is mounted in another application, open it in that one's lifespan, "
+    "and give the handler to ASGIApp"
+)
+_logger: Final = logging.getLogger("trio_wspair")
+
+
 class ASGIApp:
-    """A `fetch` handler as an ASGI application.
+    """A `fetch` handler, or any application, as an ASGI application.
 
     It is called by an ASGI server that runs Trio, such as Hypercorn with its Trio
     worker, or by an application in which it is mounted. A server that runs asyncio is
@@ -36,7 +47,9 @@ class ASGIApp:
     up to the server: TLS, pings, the size of messages, the time for a head.
 
     Args:
-        fetch: The handler.
+        app: As for `serve()`: the handler, an object that has one, or an async context
+            manager that yields one of these. That is opened when the server starts
+            (``lifespan.startup``), and left when it has shut down.
         body_timeout: Seconds for the next piece of a body to come, or to be taken.
         close_grace: Seconds for a closing handshake.
         max_body_bytes: A larger body of a request gets 413.
@@ -50,52 +63,78 @@ class ASGIApp:
 
     def __init__(
         self,
-        fetch: FetchHandler,
+        app: Application,
         *,
         body_timeout: float = 30.0,
         close_grace: float = 5.0,
         max_body_bytes: int = 2**20,
         receive_buffer_bytes: int = 2**20,
     ) -> None:
-        if not callable(fetch):
-            msg = f"fetch is an async function of a request, not {type(fetch).__name__}"
-            raise TypeError(msg)
+        fetch = handler_of(app)
         check_seconds("body_timeout", body_timeout)
         check_limit("max_body_bytes", max_body_bytes, least=0)
         # ASGI has no pings.
         limits = Limits(close_grace, receive_buffer_bytes, math.inf, math.inf)
-        self._service = ASGIService(fetch, limits, max_body_bytes, body_timeout)
+        self._make_service = partial(
+            ASGIService,
+            limits=limits,
+            max_body_bytes=max_body_bytes,
+            body_timeout=body_timeout,
+        )
+        self._app = app
+        self._lasting_service = None if fetch is None else self._make_service(fetch)
+        self._service = self._lasting_service
+        self._missing = "has not said so"
 
     @enable_ki_protection
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request, or follow the life of the server; for ASGI servers.
 
         Raises:
-            InvalidStateError: The server does not run Trio.
+            InvalidStateError: The server does not run Trio, or the application is not
+                open.
             ValueError: The type of the scope is not known here.
         """
         kind: str = scope["type"]
         if kind == "lifespan":
-            await _live(receive, send)
+            await self._live(receive, send)
             return
         if not trio.lowlevel.in_trio_task():
             raise InvalidStateError(_NO_TRIO)
         if kind not in ("http", "websocket"):
             msg = f"ASGIApp knows http, websocket and lifespan, not {kind!r}"
             raise ValueError(msg)
+        service = self._service
+        if service is None:
+            raise InvalidStateError(_NOT_OPEN.format(self._missing))
         if kind == "websocket" and (await receive())["type"] != "websocket.connect":
             return  # The client has gone already.
-        await ASGIExchange(self._service, scope, receive, send).run()
+        await ASGIExchange(service, scope, receive, send).run()
 
-
-async def _live(receive: Receive, send: Send) -> None:
-    """Follow the life of the server; one that runs asyncio does not start."""
-    while True:
-        event = await receive()
-        if event["type"] == "lifespan.shutdown":
-            await send({"type": "lifespan.shutdown.complete"})
-            return
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """Follow the life of the server; one that runs asyncio does not start."""
+        await receive()  # lifespan.startup
         if not trio.lowlevel.in_trio_task():
             await send({"type": "lifespan.startup.failed", "message": _NO_TRIO})
             return
-        await send({"type": "lifespan.startup.complete"})
+        phase = "startup"
+        try:
+            # This task enters and leaves it, as nurseries in it demand.
+            async with open_application(self._app) as fetch:
+                self._service = self._make_service(fetch)
+                phase = ""
+                try:
+                    await send({"type": "lifespan.startup.complete"})
+                    await receive()
+                    phase = "shutdown"
+                finally:
+                    self._service = self._lasting_service
+                    self._missing = "has shut down"
+        except Exception as exc:
+            if not phase:  # A task of the application has failed, unasked.
+                raise
+            _logger.exception("the application fails at %s", phase)
+            message = f"{type(exc).__name__}: {exc}"
+            await send({"type": f"lifespan.{phase}.failed", "message": message})
+        else:
+            await send({"type": "lifespan.shutdown.complete"})

@@ -4,7 +4,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -474,7 +474,8 @@ async def returns_text(request: Request) -> str:
     return "hello"
 
 
-def is_not_async(request: Request) -> Response:
+@wraps(returns_nothing)
+def seems_to_be_async(request: Request) -> Response:
     return Response("hello")
 
 
@@ -524,7 +525,7 @@ async def speaks_of_an_encoding(request: Request) -> Response:
     [
         (returns_nothing, "fetch must return a Response, not NoneType"),
         (returns_text, "fetch must return a Response, not str"),
-        (is_not_async, "async def fetch(request)"),
+        (seems_to_be_async, "async def fetch(request)"),
         (raises, "KeyError: 'oh no'"),
         (raises_in_the_nursery, "KeyError: 'oh no'"),
         (takes_it_and_gives_it_away, "this half is OPEN, accepted"),
@@ -602,7 +603,7 @@ async def test_one_half_can_answer_only_once(net: "Network", logged: "Logged") -
 @pytest.mark.parametrize(
     ("error", "options", "words"),
     [
-        (TypeError, {"fetch": "x"}, "fetch is an async function"),
+        (TypeError, {"app": "x"}, "an async function of a request, .* this is"),
         (ValueError, {"port": 70000}, "port must be at most 65535, not 70000"),
         (TypeError, {"port": None}, "pass one of port, unix and listeners"),
         (TypeError, {"listeners": []}, "pass one of port, unix and listeners"),
@@ -622,7 +623,7 @@ async def test_one_half_can_answer_only_once(net: "Network", logged: "Logged") -
 async def test_a_wrong_argument_is_refused_before_anything_happens(
     net: "Network", error: type[Exception], options: dict[str, Any], words: str
 ) -> None:
-    arguments: dict[str, Any] = {"fetch": net.echo, "port": 0, **options}
+    arguments: dict[str, Any] = {"app": net.echo, "port": 0, **options}
     with pytest.raises(error, match=words):
         await serve(**arguments)
 

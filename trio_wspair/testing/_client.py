@@ -11,11 +11,12 @@ from typing import Final, Literal, TypedDict, Unpack, cast
 
 import trio
 
+from trio_wspair._application import Application
 from trio_wspair._checks import check_seconds
 from trio_wspair._client import connect
 from trio_wspair._errors import ConnectionClosedError, HandshakeError
 from trio_wspair._handling import failures
-from trio_wspair._http import FetchHandler, HeadersInit
+from trio_wspair._http import HeadersInit
 from trio_wspair._instruments import use_instrument
 from trio_wspair._nurseries import open_service_nursery, raise_together
 from trio_wspair._pair import closing_on_exit
@@ -56,7 +57,7 @@ class ClientOptions(ConnectionOptions, total=False):
 
 @asynccontextmanager
 async def open_test_client(
-    fetch: FetchHandler,
+    app: Application,
     path: str = "/",
     *,
     over: Transport = "memory",
@@ -86,7 +87,7 @@ async def open_test_client(
     comes out has the conversation as a note.
 
     Args:
-        fetch: The handler, as for `serve()`; of a Durable Object, ``stub.fetch``.
+        app: The handler or another application, as for `serve()`.
         path: The path, and after a ``?`` the query.
         over: ``"memory"``, or ``"loopback"`` for sockets on 127.0.0.1.
         protocols: The subprotocols to offer; ``client.protocol`` tells which one.
@@ -121,11 +122,11 @@ async def open_test_client(
         port = MemoryPort()
         with use_instrument(record):
             if over == "memory":
-                serving = partial(serve, fetch, listeners=[port], **options)
+                serving = partial(serve, app, listeners=[port], **options)
                 await nursery.start(serving)
                 origin = "ws://localhost"
             else:
-                server = await nursery.start(partial(serve, fetch, 0, **options))
+                server = await nursery.start(partial(serve, app, 0, **options))
                 origin = server.url.removesuffix("/")
             client = await connect(
                 origin + path,

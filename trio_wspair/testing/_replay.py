@@ -14,8 +14,8 @@ from typing import Final, Unpack
 import attrs
 import trio
 
+from trio_wspair._application import Application
 from trio_wspair._errors import WebSocketError
-from trio_wspair._http import FetchHandler
 from trio_wspair._socket import WebSocket
 
 from ._client import ClientOptions, Transport, open_test_client
@@ -35,7 +35,7 @@ _MIRRORED: Final[dict[What, What]] = {
 
 async def replay(
     record: Record,
-    fetch: FetchHandler,
+    app: Application,
     path: str = "/",
     *,
     over: Transport = "memory",
@@ -54,7 +54,7 @@ async def replay(
 
     Args:
         record: What was said when it was right. Of the handshake it knows nothing.
-        fetch: The handler.
+        app: The handler or another application, as for `serve()`.
         path: As for `open_test_client()`.
         over: As there.
         options: As there.
@@ -68,9 +68,7 @@ async def replay(
         HandshakeError: As from `open_test_client()`, and what the handler raises.
     """
     names = record.names
-    async with open_test_client(
-        fetch, path, over=over, names=names, **options
-    ) as client:
+    async with open_test_client(app, path, over=over, names=names, **options) as client:
         try:
             for entry in _part_of_client(record):
                 await _play(entry, client)
@@ -82,7 +80,7 @@ async def replay(
 
 async def replay_file(
     file: str | PathLike[str],
-    fetch: FetchHandler,
+    app: Application,
     path: str = "/",
     *,
     over: Transport = "memory",
@@ -97,7 +95,7 @@ async def replay_file(
 
     Args:
         file: The file.
-        fetch: As for `replay()`.
+        app: As for `replay()`.
         path: As there.
         over: As there.
         update: Take what the handler says now as right: write the file anew if it
@@ -113,12 +111,10 @@ async def replay_file(
     where = Path(file)
     record = _read(where)
     if not update:
-        await replay(record, fetch, path, over=over, **options)
+        await replay(record, app, path, over=over, **options)
         return
     names = record.names
-    async with open_test_client(
-        fetch, path, over=over, names=names, **options
-    ) as client:
+    async with open_test_client(app, path, over=over, names=names, **options) as client:
         await _play_freely(record, client, options.get("within", DEFAULT_WITHIN))
     _check_end(client.record, record)
     if _part_of_client(client.record) != _part_of_client(record):

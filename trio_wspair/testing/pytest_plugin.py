@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol, TypeVar, Unpack, cast
 import pytest
 import trio
 
-from trio_wspair._http import FetchHandler
+from trio_wspair._application import Application
 from trio_wspair._pair import WebSocketPair, open_websocket_pair
 
 from ._client import ClientOptions, Transport, open_test_client
@@ -40,7 +40,7 @@ class OpenClient(Protocol):
 
     async def __call__(
         self,
-        fetch: FetchHandler,
+        app: Application,
         path: str = "/",
         *,
         names: tuple[str, str] = ("client", "server"),
@@ -55,7 +55,7 @@ class GoldenRecord(Protocol):
 
     async def __call__(
         self,
-        fetch: FetchHandler,
+        app: Application,
         name: str,
         path: str = "/",
         **options: Unpack[ClientOptions],
@@ -152,14 +152,14 @@ async def websocket_client(
             await done.wait()
 
     async def open_client(
-        fetch: FetchHandler,
+        app: Application,
         path: str = "/",
         *,
         names: tuple[str, str] = ("client", "server"),
         **options: Unpack[ClientOptions],
     ) -> RecordedWebSocket:
         opening = open_test_client(
-            fetch, path, over=websocket_transport, names=names, **options
+            app, path, over=websocket_transport, names=names, **options
         )
         client: RecordedWebSocket = await nursery.start(hold, opening)
         records.append(client.record)
@@ -183,7 +183,7 @@ def golden_record(
     """
 
     async def check(
-        fetch: FetchHandler,
+        app: Application,
         name: str,
         path: str = "/",
         **options: Unpack[ClientOptions],
@@ -191,7 +191,7 @@ def golden_record(
         try:
             await replay_file(
                 request.path.parent / name,
-                fetch,
+                app,
                 path,
                 over=websocket_transport,
                 update=bool(request.config.getoption("update_records")),
