@@ -92,7 +92,7 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The port.
+        """The port on which it listens.
 
         Raises:
             InvalidStateError: There is none: all listeners are Unix sockets, or no
