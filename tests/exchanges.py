@@ -14,9 +14,9 @@ import trio.testing
 
 from trio_wspair import Headers, Request, Response
 from trio_wspair._exchange import Service
+from trio_wspair._limits import Limits
 from trio_wspair._server import _Acceptor
 from trio_wspair.transports._engines import engine_named
-from trio_wspair.transports._limits import Limits
 
 Stream = trio.abc.HalfCloseableStream
 Fetch = Callable[[Request], Awaitable[Response]]
@@ -102,24 +102,15 @@ def _next_answer(parser: h11.Connection) -> Answer:
 def acceptor(
     fetch: Fetch,
     *,
-    max_connections: int = 10,
-    handshake_timeout: float = 10.0,
-    idle_timeout: float = 60.0,
-    **options: Any,
+    proxy_headers: bool = False,
+    stop_code: int = 1001,
+    **limits: Any,
 ) -> _Acceptor:
     """Return what serves the connections of a server, as `serve()` does."""
-    chosen: dict[str, Any] = {
-        "engine": engine_named("trio-websocket", compression=False),
-        "limits": Limits(5.0, 2**20, 20.0, 20.0),
-        "max_message_bytes": 2**20,
-        "max_body_bytes": 2**20,
-        "body_timeout": 30.0,
-        "proxy_headers": False,
-        "stop_code": 1001,
-        **options,
-    }
-    service = Service(fetch, **chosen)
-    return _Acceptor(service, max_connections, handshake_timeout, idle_timeout)
+    chosen: dict[str, Any] = {"max_connections": 10, **limits}
+    engine = engine_named("trio-websocket", compression=False)
+    service = Service(fetch, engine, Limits(**chosen), proxy_headers, stop_code)
+    return _Acceptor(service)
 
 
 async def serve_one(acceptor: _Acceptor, stream: trio.abc.Stream) -> None:

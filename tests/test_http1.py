@@ -10,6 +10,7 @@ from hypothesis import example, given, settings, strategies as st
 
 from trio_wspair import Headers, Response
 from trio_wspair._http1 import Head, HTTPConnection, Refusal, comma_list
+from trio_wspair._limits import Limits
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455, section 1.3.
 PLAIN = b"GET /path?query=1 HTTP/1.1\r\nHost: example.com\r\nX-Name: a, b\r\n\r\n"
@@ -37,7 +38,7 @@ def upgrade(
 
 
 def http_over(stream: trio.abc.Stream) -> HTTPConnection:
-    return HTTPConnection(stream, max_body_bytes=1000, body_timeout=5)
+    return HTTPConnection(stream, Limits(max_body_bytes=1000, body_timeout=5))
 
 
 def arriving(*chunks: bytes) -> HTTPConnection:

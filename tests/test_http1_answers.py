@@ -13,12 +13,13 @@ from hypothesis import given, settings, strategies as st
 
 from trio_wspair import Response
 from trio_wspair._http1 import ClientGoneError, HTTPConnection, Refusal
+from trio_wspair._limits import Limits
 
 
 async def sent(response: Response, request: bytes = ask()) -> bytes:
     """Return the bytes that a response to this request makes."""
     client, server = trio.testing.memory_stream_pair()
-    http1 = HTTPConnection(server, max_body_bytes=1000, body_timeout=5)
+    http1 = HTTPConnection(server, Limits(max_body_bytes=1000, body_timeout=5))
     with trio.fail_after(5):
         await client.send_all(request)
         assert await http1.read_head() is not None
@@ -217,7 +218,7 @@ async def test_headers_that_were_replaced_are_checked_when_they_are_sent() -> No
 
 async def test_an_answer_to_a_client_that_has_gone_says_that_it_has_gone() -> None:
     client, server = trio.testing.memory_stream_pair()
-    http1 = HTTPConnection(server, max_body_bytes=1000, body_timeout=5)
+    http1 = HTTPConnection(server, Limits(max_body_bytes=1000, body_timeout=5))
     await client.send_all(ask())
     with trio.fail_after(5):
         await http1.read_head()
@@ -239,7 +240,7 @@ async def test_every_refusal_can_be_sent_as_it_is_and_is_the_last_answer() -> No
         ask("POST", "/", "Transfer-Encoding: chunked", body=b"0\r\n\r\n"),
     ):
         client, server = trio.testing.memory_stream_pair()
-        http1 = HTTPConnection(server, max_body_bytes=1000, body_timeout=5)
+        http1 = HTTPConnection(server, Limits(max_body_bytes=1000, body_timeout=5))
         await client.send_all(data)
         with trio.fail_after(5):
             with pytest.raises(Refusal) as caught:
@@ -255,7 +256,7 @@ async def test_every_refusal_can_be_sent_as_it_is_and_is_the_last_answer() -> No
 
 async def test_the_answer_to_a_broken_head_after_a_head_request_has_a_body() -> None:
     client, server = trio.testing.memory_stream_pair()
-    http1 = HTTPConnection(server, max_body_bytes=1000, body_timeout=5)
+    http1 = HTTPConnection(server, Limits(max_body_bytes=1000, body_timeout=5))
     await client.send_all(ask("HEAD") + b"nonsense\r\n\r\n")
     with trio.fail_after(5):
         await http1.read_head()

@@ -13,11 +13,11 @@ import attrs
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from ._checks import check_limit, check_seconds
 from ._dialing import Dialer, dialer
 from ._errors import HandshakeError
 from ._http import Headers, HeadersInit, is_token
 from ._instruments import ConnectionInfo, tell_connected
+from ._limits import Limits
 from ._nurseries import open_service_nursery
 from ._pair import (
     DEFAULT_MAX_BUFFERED_BYTES,
@@ -30,7 +30,6 @@ from ._tls import check_ssl_context
 from .transports._connection import Connection
 from .transports._couple import Coupling
 from .transports._engines import Engine, EngineName, engine_named
-from .transports._limits import Limits
 
 __all__ = ("ConnectOptions", "connect", "open_websocket")
 
@@ -110,9 +109,15 @@ async def connect(
         TypeError: An argument is of another type.
     """
     nursery = nursery_for(nursery, "connect()", "open_websocket(url)")
-    check_seconds("connect_timeout", connect_timeout)
-    check_limit("max_message_bytes", max_message_bytes)
-    limits = Limits(close_grace, receive_buffer_bytes, ping_interval, ping_timeout)
+    limits = Limits(
+        connect_timeout=connect_timeout,
+        close_grace=close_grace,
+        max_message_bytes=max_message_bytes,
+        max_buffered_bytes=max_buffered_bytes,
+        receive_buffer_bytes=receive_buffer_bytes,
+        ping_interval=ping_interval,
+        ping_timeout=ping_timeout,
+    )
     chosen_engine = engine_named(engine, compression=compression)
     address = _parse(url, ssl_context)
     offered = _checked_protocols(protocols)
@@ -130,8 +135,7 @@ async def connect(
         dialer(proxy, dial),
         offered,
         more_headers.pairs(),
-        connect_timeout,
-        max_message_bytes,
+        limits,
         Coupling(pair[1], limits),
         url,
     )
@@ -274,8 +278,7 @@ class _Dial:
     dial: Dialer
     protocols: list[str]
     headers: list[tuple[str, str]]
-    timeout: float
-    max_message_bytes: int
+    limits: Limits
     coupling: Coupling
     url: str
 
@@ -283,7 +286,7 @@ class _Dial:
     async def run(self, *, task_status: trio.TaskStatus[str]) -> None:
         """Connect, tell the subprotocol, and stay until the end."""
         error: Exception | None = None
-        with trio.move_on_after(self.timeout) as patience:
+        with trio.move_on_after(self.limits.connect_timeout) as patience:
             try:
                 stream = await self._open_stream()
                 async with self.engine.open_client(
@@ -292,7 +295,7 @@ class _Dial:
                     resource=self.address.resource,
                     subprotocols=self.protocols,
                     headers=self.headers,
-                    max_message_bytes=self.max_message_bytes,
+                    max_message_bytes=self.limits.max_message_bytes,
                 ) as connection:
                     # The time may have run out in this very step.
                     await trio.lowlevel.checkpoint_if_cancelled()
@@ -306,7 +309,8 @@ class _Dial:
                 error = exc
         if patience.cancelled_caught:
             host = self.address.host_header
-            error = HandshakeError(f"no WebSocket at {host} within {self.timeout} s")
+            seconds = self.limits.connect_timeout
+            error = HandshakeError(f"no WebSocket at {host} within {seconds} s")
         if error is not None:
             raise error
 

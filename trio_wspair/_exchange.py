@@ -15,9 +15,9 @@ from ._alarms import Alarms
 from ._handling import Handling, Handlings
 from ._http import FetchHandler, Headers, Request, Response, url_of
 from ._http1 import ClientGoneError, Head, HTTPConnection, comma_list
+from ._limits import Limits
 from .transports._connection import Connection
 from .transports._engines import Engine
-from .transports._limits import Limits
 from .transports._linger import below_tls, linger
 
 __all__ = ("Exchange", "Service")
@@ -30,9 +30,6 @@ class Service:
     fetch: FetchHandler
     engine: Engine
     limits: Limits
-    max_message_bytes: int
-    max_body_bytes: int
-    body_timeout: float
     proxy_headers: bool
     stop_code: int
     alarms: Alarms = attrs.Factory(Alarms)
@@ -131,7 +128,7 @@ class Exchange:
             received=self._http.hand_over(),
             subprotocol=subprotocol,
             headers=headers.pairs(),
-            max_message_bytes=self._service.max_message_bytes,
+            max_message_bytes=self._service.limits.max_message_bytes,
             nursery=nursery,
         )
 

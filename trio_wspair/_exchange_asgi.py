@@ -28,10 +28,10 @@ from ._http import (
     encode_headers,
     url_of,
 )
+from ._limits import Limits
 from ._nurseries import open_service_nursery
 from .transports._asgi import DENIAL, GONE, ASGIConnection, Event, Receive, Send
 from .transports._connection import Connection
-from .transports._limits import Limits
 
 __all__ = ("ASGIExchange", "ASGIService", "Scope")
 
@@ -53,8 +53,6 @@ class ASGIService:
 
     fetch: FetchHandler
     limits: Limits
-    max_body_bytes: int
-    body_timeout: float
 
 
 class ASGIExchange:
@@ -78,8 +76,8 @@ class ASGIExchange:
         self._body = _RequestBody(
             receive,
             length=0 if self._is_websocket else _length_in(self._headers),
-            max_bytes=service.max_body_bytes,
-            timeout=service.body_timeout,
+            max_bytes=service.limits.max_body_bytes,
+            timeout=service.limits.body_timeout,
         )
         self._connection = ASGIConnection(receive, send)
         self._giving_up = trio.CancelScope()
@@ -181,7 +179,7 @@ class ASGIExchange:
     async def _say(self, event: Event) -> None:
         """Give a message to the server; cancelled when the client takes it no more."""
         try:
-            with trio.fail_after(self._service.body_timeout):
+            with trio.fail_after(self._service.limits.body_timeout):
                 await self._send(event)
         except (trio.TooSlowError, *GONE):
             self._giving_up.cancel(reason="the client has gone")

@@ -17,12 +17,12 @@ from trio.lowlevel import disable_ki_protection, enable_ki_protection
 from ._alarms import Alarms
 from ._http import FetchHandler, Headers, Request, RequestBodyError, Response
 from ._instruments import ConnectionInfo, tell_connected
+from ._limits import Limits
 from ._pair import current_nursery, forsake_untaken, untaken
 from ._socket import CloseEvent, WebSocket, half_of
 from ._state import Holder
 from .transports._connection import Connection
 from .transports._couple import Coupling
-from .transports._limits import Limits
 
 __all__ = ("Caller", "Handling", "Handlings", "failures")
 

@@ -27,10 +27,10 @@ from ._http import (
     encode_headers,
     is_token,
 )
+from ._limits import Limits
 
 __all__ = ("ClientGoneError", "HTTPConnection", "Head", "Refusal", "comma_list")
 
-_MAX_HEAD_BYTES: Final = 2**15
 _REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
 _CHUNK_BYTES: Final = 2**16
 _HOST: Final = re.compile(
@@ -112,27 +112,20 @@ class HTTPConnection:
 
     Args:
         stream: The network.
-        max_body_bytes: Larger bodies of requests are refused.
-        body_timeout: Seconds until the next piece of a body has to come, or to be
-            taken.
-        keep_alive: Whether there may be more than one request.
+        limits: What a request may cost. There may be more than one, unless
+            `idle_timeout` is 0.
     """
 
     def __init__(
         self,
         stream: trio.abc.Stream,
-        *,
-        max_body_bytes: int,
-        body_timeout: float,
-        keep_alive: bool = True,
+        limits: Limits,
     ) -> None:
         self.stream = stream
-        self._max_body_bytes = max_body_bytes
-        self._body_timeout = body_timeout
-        self._keep_alive = keep_alive
+        self._limits = limits
         # h11 counts only what it can't parse yet, so the bytes are counted here, too.
         self._parser = h11.Connection(
-            h11.SERVER, max_incomplete_event_size=2 * _MAX_HEAD_BYTES
+            h11.SERVER, max_incomplete_event_size=2 * limits.max_head_bytes
         )
         self._body: _RequestBody | None = None
         """Of the request that is being answered, if it is none that is refused."""
@@ -153,7 +146,7 @@ class HTTPConnection:
         self._is_head = received.startswith(b"HEAD ")
         try:
             while (event := parser.next_event()) is h11.NEED_DATA:
-                if len(received) > _MAX_HEAD_BYTES:
+                if len(received) > self._limits.max_head_bytes:
                     raise _too_large()
                 data = await self._receive()
                 if not data:
@@ -166,14 +159,17 @@ class HTTPConnection:
             raise Refusal(Response(body, status=exc.error_status_hint)) from None
         assert isinstance(event, h11.Request)
         head = received[: len(received) - len(self.unread)]
-        if len(head) > _MAX_HEAD_BYTES:
+        if len(head) > self._limits.max_head_bytes:
             raise _too_large()
         if b"\n " in head or b"\n\t" in head:  # RFC 9112, section 5.2.
             body = "A header that goes on in the next line is not taken here.\n"
             raise Refusal(Response(body, status=400))
         length = int(dict(event.headers).get(b"content-length", b"0"))
         request_body = _RequestBody(
-            parser, length, max_bytes=self._max_body_bytes, read_on=self._read_on
+            parser,
+            length,
+            max_bytes=self._limits.max_body_bytes,
+            read_on=self._read_on,
         )
         checked = _checked(event, request_body)
         self._body = request_body
@@ -217,10 +213,10 @@ class HTTPConnection:
             )
             with suppress(ClientGoneError):
                 await self._send(go_on)
-        with trio.move_on_after(self._body_timeout) as patience:
+        with trio.move_on_after(self._limits.body_timeout) as patience:
             self._parser.receive_data(await self._receive())
         if patience.cancelled_caught:
-            msg = f"no more of the body in {self._body_timeout} s"
+            msg = f"no more of the body in {self._limits.body_timeout} s"
             raise RequestBodyError(408, msg)
 
     async def _receive(self) -> bytes:
@@ -249,7 +245,7 @@ class HTTPConnection:
         headers.setdefault("Date", formatdate(usegmt=True))
         if isinstance(body, bytes) and response.status not in (204, 304):
             headers["Content-Length"] = str(len(body))  # RFC 9110, section 8.6.
-        goes_on = self._keep_alive and self._request_is_read()
+        goes_on = self._limits.idle_timeout > 0 and self._request_is_read()
         connection = "keep-alive" if goes_on else "close"
         if response.status == 426:  # RFC 9110, section 15.5.22.
             headers.setdefault("Upgrade", "websocket")
@@ -280,7 +276,7 @@ class HTTPConnection:
 
     async def _send(self, *events: h11.Event) -> None:
         data = b"".join(self._parser.send(event) or b"" for event in events)
-        with trio.move_on_after(self._body_timeout) as patience:
+        with trio.move_on_after(self._limits.body_timeout) as patience:
             try:
                 await self.stream.send_all(data)
             except trio.BrokenResourceError as exc:

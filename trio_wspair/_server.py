@@ -16,16 +16,16 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from ._application import Application, handler_of, run_application
-from ._checks import check_limit, check_seconds
+from ._checks import check_limit
 from ._codes import CloseCode, checked_close
 from ._exchange import Exchange, Service
 from ._http import FetchHandler, Response
 from ._http1 import ClientGoneError, Head, HTTPConnection, Refusal
+from ._limits import Limits
 from ._listening import Listener, Server, checked_listeners, endpoint_of, open_tcp
 from ._tls import check_ssl_context
 from ._unix_listener import checked_path, open_unix_listener
 from .transports._engines import EngineName, engine_named
-from .transports._limits import Limits
 from .transports._linger import below_tls, linger
 
 __all__ = ("Server", "serve")
@@ -49,6 +49,7 @@ async def serve(
     idle_timeout: float = 60.0,
     body_timeout: float = 30.0,
     close_grace: float = 5.0,
+    max_head_bytes: int = 2**15,
     max_body_bytes: int = 2**20,
     max_message_bytes: int = 2**25,
     receive_buffer_bytes: int = 2**20,
@@ -90,6 +91,7 @@ async def serve(
             for one request only.
         body_timeout: Seconds for the next piece of a body to come, or to be taken.
         close_grace: Seconds for a closing handshake.
+        max_head_bytes: A larger head of a request gets 431; at least 1024.
         max_body_bytes: A larger body of a request gets 413.
         max_message_bytes: The peer of a larger message gets Close 1009.
         receive_buffer_bytes: Reading from a client stops while the handler's half
@@ -127,26 +129,29 @@ async def serve(
     if listeners is not None:
         listeners = checked_listeners(listeners, adds_tls=ssl_context is not None)
     check_ssl_context(ssl_context, server=True)
-    check_limit("max_connections", max_connections)
-    check_seconds("handshake_timeout", handshake_timeout)
-    check_seconds("idle_timeout", idle_timeout)
-    check_seconds("body_timeout", body_timeout)
-    check_limit("max_body_bytes", max_body_bytes, least=0)
-    check_limit("max_message_bytes", max_message_bytes)
+    limits = Limits(
+        max_connections=max_connections,
+        max_head_bytes=max_head_bytes,
+        max_body_bytes=max_body_bytes,
+        max_message_bytes=max_message_bytes,
+        receive_buffer_bytes=receive_buffer_bytes,
+        handshake_timeout=handshake_timeout,
+        idle_timeout=idle_timeout,
+        body_timeout=body_timeout,
+        ping_interval=ping_interval,
+        ping_timeout=ping_timeout,
+        close_grace=close_grace,
+    )
     make_service = partial(
         Service,
         engine=engine_named(engine, compression=compression),
-        limits=Limits(close_grace, receive_buffer_bytes, ping_interval, ping_timeout),
-        max_message_bytes=max_message_bytes,
-        max_body_bytes=max_body_bytes,
-        body_timeout=body_timeout,
+        limits=limits,
         proxy_headers=proxy_headers,
         stop_code=checked_close(stop_code, "").code,
     )
 
     async def run(fetch: FetchHandler) -> None:
-        service = make_service(fetch)
-        acceptor = _Acceptor(service, max_connections, handshake_timeout, idle_timeout)
+        acceptor = _Acceptor(make_service(fetch))
         if path is not None:
             opened: Sequence[Listener] = [await open_unix_listener(path)]
         elif listeners is None:
@@ -193,24 +198,16 @@ class _Acceptor:
     """Serves the connections of a server, as many as it may have."""
 
     service: Service
-    max_connections: int
-    handshake_timeout: float
-    idle_timeout: float
     streams: set[trio.abc.Stream] = attrs.field(factory=set[trio.abc.Stream])
     """The connections that are being served."""
 
     @enable_ki_protection
     async def serve_stream(self, stream: trio.abc.Stream) -> None:
         """Serve one connection. Raises nothing but what stops the server."""
-        service = self.service
-        http = HTTPConnection(
-            stream,
-            max_body_bytes=service.max_body_bytes,
-            body_timeout=service.body_timeout,
-            keep_alive=self.idle_timeout > 0,
-        )
+        limits = self.service.limits
+        http = HTTPConnection(stream, limits)
         try:
-            if len(self.streams) < self.max_connections:
+            if len(self.streams) < limits.max_connections:
                 self.streams.add(stream)
                 await self._serve_admitted(http)
             elif not _is_secure(stream):
@@ -229,13 +226,13 @@ class _Acceptor:
             if head is None or not await Exchange(self.service, http, head).run():
                 return
             another = False
-            with trio.move_on_after(self.idle_timeout):
+            with trio.move_on_after(self.service.limits.idle_timeout):
                 another = await http.wait_for_request()
 
     async def _next_head(self, http: HTTPConnection) -> Head | None:
         """Read the head of a request, or tell what is wrong with it."""
         refusal = None
-        with trio.move_on_after(self.handshake_timeout) as patience:
+        with trio.move_on_after(self.service.limits.handshake_timeout) as patience:
             try:
                 # Of TLS, the first reading includes the handshake.
                 return await http.read_head()

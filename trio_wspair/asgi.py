@@ -12,11 +12,10 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from ._application import Application, handler_of, open_application
-from ._checks import check_limit, check_seconds
 from ._errors import InvalidStateError
 from ._exchange_asgi import ASGIExchange, ASGIService, Scope
+from ._limits import Limits
 from .transports._asgi import Receive, Send
-from .transports._limits import Limits
 
 __all__ = ("ASGIApp",)
 
@@ -71,16 +70,14 @@ class ASGIApp:
         receive_buffer_bytes: int = 2**20,
     ) -> None:
         fetch = handler_of(app)
-        check_seconds("body_timeout", body_timeout)
-        check_limit("max_body_bytes", max_body_bytes, least=0)
-        # ASGI has no pings.
-        limits = Limits(close_grace, receive_buffer_bytes, math.inf, math.inf)
-        self._make_service = partial(
-            ASGIService,
-            limits=limits,
-            max_body_bytes=max_body_bytes,
+        limits = Limits(
             body_timeout=body_timeout,
+            close_grace=close_grace,
+            max_body_bytes=max_body_bytes,
+            receive_buffer_bytes=receive_buffer_bytes,
+            ping_interval=math.inf,  # ASGI has no pings.
         )
+        self._make_service = partial(ASGIService, limits=limits)
         self._app = app
         self._lasting_service = None if fetch is None else self._make_service(fetch)
         self._service = self._lasting_service

@@ -13,12 +13,12 @@ import trio
 
 from trio_wspair._checks import check_seconds
 from trio_wspair._http import Headers, HeadersInit, encode_headers
+from trio_wspair._limits import Limits
 from trio_wspair._nurseries import open_service_nursery
 from trio_wspair._pair import WebSocketPair, closing_on_exit
 from trio_wspair._socket import WebSocket, half_of
 from trio_wspair.transports._asgi import DENIAL
 from trio_wspair.transports._couple import Coupling
-from trio_wspair.transports._limits import Limits
 
 from ._asgi_server import Application, PlayedServer
 
@@ -74,7 +74,11 @@ async def open_asgi_websocket(
         ValueError: An argument is out of range.
     """
     check_seconds("app_timeout", app_timeout)
-    limits = Limits(close_grace, receive_buffer_bytes, math.inf, math.inf)
+    limits = Limits(
+        close_grace=close_grace,
+        receive_buffer_bytes=receive_buffer_bytes,
+        ping_interval=math.inf,
+    )
     server = PlayedServer(
         app, {**_scope_for(path, protocols, headers), **(scope or {})}
     )

@@ -13,13 +13,13 @@ from trio.lowlevel import enable_ki_protection
 from trio_wspair._alarms import Alarms
 from trio_wspair._codes import Close
 from trio_wspair._errors import ConnectionClosedError
+from trio_wspair._limits import Limits
 from trio_wspair._nurseries import let_others_clean_up
 from trio_wspair._socket import CloseEvent, WebSocket
 from trio_wspair._state import Act, Failure
 
 from ._connection import Connection, extensions_of
 from ._conversation import Conversation
-from ._limits import Limits
 from ._patience import Patience
 from ._reader import Reader
 from ._writer import Writer
@@ -64,7 +64,12 @@ async def couple(
         TypeError: An argument is of another type.
         ValueError: An argument is out of range.
     """
-    limits = Limits(close_grace, receive_buffer_bytes, ping_interval, ping_timeout)
+    limits = Limits(
+        close_grace=close_grace,
+        receive_buffer_bytes=receive_buffer_bytes,
+        ping_interval=ping_interval,
+        ping_timeout=ping_timeout,
+    )
     return await Coupling(half, limits).run(connection)
 
 

@@ -14,11 +14,11 @@ from trio.lowlevel import enable_ki_protection
 from trio_wspair._alarms import Alarms
 from trio_wspair._errors import ConnectionClosedError
 from trio_wspair._half import unanswered
+from trio_wspair._limits import Limits
 from trio_wspair._state import Failure
 
 from ._connection import Connection, SupportsPing, supports_ping
 from ._conversation import Conversation
-from ._limits import Limits
 
 __all__ = ("Patience",)
 

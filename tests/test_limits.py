@@ -1,0 +1,59 @@
+"""Limits: one place for all, whose names and defaults the public functions share."""
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import pytest
+
+from trio_wspair import WebSocketPair, connect, open_websocket_pair, serve
+from trio_wspair._limits import Limits
+from trio_wspair.asgi import ASGIApp
+from trio_wspair.testing import open_asgi_websocket
+from trio_wspair.transports import couple
+
+NAMES = [field.name for field in attrs.fields(Limits)]
+PUBLIC: list[Callable[..., Any]] = [
+    serve,
+    connect,
+    couple,
+    ASGIApp,
+    open_asgi_websocket,
+]
+
+
+@pytest.mark.parametrize("function", PUBLIC)
+def test_a_keyword_argument_has_the_default_of_its_limit(
+    function: Callable[..., Any],
+) -> None:
+    parameters = inspect.signature(function).parameters
+    shared = [name for name in NAMES if name in parameters]
+    assert shared
+    for name in shared:
+        assert parameters[name].default == getattr(Limits(), name), name
+
+
+@pytest.mark.parametrize("function", [WebSocketPair, open_websocket_pair, connect])
+def test_pairs_in_memory_and_on_the_network_buffer_as_much(
+    function: Callable[..., Any],
+) -> None:
+    default = inspect.signature(function).parameters["max_buffered_bytes"].default
+    assert default == Limits().max_buffered_bytes
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_limit_is_checked_wherever_it_comes_from(name: str) -> None:
+    wrongs: list[Any] = ["5", True, -1, math.nan]
+    for wrong in wrongs:
+        with pytest.raises((TypeError, ValueError), match=f"^{name} must be "):
+            Limits(**{name: wrong})
+    fine: Any = {name: 10_000}
+    Limits(**fine)
+
+
+def test_only_a_limit_that_is_off_by_default_can_be_switched_off() -> None:
+    assert Limits(max_connections_per_client=None).max_connections_per_client is None
+    with pytest.raises(TypeError, match="max_connections must be an int, not None"):
+        Limits(max_connections=None)  # type: ignore[arg-type] # on purpose
