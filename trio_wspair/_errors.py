@@ -12,6 +12,8 @@
 A wrong argument is a plain `TypeError` or `ValueError`.
 """
 
+from typing import Final
+
 __all__ = (
     "BufferFullError",
     "ConnectionClosedError",
@@ -79,11 +81,15 @@ class ProtocolError(WebSocketError):
         return f"{self.args[1]} (closed with {self.code})"
 
 
-class HandshakeError(WebSocketError):
-    """The server did not open a WebSocket.
+_PASSING_4XX: Final = frozenset({408, 425, 429})
+_LASTING_5XX: Final = frozenset({501, 505})
 
-    When it answered in HTTP, `status`, `headers` and `body` tell what it said;
-    when it said nothing that makes sense, `status` is `None`.
+
+class HandshakeError(WebSocketError):
+    """The server, or the proxy on the way to it, did not open a WebSocket.
+
+    If it answered in HTTP, `status`, `headers` and `body` are that answer. Otherwise
+    `status` is `None`.
     """
 
     status: int | None
@@ -92,6 +98,13 @@ class HandshakeError(WebSocketError):
     """The headers of the answer, in order."""
     body: bytes
     """The start of the body of the answer."""
+    retryable: bool
+    """Whether the same attempt may succeed later, without a change on this side.
+
+    `True` after a timeout, a lost connection, an answer that is not HTTP, and the
+    statuses 408, 425, 429 and 5xx, but for 501 and 505. `False` after every other
+    status, a certificate that was refused by either side, and a wrong proxy password.
+    """
 
     def __init__(
         self,
@@ -100,8 +113,16 @@ class HandshakeError(WebSocketError):
         status: int | None = None,
         headers: tuple[tuple[str, str], ...] = (),
         body: bytes = b"",
+        retryable: bool | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.headers = headers
         self.body = body
+        self.retryable = _may_pass(status) if retryable is None else retryable
+
+
+def _may_pass(status: int | None) -> bool:
+    if status is None or status in _PASSING_4XX:
+        return True
+    return status >= 500 and status not in _LASTING_5XX

@@ -1,8 +1,48 @@
-"""The check of TLS contexts, which the pure core need not know about."""
+"""TLS contexts, and what an error of TLS means in plain words.
+
+Knows `ssl`; no network. The pure core need not know about it.
+"""
 
 import ssl
+from typing import Final
 
-__all__ = ("check_ssl_context",)
+from ._errors import HandshakeError
+
+__all__ = ("check_ssl_context", "tls_error")
+
+_NO_TLS: Final = (
+    "the server does not speak TLS on this port; for plain TCP the URL begins with ws:",
+    True,
+)
+_REFUSED: Final = ("the server refused the client certificate ({alert})", False)
+_NO_VERSION: Final = ("the two sides have no version of TLS in common", False)
+_REASONS: Final[dict[str, tuple[str, bool]]] = {
+    "CERTIFICATE_REQUIRED": (
+        "the server requires a client certificate; the ssl_context has loaded none",
+        False,
+    ),
+    "ALERT_UNKNOWN_CA": _REFUSED,
+    "ALERT_BAD_CERTIFICATE": _REFUSED,
+    "ALERT_CERTIFICATE": _REFUSED,
+    "ALERT_UNSUPPORTED_CERTIFICATE": _REFUSED,
+    "ALERT_ACCESS_DENIED": _REFUSED,
+    "ALERT_HANDSHAKE_FAILURE": (
+        "the server refused the handshake; it may require a client certificate",
+        False,
+    ),
+    "NO_APPLICATION_PROTOCOL": (
+        "the server speaks none of the protocols that the ssl_context offers (ALPN)",
+        False,
+    ),
+    "UNRECOGNIZED_NAME": ("the server has no certificate for this name", False),
+    "PROTOCOL_VERSION": _NO_VERSION,
+    "UNSUPPORTED_PROTOCOL": _NO_VERSION,
+    "WRONG_VERSION_NUMBER": _NO_TLS,
+    "RECORD_LAYER_FAILURE": _NO_TLS,
+    "PACKET_LENGTH_TOO_LONG": _NO_TLS,
+    "UNEXPECTED_MESSAGE": _NO_TLS,
+}
+"""By a part of OpenSSL's name of a reason: what it means, and whether it may pass."""
 
 
 def check_ssl_context(context: object, *, server: bool) -> None:
@@ -25,3 +65,38 @@ def check_ssl_context(context: object, *, server: bool) -> None:
             f"ssl.create_default_context({'ssl.Purpose.CLIENT_AUTH' if server else ''})"
         )
         raise ValueError(msg)
+
+
+def tls_error(cause: BaseException | None, peer: str) -> HandshakeError:
+    """Return the error of a client for whom TLS has failed.
+
+    With TLS 1.3 a server says what it thinks of a client's certificate after the
+    handshake, so that the client learns it when it reads first.
+
+    Args:
+        cause: What the stream has raised, or the cause of that.
+        peer: The host and port of the server, as they are to be shown.
+    """
+    words, retryable = _explained(cause)
+    return HandshakeError(f"no TLS with {peer}: {words}", retryable=retryable)
+
+
+def _explained(cause: BaseException | None) -> tuple[str, bool]:
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        words = f"certificate verify failed: {cause.verify_message.rstrip('.')}"
+        if "self-signed" in words or "issuer" in words:
+            words += "; to trust it, pass an ssl_context that does"
+        return words, False
+    closed = "the server closed the connection during the TLS handshake", True
+    if isinstance(cause, ssl.SSLEOFError):
+        return closed
+    if isinstance(cause, ssl.SSLError):
+        reason = cause.reason or ""
+        for part, (words, retryable) in _REASONS.items():
+            if part in reason:
+                alert = reason.partition("ALERT_")[2].lower().replace("_", " ")
+                return words.format(alert=alert), retryable
+        return str(cause), True
+    if isinstance(cause, OSError) and cause.strerror:
+        return f"the connection was lost: {cause.strerror}", True
+    return closed

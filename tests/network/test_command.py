@@ -509,7 +509,7 @@ async def test_a_server_that_refuses_is_told_with_what_it_says(
     assert await talk("http://localhost/") == 1
     assert await talk(server.url) == 1
     err = capsys.readouterr().err.splitlines()
-    assert err[0].endswith("the server refused the WebSocket with status 403")
+    assert "refused the WebSocket with status 403 (Forbidden)" in err[0]
     assert err[1] == "members only\\x1b[0m"
     assert "is not the URL of a WebSocket" in err[2]
     assert f"no connection to {server.url}: " in err[3]

@@ -306,7 +306,17 @@ async def test_a_server_that_resets_is_a_handshake_error(net: "Network") -> None
         peer.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
     error = await refused(net, script)
-    assert "closed before" in str(error)
+    assert "closed the connection before it answered" in str(error)
+
+
+async def test_a_reset_is_told_in_plain_words(net: "Network") -> None:
+    async def script(peer: "ScriptedPeer") -> None:
+        await peer.read_head()
+        await peer.reset()
+
+    error = await refused(net, script)
+    assert "before it answered (Connection reset by peer)" in str(error)
+    assert isinstance(error.__cause__, ConnectionResetError)
 
 
 async def test_interim_answers_without_end_are_not_read_for_ever(
@@ -345,16 +355,29 @@ async def test_other_statuses_are_refusals_too(net: "Network", status: int) -> N
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "closed before"),
-        (b"\x15\x03\x03\x00\x02\x02\x46", "no HTTP"),
-        (b"SSH-2.0-OpenSSH_9.6\r\n", "no HTTP but b'SSH-2.0"),
-        (b"\x00" * 100_000, "no HTTP"),
-        (b"220 smtp.example ESMTP\r\n\r\n", "no HTTP"),
-        (b"HTTP/1.1 101 Swit", "no HTTP|closed before"),
+        (b"", "closed the connection before it answered; if it speaks TLS, .* wss:"),
+        (b"\x15\x03\x03\x00\x02\x02\x46", "speaks TLS on this port; .* wss:"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "not HTTP/1.1; it begins with b'SSH-2.0"),
+        (b"\x00" * 100_000, "not HTTP/1.1; it begins with"),
+        (b"220 smtp.example ESMTP\r\n\r\n", "not HTTP/1.1; it begins with b'220 s"),
+        (b"\0\0\x12\x04\0\0\0\0\0\0\3\0\0\0\x80\0\4\0", "speaks HTTP/2 only"),
+        (b"HTTP/1.1 101 Swit", "closed the connection in the midst of its answer"),
+        (b"HTTP/1.1 2000 OK\r\n\r\n", "is not valid HTTP/1.1: illegal status line"),
+        (b"HTTP/1.1 101 OK\r\nA b: c\r\n\r\n", "is not valid HTTP/1.1: illegal header"),
     ],
-    ids=["nothing", "TLS alert", "SSH", "zeros", "SMTP", "a part"],
+    ids=[
+        "nothing",
+        "TLS alert",
+        "SSH",
+        "zeros",
+        "SMTP",
+        "HTTP/2",
+        "a part",
+        "bad status",
+        "bad header",
+    ],
 )
-async def test_an_answer_that_is_no_http(
+async def test_what_is_not_http_is_told_in_plain_words(
     net: "Network", data: bytes, words: str
 ) -> None:
     error = await refused(net, answering(data))

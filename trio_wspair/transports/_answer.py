@@ -1,117 +1,262 @@
-"""What a server answers to an upgrade request, read before an engine sees it.
+"""What a server answers to an upgrade request, read and checked for both engines.
 
-trio-websocket would wait for ever for the end of a refusal, and stumble over interim
-answers. Knows HTTP through h11; whether a 101 is a good one is left to the engines.
+Theory of operation: `read_answer()` reads up to the end of a 101, with h11, and passes
+over other interim answers. Whatever else comes is a `HandshakeError` that says what it
+was. `check_answer()` then holds the 101 against RFC 6455, section 4.1, as strictly as a
+server checks a request. An engine gets only what has passed: trio-websocket would wait
+for ever for the end of a refusal, and is laxer.
 """
 
+import hashlib
+import re
+from base64 import b64encode
+from collections.abc import Sequence
 from typing import Final
 
 import attrs
 import h11
 import trio
 
+from trio_wspair._display import printable
 from trio_wspair._errors import HandshakeError
 from trio_wspair._http import decode_headers
+from trio_wspair._tls import tls_error
 
-__all__ = ("Answer", "bad_answer", "read_answer")
+from ._refusal import refusal
+
+__all__ = ("Answer", "accept_for", "bad_answer", "check_answer", "read_answer")
 
 _MAX_HEAD_BYTES: Final = 2**16
 _MAX_BODY_BYTES: Final = 2**20
 _BODY_SECONDS: Final = 1.0
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+"""What is added to a key (RFC 6455, section 1.3)."""
+_TLS_ALERT: Final = b"\x15\x03"
+"""How an alert begins: its content type, and the major version (RFC 8446, 5.1)."""
+_HTTP2_SETTINGS: Final = re.compile(rb"\x00.{2}\x04\x00\x00\x00\x00\x00", re.DOTALL)
+"""How a server's first frame begins in HTTP/2 (RFC 9113, sections 3.4 and 4.1)."""
 
 
 @attrs.frozen(slots=True)
 class Answer:
     """A 101."""
 
-    head: bytes
     headers: list[tuple[str, str]]
+    """Names in lower case, and values."""
     received: bytes
     """What was read after it."""
+    is_folded: bool
+    """Whether a header goes on in the next line (RFC 9112, section 5.2)."""
+
+    def values(self, name: str) -> list[str]:
+        """Return the values of a header, one for each time that it is there."""
+        return [value.strip(" \t") for key, value in self.headers if key == name]
 
 
-async def read_answer(stream: trio.abc.Stream) -> Answer:
+# -- reading -------------------------------------------------------------------------
+
+
+async def read_answer(stream: trio.abc.Stream, host: str) -> Answer:
     """Read a server's answer, and return it if it is a 101.
 
     The caller bounds the time.
 
+    Args:
+        stream: The network.
+        host: The host and port of the server, as they are to be shown.
+
     Raises:
         HandshakeError: It is something else.
     """
-    # h11's limit is for what it can't parse yet; ours comes first.
-    parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=2 * _MAX_HEAD_BYTES)
-    upgrade = [("Host", "x"), ("Connection", "Upgrade"), ("Upgrade", "websocket")]
-    parser.send(h11.Request(method="GET", target="/", headers=upgrade))
-    parser.send(h11.EndOfMessage())
-    received = bytearray()
-    try:
-        while True:
-            event = parser.next_event()
-            rest = bytes(parser.trailing_data[0])
-            if len(received) - len(rest) > _MAX_HEAD_BYTES:
-                raise HandshakeError("the answer of the server is too large")
-            if isinstance(event, h11.InformationalResponse):
-                if event.status_code == 101:
-                    if event.http_version != b"1.1":
-                        raise bad_answer()
-                    head = bytes(received[: len(received) - len(rest)])
-                    return Answer(head, decode_headers(event.headers), rest)
-                received = bytearray(rest)
-            elif event is h11.NEED_DATA:
-                data = await _receive(stream)
-                received += data
-                parser.receive_data(data)
-            else:
-                assert isinstance(event, h11.Response)
-                raise await _refusal(stream, parser, event)
-    except h11.RemoteProtocolError as exc:
-        raise _nonsense(received) from exc
+    return await _Reading(stream, host).read()
 
 
-async def _receive(stream: trio.abc.Stream) -> bytes:
-    try:
-        return bytes(await stream.receive_some(2**16))
-    except trio.BrokenResourceError:
-        return b""
+class _Reading:
+    """An answer that is being read."""
 
+    def __init__(self, stream: trio.abc.Stream, host: str) -> None:
+        self._stream = stream
+        self._host = host
+        # h11's limit is for what it can't parse yet; ours comes first.
+        self._parser = h11.Connection(
+            h11.CLIENT, max_incomplete_event_size=2 * _MAX_HEAD_BYTES
+        )
+        upgrade = [("Host", "x"), ("Connection", "Upgrade"), ("Upgrade", "websocket")]
+        self._parser.send(h11.Request(method="GET", target="/", headers=upgrade))
+        self._parser.send(h11.EndOfMessage())
+        self._received = bytearray()
+        self._lost: OSError | None = None
+        """Why the connection has ended, if not in good order."""
 
-def _nonsense(received: bytearray) -> HandshakeError:
-    if not received:
-        message = "the connection was closed before the WebSocket was open"
-    else:
-        message = f"the server answered no HTTP but {bytes(received[:40])!r}"
-    return HandshakeError(message)
-
-
-async def _refusal(
-    stream: trio.abc.Stream, parser: h11.Connection, response: h11.Response
-) -> HandshakeError:
-    """Return the error for this response, with as much of its body as comes soon."""
-    body = bytearray()
-    now = trio.current_time()
-    left = trio.current_effective_deadline() - now
-    with trio.move_on_at(now + min(_BODY_SECONDS, left / 2)):
+    async def read(self) -> Answer:
         try:
-            while len(body) < _MAX_BODY_BYTES:
-                event = parser.next_event()
-                if isinstance(event, h11.Data):
-                    body += event.data
+            while True:
+                event = self._parser.next_event()
+                rest = bytes(self._parser.trailing_data[0])
+                head = self._received[: len(self._received) - len(rest)]
+                if len(head) > _MAX_HEAD_BYTES:
+                    msg = f"the answer of the server {self._host} is too large"
+                    raise HandshakeError(msg)
+                if isinstance(event, h11.InformationalResponse):
+                    if event.status_code == 101:
+                        return self._switched(event, head, rest)
+                    self._received = bytearray(rest)
                 elif event is h11.NEED_DATA:
-                    parser.receive_data(await _receive(stream))
+                    data = await self._receive()
+                    self._received += data
+                    self._parser.receive_data(data)
                 else:
-                    break
-        except h11.RemoteProtocolError:
-            pass  # Cut short: what has come is told.
-    return HandshakeError(
-        f"the server refused the WebSocket with status {response.status_code}",
-        status=response.status_code,
-        headers=tuple(decode_headers(response.headers)),
-        body=bytes(body),
-    )
+                    assert isinstance(event, h11.Response)
+                    body = await self._read_body()
+                    raise refusal(self._host, event, body)
+        except h11.RemoteProtocolError as exc:
+            raise self._nonsense(exc) from (self._lost or exc)
+
+    def _switched(
+        self, event: h11.InformationalResponse, head: bytearray, rest: bytes
+    ) -> Answer:
+        if event.http_version != b"1.1":
+            version = event.http_version.decode("ascii")
+            raise bad_answer(self._host, f"in HTTP/{version}, not HTTP/1.1")
+        folded = b"\n " in head or b"\n\t" in head
+        return Answer(decode_headers(event.headers), rest, folded)
+
+    async def _receive(self) -> bytes:
+        """Return more bytes; nothing at the end.
+
+        Raises:
+            HandshakeError: TLS has failed.
+        """
+        try:
+            return bytes(await self._stream.receive_some(2**16))
+        except trio.BrokenResourceError as exc:
+            cause = exc.__cause__
+            if isinstance(self._stream, trio.SSLStream) and not self._received:
+                raise tls_error(cause, self._host) from cause
+            self._lost = cause if isinstance(cause, OSError) else None
+            return b""
+
+    async def _read_body(self) -> bytes:
+        """Return as much of the body of a refusal as comes soon."""
+        body = bytearray()
+        now = trio.current_time()
+        left = trio.current_effective_deadline() - now
+        with trio.move_on_at(now + min(_BODY_SECONDS, left / 2)):
+            try:
+                while len(body) < _MAX_BODY_BYTES:
+                    event = self._parser.next_event()
+                    if isinstance(event, h11.Data):
+                        body += event.data
+                    elif event is h11.NEED_DATA:
+                        self._parser.receive_data(await self._receive())
+                    else:
+                        break
+            except h11.RemoteProtocolError:
+                pass  # Cut short: what has come is told.
+        return bytes(body)
+
+    def _nonsense(self, exc: h11.RemoteProtocolError) -> HandshakeError:
+        """Return the error for what isn't HTTP, or only the beginning of it."""
+        received = bytes(self._received)
+        server = f"the server {self._host}"
+        reason = f" ({self._lost.strerror})" if self._lost is not None else ""
+        if not received:
+            hint = "; if it speaks TLS, the URL has to begin with wss:"
+            if isinstance(self._stream, trio.SSLStream):
+                hint = ""
+            what = f"{server} closed the connection before it answered{reason}{hint}"
+        elif received.startswith(_TLS_ALERT):
+            what = f"{server} speaks TLS on this port; the URL has to begin with wss:"
+        elif _HTTP2_SETTINGS.match(received):
+            what = f"{server} speaks HTTP/2 only; this client speaks HTTP/1.1"
+        elif not received.startswith(b"HTTP/1."):
+            start = received[:24]
+            what = f"the answer of {server} is not HTTP/1.1; it begins with {start!r}"
+        elif "closed connection" in str(exc):
+            what = f"{server} closed the connection in the midst of its answer{reason}"
+        else:
+            shown = printable(str(exc))[:100]
+            what = f"the answer of {server} is not valid HTTP/1.1: {shown}"
+        return HandshakeError(what)
 
 
-def bad_answer() -> HandshakeError:
-    """Return the error for a 101 that an engine does not take."""
+# -- checking ------------------------------------------------------------------------
+
+
+def accept_for(key: str) -> str:
+    """Return the `Sec-WebSocket-Accept` that answers a `Sec-WebSocket-Key`."""
+    proof = hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest()
+    return b64encode(proof).decode()
+
+
+def check_answer(
+    answer: Answer,
+    *,
+    host: str,
+    key: str,
+    subprotocols: Sequence[str],
+    extensions: bool = False,
+) -> str:
+    """Return the subprotocol that a 101 has chosen, or ``""``.
+
+    Args:
+        answer: The 101.
+        host: The host and port of the server, as they are to be shown.
+        key: The `Sec-WebSocket-Key` of the request.
+        subprotocols: The ones offered.
+        extensions: Whether extensions were offered. Which ones, and with what
+            parameters, is left to the engine.
+
+    Raises:
+        HandshakeError: It is not as RFC 6455, section 4.1, wants it; the message says
+            what is wrong.
+    """
+    wrong = _what_is_wrong(answer, key, subprotocols, extensions=extensions)
+    if wrong is not None:
+        raise bad_answer(host, wrong, answer.headers)
+    return next(iter(answer.values("sec-websocket-protocol")), "")
+
+
+def _what_is_wrong(
+    answer: Answer, key: str, subprotocols: Sequence[str], *, extensions: bool
+) -> str | None:
+    if answer.is_folded:
+        return "a header goes on in the next line (RFC 9112, section 5.2)"
+    upgrade = answer.values("upgrade")
+    if [value.lower() for value in upgrade] != ["websocket"]:
+        return f"'Upgrade: websocket' is wanted, once, {_found(upgrade)}"
+    connection = ",".join(answer.values("connection"))
+    if "upgrade" not in [token.strip(" \t").lower() for token in connection.split(",")]:
+        found = _found(answer.values("connection"))
+        return f"'Connection: Upgrade' is wanted, {found}"
+    accept = answer.values("sec-websocket-accept")
+    if accept != [accept_for(key)]:
+        found = _found(accept)
+        return f"'Sec-WebSocket-Accept: {accept_for(key)}' is wanted, once, {found}"
+    chosen = answer.values("sec-websocket-protocol")
+    if chosen and (len(chosen) > 1 or chosen[0] not in subprotocols):
+        offered = ", ".join(subprotocols) or "none"
+        return f"the subprotocols offered are: {offered}, {_found(chosen)}"
+    agreed = [value for value in answer.values("sec-websocket-extensions") if value]
+    if agreed and not extensions:
+        return f"no extension was offered, {_found(agreed)}"
+    # RFC 9110, section 8.6, and RFC 9112, section 6.1. Some servers send a length of 0.
+    lengths = set(answer.values("content-length"))
+    if answer.values("transfer-encoding") or lengths - {"0"}:
+        return "a 101 has no body, but 'Content-Length' or 'Transfer-Encoding' is there"
+    return None
+
+
+def _found(values: list[str]) -> str:
+    shown = ", ".join(f'"{printable(value[:60])}"' for value in values[:3])
+    return f"not {shown}" if values else "but it is missing"
+
+
+def bad_answer(
+    host: str, why: str, headers: Sequence[tuple[str, str]] = ()
+) -> HandshakeError:
+    """Return the error for a 101 that opens no WebSocket."""
+    asks = "answered 101, but not as RFC 6455, section 4.1, asks"
     return HandshakeError(
-        "the server answered 101, but not as RFC 6455, section 4.2.2, asks", status=101
+        f"the server {host} {asks}: {why}", status=101, headers=tuple(headers)
     )

@@ -4,8 +4,6 @@ Knows its public API for that, and HTTP heads as bytes; no network, and no frame
 answer that agrees on no extension is written here, without a protocol made for it.
 """
 
-import hashlib
-from base64 import b64encode
 from collections.abc import Sequence
 from typing import Final
 
@@ -24,14 +22,12 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
-from ._answer import Answer, bad_answer
+from ._answer import Answer, accept_for, bad_answer, check_answer
 
 __all__ = ("Agreed", "Asking", "answer_request")
 
 _NOWHERE: Final = parse_uri("ws://localhost/")
 """Only the headers of a request are made by `websockets`."""
-_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-"""What is added to a key (RFC 6455, section 1.3)."""
 
 Pairs = Sequence[tuple[str, str]]
 """Names and values of headers."""
@@ -95,11 +91,10 @@ def answer_request(
 
 def _plain_answer(key: str, subprotocol: str | None) -> Pairs:
     """Return the headers of an answer that agrees on no extension."""
-    proof = hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest()
     answer = [
         ("Upgrade", "websocket"),
         ("Connection", "Upgrade"),
-        ("Sec-WebSocket-Accept", b64encode(proof).decode()),
+        ("Sec-WebSocket-Accept", accept_for(key)),
     ]
     if subprotocol is not None:
         answer.append(("Sec-WebSocket-Protocol", subprotocol))
@@ -134,6 +129,9 @@ class Asking:
         headers: Pairs,
         compression: bool,
     ) -> None:
+        self._host = host
+        self._subprotocols = subprotocols
+        self._compression = compression
         self._protocol = ClientProtocol(
             _NOWHERE,
             extensions=enable_client_permessage_deflate(None) if compression else None,
@@ -151,14 +149,27 @@ class Asking:
         Raises:
             HandshakeError: It must not say this.
         """
-        protocol = self._protocol
+        subprotocol = check_answer(
+            answer,
+            host=self._host,
+            key=self._protocol.key,
+            subprotocols=self._subprotocols,
+            extensions=self._compression,
+        )
+        # What is left to find out is what the extensions are.
+        named = [value for value in answer.values("sec-websocket-extensions") if value]
+        extensions = ", ".join(named)
+        if not extensions:
+            return Agreed(subprotocol, "", None)
+        headers = Headers(_plain_answer(self._protocol.key, None))
+        headers["Sec-WebSocket-Extensions"] = extensions
         try:
-            headers = Headers(answer.headers)
-            protocol.process_response(Response(101, "", headers))
+            self._protocol.process_response(Response(101, "", headers))
         except InvalidHandshake as exc:
-            raise bad_answer() from exc
-        extensions = ", ".join(headers.get_all("Sec-WebSocket-Extensions"))
-        return _agreed(protocol, extensions)
+            what = f"these extensions were not offered: {extensions!r}"
+            raise bad_answer(self._host, what, answer.headers) from exc
+        deflate = self._protocol.extensions[0]
+        return Agreed(subprotocol, extensions, deflate)
 
 
 def _agreed(protocol: Protocol, extensions: str) -> Agreed:

@@ -6,6 +6,7 @@ matters. Outgoing messages and Closes are framed here, some with wsproto, and go
 """
 
 import logging
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
@@ -21,7 +22,7 @@ from trio_wspair._http import encode_headers
 from trio_wspair._inbox import size_of
 from trio_wspair._nurseries import open_service_nursery
 
-from ._answer import bad_answer, read_answer
+from ._answer import accept_for, check_answer, read_answer
 from ._connection import Item
 from ._ends import lost, too_big
 from ._headers import BINARY, FIN, TEXT, header
@@ -37,6 +38,7 @@ __all__ = (
 
 _logger: Final = logging.getLogger("trio_wspair")
 _RECEIVE_BYTES: Final = 2**16
+_KEY: Final = re.compile(rb"(?i)\r\nsec-websocket-key: *([^\s]+)")
 _BATCH: Final = 16
 """So many messages are received at once; 64 are hardly faster, and come later."""
 
@@ -275,8 +277,14 @@ async def open_client_connection(
         HandshakeError: The server has refused, or answered nonsense.
     """
 
+    async def read_first(request: bytes) -> tuple[bytes, bytes]:
+        answer = await read_answer(stream, host)
+        key = _key_in(request)
+        chosen = check_answer(answer, host=host, key=key, subprotocols=subprotocols)
+        return _plain_answer(key, chosen), answer.received
+
     def make_wire(nursery: trio.Nursery) -> Wire:
-        return Wire(stream, nursery, read_first=read_answer)
+        return Wire(stream, nursery, read_first=read_first)
 
     async def shake_hands(
         nursery: trio.Nursery, wire: Wire
@@ -321,7 +329,7 @@ async def _open(
         # A task of its own, so that whatever trio-websocket's reader raises ends the
         # connection and nothing else.
         connection = None
-        error = bad_answer()
+        error = HandshakeError("trio-websocket does not take this handshake")
         try:
             with scope:
                 async with trio.open_nursery() as nursery:
@@ -378,6 +386,29 @@ def _plain_request(key: str, subprotocol: str | None) -> bytes:
         f"Sec-WebSocket-Key: {key}",
     ]
     if subprotocol is not None:
+        lines.append(f"Sec-WebSocket-Protocol: {subprotocol}")
+    return "\r\n".join([*lines, "", ""]).encode("ascii")
+
+
+def _key_in(request: bytes) -> str:
+    """Return the `Sec-WebSocket-Key` of a request that trio-websocket has written."""
+    found = _KEY.search(request)
+    assert found is not None
+    return found[1].decode("ascii")
+
+
+def _plain_answer(key: str, subprotocol: str) -> bytes:
+    """Write a 101 that wsproto can read, in place of one that was found good.
+
+    It takes no `Connection` in several lines.
+    """
+    lines = [
+        "HTTP/1.1 101 Switching Protocols",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        f"Sec-WebSocket-Accept: {accept_for(key)}",
+    ]
+    if subprotocol:
         lines.append(f"Sec-WebSocket-Protocol: {subprotocol}")
     return "\r\n".join([*lines, "", ""]).encode("ascii")
 

@@ -327,7 +327,7 @@ async def open_client_connection(
     try:
         with suppress(trio.BrokenResourceError):  # There may be an answer still.
             await stream.send_all(asking.request)
-        answer = await read_answer(stream)
+        answer = await read_answer(stream, host)
         async with _open(
             stream,
             asking.take(answer),

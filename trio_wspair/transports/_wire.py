@@ -10,7 +10,6 @@ from typing import Final
 
 import trio
 
-from ._answer import Answer
 from ._fragments import FragmentCounter
 from ._linger import discard
 from ._outlet import Outlet
@@ -34,7 +33,8 @@ class Wire(trio.abc.Stream):
         head: Bytes that were read already, given out first.
         held: Bytes read after these, held back until something has been written:
             trio-websocket takes nothing before it has sent its 101.
-        read_first: Instead, how to read what is given out first.
+        read_first: Instead, how to read what is given out first; the argument is what
+            trio-websocket has written before.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Wire(trio.abc.Stream):
         *,
         head: bytes = b"",
         held: bytes = b"",
-        read_first: Callable[[trio.abc.Stream], Awaitable[Answer]] | None = None,
+        read_first: Callable[[bytes], Awaitable[tuple[bytes, bytes]]] | None = None,
     ) -> None:
         self._stream = stream
         self._port = port_of(stream)
@@ -58,6 +58,8 @@ class Wire(trio.abc.Stream):
         self.engine_said_close: bool = False
         """trio-websocket has written a Close, which was swallowed."""
         self._read_first = read_first
+        self._request = b""
+        """What was written while `read_first` was not asked yet."""
         self._fragments = FragmentCounter()
         self.heard_at: float = trio.current_time()
         """When the last bytes came."""
@@ -82,9 +84,9 @@ class Wire(trio.abc.Stream):
             return data
         if self._read_first is not None:
             read_first, self._read_first = self._read_first, None
-            answer = await read_first(self._stream)
-            self._fragments.feed(answer.received)
-            return answer.head + answer.received
+            head, received = await read_first(self._request)
+            self._fragments.feed(received)
+            return head + received
         data = bytes(await self._port.receive())
         self.heard_at = trio.current_time()
         self._fragments.feed(data)
@@ -98,6 +100,8 @@ class Wire(trio.abc.Stream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send a handshake or a pong, and swallow a Close: we say that ourselves."""
         await trio.lowlevel.checkpoint()
+        if self._read_first is not None:
+            self._request += data
         if data and data[0] == _CLOSE_FRAME:
             self.engine_said_close = True
             return
