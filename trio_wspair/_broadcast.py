@@ -1,14 +1,16 @@
 """`broadcast()`: one message for many sockets."""
 
 from collections.abc import Iterable
+from threading import get_ident
 
 from trio.lowlevel import enable_ki_protection
 
 from ._batches import batch
+from ._checks import foreign_thread_error
 from ._errors import WebSocketError
 from ._inbox import size_of
 from ._messages import as_message
-from ._socket import WebSocket, half_of
+from ._socket import WebSocket, half_of, home_of
 
 __all__ = ("broadcast",)
 
@@ -30,15 +32,19 @@ def broadcast(
 
     Raises:
         TypeError: The message is of another type; nobody gets it then.
+        InvalidStateError: In another thread than that of a socket; nobody gets it.
     """
     plain = as_message(message)
     size = size_of(plain)
     skipped: dict[WebSocket, WebSocketError] = {}
     targets = list(sockets)
+    thread = get_ident()
     for socket in targets:
         if not isinstance(socket, WebSocket):
             msg = f"broadcast() sends to WebSockets, not {type(socket).__name__}"
             raise TypeError(msg)
+        if home_of(socket).thread != thread:
+            raise foreign_thread_error("broadcast()")
     with batch():  # No task is woken for a socket that takes it at once.
         for socket in targets:
             half = half_of(socket)

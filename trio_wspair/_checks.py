@@ -1,6 +1,10 @@
-"""Checks of arguments: a wrong one is refused before anything happens."""
+"""Checks of a call: a wrong argument, or thread, is refused before anything happens."""
 
-__all__ = ("check_limit", "check_seconds")
+from threading import get_ident
+
+from ._errors import InvalidStateError
+
+__all__ = ("check_limit", "check_seconds", "check_thread", "foreign_thread_error")
 
 
 def check_limit(
@@ -36,3 +40,25 @@ def check_seconds(name: str, value: object) -> None:
     if not value >= 0:
         msg = f"{name} must be 0 or more seconds, not {value!r}"
         raise ValueError(msg)
+
+
+def check_thread(thread: int, verb: str) -> None:
+    """Check that `verb` is called in this thread, the one of its Trio run.
+
+    `WebSocket.send()` and others that run for every message write this out.
+
+    Raises:
+        InvalidStateError: It is called in another thread.
+    """
+    if get_ident() != thread:
+        raise foreign_thread_error(verb)
+
+
+def foreign_thread_error(verb: str) -> InvalidStateError:
+    """Return the error for a call in another thread than that of the Trio run."""
+    return InvalidStateError(
+        f"{verb} was called in another thread than that of its Trio run, and has "
+        "changed nothing. In a thread of trio.to_thread.run_sync(), call it by "
+        "trio.from_thread.run_sync(), or by trio.from_thread.run() if it is async; in "
+        "any other thread, also pass these a trio_token"
+    )

@@ -15,6 +15,7 @@ holds up nobody.
 
 import contextvars
 from collections.abc import Awaitable
+from threading import get_ident
 from typing import Final, cast
 
 import attrs
@@ -43,12 +44,13 @@ _dispatchers: Final[RunVar[dict[trio.Nursery, "Dispatcher"]]] = RunVar(
 )
 
 
-@attrs.frozen(slots=True)
+@attrs.define(slots=True, eq=False)  # Not frozen: there is one for each pair.
 class NurseryHome:
     """The home of a half whose tasks run in `nursery`."""
 
     nursery: trio.Nursery
     close_grace: float
+    thread: int = attrs.field(factory=get_ident)
 
     def adopt(self, socket: WebSocket, *, pull: bool) -> None:
         """Deliver the events of this half from now on."""
@@ -72,6 +74,9 @@ class Dispatcher:
         Raises:
             InvalidStateError: The nursery has ended or is going down.
         """
+        if not trio.lowlevel.in_trio_run():
+            msg = "the Trio run of this half has ended: accept() comes too late"
+            raise InvalidStateError(msg)
         try:
             table = _dispatchers.get()
         except LookupError:

@@ -31,7 +31,8 @@ class WebSocketError(Exception):
 class InvalidStateError(WebSocketError, RuntimeError):
     """The half is in no state for this, and has not changed.
 
-    For example `send()` before `accept()`, or after one's own `close()`.
+    For example `send()` before `accept()`, after one's own `close()`, or in another
+    thread than that of the half's Trio run.
     """
 
 

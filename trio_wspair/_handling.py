@@ -15,11 +15,12 @@ import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from ._alarms import Alarms
+from ._checks import check_thread
 from ._http import FetchHandler, Headers, Request, RequestBodyError, Response
 from ._instruments import ConnectionInfo, tell_connected
 from ._limits import Limits
 from ._pair import current_nursery, forsake_untaken, untaken
-from ._socket import CloseEvent, WebSocket, half_of
+from ._socket import CloseEvent, WebSocket, half_of, home_of
 from ._state import Holder
 from .transports._connection import Connection
 from .transports._couple import Coupling
@@ -254,8 +255,10 @@ class Handling:
 
         Raises:
             ValueError: The client has not asked for it like this.
-            InvalidStateError: The half was taken before.
+            InvalidStateError: The half was taken before, or its Trio run is in another
+                thread.
         """
+        check_thread(home_of(socket).thread, "Giving this half to a connection")
         try:
             self._check_answer(response)
             self._coupling = Coupling(socket, self._limits)

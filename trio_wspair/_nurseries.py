@@ -6,7 +6,36 @@ from typing import cast
 
 import trio
 
-__all__ = ("let_others_clean_up", "open_service_nursery", "raise_together")
+from ._errors import InvalidStateError
+
+__all__ = (
+    "check_nursery_is_here",
+    "let_others_clean_up",
+    "open_service_nursery",
+    "raise_together",
+)
+
+
+def check_nursery_is_here(nursery: trio.Nursery, what: str) -> None:
+    """Check that a nursery belongs to the Trio run of the caller.
+
+    Raises:
+        InvalidStateError: It belongs to another one, or the caller is in none.
+    """
+    try:
+        here = trio.lowlevel.current_root_task()
+    except RuntimeError:  # There is no run in this thread.
+        here = None
+    root = nursery.parent_task
+    while (parent := root.parent_nursery) is not None:
+        root = parent.parent_task
+    if root is not here:
+        msg = (
+            f"{what} has to be called in the Trio run of its nursery. That has ended, "
+            "or it runs in another thread; there, use trio.from_thread.run_sync(), or "
+            "trio.from_thread.run() for what is async"
+        )
+        raise InvalidStateError(msg)
 
 
 async def let_others_clean_up() -> None:

@@ -16,7 +16,7 @@ from ._dispatcher import NurseryHome
 from ._errors import InvalidStateError
 from ._half import unanswered
 from ._instruments import join_watched
-from ._nurseries import open_service_nursery
+from ._nurseries import check_nursery_is_here, open_service_nursery
 from ._socket import WebSocket, half_of
 from ._state import Holder
 
@@ -57,7 +57,7 @@ def nursery_for(nursery: trio.Nursery | None, what: str, instead: str) -> trio.N
     """Return `nursery`, or else the one of the request being handled.
 
     Raises:
-        InvalidStateError: There is neither.
+        InvalidStateError: There is neither, or it belongs to another Trio run.
         TypeError: It is no nursery.
     """
     if nursery is None:
@@ -71,6 +71,7 @@ def nursery_for(nursery: trio.Nursery | None, what: str, instead: str) -> trio.N
     if not isinstance(nursery, trio.Nursery):
         msg = f"nursery must be a trio.Nursery, not {type(nursery).__name__}"
         raise TypeError(msg)
+    check_nursery_is_here(nursery, what)
     return nursery
 
 
@@ -87,7 +88,8 @@ class WebSocketPair:
             close listeners get when the nursery is cancelled.
 
     Raises:
-        InvalidStateError: There is no nursery; see `open_websocket_pair()`.
+        InvalidStateError: There is no nursery; see `open_websocket_pair()`. Or it
+            belongs to another Trio run, as in a foreign thread.
         TypeError: An argument is of another type.
         ValueError: An argument is out of range.
     """

@@ -5,6 +5,7 @@ known here, only that a `Home` has someone for it.
 """
 
 from collections.abc import Callable
+from threading import get_ident
 from typing import ClassVar, Literal, Protocol, TypeVar, overload
 
 import attrs
@@ -12,7 +13,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from ._attachments import pack, unpack
-from ._checks import check_limit
+from ._checks import check_limit, check_thread, foreign_thread_error
 from ._codes import checked_close
 from ._errors import ConnectionClosedError, InvalidStateError
 from ._half import Half, unanswered
@@ -96,6 +97,11 @@ class Home(Protocol):
         """Seconds that a closing handshake may take."""
         ...
 
+    @property
+    def thread(self) -> int:
+        """The thread of its Trio run, as `threading.get_ident()` tells it."""
+        ...
+
     def adopt(self, socket: "WebSocket", *, pull: bool) -> None:
         """Deliver the events of this half from now on."""
         ...
@@ -106,7 +112,10 @@ class WebSocket:
 
     Halves come from `open_websocket_pair()`, `WebSocketPair` and `connect()`.
     Every method but the ``async`` ones is synchronous, never a checkpoint, works in
-    a cancelled scope, and takes effect or raises with nothing changed.
+    a cancelled scope, and takes effect or raises with nothing changed. All of them
+    belong to the thread of the half's Trio run; in any other thread they raise
+    `InvalidStateError`, and `trio.from_thread.run_sync()` is the way to call them. The
+    attributes can be read everywhere.
     """
 
     __slots__ = ("__weakref__", "_half", "_home", "_streak")
@@ -142,6 +151,7 @@ class WebSocket:
                 its nursery has ended.
             TypeError: An option is not a bool.
         """
+        check_thread(self._home.thread, "accept()")
         for option in (allow_half_open, pull):
             # Differs: workerd takes any truthy value.
             if not isinstance(option, bool):
@@ -192,6 +202,7 @@ class WebSocket:
             ValueError: There is no such event type.
             TypeError: The listener can't be called.
         """
+        check_thread(self._home.thread, "add_event_listener()")
         self._half.listeners.add(type, listener, once=once)
 
     @overload
@@ -214,6 +225,7 @@ class WebSocket:
             ValueError: There is no such event type.
             TypeError: The listener can't be called.
         """
+        check_thread(self._home.thread, "remove_event_listener()")
         self._half.listeners.remove(type, listener)
 
     @overload
@@ -230,10 +242,12 @@ class WebSocket:
         Raises:
             ValueError: There is no such event type.
         """
+        check_thread(self._home.thread, "on()")
         check_event_type(type)
 
         @enable_ki_protection
         def add(listener: _L) -> _L:
+            check_thread(self._home.thread, "on()")
             self._half.listeners.add(type, listener, once=False)
             return listener
 
@@ -247,6 +261,7 @@ class WebSocket:
     @onmessage.setter
     @enable_ki_protection
     def onmessage(self, listener: MessageListener | None) -> None:
+        check_thread(self._home.thread, "Setting onmessage")
         self._half.listeners.set_slot("message", listener)
 
     @property
@@ -257,6 +272,7 @@ class WebSocket:
     @onclose.setter
     @enable_ki_protection
     def onclose(self, listener: CloseListener | None) -> None:
+        check_thread(self._home.thread, "Setting onclose")
         self._half.listeners.set_slot("close", listener)
 
     @property
@@ -267,6 +283,7 @@ class WebSocket:
     @onerror.setter
     @enable_ki_protection
     def onerror(self, listener: ErrorListener | None) -> None:
+        check_thread(self._home.thread, "Setting onerror")
         self._half.listeners.set_slot("error", listener)
 
     # -- talking --------------------------------------------------------------
@@ -284,6 +301,8 @@ class WebSocket:
             BufferFullError: The other side is too far behind; see `drain()`.
             TypeError: The message is of another type.
         """
+        if get_ident() != self._home.thread:
+            raise foreign_thread_error("send()")
         half = self._half
         state = half.state
         # The same three facts as check_send(), but cheap when all is well.
@@ -319,6 +338,7 @@ class WebSocket:
             TypeError: The code or the reason is of another type.
             InvalidStateError: Before `accept()`, or given to a connection.
         """
+        check_thread(self._home.thread, "close()")
         close = checked_close(code, reason)
         half = self._half
         if half.state.start_close(close):
@@ -367,6 +387,7 @@ class WebSocket:
             TypeError: Something in it can't be kept.
             ValueError: It is too large.
         """
+        check_thread(self._home.thread, "serialize_attachment()")
         self._half.attachment = pack(value)
 
     def deserialize_attachment(self) -> object:
@@ -386,6 +407,8 @@ class WebSocket:
             ConnectionClosedError: There are no more messages.
             InvalidStateError: The messages go to listeners or to a connection.
         """
+        if get_ident() != self._home.thread:
+            raise foreign_thread_error("receive()")
         half = self._half
         if half.state.holder is not Holder.PULLER:
             await self._start_pulling()
@@ -420,6 +443,8 @@ class WebSocket:
             ConnectionClosedError: The conversation has ended in another way.
             InvalidStateError: As for `receive()`.
         """
+        if get_ident() != self._home.thread:
+            raise foreign_thread_error("Iteration")
         half = self._half
         item: Item | None = None
         if half.state.holder is Holder.PULLER and self._streak < _STREAK:
@@ -450,6 +475,7 @@ class WebSocket:
             ValueError: `max_bytes` is negative.
             TypeError: `max_bytes` is no int.
         """
+        check_thread(self._home.thread, "drain()")
         check_limit("max_bytes", max_bytes, least=0)
         half = self._half
         state = half.state
@@ -474,6 +500,7 @@ class WebSocket:
             InvalidStateError: Called in a listener of this half, which would wait
                 for itself.
         """
+        check_thread(self._home.thread, "wait_closed()")
         if self._half.in_listener():
             await trio.lowlevel.checkpoint()
             msg = "wait_closed() in a listener of the same half would never return"
@@ -500,6 +527,7 @@ class WebSocket:
             TypeError: As for `close()`.
             InvalidStateError: The half was given to a connection.
         """
+        check_thread(self._home.thread, "aclose()")
         checked_close(code, reason)
         half = self._half
         if half.state.holder is Holder.NOBODY and not half.state.finished:
@@ -535,6 +563,7 @@ class WebSocket:
             ConnectionClosedError: The connection ends before the pong comes.
             InvalidStateError: There is no network under this half.
         """
+        check_thread(self._home.thread, "ping()")
         ping = self._half.link.ping
         if ping is None:
             await trio.lowlevel.checkpoint()

@@ -75,6 +75,8 @@ class Actor:
     ) -> None:
         self.label: str = label
         self.owner: Owner = Owner(label, residence)
+        self.thread: int = home.thread
+        """That of the namespace's Trio run."""
         self._build = build
         self._residence = residence
         self._home = home

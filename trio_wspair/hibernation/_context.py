@@ -7,8 +7,9 @@ from typing import Final, TypeVar, TypeVarTuple
 
 from trio.lowlevel import enable_ki_protection
 
+from trio_wspair._checks import check_thread
 from trio_wspair._errors import InvalidStateError
-from trio_wspair._socket import WebSocket
+from trio_wspair._socket import WebSocket, home_of
 
 from ._actor import Actor
 from ._handlers import Handlers
@@ -29,7 +30,8 @@ class DurableObjectState:
 
     Objects get it as the first argument of their constructor. What is set here stays
     while the object is out of memory; without a socket, for a minute at least. The
-    methods are synchronous, and take effect or raise with nothing changed.
+    methods are synchronous, and take effect or raise with nothing changed; like those
+    of a `WebSocket`, they belong to the thread of Trio.
     """
 
     __slots__ = ("_actor", "_id", "_instance")
@@ -72,6 +74,7 @@ class DurableObjectState:
         _check_socket(ws)
         tags = checked_tags(tags)
         self._check_alive("accept_web_socket()")
+        check_thread(home_of(ws).thread, "accept_web_socket()")
         self._actor.accept(ws, tags)
 
     def get_web_sockets(self, tag: str | None = None) -> list[WebSocket]:
@@ -230,6 +233,7 @@ class DurableObjectState:
         self._instance.reset(reason or "it has called abort()")
 
     def _check_alive(self, verb: str) -> None:
+        check_thread(self._actor.thread, verb)
         if self._instance.leaving:
             msg = f"{verb} comes too late: this instance has left memory"
             raise InvalidStateError(msg)

@@ -10,7 +10,7 @@ import attrs
 import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
-from trio_wspair._checks import check_seconds
+from trio_wspair._checks import check_seconds, check_thread
 from trio_wspair._dispatcher import NurseryHome
 from trio_wspair._errors import InvalidStateError
 from trio_wspair._http import Request, Response
@@ -170,9 +170,10 @@ class DurableObjectNamespace:
         Raises:
             TypeError: It is no id.
         """
-        actor = self._actors.get(str(_checked_id(object_id)))
-        if actor is not None:
-            actor.evict()
+        key = str(_checked_id(object_id))
+        self._check_thread("evict()")
+        if key in self._actors:
+            self._actors[key].evict()
 
     # -- its own life -----------------------------------------------------------------
 
@@ -230,6 +231,7 @@ class DurableObjectNamespace:
         if not isinstance(request, Request):
             msg = f"fetch() takes a Request, not {type(request).__name__}"
             raise TypeError(msg)
+        self._check_thread("fetch()")
         await trio.lowlevel.checkpoint()
         home = self._home
         if home is None:
@@ -243,6 +245,10 @@ class DurableObjectNamespace:
             move(socket, attrs.evolve(home, nursery=nursery))
             give(socket)
         return response
+
+    def _check_thread(self, verb: str) -> None:
+        if self._home is not None:
+            check_thread(self._home.thread, verb)
 
     def _actor(self, object_id: DurableObjectId, home: NurseryHome) -> Actor:
         key = str(object_id)

@@ -11,11 +11,12 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from trio_wspair._alarms import Alarms
+from trio_wspair._checks import check_thread
 from trio_wspair._codes import Close
 from trio_wspair._errors import ConnectionClosedError
 from trio_wspair._limits import Limits
 from trio_wspair._nurseries import let_others_clean_up
-from trio_wspair._socket import CloseEvent, WebSocket
+from trio_wspair._socket import CloseEvent, WebSocket, home_of
 from trio_wspair._state import Act, Failure
 
 from ._connection import Connection, extensions_of
@@ -60,7 +61,8 @@ async def couple(
         How the connection ended.
 
     Raises:
-        InvalidStateError: The half was taken before.
+        InvalidStateError: The half was taken before, or its Trio run is in another
+            thread.
         TypeError: An argument is of another type.
         ValueError: An argument is out of range.
     """
@@ -77,10 +79,12 @@ class Coupling:
     """A half that was given to a connection, which may still be on its way.
 
     Raises:
-        InvalidStateError: The half was taken before.
+        InvalidStateError: The half was taken before, or its Trio run is in another
+            thread.
     """
 
     def __init__(self, socket: WebSocket, limits: Limits) -> None:
+        check_thread(home_of(socket).thread, "Giving this half to a connection")
         self.conversation = Conversation(socket)
         self.half = self.conversation.half
         self._limits = limits
