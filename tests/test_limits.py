@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -33,6 +34,18 @@ def test_a_keyword_argument_has_the_default_of_its_limit(
     assert shared
     for name in shared:
         assert parameters[name].default == getattr(Limits(), name), name
+
+
+def test_each_limit_can_be_set_by_a_keyword_argument() -> None:
+    settable = {name for f in PUBLIC for name in inspect.signature(f).parameters}
+    assert set(NAMES) <= settable
+
+
+def test_the_documentation_has_a_table_of_all_limits() -> None:
+    page = Path(__file__).parents[1] / "docs" / "serving.rst"
+    _, _, rest = page.read_text().partition("\nLimits\n------\n")
+    table, _, _ = rest.partition("\n--------")
+    assert [name for name in NAMES if f"``{name}``" not in table] == []
 
 
 @pytest.mark.parametrize("function", [WebSocketPair, open_websocket_pair, connect])

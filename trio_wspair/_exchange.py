@@ -20,7 +20,7 @@ from .transports._connection import Connection
 from .transports._engines import Engine
 from .transports._linger import below_tls, linger
 
-__all__ = ("Exchange", "Service")
+__all__ = ("Exchange", "Service", "client_address")
 
 
 @attrs.frozen(eq=False)
@@ -45,12 +45,12 @@ class Exchange:
         self._head = head
         self._go_on = False
         """Another request may follow."""
-        self.address: str = _client_address(http.stream)
+        self.address: str = client_address(http.stream)
         if service.proxy_headers:
             self.address = _said_last(head.headers, "x-forwarded-for", self.address)
 
-    async def run(self) -> bool:
-        """Call the handler, and answer with what it returns.
+    async def run(self, fetch: FetchHandler) -> bool:
+        """Call a handler, and answer with what it returns.
 
         Returns:
             Whether another request may follow.
@@ -58,7 +58,7 @@ class Exchange:
         service = self._service
         handling = Handling(
             self,
-            fetch=service.fetch,
+            fetch=fetch,
             limits=service.limits,
             stop_code=service.stop_code,
             alarms=service.alarms,
@@ -139,7 +139,8 @@ def _said_last(headers: Headers, name: str, otherwise: str) -> str:
     return said[-1] if said else otherwise
 
 
-def _client_address(stream: trio.abc.Stream) -> str:
+def client_address(stream: trio.abc.Stream) -> str:
+    """Return the address of the peer of a TCP connection; empty if there is none."""
     bottom = below_tls(stream)
     if isinstance(bottom, trio.SocketStream):
         with contextlib.suppress(OSError):  # The client may have gone already.

@@ -5,21 +5,23 @@ a place to listen is opened, is known below.
 """
 
 import logging
+import math
 import os
 import ssl
 from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
-import attrs
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from ._admission import RETRY_AFTER_SECONDS, Admission
 from ._application import Application, handler_of, run_application
 from ._checks import check_limit
 from ._codes import CloseCode, checked_close
-from ._exchange import Exchange, Service
-from ._http import FetchHandler, Response
+from ._display import printable
+from ._exchange import Exchange, Service, client_address
+from ._http import FetchHandler, Request, Response
 from ._http1 import ClientGoneError, Head, HTTPConnection, Refusal
 from ._limits import Limits
 from ._listening import Listener, Server, checked_listeners, endpoint_of, open_tcp
@@ -31,6 +33,7 @@ from .transports._linger import below_tls, linger
 __all__ = ("Server", "serve")
 
 _REFUSAL_SECONDS: Final = 1.0
+_WARNING_SECONDS: Final = 60.0
 _logger: Final = logging.getLogger("trio_wspair")
 
 
@@ -45,6 +48,7 @@ async def serve(
     proxy_headers: bool = False,
     stop_code: int = CloseCode.GOING_AWAY,
     max_connections: int = 1000,
+    max_connections_per_client: int | None = None,
     handshake_timeout: float = 10.0,
     idle_timeout: float = 60.0,
     body_timeout: float = 30.0,
@@ -85,7 +89,11 @@ async def serve(
             behind a proxy that sets them: any client can send them.
         stop_code: What the clients are told when it is cancelled, such as 1012 before
             a restart.
-        max_connections: One more gets 503 (with TLS: is dropped).
+        max_connections: One more gets 503.
+        max_connections_per_client: One more of the same client gets 429. A client is an
+            IPv4 address, or the first 64 bits of one of IPv6; with `proxy_headers`,
+            that of `Request.client`, and what counts are requests. Unix sockets and
+            unknown addresses don't count.
         handshake_timeout: Seconds for TLS and for the head of a request.
         idle_timeout: Seconds for which a connection is kept for another request; 0
             for one request only.
@@ -131,6 +139,7 @@ async def serve(
     check_ssl_context(ssl_context, server=True)
     limits = Limits(
         max_connections=max_connections,
+        max_connections_per_client=max_connections_per_client,
         max_head_bytes=max_head_bytes,
         max_body_bytes=max_body_bytes,
         max_message_bytes=max_message_bytes,
@@ -187,47 +196,93 @@ async def _listen(
                 handler_nursery=nursery,
             )
         finally:
-            if acceptor.streams:
+            if connections := acceptor.admission.connections:
                 what = "stopping: %d connections have up to %s s to close"
-                _logger.info(what, len(acceptor.streams), service.limits.close_grace)
+                _logger.info(what, connections, service.limits.close_grace)
             service.handlings.stop()
 
 
-@attrs.frozen(eq=False)
 class _Acceptor:
     """Serves the connections of a server, as many as it may have."""
 
-    service: Service
-    streams: set[trio.abc.Stream] = attrs.field(factory=set[trio.abc.Stream])
-    """The connections that are being served."""
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.admission = Admission(service.limits)
+        self._warned: dict[int, float] = {}
+        """When the log was last told of an answer that turns clients away."""
 
     @enable_ki_protection
     async def serve_stream(self, stream: trio.abc.Stream) -> None:
         """Serve one connection. Raises nothing but what stops the server."""
-        limits = self.service.limits
-        http = HTTPConnection(stream, limits)
+        admission = self.admission
+        # Behind a proxy, the head of each request tells which client it is.
+        client = "" if self.service.proxy_headers else client_address(stream)
         try:
-            if len(self.streams) < limits.max_connections:
-                self.streams.add(stream)
-                await self._serve_admitted(http)
-            elif not _is_secure(stream):
-                body = "Too many connections. Try again later.\n"
-                with trio.move_on_after(_REFUSAL_SECONDS):  # It is not counted.
-                    await self._refuse(http, Response(body, status=503))
+            if admission.full:
+                await self._turn_away(stream, 503, "")
+                return
+            with admission.client(client) as free:
+                if free:
+                    with admission.connection():
+                        await self._serve_admitted(stream)
+                    return
+            await self._turn_away(stream, 429, client)
         except Exception:
             _logger.exception("a connection has failed")
-        finally:
-            self.streams.discard(stream)  # serve_listeners() closes it.
+        # serve_listeners() closes the stream.
 
-    async def _serve_admitted(self, http: HTTPConnection) -> None:
+    async def _serve_admitted(self, stream: trio.abc.Stream) -> None:
+        http = HTTPConnection(stream, self.service.limits)
         another = True
         while another:
             head = await self._next_head(http)
-            if head is None or not await Exchange(self.service, http, head).run():
+            if head is None or not await self._serve_request(http, head):
                 return
             another = False
             with trio.move_on_after(self.service.limits.idle_timeout):
                 another = await http.wait_for_request()
+
+    async def _serve_request(self, http: HTTPConnection, head: Head) -> bool:
+        """Answer one request; return whether another may follow."""
+        exchange = Exchange(self.service, http, head)
+        if not self.service.proxy_headers:
+            return await exchange.run(self.service.fetch)
+        with self.admission.client(exchange.address) as free:
+            if free:
+                return await exchange.run(self.service.fetch)
+        refusal = self._refusal(429, exchange.address)
+        return await exchange.run(partial(_answer_with, refusal))
+
+    async def _turn_away(
+        self, stream: trio.abc.Stream, status: int, client: str
+    ) -> None:
+        """Tell a client that there is no place for it, if few are being told.
+
+        That is bounded: in time, and in how many it happens to at once. The others are
+        dropped, which costs nothing.
+        """
+        refusal = self._refusal(status, client)
+        with self.admission.refusal() as told:
+            if told:
+                http = HTTPConnection(stream, self.service.limits)
+                with trio.move_on_after(_REFUSAL_SECONDS):
+                    await self._refuse(http, refusal)
+
+    def _refusal(self, status: int, client: str) -> Response:
+        """Return the answer to a client that has no place, and tell the log."""
+        limits = self.service.limits
+        name, most, whose = "max_connections", str(limits.max_connections), ""
+        if status == 429:
+            name, whose = "max_connections_per_client", f" of {printable(client)}"
+            most = str(limits.max_connections_per_client)
+        now = trio.current_time()
+        if now - self._warned.get(status, -math.inf) >= _WARNING_SECONDS:
+            self._warned[status] = now
+            what = "answering %d: there are %s connections%s, which is %s"
+            _logger.warning(what, status, most, whose, name)
+        body = "Too many connections. Try again later.\n"
+        headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+        return Response(body, status=status, headers=headers)
 
     async def _next_head(self, http: HTTPConnection) -> Head | None:
         """Read the head of a request, or tell what is wrong with it."""
@@ -271,6 +326,12 @@ async def _serve_in(
 
 async def _raise(exc: BaseException) -> None:
     raise exc
+
+
+async def _answer_with(response: Response, _request: Request) -> Response:
+    """Handle a request that the handler does not see."""
+    await trio.lowlevel.checkpoint()
+    return response
 
 
 def _is_secure(stream: trio.abc.Stream) -> bool:

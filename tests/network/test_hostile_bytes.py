@@ -45,7 +45,7 @@ from trio_wspair.testing._peer_frames import (
 from trio_wspair.transports._engines import EngineName
 
 if TYPE_CHECKING:
-    from conftest import Network
+    from conftest import Logged, Network
 
 Side = Literal["server", "client"]
 both_sides = pytest.mark.parametrize("side", ["server", "client"])
@@ -454,7 +454,9 @@ async def harmless(net: "Network", **options: Any) -> AsyncGenerator[Server]:
             assert await peer.receive_all() == ["still there?", (1000, "")]
 
 
-async def test_g12_a_flood_of_handshakes_leaves_nothing(net: "Network") -> None:
+async def test_g12_a_flood_of_handshakes_leaves_nothing(
+    net: "Network", logged: "Logged"
+) -> None:
     statuses: list[str] = []
     async with harmless(net, max_connections=100, handshake_timeout=0.5) as server:
 
@@ -468,6 +470,7 @@ async def test_g12_a_flood_of_handshakes_leaves_nothing(net: "Network") -> None:
                 nursery.start_soon(knock, number % 100)
         assert set(statuses) == {"408", "503"}
         assert statuses.count("408") >= 100
+    assert "max_connections" in logged.take()
 
 
 async def test_g12_clients_that_reset_at_any_moment_leave_nothing(

@@ -25,7 +25,7 @@ from trio_wspair import (
 from trio_wspair.testing import ScriptedPeer
 
 if TYPE_CHECKING:
-    from conftest import Network, Tls
+    from conftest import Logged, Network, Tls
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +241,9 @@ async def test_a_body_that_trickles_in_is_waited_for_and_one_that_stops_is_not(
         assert (await peer.read_head()).startswith("HTTP/1.1 408 ")
 
 
-async def test_an_idle_connection_ends_and_its_place_is_free(net: "Network") -> None:
+async def test_an_idle_connection_ends_and_its_place_is_free(
+    net: "Network", logged: "Logged"
+) -> None:
     async with net.serve(name, max_connections=1, idle_timeout=0.2) as server:
         async with net.dial(server) as idle:
             await idle.send(ask("GET", "/idle"))
@@ -252,6 +254,7 @@ async def test_an_idle_connection_ends_and_its_place_is_free(net: "Network") -> 
         async with net.dial(server) as third:
             await third.send(ask("GET", "/third"))
             assert (await bytes_until_end(third)).endswith(b"\r\n\r\n/third")
+    assert "max_connections" in logged.take()
 
 
 # -- where it listens ---------------------

@@ -26,7 +26,7 @@ from trio_wspair import (
     open_websocket,
     serve,
 )
-from trio_wspair._exchange import _client_address
+from trio_wspair._exchange import client_address
 from trio_wspair._handling import Handling, Handlings
 from trio_wspair.testing import ScriptedPeer
 
@@ -193,13 +193,13 @@ async def test_a_header_beyond_ascii_is_sent_as_latin_1(net: "Network") -> None:
 
 async def test_a_client_without_an_address_has_an_empty_one(net: "Network") -> None:
     memory, _ = trio.testing.memory_stream_pair()
-    assert _client_address(memory) == ""
+    assert client_address(memory) == ""
     async with net.serve(net.echo) as server, net.dial(server) as peer:
-        assert _client_address(peer.stream) == "127.0.0.1"
+        assert client_address(peer.stream) == "127.0.0.1"
         assert (
-            _client_address(trio.SSLStream(peer.stream, CLIENT_CONTEXT)) == "127.0.0.1"
+            client_address(trio.SSLStream(peer.stream, CLIENT_CONTEXT)) == "127.0.0.1"
         )
-    assert _client_address(peer.stream) == "", "it has gone"
+    assert client_address(peer.stream) == "", "it has gone"
 
 
 async def test_a_client_that_leaves_before_the_answer_is_no_error(
@@ -651,21 +651,6 @@ async def test_the_server_tells_where_it_listens(net: "Network") -> None:
         assert ("127.0.0.1", server.port) in server.addresses
         assert not server.secure
         assert server.url == f"ws://{server.addresses[0][0]}:{server.port}/"
-
-
-# -- how many -----------------------------------------------------------------
-
-
-async def test_one_connection_too_many_gets_503(net: "Network") -> None:
-    async with net.serve(net.echo, max_connections=2) as server:
-        before = net.open_sockets()
-        async with net.peer(server) as first, net.dial(server):
-            async with net.dial(server) as third:
-                assert status_of(await third.read_all()) == 503
-            await first.send(first.text_frame("hi"))
-            assert await first.receive() == "hi"
-        await net.until_open_sockets(before)
-        await assert_it_lives(net, server)
 
 
 # -- the life of a connection -------------------------------------------------
