@@ -134,7 +134,7 @@ APPLICATIONS: dict[str, Callable[[], Application]] = {
 @pytest.mark.parametrize("kind", APPLICATIONS)
 @bounded
 async def test_an_application_is_served(autojump_clock: MockClock, kind: str) -> None:
-    async with open_test_client(APPLICATIONS[kind]()) as client:
+    async with open_test_client(APPLICATIONS[kind](), "/") as client:
         client.send("hello")
         await client.expect("hello")
 

@@ -67,14 +67,14 @@ async def test_a_client(websocket_client):
 
 async def test_several_clients(websocket_client):
     for name in "Ada", "Bob":
-        client = await websocket_client(fetch, names=(name, "server"))
+        client = await websocket_client(fetch, "/", names=(name, "server"))
         client.send(name)
         await client.expect("Who are you?")
         await client.expect(f"Hello {name}")
         assert name in client.record.halves
 
 async def test_in_virtual_time(websocket_client, autojump_clock):
-    client = await websocket_client(fetch)
+    client = await websocket_client(fetch, "/")
     await trio.sleep(3600)
     await client.expect("Who are you?")
 """).assert_outcomes(passed=5)
@@ -84,7 +84,7 @@ def test_a_mark_is_as_good_as_the_mode(run: Run) -> None:
     test = """
 @pytest.mark.trio
 async def test_it(websocket_client, websocket_pair, recorded_pair):
-    client = await websocket_client(fetch)
+    client = await websocket_client(fetch, "/")
     await client.expect("Who are you?")
     websocket_pair[0].accept()
     recorded_pair[0].accept()
@@ -96,7 +96,7 @@ def test_one_test_runs_over_both_transports(run: Run) -> None:
     run("""
 @pytest.mark.parametrize("websocket_transport", ["memory", "loopback"])
 async def test_it(websocket_client, websocket_transport):
-    client = await websocket_client(fetch)
+    client = await websocket_client(fetch, "/")
     await client.expect("Who are you?")
     host = {"memory": "localhost/", "loopback": "127.0.0.1:"}[websocket_transport]
     assert host in client.url
@@ -108,7 +108,7 @@ def test_clients_are_closed_after_the_test(run: Run) -> None:
 opened = []
 
 async def test_it(websocket_client, websocket_pair, recorded_pair):
-    opened.append(await websocket_client(fetch))
+    opened.append(await websocket_client(fetch, "/"))
     opened.extend(websocket_pair)
     opened.extend(recorded_pair)
 
@@ -127,7 +127,7 @@ async def test_it(websocket_client):
         return Response("no", status=403)
 
     with pytest.raises(HandshakeError, match="403"):
-        await websocket_client(refuse)
+        await websocket_client(refuse, "/")
 """).assert_outcomes(passed=1)
 
 
@@ -143,7 +143,7 @@ def printed(result: pytest.RunResult) -> str:
 def test_a_failed_expectation_prints_the_conversation_once(run: Run) -> None:
     result = run("""
 async def test_it(websocket_client):
-    client = await websocket_client(fetch)
+    client = await websocket_client(fetch, "/")
     await client.expect("Who are you?")
     client.send("Ada")
     await client.expect("Hello, Ada!")
@@ -156,7 +156,7 @@ async def test_it(websocket_client):
 
 @pytest.mark.parametrize(
     "opening",
-    ["client = await websocket_client(fetch)", "client, server = recorded_pair"],
+    ["client = await websocket_client(fetch, '/')", "client, server = recorded_pair"],
 )
 def test_any_other_failure_prints_the_conversation_too(run: Run, opening: str) -> None:
     result = run(f"""
@@ -175,7 +175,7 @@ async def test_it(websocket_client, recorded_pair):
 def test_a_handler_that_raises_fails_the_test(run: Run) -> None:
     result = run("""
 async def test_it(websocket_client):
-    client = await websocket_client(fetch)
+    client = await websocket_client(fetch, "/")
     await client.expect("Who are you?")
     client.send("nobody")
     await client.expect_close(1011)
@@ -206,7 +206,7 @@ async def test_it(golden_record):
 """
 MAKE = """
 async def test_make(websocket_client, request):
-    client = await websocket_client(fetch)
+    client = await websocket_client(fetch, "/")
     await client.expect("Who are you?")
     client.send("Ada")
     await client.expect("Hello Ada")

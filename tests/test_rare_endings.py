@@ -186,5 +186,5 @@ async def test_a_handler_that_lost_its_own_connection_has_refused(
         raise ConnectionClosedError(CloseCode.GOING_AWAY, "upstream", was_clean=True)
 
     with pytest.raises(HandshakeError, match="500"):
-        async with open_test_client(fetch):
+        async with open_test_client(fetch, "/"):
             raise AssertionError

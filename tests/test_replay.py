@@ -71,7 +71,7 @@ class Handler:
 
 async def recorded() -> Record:
     """Record a conversation that the handler ends."""
-    async with open_test_client(Handler()) as client:
+    async with open_test_client(Handler(), "/") as client:
         await client.expect("welcome")
         client.send("one")
         client.send(b"\x00\xff")
@@ -228,7 +228,7 @@ async def test_when_the_handler_says_it_does_not_matter() -> None:
 
 @in_virtual_time
 async def test_the_client_closes_as_it_did() -> None:
-    async with open_test_client(Handler()) as client:
+    async with open_test_client(Handler(), "/") as client:
         client.send("one")
         client.close()
     handler = Handler()
@@ -249,7 +249,7 @@ async def test_an_abnormal_end_has_to_be_one_again() -> None:
         server.accept(allow_half_open=True)
         return Response(None, status=101, web_socket=client)
 
-    async with open_test_client(vanish) as client:
+    async with open_test_client(vanish, "/") as client:
         client.close(3000)
         await client.expect_close(1006)
     await replay(client.record, vanish, close_grace=2)
@@ -259,7 +259,7 @@ async def test_an_abnormal_end_has_to_be_one_again() -> None:
 
 @in_virtual_time
 async def test_a_record_that_ends_early_is_checked_as_far_as_it_goes() -> None:
-    async with open_test_client(Handler()) as client:
+    async with open_test_client(Handler(), "/") as client:
         await client.expect("welcome")
         text = client.record.to_json()
     await replay(Record.from_json(text), Handler(["welcome", "Ada"]))

@@ -91,7 +91,7 @@ def said_by(record: Record, half: str) -> list[Any]:
 async def test_a_client_talks_to_the_handler_and_the_record_shows_both(
     over: Transport,
 ) -> None:
-    async with open_test_client(handler(echo), over=over) as client:
+    async with open_test_client(handler(echo), "/", over=over) as client:
         client.send("hello")
         await client.expect("hello")
         client.send(b"\0" * 100_000)
@@ -146,7 +146,7 @@ async def test_in_memory_an_hour_passes_at_once(autojump_clock: MockClock) -> No
         event.target.send("at last")
 
     fetch = handler(lambda server: server.on("message")(late))
-    async with open_test_client(fetch) as client:
+    async with open_test_client(fetch, "/") as client:
         client.send("now?")
         await client.expect("at last", within=3601)
     assert trio.current_time() >= 3600
@@ -159,7 +159,7 @@ async def test_in_memory_there_are_no_sockets(autojump_clock: MockClock) -> None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trio.socket, "socket", no_socket)
         patch.setattr(sockets, "socket", no_socket)
-        async with open_test_client(handler(echo)) as client:
+        async with open_test_client(handler(echo), "/") as client:
             client.send("hello")
             await client.expect("hello")
 
@@ -182,7 +182,7 @@ async def test_who_sends_for_ever_waits_for_who_reads(
         request.nursery.start_soon(talk, server)
         return Response(None, status=101, web_socket=client)
 
-    async with open_test_client(fetch, receive_buffer_bytes=2**16) as client:
+    async with open_test_client(fetch, "/", receive_buffer_bytes=2**16) as client:
         await trio.sleep(10)
         assert 1 < sent < 100
         before = sent
@@ -197,14 +197,14 @@ async def test_a_message_beyond_the_limit_is_answered_with_1009(
     over: Transport,
 ) -> None:
     fetch = handler(echo)
-    async with open_test_client(fetch, over=over, max_message_bytes=100) as client:
+    async with open_test_client(fetch, "/", over=over, max_message_bytes=100) as client:
         client.send("x" * 101)
         await client.expect_close(1009)
 
 
 async def test_the_keepalive_finds_out_who_is_silent(autojump_clock: MockClock) -> None:
     options: Any = {"ping_interval": 1.0, "ping_timeout": 2.0}
-    async with open_test_client(handler(echo), **options) as client:
+    async with open_test_client(handler(echo), "/", **options) as client:
         await trio.sleep(1000)
         client.send("still there?")
         await client.expect("still there?")
@@ -218,7 +218,7 @@ async def test_half_open_the_handler_may_speak_after_the_close() -> None:
             server.send("last words")
             server.close(3000, "now")
 
-    async with open_test_client(handler(use, allow_half_open=True)) as client:
+    async with open_test_client(handler(use, allow_half_open=True), "/") as client:
         client.close(3000)
         await client.expect("last words")
         await client.expect_close(3000, "now")
@@ -233,8 +233,8 @@ async def test_several_clients_share_the_handler_and_have_a_record_each() -> Non
 
     fetch = handler(join)
     async with (
-        open_test_client(fetch, names=("Ada", "her half")) as ada,
-        open_test_client(fetch, names=("Bob", "his half")) as bob,
+        open_test_client(fetch, "/", names=("Ada", "her half")) as ada,
+        open_test_client(fetch, "/", names=("Bob", "his half")) as bob,
     ):
         ada.send("hello")
         await bob.expect("hello")
@@ -258,7 +258,7 @@ async def test_a_durable_object_is_served_as_any_handler(over: Transport) -> Non
 
     async with DurableObjectNamespace(Shouter) as shouters:
         fetch = shouters.get_by_name("one").fetch
-        async with open_test_client(fetch, over=over) as client:
+        async with open_test_client(fetch, "/", over=over) as client:
             client.send("hello")
             await client.expect("HELLO")
         assert ("send", "HELLO") in said_by(client.record, "server")
@@ -273,7 +273,7 @@ async def test_a_refusal_is_a_handshake_error(over: Transport) -> None:
         return Response("Who are you?", status=401)
 
     with pytest.raises(HandshakeError) as caught:
-        async with open_test_client(refuse, over=over):
+        async with open_test_client(refuse, "/", over=over):
             pytest.fail("it was not refused")
     assert (caught.value.status, caught.value.body) == (401, b"Who are you?")
     assert not hasattr(caught.value, "__notes__")
@@ -287,7 +287,7 @@ async def test_a_handler_that_does_not_answer_fails_in_time(
         raise AssertionError
 
     with pytest.raises(HandshakeError, match="within 3 s"):
-        async with open_test_client(sleep, within=3):
+        async with open_test_client(sleep, "/", within=3):
             pytest.fail("it was not answered")
     assert trio.current_time() < 10
 
@@ -305,7 +305,7 @@ async def test_that_the_connection_has_ended_is_no_failure_of_the_handler(
         request.nursery.start_soon(talk)
         return Response(None, status=101, web_socket=client)
 
-    async with open_test_client(fetch):
+    async with open_test_client(fetch, "/"):
         pass
     assert "ConnectionClosedError" in logged.take()
 
@@ -318,7 +318,7 @@ async def test_a_handler_that_raises_raises_out_of_the_block(
         raise KeyError("a bug")
 
     with pytest.raises(KeyError, match="a bug"):
-        async with open_test_client(broken, over=over):
+        async with open_test_client(broken, "/", over=over):
             pytest.fail("it was not answered")
     assert "handling GET / failed" in logged.take()
 
@@ -327,7 +327,7 @@ async def test_what_a_listener_raises_comes_out_with_the_conversation(
     logged: "Logged",
 ) -> None:
     async def talk() -> None:
-        async with open_test_client(handler(failing)) as client:
+        async with open_test_client(handler(failing), "/") as client:
             client.send("hello")
             await client.expect_close(1011)
 
@@ -339,7 +339,7 @@ async def test_what_a_listener_raises_comes_out_with_the_conversation(
 
 async def test_what_the_block_raises_comes_out_beside_it(logged: "Logged") -> None:
     with pytest.RaisesGroup(ConversationError, KeyError) as caught:
-        async with open_test_client(handler(failing)) as client:
+        async with open_test_client(handler(failing), "/") as client:
             client.send("hello")
             await client.expect("hello")
     assert not hasattr(caught.value, "__notes__")  # The first tells it.
@@ -361,7 +361,7 @@ async def test_a_task_of_the_handler_that_raises_at_the_end_is_heard(
         return Response(None, status=101, web_socket=client)
 
     with pytest.raises(KeyError, match="too late"):
-        async with open_test_client(fetch):
+        async with open_test_client(fetch, "/"):
             pass
     logged.take()
 
@@ -374,7 +374,7 @@ async def test_several_failures_of_the_handler_stay_together(
         failing(server)
 
     with pytest.RaisesGroup(KeyError, KeyError):
-        async with open_test_client(handler(use)) as client:
+        async with open_test_client(handler(use), "/") as client:
             client.send("hello")
             await client.expect_close(1011)
     logged.take()
@@ -384,7 +384,7 @@ async def test_what_the_block_raises_is_told_to_the_handler_and_gets_a_note() ->
     records: list[Record] = []
 
     async def talk() -> None:
-        async with open_test_client(handler(echo)) as client:
+        async with open_test_client(handler(echo), "/") as client:
             records.append(client.record)
             client.send("hello")
             await client.expect("hello")
@@ -410,14 +410,14 @@ async def test_a_handler_that_never_closes_does_not_hang_the_test(
         request.nursery.start_soon(trio.sleep_forever)
         return Response(None, status=101, web_socket=client)
 
-    async with open_test_client(fetch, close_grace=2):
+    async with open_test_client(fetch, "/", close_grace=2):
         began = trio.current_time()
     assert trio.current_time() - began < 10
 
 
 async def test_cancelled_it_leaves_nothing_behind(autojump_clock: MockClock) -> None:
     with trio.move_on_after(5) as patience:
-        async with open_test_client(handler(echo)) as client:
+        async with open_test_client(handler(echo), "/") as client:
             await client.receive()
     assert patience.cancelled_caught
     assert said_by(client.record, "client")[1:] == [("closed", 1006), ("close", 1001)]
@@ -439,12 +439,12 @@ async def test_a_wrong_argument_is_refused(
     arguments: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(ValueError, match=words):
-        async with open_test_client(handler(echo), **arguments):
+        async with open_test_client(handler(echo), **{"path": "/", **arguments}):
             pytest.fail("it was taken")
 
 
 async def test_the_client_is_a_recorded_one() -> None:
-    async with open_test_client(handler(echo)) as client:
+    async with open_test_client(handler(echo), "/") as client:
         assert isinstance(client, RecordedWebSocket)
         with pytest.raises(ConversationError, match=r"within 0\.01 s"):
             await client.expect("anything", within=0.01)

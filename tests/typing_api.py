@@ -45,8 +45,10 @@ from trio_wspair.asgi import ASGIApp
 from trio_wspair.hibernation import DurableObjectNamespace
 from trio_wspair.testing import (
     Record,
-    RecordedWebSocket,
     ScriptedPeer,
+    TestClient,
+    TestResponse,
+    TestWebSocket,
     check_websocket_pair,
     open_scripted_client,
     open_scripted_server,
@@ -406,11 +408,23 @@ async def tested(websocket_client: OpenClient, golden_record: GoldenRecord) -> N
     async with open_test_client(
         a_server, "/a", over="loopback", protocols="chat", engine="websockets"
     ) as client:
-        assert_type(client, RecordedWebSocket)
-    open_test_client(a_server, over="tcp")  # type: ignore[arg-type]
+        assert_type(client, TestWebSocket)
+        assert_type(await client.expect("a"), str)
+        assert_type(await client.get("/", within=1), TestResponse)
+    async with open_test_client(a_server, within=1) as browser:
+        assert_type(browser, TestClient)
+        assert_type(
+            await browser.post("/", json=None, headers={"A": "b"}), TestResponse
+        )
+        assert_type(await browser.open_websocket("/a", protocols="b"), TestWebSocket)
+        assert_type(await browser.expect_handler_error(KeyError, "b"), Exception)
+        await browser.expect_handler_error(KeyboardInterrupt)  # type: ignore[arg-type]
+    open_test_client(a_server, over="tcp")  # type: ignore[call-overload]
     open_test_client(on_message)  # type: ignore[arg-type]
+    open_test_client(a_server, protocols="chat")  # type: ignore[call-overload]
     client = await websocket_client(a_server, "/a", names=("Ada", "Bob"), within=5)
-    assert_type(client, RecordedWebSocket)
+    assert_type(client, TestWebSocket)
+    assert_type(await websocket_client(a_server, within=5), TestClient)
     assert_type(await replay(client.record, a_server, close_grace=2), Record)
     await golden_record(a_server, "chat.json", headers={"A": "b"})
     await golden_record(a_server)  # type: ignore[call-arg]

@@ -8,7 +8,6 @@ connection and is logged.
 import logging
 from collections.abc import Awaitable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
-from contextvars import ContextVar
 from typing import Final, Protocol
 
 import trio
@@ -25,12 +24,7 @@ from ._state import Holder
 from .transports._connection import Connection
 from .transports._couple import Coupling
 
-__all__ = ("Caller", "Handling", "Handlings", "failures")
-
-failures: Final[ContextVar[list[Exception] | None]] = ContextVar(
-    "failures", default=None
-)
-"""Where a test keeps what is logged: what a handler has raised."""
+__all__ = ("Caller", "Handling", "Handlings")
 
 _HEADERS_OF_THE_HANDSHAKE: Final = frozenset(
     {
@@ -184,9 +178,6 @@ class Handling:
         """Tell the log what the handler has raised."""
         what = "handling %s failed"
         _logger.error(what, self._caller, exc_info=failure, extra=self._facts())
-        kept = failures.get()
-        if kept is not None:
-            kept.append(failure)
 
     def _log(self, response: Response, seconds: float) -> None:
         """Write a line into the access log."""

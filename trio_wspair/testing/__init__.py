@@ -9,13 +9,14 @@ may forget.
 """
 
 from ._asgi import open_asgi_websocket
-from ._client import open_test_client
+from ._client import TestClient, TestWebSocket, open_test_client
 from ._entries import Entry
 from ._faults import FaultyStream
 from ._hibernation import hibernate_after_every_event
 from ._record import Record
 from ._recorded import ConversationError, RecordedWebSocket, open_recorded_pair
 from ._replay import replay, replay_file
+from ._requests import RequestError, TestResponse
 from ._scripted_network import open_scripted_client, open_scripted_server
 from ._scripted_peer import ScriptedPeer
 from ._suite import check_websocket_pair
@@ -28,7 +29,11 @@ __all__ = (
     "FaultyStream",
     "Record",
     "RecordedWebSocket",
+    "RequestError",
     "ScriptedPeer",
+    "TestClient",
+    "TestResponse",
+    "TestWebSocket",
     "cancel_at_every_step",
     "check_websocket_pair",
     "hibernate_after_every_event",

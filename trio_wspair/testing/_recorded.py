@@ -35,6 +35,7 @@ __all__ = (
     "ConversationError",
     "RecordedWebSocket",
     "open_recorded_pair",
+    "tell",
     "telling",
     "tells",
 )
@@ -308,28 +309,36 @@ async def open_recorded_pair(
     """
     check_seconds("within", within)
     record = Record(names)
-    with telling(record):
+    with telling([record]):  # Also what listeners have raised.
         async with AsyncExitStack() as stack:
             with use_instrument(record):
                 opening = open_websocket_pair(
                     max_buffered_bytes=max_buffered_bytes, close_grace=close_grace
                 )
                 client, server = await stack.enter_async_context(opening)
-            yield (
-                RecordedWebSocket(client, record, within),
-                RecordedWebSocket(server, record, within),
-            )
+            with telling([record]):
+                yield (
+                    RecordedWebSocket(client, record, within),
+                    RecordedWebSocket(server, record, within),
+                )
 
 
 @contextmanager
-def telling(record: Record) -> Generator[None, None, None]:
-    """Add the conversation to what the block raises, unless it tells it already."""
+def telling(records: Sequence[Record]) -> Generator[None, None, None]:
+    """Add the conversations to what the block raises, unless it tells one already."""
     try:
         yield
     except Exception as exc:
-        if record.entries and not tells(exc):
-            exc.add_note(f"{_NOTE}{record}")
+        if not tells(exc):
+            tell(exc, records)
         raise
+
+
+def tell(exc: Exception, records: Sequence[Record]) -> None:
+    """Add the conversations to an exception."""
+    for record in records:
+        if record.entries:
+            exc.add_note(f"{_NOTE}{record}")
 
 
 def tells(exc: BaseException) -> bool:

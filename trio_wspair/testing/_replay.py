@@ -18,7 +18,7 @@ from trio_wspair._application import Application
 from trio_wspair._errors import WebSocketError
 from trio_wspair._socket import WebSocket
 
-from ._client import ClientOptions, Transport, open_test_client
+from ._client import ReplayOptions, Transport, open_test_client
 from ._entries import Entry, What
 from ._record import Record
 from ._recorded import DEFAULT_WITHIN, ConversationError, RecordedWebSocket
@@ -39,7 +39,7 @@ async def replay(
     path: str = "/",
     *,
     over: Transport = "memory",
-    **options: Unpack[ClientOptions],
+    **options: Unpack[ReplayOptions],
 ) -> Record:
     """Play the client's part of a recorded conversation, and check what is answered.
 
@@ -85,7 +85,7 @@ async def replay_file(
     *,
     over: Transport = "memory",
     update: bool = False,
-    **options: Unpack[ClientOptions],
+    **options: Unpack[ReplayOptions],
 ) -> None:
     """Play a conversation from a file that `Record.to_json()` has written.
 

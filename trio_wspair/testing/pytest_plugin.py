@@ -4,10 +4,11 @@ It is loaded by itself where this package is installed. Knows pytest; all that h
 is known next door.
 """
 
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager
 from importlib import import_module
-from typing import Any, Final, Protocol, TypeVar, Unpack, cast
+from itertools import chain
+from typing import Any, Final, Protocol, TypeVar, Unpack, cast, overload
 
 import pytest
 import trio
@@ -15,7 +16,15 @@ import trio
 from trio_wspair._application import Application
 from trio_wspair._pair import WebSocketPair, open_websocket_pair
 
-from ._client import ClientOptions, Transport, open_test_client
+from ._client import (
+    ClientOptions,
+    FirstWebSocketOptions,
+    ReplayOptions,
+    TestClient,
+    TestWebSocket,
+    Transport,
+    open_test_client,
+)
 from ._record import Record
 from ._recorded import ConversationError, RecordedWebSocket, open_recorded_pair, tells
 from ._replay import replay_file
@@ -31,22 +40,34 @@ __all__ = (
 )
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_records: Final = pytest.StashKey[list[Record]]()
+_records: Final = pytest.StashKey[list[Sequence[Record]]]()
 """The conversations of a test."""
 
 
 class OpenClient(Protocol):
     """What the fixture `websocket_client` is."""
 
+    @overload
     async def __call__(
         self,
         app: Application,
-        path: str = "/",
-        *,
-        names: tuple[str, str] = ("client", "server"),
+        path: None = None,
         **options: Unpack[ClientOptions],
-    ) -> RecordedWebSocket:
-        """Serve a handler, and open a WebSocket to it; see `open_test_client()`."""
+    ) -> TestClient: ...
+    @overload
+    async def __call__(
+        self,
+        app: Application,
+        path: str,
+        **options: Unpack[FirstWebSocketOptions],
+    ) -> TestWebSocket: ...
+    async def __call__(
+        self,
+        app: Application,
+        path: str | None = None,
+        **options: Unpack[FirstWebSocketOptions],
+    ) -> TestClient | TestWebSocket:
+        """Serve a handler, and open a client of it; see `open_test_client()`."""
         ...
 
 
@@ -58,7 +79,7 @@ class GoldenRecord(Protocol):
         app: Application,
         name: str,
         path: str = "/",
-        **options: Unpack[ClientOptions],
+        **options: Unpack[ReplayOptions],
     ) -> None:
         """Check a handler against a conversation in a file; see `replay_file()`."""
         ...
@@ -82,7 +103,7 @@ def pytest_runtest_makereport(
     report = yield
     failure = call.excinfo
     if report.failed and failure is not None and not tells(failure.value):
-        for record in item.stash.get(_records, list[Record]()):
+        for record in chain(*item.stash.get(_records, list[Sequence[Record]]())):
             report.sections.append(("WebSocket conversation", str(record)))
     return report
 
@@ -124,7 +145,7 @@ async def recorded_pair(
 ) -> AsyncGenerator[tuple[RecordedWebSocket, RecordedWebSocket], None]:
     """A pair with a record, from `open_recorded_pair()`."""
     async with open_recorded_pair() as pair:
-        _records_of(request).append(pair[0].record)
+        _records_of(request).append([pair[0].record])
         yield pair  # noqa: ASYNC119 - pytest-trio closes it
 
 
@@ -132,7 +153,7 @@ async def recorded_pair(
 async def websocket_client(
     request: pytest.FixtureRequest, websocket_transport: Transport
 ) -> AsyncGenerator[OpenClient, None]:
-    """Open recorded WebSockets to a handler.
+    """Open clients of a handler.
 
     ``client = await websocket_client(fetch, "/chat")``, as often as needed. The
     arguments are those of `open_test_client()`, but for `over`, which the fixture
@@ -143,9 +164,9 @@ async def websocket_client(
     done = trio.Event()
 
     async def hold(
-        opening: AbstractAsyncContextManager[RecordedWebSocket],
+        opening: AbstractAsyncContextManager[TestClient | TestWebSocket],
         *,
-        task_status: trio.TaskStatus[RecordedWebSocket],
+        task_status: trio.TaskStatus[TestClient | TestWebSocket],
     ) -> None:
         async with opening as client:
             task_status.started(client)
@@ -153,20 +174,20 @@ async def websocket_client(
 
     async def open_client(
         app: Application,
-        path: str = "/",
-        *,
-        names: tuple[str, str] = ("client", "server"),
-        **options: Unpack[ClientOptions],
-    ) -> RecordedWebSocket:
+        path: str | None = None,
+        **options: Unpack[FirstWebSocketOptions],
+    ) -> TestClient | TestWebSocket:
+        opening: AbstractAsyncContextManager[TestClient | TestWebSocket]
+        # Without a path it tells which of the options are for a WebSocket only.
         opening = open_test_client(
-            app, path, over=websocket_transport, names=names, **options
+            app, cast("str", path), over=websocket_transport, **options
         )
-        client: RecordedWebSocket = await nursery.start(hold, opening)
-        records.append(client.record)
+        client: TestClient | TestWebSocket = await nursery.start(hold, opening)
+        records.append(client.records)
         return client
 
     async with trio.open_nursery() as nursery:
-        yield open_client  # noqa: ASYNC119 - as above
+        yield cast("OpenClient", open_client)  # noqa: ASYNC119 - as above
         done.set()
 
 
@@ -186,7 +207,7 @@ def golden_record(
         app: Application,
         name: str,
         path: str = "/",
-        **options: Unpack[ClientOptions],
+        **options: Unpack[ReplayOptions],
     ) -> None:
         try:
             await replay_file(
@@ -205,6 +226,6 @@ def golden_record(
     return check
 
 
-def _records_of(request: pytest.FixtureRequest) -> list[Record]:
+def _records_of(request: pytest.FixtureRequest) -> list[Sequence[Record]]:
     node = cast("pytest.Item", request.node)
     return node.stash.setdefault(_records, [])

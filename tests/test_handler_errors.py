@@ -1,0 +1,416 @@
+"""What an application raises: it fails a test, unless that has expected it."""
+
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from trio_wspair import (
+    HandshakeError,
+    InvalidStateError,
+    Request,
+    Response,
+    WebSocket,
+    WebSocketPair,
+)
+from trio_wspair.hibernation import (
+    DurableObject,
+    DurableObjectNamespace,
+    DurableObjectResetError,
+)
+from trio_wspair.testing import ConversationError, TestWebSocket, open_test_client
+
+if TYPE_CHECKING:
+    from conftest import Logged
+
+pytestmark = pytest.mark.usefixtures("engine")
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@pytest.fixture(autouse=True)
+async def in_time() -> AsyncGenerator[None]:
+    """Bound every test; in virtual time by what takes long there."""
+    virtual = isinstance(trio.lowlevel.current_clock(), MockClock)
+    with trio.fail_after(10**6 if virtual else 10):
+        yield
+
+
+async def failing(request: Request) -> Response:
+    """Fail in the way that the path names."""
+    if request.path == "/fetch":
+        raise KeyError("in fetch")
+    client, server = WebSocketPair()
+
+    @server.on("message")
+    def fail(event: Any) -> None:
+        raise KeyError(event.data)
+
+    async def fail_later() -> None:
+        await trio.sleep(1)
+        raise KeyError("in a task")
+
+    server.accept()
+    if request.path == "/task":
+        request.nursery.start_soon(fail_later)
+    return Response(None, status=101, web_socket=client)
+
+
+class Failing(DurableObject):
+    """Fails in the way that it is told."""
+
+    async def fetch(self, request: Request) -> Response:
+        if request.path == "/fetch":
+            raise KeyError("in fetch")
+        if request.path == "/abort":
+            self.ctx.abort("it is tired")
+            await trio.lowlevel.checkpoint()
+        client, server = WebSocketPair()
+        if request.path == "/plain":
+            server.on("message")(self._refuse)
+            server.accept()
+        else:
+            self.ctx.accept_web_socket(server)
+        return Response(None, status=101, web_socket=client)
+
+    async def web_socket_message(self, _ws: WebSocket, message: str | bytes) -> None:
+        if message == "wait_until":
+            self.ctx.wait_until(self._fail)
+        else:
+            raise KeyError(message)
+
+    async def web_socket_close(self, *_event: object) -> None:
+        raise KeyError("at the close")
+
+    def _refuse(self, event: Any) -> None:
+        raise KeyError(event.data)
+
+    async def _fail(self) -> None:
+        await trio.sleep(1)
+        raise KeyError("later")
+
+
+# -- failures that are expected ---------------------
+
+
+async def test_what_a_listener_raises_can_be_expected(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_test_client(failing, "/") as client:
+        client.send("a bug")
+        error = await client.expect_handler_error(KeyError, "a bug")
+        assert error.args == ("a bug",)
+        await client.expect_close(1011)
+
+
+async def test_what_fetch_raises_can_be_expected(autojump_clock: MockClock) -> None:
+    async with open_test_client(failing) as client:
+        assert (await client.get("/fetch")).status == 500
+        await client.expect_handler_error((ValueError, KeyError))
+        with pytest.raises(HandshakeError, match="500"):
+            await client.open_websocket("/fetch")
+        await client.expect_handler_error()
+
+
+async def test_what_a_task_raises_later_is_waited_for(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_test_client(failing, "/task") as client:
+        await client.expect_handler_error(KeyError, "in a task")
+        assert trio.current_time() >= 1
+
+
+@pytest.mark.parametrize(
+    ("path", "message", "words"),
+    [("/", "a bug", "a bug"), ("/", "wait_until", "later"), ("/plain", "bug", "bug")],
+)
+async def test_what_an_object_raises_can_be_expected(
+    path: str, message: str, words: str, autojump_clock: MockClock
+) -> None:
+    async with DurableObjectNamespace(Failing) as namespace:
+        stub = namespace.get_by_name("one")
+        async with open_test_client(stub.fetch, path) as client:
+            client.send(message)
+            await client.expect_handler_error(KeyError, words)
+            client.close()
+            if path == "/":
+                await client.expect_handler_error(KeyError, "at the close")
+
+
+async def test_one_call_takes_one_failure(autojump_clock: MockClock) -> None:
+    async def fail_twice(request: Request) -> Response:
+        async with trio.open_nursery() as nursery:
+            for error in (KeyError("one"), ValueError("two")):
+                nursery.start_soon(_raise, error)
+        raise AssertionError
+
+    async with open_test_client(fail_twice) as client:
+        await client.get("/")
+        assert isinstance(await client.expect_handler_error(ValueError), ValueError)
+        assert isinstance(await client.expect_handler_error(KeyError), KeyError)
+        with pytest.raises(AssertionError, match="it raised nothing"):
+            await client.expect_handler_error(KeyError)
+        await client.get("/")
+        group = await client.expect_handler_error(ExceptionGroup)
+        assert isinstance(group, ExceptionGroup)
+        assert len(group.exceptions) == 2
+
+
+async def _raise(error: Exception) -> None:
+    raise error
+
+
+async def test_an_expected_failure_that_does_not_come_shows_the_conversation(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_test_client(failing, "/") as client:
+        with pytest.raises(ConversationError) as caught:
+            await client.expect_handler_error(ValueError, "no", within=3)
+    text = str(caught.value)
+    what = "expected the handler to raise ValueError that matches 'no' within 3 s"
+    assert text.startswith(f"client {what}, but it raised nothing\n")
+    assert "time  client" in text
+
+
+async def test_another_failure_is_named_and_fails_the_test(
+    autojump_clock: MockClock,
+) -> None:
+    async def talk() -> None:
+        async with open_test_client(failing) as client:
+            await client.get("/fetch")
+            await client.expect_handler_error((ValueError, OSError))
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await talk()
+    bug, missed = caught.value.exceptions
+    assert repr(bug) == "KeyError('in fetch')"
+    assert type(missed) is AssertionError
+    what = "to raise ValueError or OSError within 5.0 s, but it raised KeyError('in"
+    assert what in str(missed)
+
+
+async def test_waiting_for_a_failure_can_be_cancelled(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_test_client(failing) as client:
+        with trio.move_on_after(1) as patience:
+            await client.expect_handler_error(within=5)
+        assert patience.cancelled_caught
+        with pytest.raises(ValueError, match="within must be 0 or more"):
+            await client.expect_handler_error(within=-1)
+
+
+# -- failures that are not ---------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "message", "words"),
+    [("/", "a bug", "a bug"), ("/", "wait_until", "later"), ("/plain", "bug", "bug")],
+)
+async def test_what_an_object_raises_fails_the_test(
+    path: str, message: str, words: str, autojump_clock: MockClock
+) -> None:
+    async def talk() -> None:
+        async with open_test_client(stub.fetch, path) as client:
+            client.send(message)
+            await trio.sleep(2)
+            client.close()
+            if path == "/":
+                await client.expect_handler_error(KeyError, "at the close")
+
+    async with DurableObjectNamespace(Failing) as namespace:
+        stub = namespace.get_by_name("one")
+        with pytest.raises(KeyError, match=words):
+            await talk()
+
+
+async def test_a_reset_that_the_object_wants_fails_the_test_as_well(
+    autojump_clock: MockClock,
+) -> None:
+    async with DurableObjectNamespace(Failing) as namespace:
+        stub = namespace.get_by_name("one")
+        with pytest.raises(DurableObjectResetError, match="tired"):
+            async with open_test_client(stub.fetch) as client:
+                assert (await client.get("/abort")).status == 500
+
+
+async def test_what_comes_of_a_failure_of_an_object_is_no_second_one(
+    autojump_clock: MockClock,
+) -> None:
+    class Busy(Failing):
+        async def fetch(self, _request: Request) -> Response:
+            client, server = WebSocketPair()
+            server.on("message")(self._refuse)
+            server.accept()
+            client.accept()
+            client.send("later")
+            await trio.sleep_forever()
+            raise AssertionError
+
+    async with DurableObjectNamespace(Busy) as namespace:
+        stub = namespace.get_by_name("one")
+        async with open_test_client(stub.fetch) as client:
+            assert (await client.get("/")).status == 500
+            await client.expect_handler_error(KeyError, "later")
+        with pytest.raises(KeyError, match="later"):
+            async with open_test_client(stub.fetch) as client:
+                assert (await client.get("/")).status == 500
+
+
+async def test_a_failure_comes_before_what_the_test_raises(
+    autojump_clock: MockClock,
+) -> None:
+    async def talk() -> None:
+        async with open_test_client(failing, "/") as client:
+            client.send("a bug")
+            await client.expect("an answer")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await talk()
+    bug, missed = caught.value.exceptions
+    assert repr(bug) == "KeyError('a bug')"
+    assert isinstance(missed, ConversationError)
+
+
+async def test_with_two_clients_each_failure_is_told_once(
+    autojump_clock: MockClock,
+) -> None:
+    async def fail_for_bob(ada: TestWebSocket) -> None:
+        async with open_test_client(fetch, "/") as bob:
+            bob.send("wait_until")
+            await ada.expect_handler_error(KeyError, "later")
+
+    async with DurableObjectNamespace(Failing) as namespace:
+        fetch = namespace.get_by_name("one").fetch
+        async with open_test_client(fetch, "/") as ada:
+            with pytest.raises(KeyError, match="at the close"):
+                await fail_for_bob(ada)
+            ada.close()
+            await ada.expect_handler_error(KeyError, "at the close")
+
+
+# -- whatever becomes of the log ---------------------
+
+
+@pytest.fixture
+def logger() -> Generator[logging.Logger]:
+    """Put the logger back as it was."""
+    logger = logging.getLogger("trio_wspair")
+    before = logger.level, logger.disabled
+    yield logger
+    logger.setLevel(before[0])
+    logger.disabled = before[1]
+    assert not logger.filters
+
+
+async def test_a_failure_is_logged_as_ever(logged: "Logged") -> None:
+    async with open_test_client(failing) as client:
+        await client.get("/fetch")
+        await client.expect_handler_error(KeyError)
+    assert "KeyError: 'in fetch'" in logged.take()
+
+
+@pytest.mark.parametrize("way", ["level", "disabled"])
+async def test_a_log_that_is_turned_down_stays_silent_and_hides_nothing(
+    way: str, logger: logging.Logger, logged: "Logged", autojump_clock: MockClock
+) -> None:
+    if way == "level":
+        logger.setLevel(logging.CRITICAL)
+    else:
+        logger.disabled = True
+    with pytest.raises(KeyError, match="in fetch"):
+        async with open_test_client(failing) as client, open_test_client(failing):
+            await client.get("/fetch")
+    assert logger.disabled == (way == "disabled")
+    assert logged.records == []
+
+
+async def test_a_log_that_is_switched_off_is_refused() -> None:
+    logging.disable(logging.ERROR)
+    try:
+        with pytest.raises(InvalidStateError, match=r"logging\.disable\(\)"):
+            async with open_test_client(failing):
+                pytest.fail("it was opened")
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+async def test_what_others_log_is_no_failure(logger: logging.Logger) -> None:
+    async with open_test_client(failing):
+        logger.error("something is wrong, but was not raised")
+        logger.warning("it was raised, but handled", exc_info=KeyError("handled"))
+
+        def in_another_run() -> None:
+            async def log() -> None:
+                await trio.lowlevel.checkpoint()
+                logger.error("another run", exc_info=KeyError("elsewhere"))
+
+            trio.run(log)
+
+        await trio.to_thread.run_sync(in_another_run)
+
+
+async def test_an_application_that_disables_the_log_hides_nothing(
+    logger: logging.Logger, logged: "Logged", autojump_clock: MockClock
+) -> None:
+    @asynccontextmanager
+    async def application() -> AsyncGenerator[Handler]:
+        await trio.lowlevel.checkpoint()
+        logger.disabled = True  # As logging.config.dictConfig() does.
+        logger.setLevel(logging.CRITICAL)
+        yield failing
+
+    with pytest.raises(KeyError, match="in fetch"):
+        async with open_test_client(application) as client:
+            await client.get("/fetch")
+    assert logger.disabled
+    assert logger.level == logging.CRITICAL
+    assert logged.records == []
+
+
+# -- applications that are opened ---------------------
+
+
+async def test_an_application_is_open_for_the_block(
+    autojump_clock: MockClock,
+) -> None:
+    events: list[str] = []
+
+    @asynccontextmanager
+    async def application() -> AsyncGenerator[Handler]:
+        events.append("opened")
+        async with DurableObjectNamespace(Failing) as namespace:
+            yield namespace.get_by_name("one").fetch
+        events.append("closed")
+
+    async with open_test_client(application, "/") as client:
+        assert events == ["opened"]
+        client.send("wait_until")
+        await client.expect_handler_error(KeyError, "later")
+        client.close()
+        await client.expect_handler_error(KeyError, "at the close")
+    assert events == ["opened", "closed"]
+
+
+async def test_what_an_application_raises_on_leaving_comes_out_with_the_rest(
+    autojump_clock: MockClock,
+) -> None:
+    @asynccontextmanager
+    async def application() -> AsyncGenerator[Handler]:
+        await trio.lowlevel.checkpoint()
+        yield failing
+        raise OSError("the database")
+
+    async def talk() -> None:
+        async with open_test_client(application) as client:
+            await client.get("/fetch")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await talk()
+    assert list(map(repr, caught.value.exceptions)) == [
+        "KeyError('in fetch')",
+        "OSError('the database')",
+    ]

@@ -1,0 +1,202 @@
+"""`Failures`: what handlers have raised while a test client was open.
+
+A server lives on when a handler fails: it logs the exception to the logger
+``trio_wspair``, and so does a Durable Object. This module listens to that log, as any
+program may do. A task of a server knows by a context variable which client it serves.
+What a Durable Object logs has no such variable, as objects run in an empty context: it
+belongs to all clients of this `trio.run()`, and the first that asks takes it.
+"""
+
+import logging
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final, cast
+
+from trio.lowlevel import ParkingLot, RunVar, in_trio_run
+
+from trio_wspair._errors import ConnectionClosedError, InvalidStateError
+from trio_wspair.hibernation import DurableObjectResetError
+
+__all__ = ("Expected", "Failures")
+
+Expected = type[Exception] | tuple[type[Exception], ...]
+_logger: Final = logging.getLogger("trio_wspair")
+_served: Final[ContextVar["Failures | None"]] = ContextVar("served", default=None)
+"""Whose server the task belongs to."""
+_ear_of_run: Final[RunVar["_Ear | None"]] = RunVar("ear", None)
+
+
+class Failures:
+    """What the handlers of one test client have raised, and no test has expected."""
+
+    def __init__(self, ear: "_Ear") -> None:
+        self._ear = ear
+        self.own: list[Exception] = []
+        self._any = False
+
+    def attribute(self) -> None:
+        """Let what tasks of this context log count as raised for this client."""
+        _served.set(self)
+
+    def go_on_hearing(self) -> None:
+        """Hear the log again, after somebody may have turned it down.
+
+        Raises:
+            InvalidStateError: The log is switched off.
+        """
+        self._ear.lift()
+
+    def pending(self) -> list[Exception]:
+        """Return those that were raised and not taken."""
+        return [*self.own, *self._ear.shared]
+
+    def take(
+        self, expected: Expected, match: str | re.Pattern[str] | None
+    ) -> Exception | None:
+        """Return the first failure that is as expected, and forget it.
+
+        Of a group, the part that is as expected is taken, and the rest stays.
+        """
+        for failures in (self.own, self._ear.shared):
+            for index, failure in enumerate(failures):
+                taken, rest = _split(failure, expected, match)
+                if taken is not None:
+                    failures[index : index + 1] = [] if rest is None else [rest]
+                    self._any = True
+                    return taken
+        return None
+
+    def take_rest(self) -> list[Exception]:
+        """Return all that nobody has expected, and forget it.
+
+        It is no failure that a connection has ended; nor that an object was reset,
+        when the reason for the reset is a failure itself.
+        """
+        failures = self.pending()
+        self.own.clear()
+        self._ear.shared.clear()
+        failures = [rest for f in failures if (rest := _without_ends(f)) is not None]
+        causes = [f for f in failures if not isinstance(f, DurableObjectResetError)]
+        return causes if causes or self._any else failures
+
+    async def wait(self) -> None:
+        """Wait until one more failure is logged."""
+        await self._ear.logged.park()
+
+
+@contextmanager
+def hearing_failures() -> Generator[Failures, None, None]:
+    """Listen to the log for the block.
+
+    Raises:
+        InvalidStateError: The log is switched off.
+    """
+    ear = _ear_of_run.get()
+    if ear is None:
+        ear = _Ear()
+        _ear_of_run.set(ear)
+    with ear.listening():
+        yield Failures(ear)
+
+
+class _Ear(logging.Filter):
+    """Hears failures in the log, and lets through what the log would have shown.
+
+    A filter, since that is asked also where the logger is turned down or disabled
+    (as `logging.config.dictConfig()` does by default): both are lifted for so long.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared: list[Exception] = []
+        """What was logged for no client in particular."""
+        self.logged = ParkingLot()
+        self._listeners = 0
+        # What was lifted:
+        self._disabled = False
+        self._level: int | None = None
+        self._shown_from = logging.NOTSET
+
+    @contextmanager
+    def listening(self) -> Generator[None, None, None]:
+        self.lift()
+        if self._listeners == 0:
+            _logger.addFilter(self)
+        self._listeners += 1
+        try:
+            yield
+        finally:
+            self._listeners -= 1
+            if self._listeners == 0:
+                self._restore()
+
+    def lift(self) -> None:
+        """Let the logger call this filter, whatever else it shows.
+
+        Raises:
+            InvalidStateError: The log is switched off.
+        """
+        if _logger.manager.disable >= logging.ERROR:
+            msg = (
+                "a test client hears from the log what handlers raise, and "
+                "logging.disable() has switched that off: switch off less"
+            )
+            raise InvalidStateError(msg)
+        if _logger.disabled:
+            self._disabled, _logger.disabled = True, False
+        if _logger.getEffectiveLevel() > logging.ERROR:
+            self._level = _logger.level
+            self._shown_from = _logger.getEffectiveLevel()
+            _logger.setLevel(logging.ERROR)
+
+    def _restore(self) -> None:
+        _logger.removeFilter(self)
+        if self._disabled:
+            _logger.disabled = True
+        if self._level is not None:
+            _logger.setLevel(self._level)
+        self._disabled, self._level, self._shown_from = False, None, logging.NOTSET
+        self.shared.clear()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep what a record of this run tells as a failure."""
+        failure = record.exc_info[1] if record.exc_info else None
+        here = in_trio_run() and _ear_of_run.get() is self
+        if here and record.levelno >= logging.ERROR and isinstance(failure, Exception):
+            served = _served.get()
+            kept = self.shared if served is None else served.own
+            kept.append(_unwrapped(failure))
+            self.logged.unpark_all()
+        return not self._disabled and record.levelno >= self._shown_from
+
+
+def _split(
+    failure: Exception, expected: Expected, match: str | re.Pattern[str] | None
+) -> tuple[Exception | None, Exception | None]:
+    """Return the part of a failure that is as expected, and the rest of it."""
+
+    def is_expected(exc: Exception) -> bool:
+        fits = match is None or re.search(match, str(exc)) is not None
+        return fits and isinstance(exc, expected)
+
+    if not isinstance(failure, ExceptionGroup):
+        return (failure, None) if is_expected(failure) else (None, failure)
+    group = cast("ExceptionGroup[Exception]", failure)
+    parts = group.split(is_expected)
+    taken, rest = (None if part is None else _unwrapped(part) for part in parts)
+    return taken, rest
+
+
+def _without_ends(failure: Exception) -> Exception | None:
+    """Return a failure without what only tells that a connection has ended."""
+    return _split(failure, ConnectionClosedError, None)[1]
+
+
+def _unwrapped(exc: Exception) -> Exception:
+    """Return the only exception in a group, or groups, of a nursery."""
+    if not isinstance(exc, ExceptionGroup):
+        return exc
+    group = cast("ExceptionGroup[Exception]", exc)
+    return _unwrapped(group.exceptions[0]) if len(group.exceptions) == 1 else group
