@@ -2,18 +2,18 @@
 
 import logging
 import math
-import re
 import ssl
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, TypedDict, Unpack
-from urllib.parse import SplitResult, quote, urlsplit
 
 import attrs
 import trio
 from trio.lowlevel import enable_ki_protection
 
 from ._dialing import Dialer, dialer
+from ._display import redacted
+from ._endpoint import Endpoint, parse_endpoint
 from ._errors import HandshakeError
 from ._http import Headers, HeadersInit, is_token
 from ._instruments import ConnectionInfo, tell_connected
@@ -26,7 +26,9 @@ from ._pair import (
     nursery_for,
 )
 from ._socket import WebSocket, half_of
-from ._tls import check_ssl_context
+from ._tcp import Progress
+from ._tls import check_ssl_context, start_tls
+from ._urls import Authority
 from .transports._connection import Connection
 from .transports._couple import Coupling
 from .transports._engines import Engine, EngineName, engine_named
@@ -34,9 +36,6 @@ from .transports._engines import Engine, EngineName, engine_named
 __all__ = ("ConnectOptions", "connect", "open_websocket")
 
 _logger: Final = logging.getLogger("trio_wspair")
-_PORTS: Final = {"ws": 80, "wss": 443}
-_UNQUOTED: Final = "%/:?@!$&'()*+,;=~[]"
-"""What a path or query may have beside letters, digits and ``-._``; `%` as it is."""
 _HEADERS_OF_THE_HANDSHAKE: Final = frozenset(
     {
         "connection",
@@ -76,18 +75,26 @@ async def connect(
     Always a checkpoint. Cancelled, there is no connection.
 
     Args:
-        url: ``ws://`` or ``wss://``.
+        url: ``ws://`` or ``wss://``; ``http://`` and ``https://`` mean the same. It is
+            read as browsers read it: the host by UTS 46, path and query
+            percent-encoded where they have to be, no fragment. A user name and a
+            password in it are sent as Basic authorization (RFC 7617). An IPv6 address
+            may have a zone, as in ``ws://[fe80::1%25eth0]/``.
         nursery: Where the tasks of the connection run; by default that of the request
             or Durable Object that is being handled. Else use `open_websocket()`.
         protocols: The subprotocols to offer; ``ws.protocol`` tells which was chosen.
         headers: More headers for the request.
         ssl_context: For ``wss://``; by default one that trusts the system's CAs.
-        proxy: The URL of a proxy to go through, ``http://``, ``socks4://``, or
-            ``socks5://``, with user and password if it asks for them. Needs the extra
+        proxy: The URL of a proxy to go through, with user name and password if it asks
+            for them: ``http://``, ``https://``, ``socks5h://`` or ``socks4a://``, which
+            look up the name of the server themselves; or ``socks5://`` or
+            ``socks4://``, for which it is looked up here. Those of SOCKS need the extra
             ``trio-wspair[proxy]``.
         dial: An async function of a host and a port that opens the stream, instead of
-            TCP; such as one that calls `trio.open_unix_socket()`.
-        connect_timeout: Seconds until the WebSocket has to be open.
+            TCP; such as one that calls `trio.open_unix_socket()`. The host is in ASCII;
+            an IPv6 address has no brackets.
+        connect_timeout: Seconds until the WebSocket has to be open: for DNS, the proxy,
+            TCP, TLS and the handshake together.
         close_grace: Seconds for the closing handshake.
         max_message_bytes: The server gets Close 1009 for a larger message.
         max_buffered_bytes: How much may be sent and not taken.
@@ -101,8 +108,10 @@ async def connect(
         compression: Offer permessage-deflate. Only with ``engine="websockets"``.
 
     Raises:
-        HandshakeError: The server did not open a WebSocket, or not in time.
-        OSError: The server, or the proxy, can't be reached.
+        HandshakeError: The server, or the proxy, did not open a WebSocket, or not in
+            time. `HandshakeError.retryable` says whether trying again may help.
+        OSError: The server, or the proxy, can't be reached; the text names each address
+            that was tried. If the name is not found it is a `socket.gaierror`.
         ImportError: The extra for proxies, or for the engine, is not installed.
         InvalidStateError: There is no nursery.
         ValueError: The URL, or another argument, can't be used.
@@ -119,28 +128,26 @@ async def connect(
         ping_timeout=ping_timeout,
     )
     chosen_engine = engine_named(engine, compression=compression)
-    address = _parse(url, ssl_context)
+    endpoint = _checked_endpoint(url, ssl_context)
     offered = _checked_protocols(protocols)
-    more_headers = Headers(headers)
-    for name in more_headers:
-        if name in _HEADERS_OF_THE_HANDSHAKE:
-            msg = f"connect() makes the header {name!r} itself"
-            raise ValueError(msg)
+    more_headers = _checked_headers(headers, endpoint)
+    progress = Progress()
     pair = WebSocketPair(
         nursery, max_buffered_bytes=max_buffered_bytes, close_grace=close_grace
     )
     dialing = _Dial(
         chosen_engine,
-        address,
-        dialer(proxy, dial),
+        endpoint,
+        ssl_context,
+        dialer(proxy, dial, progress=progress),
+        progress,
         offered,
-        more_headers.pairs(),
+        more_headers,
         limits,
         Coupling(pair[1], limits),
-        url,
     )
     link = half_of(pair[0]).link
-    link.url = url
+    link.url = endpoint.url
     link.protocol = await nursery.start(dialing.run)
     return pair[0]
 
@@ -181,71 +188,43 @@ async def open_websocket(
             yield socket
 
 
-@attrs.frozen(slots=True)
-class _Address:
-    """What a URL says."""
-
-    host: str
-    port: int
-    host_header: str
-    resource: str
-    ssl_context: ssl.SSLContext | None
-
-
-def _parse(url: str, ssl_context: ssl.SSLContext | None) -> _Address:
-    """Take a URL apart.
+def _checked_endpoint(url: str, ssl_context: ssl.SSLContext | None) -> Endpoint:
+    """Take a URL apart, and check that the TLS context is one for it.
 
     Raises:
-        ValueError: It is no URL of a WebSocket.
-        TypeError: It is no str.
+        ValueError: It is not the URL of a WebSocket, or the context isn't for it.
+        TypeError: One of them is of another type.
     """
     if not isinstance(url, str):
         msg = f"url must be a str, not {type(url).__name__}"
         raise TypeError(msg)
-    parts: SplitResult = urlsplit(url)
-    wrong = _what_is_wrong(parts)
-    if wrong is not None:
-        msg = f"{url!r} is not the URL of a WebSocket: {wrong}"
-        raise ValueError(msg)
+    endpoint = parse_endpoint(url)
     check_ssl_context(ssl_context, server=False)
-    if ssl_context is not None and parts.scheme == "ws":
-        msg = f"ssl_context is for wss:// URLs, this one is {url!r}"
+    if ssl_context is not None and not endpoint.secure:
+        shown = redacted(endpoint.url)[:200]
+        msg = f'ssl_context is for wss:// and https:// URLs, this one is "{shown}"'
         raise ValueError(msg)
-    default_port = _PORTS[parts.scheme]
-    port = parts.port or default_port
-    if parts.scheme == "wss" and ssl_context is None:
-        ssl_context = ssl.create_default_context()
-    hostname = parts.hostname or ""
-    try:
-        hostname = hostname.encode("idna").decode("ascii")
-    except UnicodeError as exc:
-        msg = f"{hostname!r} is no host: {exc}"
-        raise ValueError(msg) from None
-    host = f"[{hostname}]" if ":" in hostname else hostname
-    query = f"?{quote(parts.query, safe=_UNQUOTED)}" if parts.query else ""
-    return _Address(
-        hostname,
-        port,
-        host if port == default_port else f"{host}:{port}",
-        (quote(parts.path, safe=_UNQUOTED) or "/") + query,
-        ssl_context,
-    )
+    return endpoint
 
 
-def _what_is_wrong(parts: SplitResult) -> str | None:
-    try:
-        port = parts.port
-    except ValueError:
-        port = 0
-    if parts.scheme not in _PORTS:
-        return "it begins with ws:// or wss://"
-    if not parts.hostname or re.search(r"[\s\\]", parts.netloc):
-        return "it has a host, without spaces"
-    if parts.username is not None:
-        return "it has no user or password; pass headers instead"
-    if port == 0:
-        return "its port is a number from 1 to 65535"
-    return "it has no '#fragment'" if parts.fragment else None
+def _checked_headers(headers: HeadersInit, endpoint: Endpoint) -> list[tuple[str, str]]:
+    """Return the headers to add to the request.
+
+    Raises:
+        ValueError: One is not for the caller to say.
+        TypeError: One is of another type.
+    """
+    more = Headers(headers)
+    for name in more:
+        if name in _HEADERS_OF_THE_HANDSHAKE:
+            msg = f"connect() makes the header {name!r} itself"
+            raise ValueError(msg)
+    if endpoint.authorization is None:
+        return more.pairs()
+    if "authorization" in more:
+        msg = "the URL has a user name, and the headers have 'Authorization': pass one"
+        raise ValueError(msg)
+    return [*more.pairs(), ("authorization", endpoint.authorization)]
 
 
 def _checked_protocols(protocols: str | Sequence[str]) -> list[str]:
@@ -274,25 +253,28 @@ class _Dial:
     """A connection that is being opened, and then runs."""
 
     engine: Engine
-    address: _Address
+    endpoint: Endpoint
+    ssl_context: ssl.SSLContext | None
     dial: Dialer
+    progress: Progress
     protocols: list[str]
-    headers: list[tuple[str, str]]
+    headers: list[tuple[str, str]] = attrs.field(repr=False)
     limits: Limits
     coupling: Coupling
-    url: str
 
     @enable_ki_protection
     async def run(self, *, task_status: trio.TaskStatus[str]) -> None:
         """Connect, tell the subprotocol, and stay until the end."""
+        endpoint = self.endpoint
         error: Exception | None = None
         with trio.move_on_after(self.limits.connect_timeout) as patience:
             try:
                 stream = await self._open_stream()
+                self.progress.waiting_for = "the server has not answered the request"
                 async with self.engine.open_client(
                     stream,
-                    host=self.address.host_header,
-                    resource=self.address.resource,
+                    host=endpoint.host_header,
+                    resource=endpoint.resource,
                     subprotocols=self.protocols,
                     headers=self.headers,
                     max_message_bytes=self.limits.max_message_bytes,
@@ -301,50 +283,41 @@ class _Dial:
                     await trio.lowlevel.checkpoint_if_cancelled()
                     patience.deadline = math.inf
                     task_status.started(connection.subprotocol)
-                    peer = f"{self.address.host}:{self.address.port}"
-                    info = ConnectionInfo("client", peer, self.url)
+                    peer = str(Authority(endpoint.host, endpoint.port))
+                    info = ConnectionInfo("client", peer, endpoint.url)
                     tell_connected(self.coupling.conversation.socket, info)
                     await self._converse(connection, info)
             except (HandshakeError, OSError) as exc:
                 error = exc
         if patience.cancelled_caught:
-            host = self.address.host_header
             seconds = self.limits.connect_timeout
-            error = HandshakeError(f"no WebSocket at {host} within {seconds} s")
+            error = HandshakeError(
+                f"no WebSocket at {endpoint.host_header} within {seconds} s: "
+                f"{self.progress.waiting_for}"
+            )
         if error is not None:
             raise error
 
     async def _converse(self, connection: Connection, info: ConnectionInfo) -> None:
         """Run the coupling, and log when it begins and ends."""
-        _logger.debug(
-            "connection %d to %s is open", info.id, info.url, extra=info.extra
-        )
+        shown = redacted(info.url)
+        _logger.debug("connection %d to %s is open", info.id, shown, extra=info.extra)
         began = trio.current_time()
         end = await self.coupling.run(connection)
         seconds = trio.current_time() - began
         what = "connection %d to %s has closed with %d after %.1f s"
         facts = {**info.extra, "code": end.code, "duration": seconds}
-        _logger.debug(what, info.id, info.url, end.code, seconds, extra=facts)
+        _logger.debug(what, info.id, shown, end.code, seconds, extra=facts)
 
     async def _open_stream(self) -> trio.abc.Stream:
-        address = self.address
-        stream = await self.dial(address.host, address.port)
-        if address.ssl_context is None:
+        endpoint = self.endpoint
+        stream = await self.dial(endpoint.host, endpoint.port)
+        if not endpoint.secure:
             return stream
-        secure = trio.SSLStream(
+        self.progress.waiting_for = "the server has not finished the TLS handshake"
+        return await start_tls(
             stream,
-            address.ssl_context,
-            server_hostname=address.host,
-            https_compatible=True,
+            self.ssl_context or ssl.create_default_context(),
+            server_name=endpoint.server_name,
+            peer=endpoint.host_header,
         )
-        try:
-            await secure.do_handshake()
-        except trio.BrokenResourceError as exc:
-            await trio.aclose_forcefully(stream)
-            msg = f"no TLS with {address.host_header}: {exc.__cause__ or exc}"
-            raise HandshakeError(msg) from exc
-        except trio.Cancelled:
-            with trio.CancelScope(shield=True):  # Never waits.
-                await trio.aclose_forcefully(stream)
-            raise
-        return secure

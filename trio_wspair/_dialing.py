@@ -1,21 +1,52 @@
 """How to reach a host: straight, or through a proxy.
 
-Knows TCP, and python-socks when there is a proxy; no TLS and no WebSockets.
+Theory of operation: `dialer()` returns the function that opens the stream. Through an
+HTTP proxy that is a CONNECT, by h11, inside TLS if the proxy has an ``https:`` URL. The
+protocols of SOCKS are those of python-socks, an extra, which connects to the proxy by
+itself. A proxy that can't be reached is an `OSError`, as the server itself is; one that
+says no is a `HandshakeError`. Neither shows the password.
 """
 
 import ipaddress
+import math
 import re
+import socket
+import ssl
+from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment
 
+import attrs
+import h11
 import trio
 
+from ._display import printable, redacted
+from ._endpoint import split_authority, strip
 from ._errors import HandshakeError
+from ._tcp import Progress, look_up, open_tcp, reason_of, unreachable
+from ._tls import start_tls
 
 __all__ = ("Dialer", "dialer", "proxy_from_environment")
 
+Dialer = Callable[[str, int], Awaitable[trio.abc.Stream]]
+"""Opens a stream to a host and port."""
+
+_DEFAULT_PORTS: Final = {
+    "http": 80,
+    "https": 443,
+    "socks4": 1080,
+    "socks4a": 1080,
+    "socks5": 1080,
+    "socks5h": 1080,
+}
+"""The kinds of proxies."""
+_PROXY_URL: Final = re.compile(r"(?P<scheme>[^:/?#]*)://(?P<authority>[^/?#]*)/?")
+_MAX_HEAD_BYTES: Final = 2**16
+_LASTING_REPLIES: Final = frozenset({2, 7, 8, 0x5C, 0x5D})
+"""Replies of SOCKS that will not change: not allowed, a command or a kind of address
+that isn't known (RFC 1928, section 6), and two about identd in SOCKS 4."""
 _PROXY_VARIABLES: Final = {
     "ws": (80, ("ws", "http", "all")),
     "http": (80, ("ws", "http", "all")),
@@ -30,50 +61,221 @@ _NO_PROXY_ENTRY: Final = re.compile(
     re.VERBOSE,
 )
 
-Dialer = Callable[[str, int], Awaitable[trio.abc.Stream]]
-"""Opens a stream to a host and port."""
 
-
-def dialer(proxy: str | None, dial: Dialer | None) -> Dialer:
+def dialer(proxy: str | None, dial: Dialer | None, *, progress: Progress) -> Dialer:
     """Return how to reach a host.
 
     Args:
         proxy: The URL of a proxy, or `None`.
         dial: How else, if not by TCP.
+        progress: Where to keep what is being waited for.
 
     Raises:
         TypeError: `proxy` is no str, or `dial` no function, or both are given.
         ValueError: It is not the URL of a proxy.
-        ImportError: python-socks is not installed.
+        ImportError: python-socks is not installed, and this is a SOCKS proxy.
     """
     if dial is not None and (proxy is not None or not callable(dial)):
         msg = "dial is an async function of a host and a port, instead of a proxy"
         raise TypeError(msg)
-    if proxy is None:
-        return dial or trio.open_tcp_stream
-    if not isinstance(proxy, str):
-        msg = f"proxy must be a URL such as 'socks5://host:1080', not {proxy!r}"
+    if dial is not None:
+        progress.waiting_for = "dial() has not returned"
+        return dial
+    if proxy is not None:
+        return _dialer_through(_parse_proxy(proxy), progress)
+
+    async def dial_straight(host: str, port: int) -> trio.abc.Stream:
+        return await open_tcp(host, port, progress=progress)
+
+    return dial_straight
+
+
+@attrs.frozen
+class _Proxy:
+    scheme: str
+    host: str
+    port: int
+    user: str = attrs.field(repr=False)
+    password: str = attrs.field(repr=False)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+def _parse_proxy(url: str) -> _Proxy:
+    """Return what the URL of a proxy says.
+
+    Raises:
+        TypeError: It is no str.
+        ValueError: It is not such a URL.
+    """
+    if not isinstance(url, str):
+        msg = f"proxy must be a URL such as 'socks5h://host:1080', not {url!r}"
         raise TypeError(msg)
     try:
-        from python_socks import ProxyError  # noqa: PLC0415 - an extra
-        from python_socks.async_.trio import Proxy  # noqa: PLC0415
-    except ImportError as exc:
-        msg = "a proxy needs python-socks: pip install 'trio-wspair[proxy]'"
-        raise ImportError(msg) from exc
-    try:
-        gate = Proxy.from_url(proxy)
+        return _parsed_proxy(strip(url))
     except ValueError as exc:
-        msg = f"{proxy!r} is not the URL of a proxy: {exc}"
+        msg = f'"{redacted(url)[:200]}" is not the URL of a proxy: {exc}'
         raise ValueError(msg) from None
 
-    async def dial_through(host: str, port: int) -> trio.SocketStream:
+
+def _parsed_proxy(url: str) -> _Proxy:
+    found = _PROXY_URL.fullmatch(url)
+    scheme = None if found is None else found["scheme"].lower()
+    if found is None or scheme not in _DEFAULT_PORTS:
+        schemes = ", ".join(f"{name}://" for name in _DEFAULT_PORTS)
+        msg = f"it is like 'http://host:3128', and begins with one of {schemes}"
+        raise ValueError(msg)
+    parts = split_authority(found["authority"], show="@" not in url)
+    user, password = unquote(parts.user or ""), unquote(parts.password or "")
+    if not (user + password).isprintable():
+        raise ValueError("its user name and password can't have control characters")
+    if scheme.startswith("http"):
+        if ":" in user:
+            raise ValueError("its user name can't have a colon in it (RFC 7617)")
+    elif not (user + password).isascii() or max(len(user), len(password)) > 255:
+        msg = "for SOCKS, its user name and password have up to 255 ASCII characters"
+        raise ValueError(msg)
+    elif scheme.startswith("socks4") and password:
+        raise ValueError("SOCKS 4 knows no passwords")
+    elif scheme.startswith("socks5") and bool(user) != bool(password):
+        raise ValueError("SOCKS 5 takes a user name and a password, or none of both")
+    port = _DEFAULT_PORTS[scheme] if parts.port is None else parts.port
+    return _Proxy(scheme, parts.host, port, user, password)
+
+
+def _dialer_through(proxy: _Proxy, progress: Progress) -> Dialer:
+    if proxy.scheme.startswith("socks"):
+        return _socks_dialer(proxy, progress)
+
+    async def dial_through(host: str, port: int) -> trio.abc.Stream:
+        stream: trio.abc.Stream = await open_tcp(
+            proxy.host, proxy.port, progress=progress, what="the proxy "
+        )
+        progress.waiting_for = f"the proxy {proxy} has not answered"
+        if proxy.scheme == "https":
+            stream = await start_tls(
+                stream,
+                ssl.create_default_context(),
+                server_name=proxy.host.partition("%")[0].removesuffix("."),
+                peer=f"the proxy {proxy}",
+            )
+        address = host.partition("%")[0]
+        target = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         try:
-            return trio.SocketStream(await gate.connect(host, port))
-        except ProxyError as exc:
-            msg = f"the proxy does not connect to {host}:{port}: {exc}"
-            raise HandshakeError(msg) from exc
+            await _ask_http_proxy(stream, proxy, target)
+        except BaseException:
+            with trio.CancelScope(shield=True):  # Never waits.
+                await trio.aclose_forcefully(stream)
+            raise
+        return stream
 
     return dial_through
+
+
+# -- HTTP (RFC 9110, section 9.3.6) ------------------------------------------------
+
+
+async def _ask_http_proxy(stream: trio.abc.Stream, proxy: _Proxy, target: str) -> None:
+    """Have a proxy connect to `target`, after which the stream goes there.
+
+    Raises:
+        HandshakeError: It doesn't.
+    """
+    parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD_BYTES)
+    headers = [("Host", target)]
+    if proxy.user or proxy.password:
+        userinfo = b64encode(f"{proxy.user}:{proxy.password}".encode()).decode()
+        headers.append(("Proxy-Authorization", f"Basic {userinfo}"))
+    request = h11.Request(method="CONNECT", target=target, headers=headers)
+    failed = f"the proxy {proxy} does not connect to {target}"
+    try:
+        await stream.send_all(parser.send(request) or b"")
+        parser.send(h11.EndOfMessage())
+        while True:
+            event = parser.next_event()
+            if event is h11.NEED_DATA:
+                parser.receive_data(bytes(await stream.receive_some(2**16)))
+            elif isinstance(event, h11.Response):
+                break
+    except (trio.BrokenResourceError, h11.RemoteProtocolError) as exc:
+        what = "it closed the connection"
+        if parser.trailing_data[0]:
+            what = "its answer is not HTTP/1.1"
+        raise HandshakeError(f"{failed}: {what}") from exc
+    status = event.status_code
+    if 200 <= status < 300:
+        if parser.trailing_data[0]:
+            raise HandshakeError(f"{failed}: it has sent more than its answer")
+        return
+    if status == 407:
+        wrong = "refused" if proxy.user else "requires"
+        what = f"it {wrong} the user name and the password (status 407)"
+    else:
+        reason = printable(event.reason.decode("latin-1")[:60])
+        what = f"it answered with status {status} ({reason})"
+    answered = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in event.headers]
+    raise HandshakeError(f"{failed}: {what}", status=status, headers=tuple(answered))
+
+
+# -- SOCKS -------------------------------------------------------------------------
+
+
+def _socks_dialer(proxy: _Proxy, progress: Progress) -> Dialer:
+    try:
+        from python_socks import ProxyError, ProxyType  # noqa: PLC0415 - an extra
+        from python_socks.async_.trio import Proxy  # noqa: PLC0415
+    except ImportError as exc:
+        msg = "a SOCKS proxy needs python-socks: pip install 'trio-wspair[proxy]'"
+        raise ImportError(msg) from exc
+    is_socks4 = proxy.scheme.startswith("socks4")
+    # As curl does it: only socks4a and socks5h leave names to the proxy.
+    resolves_here = proxy.scheme in ("socks4", "socks5")
+    gate = Proxy(
+        ProxyType.SOCKS4 if is_socks4 else ProxyType.SOCKS5,
+        proxy.host,
+        proxy.port,
+        proxy.user,
+        proxy.password,
+        rdns=True,
+    )
+
+    async def dial_through(host: str, port: int) -> trio.SocketStream:
+        target = host.partition("%")[0]
+        if resolves_here:
+            progress.waiting_for = f'the name "{host}" was not looked up yet'
+            family = socket.AF_INET if is_socks4 else socket.AF_UNSPEC
+            target = str((await look_up(host, port, family=family))[0]).partition("%")[
+                0
+            ]
+        progress.waiting_for = f"the proxy {proxy} has not connected to {target}:{port}"
+        try:
+            return trio.SocketStream(await gate.connect(target, port, math.inf))
+        except (ProxyError, ValueError) as exc:
+            code = getattr(exc, "error_code", None)
+            is_password = "authentication" in str(exc).lower()
+            failed = f"the proxy {proxy} does not connect to {host}:{port}"
+            msg = f"{failed}: {_refused_by_socks(proxy, str(exc))}"
+            lasts = is_password or code in _LASTING_REPLIES
+            raise HandshakeError(msg, retryable=not lasts) from exc
+        except OSError as exc:
+            error = exc.__cause__ if isinstance(exc.__cause__, OSError) else exc
+            msg = f"can't reach the proxy {proxy}: {reason_of(error)}"
+            raise unreachable(error, msg) from exc
+
+    return dial_through
+
+
+def _refused_by_socks(proxy: _Proxy, reason: str) -> str:
+    """Return what python-socks has to say about a reply, in other words for some."""
+    if "authentication" not in reason.lower():
+        return printable(reason[:100])
+    wrong = "refused" if proxy.user else "requires"
+    return f"it {wrong} the user name and the password"
+
+
+# -- the environment ---------------------------------------------------------------
 
 
 def proxy_from_environment(url: str) -> str | None:

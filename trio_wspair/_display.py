@@ -17,7 +17,7 @@ _INVISIBLE: Final = re.compile(
 ``Default_Ignorable_Code_Point``, and the blank Braille pattern."""
 _AUTHORITY: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:)?[/\\]{2}|")
 """What stands before the authority of a URL; nothing if the scheme is missing."""
-_HOST_AND_PORT: Final = re.compile(r"(\[[^\[\]@]*\]|[^\[\]@:]*)(:[0-9]*)?")
+_HOST_AND_PORT: Final = re.compile(r"(\[[^\[\]@]*\]|[^\[\]@:\s]*)(:[0-9]*)?")
 
 
 def printable(text: str) -> str:

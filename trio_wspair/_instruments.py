@@ -15,6 +15,7 @@ from typing import Final, Literal
 import attrs
 
 from ._codes import Close
+from ._display import redacted
 from ._half import join
 from ._inbox import Inbox, Message
 from ._socket import CloseEvent, Home, WebSocket, close_event, half_of
@@ -49,19 +50,22 @@ class ConnectionInfo:
     """Which side of it this process is."""
     peer: str
     """The host and port of the other side, as far as that is known."""
-    url: str
-    """The URL that was asked for."""
+    url: str = attrs.field(repr=redacted)
+    """The URL that was asked for, without userinfo; its query may have secrets."""
     id: int = attrs.field(init=False, factory=count(1).__next__)
     """Its number in this process."""
 
     @property
     def extra(self) -> dict[str, object]:
-        """These facts as the `extra` of a log record; the number is `connection`."""
+        """These facts as the `extra` of a log record; the number is `connection`.
+
+        The URL is redacted.
+        """
         return {
             "connection": self.id,
             "side": self.side,
             "peer": self.peer,
-            "url": self.url,
+            "url": redacted(self.url),
         }
 
 

@@ -1,14 +1,17 @@
-"""TLS contexts, and what an error of TLS means in plain words.
+"""TLS contexts, the TLS handshake of a client, and what its errors mean in plain words.
 
-Knows `ssl`; no network. The pure core need not know about it.
+Knows `ssl` and Trio's streams; not what is said in TLS.
 """
 
 import ssl
 from typing import Final
 
+import trio
+
+from ._display import printable
 from ._errors import HandshakeError
 
-__all__ = ("check_ssl_context", "tls_error")
+__all__ = ("check_ssl_context", "start_tls", "tls_error")
 
 _NO_TLS: Final = (
     "the server does not speak TLS on this port; for plain TCP the URL begins with ws:",
@@ -65,6 +68,51 @@ def check_ssl_context(context: object, *, server: bool) -> None:
             f"ssl.create_default_context({'ssl.Purpose.CLIENT_AUTH' if server else ''})"
         )
         raise ValueError(msg)
+
+
+async def start_tls(
+    stream: trio.abc.Stream, context: ssl.SSLContext, *, server_name: str, peer: str
+) -> trio.SSLStream[trio.abc.Stream]:
+    """Return a stream in TLS over another one, after the handshake of a client.
+
+    If that fails, or is cancelled, `stream` is closed.
+
+    Args:
+        stream: What TLS goes through.
+        context: That of a client.
+        server_name: What the certificate has to be for.
+        peer: The host and port of the server, as they are to be shown.
+
+    Raises:
+        HandshakeError: TLS has failed, or its server will speak something else than
+            HTTP/1.1 in it.
+    """
+    try:
+        secure = trio.SSLStream(
+            stream, context, server_hostname=server_name, https_compatible=True
+        )
+        await secure.do_handshake()
+        _check_protocol(secure.selected_alpn_protocol(), peer)
+    except trio.BrokenResourceError as exc:
+        await trio.aclose_forcefully(stream)
+        raise tls_error(exc.__cause__, peer) from exc.__cause__
+    except BaseException:
+        with trio.CancelScope(shield=True):  # Never waits.
+            await trio.aclose_forcefully(stream)
+        raise
+    return secure
+
+
+def _check_protocol(chosen: str | None, peer: str) -> None:
+    """Check what a server has chosen of what the context offers (RFC 7301).
+
+    Raises:
+        HandshakeError: It will not speak HTTP/1.1.
+    """
+    if chosen not in (None, "http/1.1"):
+        shown = f'"{printable(chosen)}" by ALPN, as the ssl_context offers it'
+        msg = f"no WebSocket at {peer}: the server chose {shown}; offer 'http/1.1'"
+        raise HandshakeError(msg, retryable=False)
 
 
 def tls_error(cause: BaseException | None, peer: str) -> HandshakeError:

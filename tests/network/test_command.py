@@ -506,7 +506,7 @@ async def test_a_server_that_refuses_is_told_with_what_it_says(
 
     async with net.serve(fetch) as server:
         assert await talk(server.url) == 1
-    assert await talk("http://localhost/") == 1
+    assert await talk("ftp://localhost/") == 1
     assert await talk(server.url) == 1
     err = capsys.readouterr().err.splitlines()
     assert "refused the WebSocket with status 403 (Forbidden)" in err[0]

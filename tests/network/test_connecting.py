@@ -154,16 +154,17 @@ async def test_a_path_and_a_query_are_sent_percent_encoded(net: "Network") -> No
     ("error", "arguments", "words"),
     [
         (TypeError, {"url": b"ws://a/"}, "url must be a str, not bytes"),
-        (ValueError, {"url": "http://a/"}, "begins with ws:// or wss://"),
-        (ValueError, {"url": "a/b"}, "begins with ws:// or wss://"),
-        (ValueError, {"url": "ws:///b"}, "has a host"),
-        (ValueError, {"url": "ws://a/#b"}, "no '#fragment'"),
-        (ValueError, {"url": "ws://me:secret@a/"}, "no user"),
-        (ValueError, {"url": "ws://a:65536/"}, "[Pp]ort"),
-        (ValueError, {"url": "ws://a:0x50/"}, "[Pp]ort"),
-        (ValueError, {"url": "ws://[::1/"}, "IPv6"),
-        (ValueError, {"url": "ws://é..a/"}, "host"),
-        (ValueError, {"url": "ws://a..b/"}, "host"),
+        (
+            ValueError,
+            {"url": "ftp://a/"},
+            "is not the URL of a WebSocket: it has to be",
+        ),
+        (ValueError, {"url": "ws://a:65536/"}, "a number from 1 to 65535"),
+        (
+            ValueError,
+            {"url": "ws://me:secret@a/", "headers": {"Authorization": "Bearer x"}},
+            "the URL has a user name, and the headers have 'Authorization'",
+        ),
         (
             ValueError,
             {"ssl_context": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)},
@@ -220,7 +221,10 @@ async def test_a_nursery_is_needed(net: "Network") -> None:
 async def test_a_server_that_is_not_there_is_an_os_error(net: "Network") -> None:
     async with net.serve(net.echo) as server:
         url = server.url
-    with pytest.raises(OSError, match="failed"):
+    with pytest.raises(
+        ConnectionRefusedError,
+        match=rf"can't reach 127\.0\.0\.1:{server.port}: connection refused",
+    ):
         async with open_websocket(url):
             pass
 
