@@ -188,6 +188,15 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session
+def proxies(session: nox.Session) -> None:
+    """The proxies of the documentation, real, in front of a server."""
+    for command in ("nginx", "caddy", "haproxy"):
+        apt_install(session, command, command)
+    session.install("-e", ".", *group("tests"))
+    session.run("pytest", "-m", "proxies", "tests/proxies", *session.posargs)
+
+
+@nox.session
 def autobahn(session: nox.Session) -> None:
     """The Autobahn TestSuite, against our echo server and our echo client."""
     session.install("-e", ".[websockets]", *group("autobahn"))

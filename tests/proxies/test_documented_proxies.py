@@ -1,0 +1,331 @@
+"""The proxies of docs/serving.rst, real: each block is taken from the page itself."""
+
+import json
+import os
+import re
+import socket
+import ssl
+import textwrap
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+import trio
+
+from trio_wspair import (
+    HandshakeError,
+    Request,
+    Response,
+    Server,
+    WebSocketPair,
+    open_websocket,
+    same_origin,
+    serve,
+)
+
+if TYPE_CHECKING:
+    from conftest import Tls
+
+pytestmark = pytest.mark.proxies
+
+PAGE = (Path(__file__).parents[2] / "docs" / "serving.rst").read_text()
+CLIENT = "127.0.0.5"
+"""Where the client dials from; the proxy itself is 127.0.0.1."""
+
+
+def block(title: str) -> str:
+    """Return the block of configuration that the page has for a proxy."""
+    pattern = rf"\n{title}\n   \.\. code-block:: \w+\n\n((?:      .*\n|\n)+)"
+    found = re.search(pattern, PAGE)
+    assert found, f"no block for {title}"
+    return textwrap.dedent(found[1])
+
+
+def changed(text: str, **changes: str) -> str:
+    """Return a block with the values of a test in place of those of the page."""
+    for old, new in changes.items():
+        assert text.count(old) == 1, f"{old!r} in {text}"
+        text = text.replace(old, new)
+    return text
+
+
+@attrs.frozen
+class Place:
+    """What a proxy has to know."""
+
+    folder: Path
+    port: int
+    upstream: int
+    pem: Path | None
+    """The certificate and its key, if it speaks TLS."""
+
+    def write(self, name: str, text: str) -> str:
+        path = self.folder / name
+        path.write_text(text)
+        return str(path)
+
+
+def nginx(place: Place) -> list[str]:
+    """Return the command that runs nginx."""
+    text = changed(
+        block("nginx"),
+        **{
+            "http://127.0.0.1:8000": f"http://127.0.0.1:{place.upstream}",
+            "server_name example.com;": "server_name localhost;",
+        },
+    )
+    if place.pem is None:
+        text = changed(text, **{"443 ssl": f"127.0.0.1:{place.port}"})
+        text = re.sub(r"ssl_certificate.*;", "", text)
+    else:
+        text = changed(text, **{"443 ssl": f"127.0.0.1:{place.port} ssl"})
+        text = re.sub(r"/etc/ssl\S*\.pem", str(place.pem), text)
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    paths = [f"{kind}_temp_path {place.folder}/{kind};" for kind in kinds]
+    user = "user root;" if os.geteuid() == 0 else ""
+    head = f"{user} daemon off; pid {place.folder}/pid; error_log stderr; events {{}}"
+    http = ["access_log off;", *paths, text]
+    config = place.write("nginx.conf", f"{head}\nhttp {{\n{chr(10).join(http)}\n}}\n")
+    return ["nginx", "-e", "stderr", "-p", str(place.folder), "-c", config]
+
+
+def caddy(place: Place) -> list[str]:
+    """Return the command that runs Caddy."""
+    scheme = "http" if place.pem is None else "https"
+    begin = f"{scheme}://localhost:{place.port} {{\n"
+    if place.pem is not None:
+        begin += f"    tls {place.pem} {place.pem}\n"
+    changes = {
+        "example.com {\n": begin,
+        "127.0.0.1:8000": f"127.0.0.1:{place.upstream}",
+    }
+    options = "{\n    admin off\n    auto_https off\n}\n"
+    config = place.write("Caddyfile", options + changed(block("Caddy"), **changes))
+    return ["caddy", "run", "--config", config, "--adapter", "caddyfile"]
+
+
+def haproxy(place: Place) -> list[str]:
+    """Return the command that runs HAProxy."""
+    crt = "ssl crt /etc/ssl/example.com/fullchain-and-privkey.pem"
+    changes = {
+        f":443 {crt}": f"127.0.0.1:{place.port}"
+        + ("" if place.pem is None else f" ssl crt {place.pem}"),
+        "127.0.0.1:8000": f"127.0.0.1:{place.upstream}",
+    }
+    config = place.write("haproxy.cfg", changed(block("HAProxy"), **changes))
+    return ["haproxy", "-db", "-f", config]
+
+
+Command = Callable[[Place], list[str]]
+
+
+async def fetch(request: Request) -> Response:
+    """Answer with what the request says, or echo."""
+    facts = {
+        "url": request.url,
+        "client": request.client,
+        "secure": request.secure,
+        "same": same_origin(request),
+    }
+    if request.path == "/stream":
+        return Response(ticking())
+    if request.path != "/ws":
+        return Response.json(facts)
+    if not facts["same"]:
+        return Response("not from that page\n", status=403)
+    client, server = WebSocketPair()
+    server.add_event_listener("message", lambda event: server.send(event.data))
+    server.accept()
+    server.send(json.dumps(facts))
+    return Response(None, status=101, web_socket=client)
+
+
+async def ticking() -> AsyncGenerator[str]:
+    """Give a piece, and then nothing for as long as the client stays."""
+    yield "first piece\n"
+    await trio.sleep_forever()
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@attrs.frozen
+class Proxied:
+    """A proxy that runs, and a server behind it."""
+
+    port: int
+    context: ssl.SSLContext | None
+
+    @property
+    def origin(self) -> str:
+        return f"{'http' if self.context is None else 'https'}://localhost:{self.port}"
+
+    def url(self, path: str) -> str:
+        return f"{self.origin.replace('http', 'ws', 1)}{path}"
+
+    async def dial(self, host: str, port: int) -> trio.SocketStream:
+        """Connect from an address by which the client is known."""
+        assert host == "localhost"
+        return await trio.open_tcp_stream("127.0.0.1", port, local_address=CLIENT)
+
+    async def open_stream(self) -> trio.abc.Stream:
+        stream = await self.dial("localhost", self.port)
+        if self.context is None:
+            return stream
+        return trio.SSLStream(
+            stream, self.context, server_hostname="localhost", https_compatible=True
+        )
+
+    async def get(self, path: str, *headers: str, until: bytes = b"") -> bytes:
+        """Return the answer to a request, to its end or to these bytes."""
+        stream = await self.open_stream()
+        host = f"Host: localhost:{self.port}"
+        lines = [f"GET {path} HTTP/1.1", host, *headers, "Connection: close", "", ""]
+        answer = b""
+        async with stream:
+            await stream.send_all("\r\n".join(lines).encode())
+            async for data in stream:
+                answer += data
+                if until and until in answer:
+                    break
+        return answer
+
+
+@asynccontextmanager
+async def proxied(
+    command: Command, folder: Path, tls: "Tls | None"
+) -> AsyncGenerator[Proxied]:
+    """Run a proxy in front of a server for a block."""
+    pem = None
+    if tls is not None:
+        pem = folder / "cert.pem"
+        # The key first or last: nginx, Caddy and HAProxy take both.
+        pem.write_bytes(tls.pem)
+    async with trio.open_nursery() as nursery:
+        run = partial(serve, fetch, 0, proxy_headers=True, close_grace=1)
+        server: Server = await nursery.start(run)
+        place = Place(folder, free_port(), server.port, pem)
+        env = {**os.environ, "HOME": str(folder), "XDG_DATA_HOME": str(folder)}
+        with (folder / "log").open("wb") as log:
+            start = partial(
+                trio.run_process,
+                command(place),
+                env=env,
+                check=False,
+                stdout=log,
+                stderr=log,
+            )
+            process: trio.Process = await nursery.start(start)
+            try:
+                await until_it_listens(place.port, process)
+                yield Proxied(place.port, tls.client if tls else None)
+            except BaseException:
+                print((folder / "log").read_text())
+                raise
+            process.terminate()
+            await process.wait()
+            nursery.cancel_scope.cancel()
+
+
+async def until_it_listens(port: int, process: trio.Process) -> None:
+    """Wait until something accepts on a port; the caller bounds the time."""
+    while True:
+        assert process.returncode is None, "the proxy has ended"
+        with suppress(OSError):
+            await (await trio.open_tcp_stream("127.0.0.1", port)).aclose()
+            return
+        await trio.sleep(0.02)
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "TLS"])
+def tls_or_not(request: pytest.FixtureRequest, tls: "Tls") -> "Tls | None":
+    return tls if request.param else None
+
+
+@pytest.fixture(params=[nginx, caddy, haproxy], ids=["nginx", "Caddy", "HAProxy"])
+async def proxy(
+    request: pytest.FixtureRequest, tmp_path: Path, tls_or_not: "Tls | None"
+) -> AsyncGenerator[Proxied]:
+    """Each of the proxies, plain and with TLS, on a port that is not the usual one."""
+    with trio.fail_after(30):
+        async with proxied(request.param, tmp_path, tls_or_not) as running:
+            yield running
+
+
+def expected(proxy: Proxied, path: str) -> dict[str, Any]:
+    """Return what the handler has to see."""
+    return {
+        "url": f"{proxy.origin}{path}",
+        "client": CLIENT,
+        "secure": proxy.context is not None,
+        "same": True,
+    }
+
+
+async def test_a_websocket_of_the_same_origin_gets_through(proxy: Proxied) -> None:
+    async with open_websocket(
+        proxy.url("/ws?a=b%20c"),
+        headers={"Origin": proxy.origin},
+        ssl_context=proxy.context,
+        dial=proxy.dial,
+    ) as ws:
+        facts = json.loads(await ws.receive())
+        assert facts == expected(proxy, "/ws?a=b%20c")
+        for message in ("hello", b"\x00\xff" * 70_000):
+            ws.send(message)
+            assert await ws.receive() == message
+        assert await ws.ping() >= 0
+        ws.close(3000, "bye")
+        end = await ws.wait_closed()
+    assert (end.code, end.reason, end.was_clean) == (3000, "bye", True)
+
+
+@pytest.mark.parametrize("wrong", ["port", "scheme", "host"])
+async def test_a_page_of_another_origin_gets_403(proxy: Proxied, wrong: str) -> None:
+    scheme, host, port = "http" if proxy.context is None else "https", "localhost", 0
+    if wrong == "scheme":
+        scheme, port = "http" if scheme == "https" else "https", proxy.port
+    elif wrong == "host":
+        host, port = "evil.example", proxy.port
+    origin = f"{scheme}://{host}" + (f":{port}" if port else "")
+    with pytest.raises(HandshakeError) as caught:
+        async with open_websocket(
+            proxy.url("/ws"),
+            headers={"Origin": origin},
+            ssl_context=proxy.context,
+            dial=proxy.dial,
+        ):
+            pass
+    assert caught.value.status == 403
+
+
+LIES = (
+    "X-Forwarded-For: 203.0.113.7",
+    "X-Forwarded-Proto: gopher",
+    "X-Forwarded-Host: evil.example",
+    "X-Forwarded-Port: 1",
+    "Forwarded: for=203.0.113.7;host=evil.example;proto=gopher",
+)
+
+
+@pytest.mark.parametrize("lies", [(), LIES], ids=["honest", "lying"])
+async def test_what_a_client_says_of_itself_is_not_believed(
+    proxy: Proxied, lies: tuple[str, ...]
+) -> None:
+    answer = await proxy.get("/page?x=1", f"Origin: {proxy.origin}", *lies)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    facts = body[body.index(b"{") : body.rindex(b"}") + 1]
+    assert json.loads(facts) == expected(proxy, "/page?x=1")
+
+
+async def test_a_streamed_answer_comes_piece_by_piece(proxy: Proxied) -> None:
+    assert b"first piece" in await proxy.get("/stream", until=b"first piece\n")
