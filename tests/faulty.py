@@ -6,10 +6,10 @@ way each end can be spoiled, most of all with a `FaultyStream`.
 """
 
 import math
+import socket
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from itertools import count
-from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -124,6 +124,20 @@ class _Memory:
         return [_MemoryListener((host, port), arriving)]
 
 
+class _Bound(trio.socket.SocketType):
+    """A socket that only knows where it is bound."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self._address = address
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        return socket.AF_INET
+
+    def getsockname(self) -> tuple[str, int]:
+        return self._address
+
+
 class _MemoryListener:
     """A port in memory."""
 
@@ -133,7 +147,7 @@ class _MemoryListener:
         arriving: trio.MemoryReceiveChannel[trio.abc.Stream],
     ) -> None:
         self._arriving = arriving
-        self.socket = SimpleNamespace(getsockname=lambda: address)
+        self.socket = _Bound(address)
 
     async def accept(self) -> trio.abc.Stream:
         return await self._arriving.receive()
