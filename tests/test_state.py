@@ -74,6 +74,7 @@ class HalfStateMachine(RuleBasedStateMachine):
     received: Close | None
     failure: Failure | None
     released: bool
+    shown: bool
     answered: bool
     """The Close that was sent is an answer."""
     end: End | None
@@ -84,7 +85,7 @@ class HalfStateMachine(RuleBasedStateMachine):
         self.state = held_by(holder, half_open=half_open)
         self.holder = holder
         self.half_open = half_open and holder is not Holder.NOBODY
-        self.released = self.answered = False
+        self.released = self.answered = self.shown = False
         self.sent = self.received = self.failure = self.end = None
         self.before = ReadyState.OPEN
 
@@ -177,6 +178,12 @@ class HalfStateMachine(RuleBasedStateMachine):
         self.failure = failure
         self.end = failure if self.end is None else self.end
 
+    @precondition(lambda self: self.end is not None)
+    @rule()
+    def show_end(self) -> None:
+        self.state.show_end()
+        self.shown = True
+
     @rule()
     def release(self) -> None:
         self.state.release()
@@ -201,9 +208,10 @@ class HalfStateMachine(RuleBasedStateMachine):
 
     @invariant()
     def ready_state_counts_the_closes_and_never_goes_back(self) -> None:
-        said = [c for c in (self.sent, self.end) if c is not None]
-        expected = ReadyState(1 + len(said))
+        # An object sees an end when its handler is due, a failure when it was told.
         untold = self.holder is Holder.HIBERNATION and not self.released
+        seen = self.end if self.shown or not untold else None
+        expected = ReadyState(1 + len([c for c in (self.sent, seen) if c is not None]))
         if self.failure is not None and not untold:
             expected = ReadyState.CLOSED
         assert self.state.ready_state is expected

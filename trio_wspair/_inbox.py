@@ -2,11 +2,13 @@
 
 Knows messages and ends, not who sends them and not who takes them. A taker either
 awaits the `items`, or sets `wake` and is called when something arrives; the first
-is how connections and pullers take, the second is the dispatcher's way.
+is how connections and pullers take, the second is the dispatcher's way. A holder that
+sets `intercept` sees each message before it is queued, and may keep it out.
 """
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, Protocol
 
 import trio
@@ -15,10 +17,17 @@ from ._codes import Close
 from ._errors import BufferFullError
 from ._state import End, Failure
 
-__all__ = ("Inbox", "Item", "Message", "Taker", "size_of")
+__all__ = ("Inbox", "Intercept", "Item", "Message", "Taker", "size_of")
 
 Message = str | bytes
 Item = Message | Close | Failure
+Intercept = Callable[[Message], Callable[[], None] | None]
+"""Returns what is to be done with a message that has arrived, in place of queueing it,
+or `None` to queue it.
+
+Both happen at once, in the task of the sender: they never block, raise nothing, and run
+no code of a user.
+"""
 
 _MIN_WEIGHT: Final = 64
 """What a message counts at least towards the limit: the queue is not free."""
@@ -57,6 +66,7 @@ class Inbox:
         "end",
         "end_is_awaited",
         "end_is_next",
+        "intercept",
         "items",
         "late",
         "limit",
@@ -89,6 +99,8 @@ class Inbox:
     """Tells the taker that something has arrived. Never blocks."""
     taker: Taker | None
     """Who takes from it, if that can be done in the task of another."""
+    intercept: Intercept | None
+    """Sees messages before they are queued, whatever is queued already."""
     limit: int
     """What the weight may reach."""
     marked: bool
@@ -104,6 +116,7 @@ class Inbox:
         self.end_is_awaited = 0
         self.wake = None
         self.taker = None
+        self.intercept = None
         self.marked = False
         self.late = self.lost = False
         self._drained: trio.Event | None = None
@@ -117,6 +130,8 @@ class Inbox:
         Raises:
             BufferFullError: There is no room for it, and it is `limited`.
         """
+        if self.intercept is not None and self._intercepted(message):
+            return True  # It needs no room.
         weight = self.weight + (size if size > _MIN_WEIGHT else _MIN_WEIGHT)  # noqa: FURB136 - hot
         if weight > self.limit and limited:
             msg = (
@@ -139,6 +154,43 @@ class Inbox:
             self.marked = True
             self.wake()
         return True
+
+    def has_room(self, size: int) -> bool:
+        """Return whether `put()` would take a message of `size` bytes."""
+        return self.weight + max(size, _MIN_WEIGHT) <= self.limit
+
+    def _intercepted(self, message: Message) -> bool:
+        """Let the holder keep a message out of the queue; return whether it does."""
+        if self.intercept is None or self.end is not None:  # Nothing arrives after it.
+            return False
+        act = self.intercept(message)
+        if act is None:
+            return False
+        self._bypass(message, act)
+        return True
+
+    def sift(self) -> None:
+        """Let the holder see what is queued once more, and take out what it keeps.
+
+        Only for a holder that intercepts, and is not awaiting the `items`.
+        """
+        intercept = self.intercept
+        assert intercept is not None
+        queued: list[Item] = []
+        with suppress(trio.WouldBlock):
+            while True:
+                queued.append(self.items.receive_nowait())
+        for item in queued:
+            act = intercept(item) if isinstance(item, (str, bytes)) else None
+            if act is None:
+                self._send_channel.send_nowait(item)
+            else:
+                self.release(item)  # type: ignore[arg-type] # it is a message
+                act()
+
+    def _bypass(self, message: Message, act: Callable[[], None]) -> None:  # noqa: ARG002
+        """Do what the holder does with a message that it keeps out of the queue."""
+        act()
 
     def put_end(self, end: End) -> None:
         """Queue the end. Only the first counts."""
@@ -210,14 +262,14 @@ class Inbox:
         """Drop what is queued and take nothing more."""
         self.items.close()  # First: who waits for an item is told so by this one.
         self._send_channel.close()
-        self.wake = self.taker = None
+        self.wake = self.taker = self.intercept = None
         self.lost = self.lost or self.weight > 0
         self.buffered = self.weight = 0
         self.wake_senders()
 
     def finish(self) -> None:
         """Wake everybody in `wait_finished()`."""
-        self.wake = self.taker = None
+        self.wake = self.taker = self.intercept = None
         self.wake_senders()
         if self._finished is not None:
             self._finished.set()

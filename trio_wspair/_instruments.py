@@ -238,10 +238,17 @@ class _WatchedInbox(Inbox):
 
     def put(self, message: Message, size: int, *, limited: bool = True) -> bool:
         lost = self.end is not None
+        before = self.weight
         taken = super().put(message, size, limited=limited)
-        if taken and not lost:
+        if taken and not lost and self.weight > before:  # Else see `_bypass()`.
             self._sender.tell(lambda i, ws: i.sent(ws, message))
         return taken
+
+    def _bypass(self, message: Message, act: Callable[[], None]) -> None:
+        # Both before what the holder says to it.
+        self._sender.tell(lambda i, ws: i.sent(ws, message))
+        self._owner.tell(lambda i, ws: i.received(ws, message))
+        super()._bypass(message, act)
 
     def put_end(self, end: End) -> None:
         new = self.end is None

@@ -104,6 +104,8 @@ class HalfState:
     failure: Failure | None = None
     answered: bool = False
     """The Close that was sent answers the peer's: the holder did not ask for it."""
+    end_shown: bool = False
+    """An object's handler for the end is due: before that, the object sees no end."""
     released: bool = False
     """The end has been told: the holder has let go. A latch like the others."""
 
@@ -112,9 +114,10 @@ class HalfState:
     @property
     def ready_state(self) -> ReadyState:
         """The state as WHATWG names it."""
-        # The handlers of an object find every end unanswered, as in workerd.
-        told = self.released or self.holder is not Holder.HIBERNATION
-        if self.failure is not None and told:
+        if self.holder is Holder.HIBERNATION and not self.released:
+            # The handlers of an object find every end unanswered, as in workerd.
+            return _READY_TABLE[self.close_sent is not None, self.end_shown]
+        if self.failure is not None:
             return ReadyState.CLOSED
         return _READY_TABLE[self.close_sent is not None, self.end is not None]
 
@@ -251,6 +254,10 @@ class HalfState:
             return False
         self.failure = failure
         return True
+
+    def show_end(self) -> None:
+        """Latch that the object which holds it sees the end from now on."""
+        self.end_shown = True
 
     def release(self) -> None:
         """Latch that the end has been told."""

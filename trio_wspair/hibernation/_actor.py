@@ -1,14 +1,24 @@
 """One object by its id: what stays of it while it is out of memory.
 
-Knows its sockets, its settings and the instance, if there is one. Events of sockets
-come in here, from the dispatcher of the namespace's nursery; each is run in an
-instance, or answered without one.
+Knows its sockets, its settings and the instance, if there is one.
+
+Theory of operation. The dispatcher of the namespace's nursery brings the events here,
+one event of a socket after the other. Each is run in an instance, which is built if
+there is none, in a task of its socket.
+
+A message that has an automatic answer needs no instance, and waits for no handler. It
+is kept out of the queue and answered where it arrives, in the task of its sender
+(`Inbox.intercept`): if nothing of its socket comes before it, or if the handler of what
+does has begun and waits. Else it is queued, as the answer has to follow what handlers
+before it send at once. Then it is answered in its turn, or when the handler before it
+begins to wait: in that moment the queue is searched (`Inbox.sift`).
 """
 
 import contextvars
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import trio
@@ -17,13 +27,10 @@ from trio.lowlevel import enable_ki_protection
 from trio_wspair._codes import Close
 from trio_wspair._delivery import Event
 from trio_wspair._dispatcher import NurseryHome
-from trio_wspair._errors import (
-    BufferFullError,
-    InvalidStateError,
-    ProtocolError,
-    WebSocketError,
-)
+from trio_wspair._errors import InvalidStateError, ProtocolError, WebSocketError
+from trio_wspair._half import Half
 from trio_wspair._http import Request, Response
+from trio_wspair._inbox import Message, size_of
 from trio_wspair._socket import (
     ErrorEvent,
     MessageEvent,
@@ -40,15 +47,21 @@ from ._settings import MAX_SOCKETS, WebSocketRequestResponsePair
 from ._sockets import (
     Membership,
     Owner,
+    Progress,
     Sockets,
     closing_socket,
     ending_untaken,
     membership_of,
 )
+from ._turnstile import Turnstile
 
 __all__ = ("Actor",)
 
 _logger: Final = logging.getLogger("trio_wspair")
+
+
+def _ignore() -> None:
+    pass
 
 
 class Actor:
@@ -84,11 +97,11 @@ class Actor:
         self._rest = rest
         self._instance: Instance[Handlers] | None = None
         self._ended = False
-        self._entering = 0
-        """How many events wait for the last instance to be over."""
+        self._entrance = Turnstile(lambda: not self._is_leaving())
+        """Where events wait until the last instance is over."""
         self.sockets: Sockets = Sockets()
         self.automatic: WebSocketRequestResponsePair | None = None
-        """What is answered without an instance."""
+        """What is answered where it arrives."""
         self.event_timeout: int | None = None
         """Milliseconds that a handler may take."""
 
@@ -96,15 +109,11 @@ class Actor:
 
     async def _enter(self) -> Instance[Handlers]:
         """Return the instance for an event, which has to enter it at once."""
-        while self._instance is not None and self._instance.leaving:
-            self._entering += 1
-            try:
-                await self._instance.over.wait()  # One at a time.
-            except BaseException:
-                self._entering -= 1
-                self._look_around()  # It may be over at this very moment.
-                raise
-            self._entering -= 1
+        try:
+            await self._entrance.pass_through()  # One at a time.
+        except BaseException:
+            self._look_around()  # It may be over at this very moment.
+            raise
         if self._ended:
             raise DurableObjectResetError(f"the namespace of {self.label} has ended")
         if self._instance is None:
@@ -127,12 +136,15 @@ class Actor:
             await instance.run()
         finally:
             self._instance = None
-            instance.over.set()
+            self._entrance.admit()
             self._look_around()
+
+    def _is_leaving(self) -> bool:
+        return self._instance is not None and self._instance.leaving
 
     def _look_around(self) -> None:
         """Say so if nothing is left that happens in this object."""
-        if self._instance is None and not self.sockets and not self._entering:
+        if self._instance is None and not self.sockets and not self._entrance:
             self._rest()
 
     @enable_ki_protection
@@ -141,6 +153,7 @@ class Actor:
         self.automatic = self.event_timeout = None
         for half in map(half_of, self.sockets.clear()):
             half.fail(Failure("the object was reset"))
+            half.state.show_end()
             # Differs: workerd ends the connection without a Close.
             half.say_close(Close(1011))
 
@@ -203,6 +216,7 @@ class Actor:
         contextvars.Context().run(self._home.adopt, socket, pull=False)
         half.state.take(Act.HIBERNATE)
         half.listeners = Membership(self.owner, tags, self._take, half.listeners)
+        half.inbox.intercept = partial(self._intercept, half)
         move(socket, self._home)
         self.sockets.add(socket, tags)
 
@@ -210,50 +224,97 @@ class Actor:
     def _take(self, event: Event) -> Awaitable[None] | None:
         """Take an event of a socket."""
         if isinstance(event, MessageEvent):
-            return None if self._answered(event) else self._run(event)
+            return self._take_message(event)
         end = half_of(target_of(event)).state.end
         breach = isinstance(end, Failure) and isinstance(end.error, ProtocolError)
         if breach != isinstance(event, ErrorEvent):
             return None  # One of the two tells the end.
         return self._run_last(event)
 
-    def _answered(self, event: MessageEvent) -> bool:
-        """Return whether an automatic answer was enough for this message."""
+    def _take_message(self, event: MessageEvent) -> Awaitable[None] | None:
+        half = half_of(target_of(event))
+        membership = _membership(half)
+        if membership.progress is Progress.IDLE:
+            act = self._answering(half, event.data)
+            if act is not None:
+                act()
+                return None
+            membership.progress = Progress.BEGINNING
+        return self._run_message(event, half, membership)
+
+    def _intercept(self, half: Half, message: Message) -> Callable[[], None] | None:
+        """Return what answers a message that arrives, if it comes before its turn."""
+        progress = _membership(half).progress
+        first = progress is Progress.IDLE and half.inbox.weight == 0
+        if first or progress is Progress.WAITING:
+            return self._answering(half, message)
+        return None
+
+    def _answering(self, half: Half, message: Message) -> Callable[[], None] | None:
+        """Return what answers a message automatically, if it has such an answer."""
         pair = self.automatic
-        if pair is None or isinstance(event.data, bytes) or event.data != pair.request:
-            return False
-        socket = target_of(event)
+        if pair is None or message != pair.request:
+            return None
+        size = size_of(pair.response)
         try:
-            socket.send(pair.response)
-        except BufferFullError:
-            return False  # The object may do something about a peer that won't read.
+            half.state.check_send()
         except WebSocketError:
-            pass  # Closing: the answer comes too late, but counts, as in workerd.
-        membership_of(socket, self.owner).answered_at = time.time()
-        return True
+            # Closing: the answer comes too late, but counts, as in workerd.
+            return partial(_note_answer, half)
+        if not half.outbox.has_room(size):
+            return None  # The object may do something about a peer that won't read.
+        return partial(_answer, half, pair.response, size)
 
     @enable_ki_protection
-    async def _run(self, event: Event) -> None:
+    async def _run_message(
+        self, event: MessageEvent, half: Half, membership: Membership
+    ) -> None:
+        """Call the handler of a message."""
+
+        @enable_ki_protection
+        def on_wait() -> None:
+            if membership.progress is Progress.BEGINNING:
+                membership.progress = Progress.WAITING
+                if self.automatic is not None and half.inbox.weight:
+                    half.inbox.sift()
+
+        try:
+            await self._run(event, on_wait)
+        finally:
+            if membership.progress is Progress.BEGINNING or not half.inbox.weight:
+                membership.progress = Progress.IDLE
+
+    @enable_ki_protection
+    async def _run(self, event: Event, on_wait: Callable[[], None] = _ignore) -> None:
         """Call the handler of an event. What it raises is logged."""
-        if target_of(event) not in self.sockets:
+        socket = target_of(event)
+        if socket not in self.sockets:
             return  # The object was reset since it came.
         try:
             instance = await self._enter()
             with instance.event() as running:
-                await self._handle(await running.get(), event)
+                handlers = await running.get()
+                if socket not in self.sockets:
+                    return  # Or while it waited.
+                if not isinstance(event, MessageEvent):
+                    self.sockets.begin_closing(socket)
+                    half_of(socket).state.show_end()
+                await self._handle(handlers, event, on_wait)
         except DurableObjectResetError:
             pass  # Logged by whoever has reset it.
         except BaseException as exc:  # noqa: BLE001, ASYNC103 - the rest is raised
             log_failure(exc, self.label, f"web_socket_{event.type}()")
 
-    async def _handle(self, handlers: Handlers, event: Event) -> None:
+    async def _handle(
+        self, handlers: Handlers, event: Event, on_wait: Callable[[], None]
+    ) -> None:
         """Call the handler of an event, and cancel it if it takes too long."""
         if self.event_timeout is None:
-            await call_handler(handlers, event)
+            await call_handler(handlers, event, on_wait)
             return
         limit = self.event_timeout / 1000
         with trio.move_on_after(limit) as patience:
-            await call_handler(handlers, event)
+            await call_handler(handlers, event, on_wait)
         if patience.cancelled_caught:
             late = "web_socket_%s() of %s was cancelled: it took over %g s"
             facts = {"object": self.label}
@@ -265,7 +326,6 @@ class Actor:
         socket = target_of(event)
         if socket not in self.sockets:
             return  # The object was reset.
-        self.sockets.begin_closing(socket)
         closing_socket.set(socket)
         try:
             await self._run(event)
@@ -275,3 +335,17 @@ class Actor:
             if socket in self.sockets:
                 self.sockets.remove(socket, membership_of(socket, self.owner).tags)
                 self._look_around()
+
+
+def _answer(half: Half, text: str, size: int) -> None:
+    half.outbox.put(text, size)
+    _note_answer(half)
+
+
+def _note_answer(half: Half) -> None:
+    _membership(half).answered_at = time.time()
+
+
+def _membership(half: Half) -> Membership:
+    assert isinstance(half.listeners, Membership)
+    return half.listeners

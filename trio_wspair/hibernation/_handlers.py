@@ -1,7 +1,9 @@
 """What an object does with its events, and calling that."""
 
-from collections.abc import Awaitable
-from typing import Protocol
+import contextlib
+import types
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Protocol
 
 from trio.lowlevel import disable_ki_protection
 
@@ -63,8 +65,10 @@ async def call_fetch(handlers: Handlers, request: Request) -> object:
 
 
 @disable_ki_protection
-async def call_handler(handlers: Handlers, event: Event) -> None:
-    """Let an object take an event."""
+async def call_handler(
+    handlers: Handlers, event: Event, on_wait: Callable[[], None]
+) -> None:
+    """Let an object take an event; call `on_wait` when its handler waits first."""
     socket = target_of(event)
     match event:
         case MessageEvent():
@@ -76,4 +80,23 @@ async def call_handler(handlers: Handlers, event: Event) -> None:
                 socket, event.code, event.reason, event.was_clean
             )
     if isinstance(awaitable, Awaitable):
-        await awaitable
+        await _telling_wait(awaitable, on_wait)
+
+
+@types.coroutine
+def _telling_wait(
+    awaitable: Awaitable[object], on_wait: Callable[[], None]
+) -> Generator[Any, Any, None]:
+    """Await something; call `on_wait` in the moment in which it waits first."""
+    # As `yield from` does it (PEP 380): Trio sends a value, or throws.
+    steps = awaitable.__await__()
+    with contextlib.suppress(StopIteration):
+        waits_for = next(steps)
+        on_wait()
+        while True:
+            try:
+                value = yield waits_for
+            except BaseException as exc:  # noqa: BLE001, ASYNC103 - thrown into it
+                waits_for = steps.throw(exc)
+            else:
+                waits_for = steps.send(value)

@@ -21,6 +21,7 @@ from trio.lowlevel import disable_ki_protection, enable_ki_protection
 from trio_wspair._pair import current_nursery
 
 from ._failures import DurableObjectResetError, log_failure
+from ._turnstile import Turnstile
 
 __all__ = ("EventScope", "Instance", "Residence")
 
@@ -66,7 +67,7 @@ class Instance(Generic[_O]):
         self._object: _O | None = None
         self._failure: Exception | None = None
         """What the constructor has raised."""
-        self._ready = trio.Event()
+        self._built = False
         self._first: list[Coroutine[Any, Any, object]] | None = None
         """What the constructor wants to run before the first event."""
         self._events: set[trio.CancelScope] = set()
@@ -74,7 +75,8 @@ class Instance(Generic[_O]):
         """Set when the last event has ended, if somebody waits for that."""
         self._quiet_since = trio.current_time()
         self._blocking = 0
-        self._unblocked = trio.Event()
+        self._entrance = Turnstile(lambda: self._built and not self._blocking)
+        """Where events wait, until they may begin."""
         self._evicted = False
         self._reset_reason: str | None = None
         self._scope = trio.CancelScope()
@@ -129,7 +131,8 @@ class Instance(Generic[_O]):
         finally:
             for coroutine in first:
                 coroutine.close()
-        self._ready.set()  # Else the events that wait are cancelled, as it is reset.
+        self._built = True  # Else the events that wait are cancelled, as it is reset.
+        self._entrance.admit()
 
     async def _stay(self) -> None:
         """Return when it has been idle for long enough."""
@@ -154,7 +157,7 @@ class Instance(Generic[_O]):
 
     def look_around(self) -> None:
         """Leave, if that is wanted and may be."""
-        if self._events or not self._ready.is_set():
+        if self._events or not self._built:
             return
         idle = not self.nursery.child_tasks
         if self._evicted or (idle and self._residence.leaves_at_once):
@@ -228,10 +231,7 @@ class Instance(Generic[_O]):
         Raises:
             Exception: What the constructor has raised.
         """
-        if not self._ready.is_set():
-            await self._ready.wait()
-        while self._blocking:
-            await self._unblocked.wait()
+        await self._entrance.pass_through()
         if self._failure is not None:
             raise self._failure
         if self._object is None:  # It was reset when this had been woken already.
@@ -253,18 +253,18 @@ class Instance(Generic[_O]):
         self, async_fn: Callable[[*_Ts], Awaitable[_T]], *args: *_Ts
     ) -> _T:
         self._blocking += 1
-        self._unblocked = trio.Event() if self._blocking == 1 else self._unblocked
         try:
             await trio.lowlevel.checkpoint()
-            return await _call(async_fn, *args)
+            result = await _call(async_fn, *args)
+            await trio.lowlevel.checkpoint_if_cancelled()  # It may have called abort().
+            return result
         except Exception as exc:
             if self._object is not None:  # Else the events get the exception itself.
                 self.reset(f"block_concurrency_while() failed with {exc!r}")
             raise
         finally:
             self._blocking -= 1
-            if not self._blocking:
-                self._unblocked.set()
+            self._entrance.admit()
 
     @enable_ki_protection
     def start(self, async_fn: Callable[[*_Ts], Awaitable[object]], *args: *_Ts) -> None:

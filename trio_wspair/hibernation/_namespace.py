@@ -1,8 +1,10 @@
 """`DurableObjectNamespace`: all objects of one class, and the nursery they live in."""
 
+import contextvars
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from itertools import islice
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -32,6 +34,8 @@ _CLOSE_GRACE: Final = 1.0
 """Seconds that sockets and handlers get when the namespace ends."""
 _REMEMBERED: Final = 70.0
 """Seconds that settings of an object without sockets are kept, as in workerd."""
+_AT_ONCE: Final = 64
+"""How many objects are forgotten between two checkpoints."""
 
 
 class DurableObjectStub:
@@ -111,6 +115,8 @@ class DurableObjectNamespace:
         self._actors: dict[str, Actor] = {}
         self._resting: dict[str, float] = {}
         """Since when objects have neither an instance nor sockets: the first first."""
+        self._rested = trio.Event()
+        """Set when there is one, if the task that forgets them waits for that."""
         self._opened: AbstractAsyncContextManager[None] | None = None
         self._home: NurseryHome | None = None
         """Where its sockets live, while it is open."""
@@ -204,6 +210,8 @@ class DurableObjectNamespace:
     @asynccontextmanager
     async def _open(self) -> AsyncGenerator[None, None]:
         async with open_service_nursery() as self._lives:
+            # An empty context: that of this task is none of its business.
+            contextvars.Context().run(self._lives.start_soon, self._forget)
             try:
                 async with open_service_nursery() as sockets:
                     self._home = NurseryHome(sockets, _CLOSE_GRACE)
@@ -215,6 +223,8 @@ class DurableObjectNamespace:
             finally:
                 for actor in self._actors.values():
                     actor.end()
+        self._actors.clear()
+        self._resting.clear()
 
     async def _close_sockets(self) -> None:
         sockets = [s for a in self._actors.values() for s in a.sockets.listed(None)]
@@ -254,7 +264,6 @@ class DurableObjectNamespace:
         key = str(object_id)
         self._resting.pop(key, None)
         if key not in self._actors:
-            self._forget_the_rested()
             self._actors[key] = Actor(
                 f"{self._cls.__name__} {object_id.name or key!r}",
                 build=partial(self._build, object_id),
@@ -269,15 +278,21 @@ class DurableObjectNamespace:
         """Forget an object that has nothing, in a while: it may be asked for again."""
         self._resting.pop(key, None)
         self._resting[key] = trio.current_time()
+        self._rested.set()
 
-    def _forget_the_rested(self) -> None:
-        # When a new one comes, and without a task: so their number is bounded.
-        now = trio.current_time()
-        while self._resting:
-            key, since = next(iter(self._resting.items()))
-            if now < since + _REMEMBERED:
-                return
-            del self._resting[key], self._actors[key]
+    async def _forget(self) -> None:
+        """Forget objects that have rested for long, a few at a time."""
+        while True:
+            if not self._resting:
+                self._rested = trio.Event()
+                await self._rested.wait()
+            since = next(iter(self._resting.values()), trio.current_time())
+            await trio.sleep_until(since + _REMEMBERED)
+            now = trio.current_time()
+            for key, since in list(islice(self._resting.items(), _AT_ONCE)):
+                if now < since + _REMEMBERED:
+                    break
+                del self._resting[key], self._actors[key]
 
     @disable_ki_protection
     def _build(

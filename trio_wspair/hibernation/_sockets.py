@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from enum import Enum, auto
 from typing import Final
 
 import attrs
@@ -22,6 +23,7 @@ from trio_wspair._state import Failure, Holder
 __all__ = (
     "Membership",
     "Owner",
+    "Progress",
     "Sockets",
     "answered_at",
     "closing_socket",
@@ -57,18 +59,36 @@ class Owner:
     """Anything that its namespace has to itself."""
 
 
+class Progress(Enum):
+    """How far the object has come with the messages of a socket.
+
+    It decides what an automatic answer has to wait for. Workers start the handler of
+    each message when it is read, and read the next one: so an answer comes after what
+    the handlers of earlier messages send at once, and before what they send later.
+    """
+
+    IDLE = auto()
+    """No handler runs: an answer waits for the messages that are queued."""
+    BEGINNING = auto()
+    """A handler is about to begin: an answer waits for it, and for what is queued."""
+    WAITING = auto()
+    """A handler waits, or did since the queue was empty last: an answer comes at once.
+    In Workers, the handlers of what is queued behind it would have begun as well."""
+
+
 class Membership(Listeners):
     """What an object keeps with a socket, in place of the listeners.
 
     It stays with the socket, so that tags can be asked for after the end.
     """
 
-    __slots__ = ("answered_at", "owner", "tags")
+    __slots__ = ("answered_at", "owner", "progress", "tags")
 
     owner: Owner
     tags: tuple[str, ...]
     answered_at: float | None
     """When an automatic answer was sent last, as `time.time()`."""
+    progress: Progress
 
     def __init__(
         self,
@@ -81,6 +101,7 @@ class Membership(Listeners):
         self.owner = owner
         self.tags = tags
         self.answered_at = None
+        self.progress = Progress.IDLE
         self.only_message_listener = take
         self._entries = before._entries
         self._slots = before._slots

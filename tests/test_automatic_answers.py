@@ -1,0 +1,455 @@
+"""Automatic answers of an object wait for no handler, in memory and on every engine."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import attrs
+import pytest
+import trio
+from engines import ENGINES, using
+from faulty import memory_network
+from pairs import in_virtual_time
+from rooms import House, Room, World, open_house
+from trio.testing import wait_all_tasks_blocked
+
+from trio_wspair import (
+    ConnectionClosedError,
+    Instrument,
+    Request,
+    Response,
+    WebSocket,
+    WebSocketPair,
+    broadcast,
+    connect,
+    serve,
+    use_instrument,
+)
+from trio_wspair.hibernation import (
+    DurableObjectResetError,
+    WebSocketRequestResponsePair,
+)
+
+WAYS = ("memory", *ENGINES)
+
+
+@attrs.define(eq=False)
+class Gated(World):
+    """A world in which handlers wait, for messages that begin with a `w`."""
+
+    gate: trio.Event = attrs.field(factory=trio.Event)
+
+    def __attrs_post_init__(self) -> None:
+        self.on_build = answer_ping
+        self.on_message = self._take
+        self.on_fetch = self._ask
+
+    async def _take(self, _room: Room, ws: WebSocket, message: str | bytes) -> None:
+        ws.send(f"{message!s} begins")
+        if str(message).startswith("w"):
+            await self.gate.wait()
+            ws.send(f"{message!s} ends")
+
+    async def _ask(self, room: Room, request: Request) -> Response | None:
+        if request.path == "/block":
+            await room.ctx.block_concurrency_while(self.gate.wait)
+        elif request.path == "/unset":
+            room.ctx.set_web_socket_auto_response()
+        elif request.path == "/set":
+            answer_ping(room)
+        elif request.path == "/abort":
+            room.ctx.abort("enough")
+        else:
+            return None
+        return Response()
+
+
+def answer_ping(room: Room) -> None:
+    """Set an automatic answer."""
+    pair = WebSocketRequestResponsePair("ping", "pong")
+    room.ctx.set_web_socket_auto_response(pair)
+
+
+async def settled() -> None:
+    """Wait until nothing moves any more, on a network in memory, too."""
+    await trio.sleep(0.1)
+    await wait_all_tasks_blocked()
+
+
+@attrs.frozen
+class Visitor:
+    """A client of the room, and what it has got."""
+
+    ws: WebSocket
+    got: list[Any] = attrs.field(factory=list, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.ws.add_event_listener("message", lambda event: self.got.append(event.data))
+        self.ws.accept()
+
+    async def send(self, *messages: str | bytes) -> None:
+        """Send messages at once."""
+        for message in messages:
+            self.ws.send(message)
+        await settled()
+
+    def took(self) -> list[Any]:
+        """Return what has come since the last time."""
+        taken = self.got.copy()
+        self.got.clear()
+        return taken
+
+
+@attrs.frozen
+class Stage:
+    """A room, and a way to it."""
+
+    house: House
+    url: str | None
+
+    async def visit(self) -> Visitor:
+        """Let one more client in."""
+        if self.url is not None:
+            return Visitor(await connect(self.url, nursery=self.house.nursery))
+        socket = (await self.house.ask("/visitor")).web_socket
+        assert socket is not None
+        return Visitor(socket)
+
+    async def do(self, path: str) -> None:
+        """Have the room do something, and don't wait for it."""
+        self.house.nursery.start_soon(self.house.ask, path)
+        await settled()
+
+
+@asynccontextmanager
+async def open_stage(way: str, world: World) -> AsyncGenerator[Stage]:
+    """Open a room for clients in memory, or on an engine."""
+    with trio.fail_after(1000):
+        async with open_house(world) as house:
+            if way == "memory":
+                yield Stage(house, None)
+            else:
+                with memory_network(), using(way):  # type: ignore[arg-type] # an engine
+                    stub = house.rooms.get_by_name("room")
+                    server = await house.nursery.start(partial(serve, stub.fetch, 0))
+                    yield Stage(house, server.url)
+            house.nursery.cancel_scope.cancel()
+
+
+every_way = pytest.mark.parametrize("way", WAYS)
+
+
+@every_way
+@in_virtual_time
+async def test_an_answer_waits_for_no_handler_that_waits(way: str) -> None:
+    world = Gated()
+    async with open_stage(way, world) as stage:
+        visitor = await stage.visit()
+        await visitor.send("w")
+        await visitor.send("ping")
+        assert visitor.took() == ["w begins", "pong"]
+        world.gate.set()
+        await settled()
+        assert visitor.took() == ["w ends"]
+        assert world.log == [(1, "w")]
+
+
+@every_way
+@in_virtual_time
+async def test_an_answer_behind_a_message_comes_when_its_handler_waits(
+    way: str,
+) -> None:
+    world = Gated()
+    async with open_stage(way, world) as stage:
+        visitor = await stage.visit()
+        await visitor.send("w", "ping", "x", "ping", "y", b"ping")
+        assert visitor.took() == ["w begins", "pong", "pong"]
+        await visitor.send("ping", "z", "ping")
+        assert visitor.took() == ["pong", "pong"]
+        world.gate.set()
+        await settled()
+        rest = ["x begins", "y begins", "b'ping' begins", "z begins"]
+        assert visitor.took() == ["w ends", *rest]
+        assert [message for _, message in world.log] == ["w", "x", "y", b"ping", "z"]
+
+
+@every_way
+@in_virtual_time
+async def test_an_answer_comes_after_what_earlier_handlers_send_at_once(
+    way: str,
+) -> None:
+    async with open_stage(way, Gated()) as stage:
+        visitor = await stage.visit()
+        await visitor.send("a", "ping", "b", "ping", "ping")
+        assert visitor.took() == ["a begins", "pong", "b begins", "pong", "pong"]
+
+
+@every_way
+@in_virtual_time
+async def test_an_answer_does_not_wait_for_an_object_that_is_blocked(way: str) -> None:
+    world = Gated()
+    async with open_stage(way, world) as stage:
+        visitor, other = await stage.visit(), await stage.visit()
+        await stage.do("/block")
+        await other.send("x")
+        await visitor.send("ping", "ping")
+        assert visitor.took() == ["pong", "pong"]
+        assert world.log == []
+        # Workers read a message when the one before it has been let in.
+        await visitor.send("y", "ping")
+        assert visitor.took() == []
+        world.gate.set()
+        await settled()
+        assert visitor.took() == ["y begins", "pong"]
+        assert world.log == [(1, "x"), (1, "y")]
+
+
+@every_way
+@in_virtual_time
+async def test_an_answer_does_not_wait_for_a_constructor(way: str) -> None:
+    gate = trio.Event()
+
+    def build(room: Room) -> None:
+        answer_ping(room)
+        if room.number > 1:
+            room.ctx.block_concurrency_while(gate.wait)
+
+    async with open_stage(way, World(on_build=build)) as stage:
+        visitor, other = await stage.visit(), await stage.visit()
+        await trio.sleep(15)
+        await other.send("wake up")
+        assert stage.house.world.built == 2
+        await visitor.send("ping")
+        assert visitor.took() == ["pong"]
+        assert stage.house.world.log == []
+        gate.set()
+        await settled()
+        assert stage.house.world.log == [(2, "wake up")]
+
+
+@every_way
+@in_virtual_time
+async def test_what_is_set_counts_for_messages_that_come_later(way: str) -> None:
+    world = Gated()
+    async with open_stage(way, world) as stage:
+        visitor = await stage.visit()
+        await stage.do("/unset")
+        await visitor.send("w", "ping")
+        await stage.do("/set")
+        await visitor.send("ping")
+        await stage.do("/unset")
+        await visitor.send("ping")
+        assert visitor.took() == ["w begins", "pong"]
+        world.gate.set()
+        await settled()
+        assert [message for _, message in world.log] == ["w", "ping", "ping"]
+
+
+@every_way
+@in_virtual_time
+async def test_a_handler_that_sets_an_answer_sets_it_for_the_next_message(
+    way: str,
+) -> None:
+    async def on_message(room: Room, ws: WebSocket, message: str | bytes) -> None:
+        if message == "set":
+            answer_ping(room)
+        ws.send(f"{message!s}!")
+
+    async with open_stage(way, World(on_message=on_message)) as stage:
+        visitor = await stage.visit()
+        await visitor.send("ping", "set", "ping")
+        assert visitor.took() == ["ping!", "set!", "pong"]
+
+
+@every_way
+@in_virtual_time
+async def test_there_is_no_answer_any_more_after_an_abort(way: str) -> None:
+    world = Gated()
+    async with open_stage(way, world) as stage:
+        visitor = await stage.visit()
+        await visitor.send("w")
+        with pytest.raises(DurableObjectResetError):
+            await stage.house.ask("/abort")
+        with suppress(ConnectionClosedError):
+            await visitor.send("ping", "x", "ping")
+        assert (await visitor.ws.wait_closed()).code == 1011
+        assert visitor.took() == ["w begins"]
+        world.on_build = None
+        other = await stage.visit()
+        await other.send("ping")
+        assert other.took() == ["ping begins"]
+
+
+# -- what is counted, and seen, in memory ----------------------------------------------
+
+
+def small_room(limit: int, world: World) -> World:
+    """Let the room make pairs with so little room."""
+    before = world.on_fetch
+
+    async def on_fetch(room: Room, request: Request) -> Response | None:
+        if request.path == "/visitor":
+            client, server = WebSocketPair(max_buffered_bytes=limit)
+            room.ctx.accept_web_socket(server)
+            return Response(None, status=101, web_socket=client)
+        assert before is not None
+        return await before(room, request)
+
+    world.on_fetch = on_fetch
+    return world
+
+
+@in_virtual_time
+async def test_what_is_answered_takes_no_room() -> None:
+    world = small_room(200, Gated())
+    async with open_stage("memory", world) as stage:
+        visitor = await stage.visit()
+        await visitor.send("w")
+        await visitor.send("x", "y", "z")
+        for _ in range(10):
+            await visitor.send("ping")
+        assert visitor.took() == ["w begins", *["pong"] * 10]
+        assert visitor.ws.buffered_amount == len("xyz")
+        await stage.do("/unset")
+        with pytest.raises(Exception, match="max_buffered_bytes"):
+            visitor.ws.send("ping")
+
+
+@in_virtual_time
+async def test_what_is_taken_out_of_the_queue_makes_room() -> None:
+    world = Gated()
+    async with open_stage("memory", world) as stage:
+        visitor = await stage.visit()
+        await visitor.send("w", *["ping"] * 3)
+        with trio.fail_after(1):
+            await visitor.ws.drain()
+        await visitor.send("x")
+        assert visitor.ws.buffered_amount == 1
+        visitor.ws.close(3000)
+        world.gate.set()
+        assert (await visitor.ws.wait_closed()).code == 3000
+        assert [what[1] for what in world.log] == ["w", "x", "close"]
+
+
+@in_virtual_time
+async def test_a_message_whose_answer_finds_no_room_keeps_its_place() -> None:
+    world = small_room(200, Gated())
+    async with open_stage("memory", world) as stage:
+        socket = (await stage.house.ask("/visitor")).web_socket
+        assert socket is not None
+        socket.accept(pull=True)
+        for message in ("w", "ping", "ping", "x"):
+            socket.send(message)
+            await settled()
+        # "w begins" and two answers are as much as there is room for.
+        socket.send("ping")
+        await settled()
+        for expected in ("w begins", "pong", "pong"):
+            assert await socket.receive() == expected
+        world.gate.set()
+        for expected in ("w ends", "x begins", "ping begins"):
+            assert await socket.receive() == expected
+        assert [message for _, message in world.log] == ["w", "x", "ping"]
+
+
+@in_virtual_time
+async def test_the_answers_to_a_broadcast_come() -> None:
+    async with open_stage("memory", Gated()) as stage:
+        visitors = [await stage.visit() for _ in range(3)]
+        await visitors[0].send("w")
+        assert broadcast([visitor.ws for visitor in visitors], "ping") == {}
+        await settled()
+        got = [visitor.took() for visitor in visitors]
+        assert got == [["w begins", "pong"], ["pong"], ["pong"]]
+
+
+@in_virtual_time
+async def test_an_answer_that_waits_for_nothing_has_a_time_stamp() -> None:
+    stamps: list[datetime | None] = []
+
+    async def on_message(room: Room, ws: WebSocket, message: str | bytes) -> None:
+        stamps.append(room.ctx.get_web_socket_auto_response_timestamp(ws))
+        if message == "w":
+            await trio.sleep(5)
+            stamps.append(room.ctx.get_web_socket_auto_response_timestamp(ws))
+
+    world = World(on_build=answer_ping, on_message=on_message)
+    async with open_stage("memory", world) as stage:
+        visitor = await stage.visit()
+        await visitor.send("w", "ping")
+        await trio.sleep(10)
+        before, after = stamps
+        assert before is None
+        assert after is not None
+
+
+@in_virtual_time
+async def test_who_has_closed_while_a_handler_waits_gets_no_answer() -> None:
+    async def on_message(room: Room, ws: WebSocket, _message: str | bytes) -> None:
+        ws.close(3000)
+        await trio.sleep(5)
+        assert room.ctx.get_web_socket_auto_response_timestamp(ws) is not None
+
+    world = World(on_build=answer_ping, on_message=on_message)
+    async with open_stage("memory", world) as stage:
+        visitor = await stage.visit()
+        visitor.ws.send("w")
+        visitor.ws.send("ping")
+        await trio.sleep(10)
+        assert visitor.took() == []
+        assert world.log == [(1, "w"), (1, "close", 3000, "", True)]
+
+
+class Diary(Instrument):
+    """Notes messages."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str | bytes]] = []
+
+    def sent(self, ws: WebSocket, message: str | bytes) -> None:  # noqa: ARG002
+        self.told.append(("sent", message))
+
+    def received(self, ws: WebSocket, message: str | bytes) -> None:  # noqa: ARG002
+        self.told.append(("received", message))
+
+
+@pytest.mark.parametrize("before", [["w"], ["w", "x"], []])
+@in_virtual_time
+async def test_an_instrument_sees_a_message_and_its_answer_in_their_order(
+    before: list[str],
+) -> None:
+    diary = Diary()
+    with use_instrument(diary):
+        async with open_stage("memory", Gated()) as stage:
+            visitor = await stage.visit()
+            await visitor.send(*before)
+            diary.told.clear()
+            await visitor.send("ping")
+            assert diary.told == [
+                ("sent", "ping"),
+                ("received", "ping"),
+                ("sent", "pong"),
+                ("received", "pong"),
+            ]
+
+
+@in_virtual_time
+async def test_an_instrument_sees_what_is_taken_out_of_the_queue() -> None:
+    diary = Diary()
+    with use_instrument(diary):
+        async with open_stage("memory", Gated()) as stage:
+            visitor = await stage.visit()
+            await visitor.send("w", "ping", "x")
+            assert diary.told == [
+                ("sent", "w"),
+                ("sent", "ping"),
+                ("sent", "x"),
+                ("received", "w"),
+                ("sent", "w begins"),
+                ("received", "ping"),
+                ("sent", "pong"),
+                ("received", "w begins"),
+                ("received", "pong"),
+            ]

@@ -1,0 +1,448 @@
+"""What happens to an object at the same moment: order, and nothing left behind."""
+
+import gc
+import weakref
+from itertools import pairwise
+from typing import Any
+
+import attrs
+import pytest
+import trio
+from pairs import in_virtual_time
+from rooms import House, Room, World, asking, open_house
+from trio.testing import wait_all_tasks_blocked
+
+from trio_wspair import ReadyState, Request, Response, WebSocket
+from trio_wspair.hibernation import (
+    DurableObjectNamespace,
+    DurableObjectResetError,
+    _namespace,
+)
+from trio_wspair.hibernation._actor import Actor
+
+
+async def settled() -> None:
+    await wait_all_tasks_blocked()
+
+
+@attrs.define(eq=False)
+class Blocked(World):
+    """A world in which an object can be blocked, and asked what it sees."""
+
+    gate: trio.Event = attrs.field(factory=trio.Event)
+    in_block: Any = None
+    """Called with the object before it is blocked no longer."""
+
+    def __attrs_post_init__(self) -> None:
+        self.on_fetch = self._ask
+
+    async def _ask(self, room: Room, request: Request) -> Response | None:
+        if request.path == "/block":
+            await room.ctx.block_concurrency_while(self._block, room)
+        elif request.path.startswith("/say"):
+            self.log.append(request.path)
+        else:
+            return None
+        return Response()
+
+    async def _block(self, room: Room) -> None:
+        await self.gate.wait()
+        if self.in_block is not None:
+            self.in_block(room)
+
+
+def later(house: House, path: str) -> None:
+    house.nursery.start_soon(house.ask, path)
+
+
+# -- order -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("luck", range(10))
+@in_virtual_time
+async def test_g11_what_waits_for_a_blocked_object_begins_in_the_order_of_its_coming(
+    luck: int,
+) -> None:
+    trio._core._run._r.seed(luck)
+    world = Blocked()
+    async with open_house(world) as house:
+        clients = [await house.visit() for _ in range(5)]
+        later(house, "/block")
+        await settled()
+        for number in (3, 0, 4):
+            clients[number].send(str(number))
+            await settled()
+            later(house, f"/say/{number}")
+            await settled()
+        clients[1].close(3000)
+        await settled()
+        later(house, "/say/last")
+        await settled()
+        assert world.log == []
+        world.gate.set()
+        await settled()
+        messages = [(1, "3"), "/say/3", (1, "0"), "/say/0", (1, "4"), "/say/4"]
+        assert world.log == [*messages, (1, "close", 3000, "", True), "/say/last"]
+
+
+@pytest.mark.parametrize("luck", range(10))
+@in_virtual_time
+async def test_g11_who_is_let_in_may_block_the_object_again(luck: int) -> None:
+    trio._core._run._r.seed(luck)
+
+    async def on_message(room: Room, _ws: WebSocket, message: str | bytes) -> None:
+        if message == "block":
+            await room.ctx.block_concurrency_while(trio.sleep, 5)
+            room.env.log.append("unblocked")
+
+    world = Blocked(on_message=on_message)
+    async with open_house(world) as house:
+        clients = [await house.visit() for _ in range(4)]
+        later(house, "/block")
+        await settled()
+        for client, message in zip(clients, ("a", "block", "b", "c"), strict=True):
+            client.send(message)
+            await settled()
+        world.gate.set()
+        await settled()
+        assert world.log == [(1, "a"), (1, "block")]
+        clients[0].send("d")
+        await trio.sleep(10)
+        # What its handler does after that is no event: it comes first or not, by luck.
+        world.log.remove("unblocked")
+        assert world.log == [(1, "a"), (1, "block"), (1, "b"), (1, "c"), (1, "d")]
+
+
+@pytest.mark.parametrize("luck", range(10))
+@in_virtual_time
+async def test_g11_what_waits_for_the_next_instance_begins_in_the_order_of_its_coming(
+    luck: int,
+) -> None:
+    trio._core._run._r.seed(luck)
+
+    async def clean_up() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(5)
+
+    async def on_fetch(room: Room, request: Request) -> Response | None:
+        if request.path == "/start":
+            room.ctx.wait_until(clean_up)
+        elif request.path == "/abort":
+            room.ctx.abort()
+        elif request.path.startswith("/say"):
+            room.env.log.append((room.number, request.path))
+        return Response()
+
+    world = World(on_fetch=on_fetch)
+    async with open_house(world) as house:
+        await house.ask("/start")
+        await settled()
+        with pytest.raises(DurableObjectResetError):
+            await house.ask("/abort")
+        for number in range(5):
+            later(house, f"/say/{number}")
+            await settled()
+        await trio.sleep(10)
+        assert world.log == [(2, f"/say/{number}") for number in range(5)]
+
+
+@in_virtual_time
+async def test_who_gives_up_waiting_holds_up_nobody() -> None:
+    world = Blocked()
+    async with open_house(world) as house:
+        later(house, "/block")
+        await settled()
+        scope = trio.CancelScope()
+
+        async def give_up() -> None:
+            with scope:
+                await house.ask("/say/never")
+
+        later(house, "/say/1")
+        await settled()
+        house.nursery.start_soon(give_up)
+        await settled()
+        later(house, "/say/2")
+        await settled()
+        world.gate.set()
+        scope.cancel()
+        await settled()
+        assert world.log == ["/say/1", "/say/2"]
+
+
+# -- a socket that ends while its object is blocked ------------------------------------
+
+
+@in_virtual_time
+async def test_a_socket_whose_close_has_come_is_listed_until_its_handler_is_due() -> (
+    None
+):
+    seen: list[list[ReadyState]] = []
+
+    def look(room: Room) -> None:
+        seen.append([ws.ready_state for ws in room.ctx.get_web_sockets()])
+
+    async def on_close(room: Room, _ws: WebSocket) -> None:
+        look(room)
+        await trio.sleep(5)
+
+    world = Blocked(in_block=look, on_close=on_close)
+    async with open_house(world) as house:
+        client, _ = await house.visit(), await house.visit()
+        later(house, "/block")
+        await settled()
+        client.close(3000)
+        await settled()
+        world.gate.set()
+        await settled()
+
+        async def ask(room: Room, _request: Request) -> Response:
+            look(room)
+            return Response()
+
+        world.on_fetch = ask
+        await house.ask()
+        opened, closing = ReadyState.OPEN, ReadyState.CLOSING
+        assert seen == [[opened, opened], [opened, closing], [opened]]
+
+
+@in_virtual_time
+async def test_g3_a_blocked_object_may_still_use_a_socket_whose_close_has_come() -> (
+    None
+):
+    def use(room: Room) -> None:
+        (ws,) = room.ctx.get_web_sockets()
+        ws.send("still here")
+        ws.close(3001, "enough")
+        room.env.log.append(ws.ready_state)
+
+    async def on_close(room: Room, ws: WebSocket) -> None:
+        room.env.log.append(ws.ready_state)
+
+    world = Blocked(in_block=use, on_close=on_close)
+    async with open_house(world) as house:
+        client = await house.visit()
+        later(house, "/block")
+        await settled()
+        client.close(3000)
+        await settled()
+        world.gate.set()
+        assert await client.receive() == "still here"
+        assert (await client.wait_closed()).code == 3001
+        await settled()
+        close = (1, "close", 3000, "", True)
+        assert world.log == [ReadyState.CLOSING, close, ReadyState.CLOSED]
+
+
+@in_virtual_time
+async def test_an_object_that_is_reset_while_blocked_is_told_no_end() -> None:
+    def reset(room: Room) -> None:
+        (ws,) = room.ctx.get_web_sockets()
+        room.ctx.abort("enough")
+        room.env.log.append(ws.ready_state)
+
+    world = Blocked(in_block=reset)
+    async with open_house(world) as house:
+        client = await house.visit()
+        house.nursery.start_soon(refused, house, "/block")
+        await settled()
+        client.send("never")
+        client.close(3000)
+        await settled()
+        world.gate.set()
+        assert (await client.wait_closed()).code == 1011
+        await settled()
+        assert world.log == [ReadyState.CLOSED]
+        assert (await house.ask("/say")).status == 200
+
+
+async def refused(house: House, path: str) -> None:
+    with pytest.raises(DurableObjectResetError):
+        await house.ask(path)
+
+
+# -- two things at the same moment -----------------------------------------------------
+
+
+@in_virtual_time
+async def test_an_abort_while_concurrency_is_blocked_ends_the_handler_at_once() -> None:
+    async def on_message(room: Room, _ws: WebSocket, _message: str | bytes) -> None:
+        async def abort() -> None:
+            room.ctx.abort("enough")
+
+        await room.ctx.block_concurrency_while(abort)
+        room.env.log.append("went on")
+
+    world = World(on_message=on_message)
+    async with open_house(world) as house:
+        client, other = await house.visit(), await house.visit()
+        client.send("abort")
+        other.send("never")
+        assert (await client.wait_closed()).code == 1011
+        assert (await other.wait_closed()).code == 1011
+        await settled()
+        assert "went on" not in world.log
+
+
+@in_virtual_time
+async def test_an_object_that_is_evicted_while_blocked_leaves_after_what_waits() -> (
+    None
+):
+    world = Blocked()
+    async with open_house(world) as house:
+        client = await house.visit()
+        later(house, "/block")
+        await settled()
+        house.evict()
+        client.send("first")
+        await settled()
+        later(house, "/say")
+        await settled()
+        world.gate.set()
+        await settled()
+        client.send("second")
+        await settled()
+        assert world.log == [(1, "first"), "/say", (2, "second")]
+
+
+@in_virtual_time
+async def test_a_request_may_be_cancelled_while_its_object_is_being_built() -> None:
+    gate = trio.Event()
+
+    def build(room: Room) -> None:
+        room.ctx.block_concurrency_while(gate.wait)
+
+    world = World(on_build=build)
+    async with open_house(world) as house:
+        for _ in range(3):
+            with trio.move_on_after(1):
+                await house.ask()
+        gate.set()
+        await settled()
+        assert (await house.ask()).web_socket is not None
+        assert world.built == 1
+
+
+# -- nothing is left behind ------------------------------------------------------------
+
+
+async def forgotten(rooms: DurableObjectNamespace) -> None:
+    """Wait until all objects are forgotten that have nothing."""
+    await trio.sleep(_namespace._REMEMBERED + 20)
+    await settled()
+    assert not rooms._actors
+    assert not rooms._resting
+
+
+def actors() -> int:
+    gc.collect()
+    return sum(isinstance(thing, Actor) for thing in gc.get_objects())
+
+
+@pytest.mark.slow
+@in_virtual_time
+async def test_g10_many_names_that_were_asked_for_once_leave_nothing_behind() -> None:
+    before = actors()
+    async with open_house(Blocked()) as house:
+        for number in range(20_000):
+            await house.ask("/say", f"room {number}")
+        assert len(house.rooms._actors) == 20_000
+        house.world.log.clear()
+        # Nothing is asked for any more.
+        await forgotten(house.rooms)
+        assert actors() == before
+
+
+@in_virtual_time
+async def test_objects_are_forgotten_a_few_at_a_time() -> None:
+    async with open_house(Blocked()) as house:
+        for number in range(1_000):
+            await house.ask("/say", f"room {number}")
+        await trio.sleep(30)
+        since = next(iter(house.rooms._resting.values()))
+        await trio.sleep_until(since + _namespace._REMEMBERED)
+        sizes = [1_000]
+        while sizes[-1]:
+            await trio.lowlevel.checkpoint()
+            sizes.append(len(house.rooms._actors))
+        steps = {before - after for before, after in pairwise(sizes)}
+        # Two turns of the task that forgets may come between two of this one.
+        assert max(steps) <= 2 * _namespace._AT_ONCE
+
+
+@in_virtual_time
+async def test_g13_a_namespace_has_one_task_for_all_that_is_to_be_forgotten() -> None:
+    async with open_house(Blocked()) as house:
+        await settled()
+        before = trio.lowlevel.current_statistics().tasks_living
+        for number in range(100):
+            await house.ask("/say", f"room {number}")
+        await trio.sleep(30)
+        assert trio.lowlevel.current_statistics().tasks_living == before
+
+
+@in_virtual_time
+async def test_an_object_that_is_asked_for_again_is_not_forgotten() -> None:
+    async with open_house(Blocked()) as house:
+        for _ in range(10):
+            await house.ask("/say", "often")
+            await house.ask("/say", f"once {len(house.rooms._actors)}")
+            await trio.sleep(60)
+        assert len(house.rooms._actors) <= 3
+        client = await house.visit(name="often")
+        await trio.sleep(200)
+        assert len(house.rooms._actors) == 1
+        await client.aclose()
+        await forgotten(house.rooms)
+
+
+@in_virtual_time
+async def test_g10_names_whose_object_cannot_be_built_leave_nothing_behind() -> None:
+    def fail(_room: Room) -> None:
+        msg = "no luck"
+        raise OSError(msg)
+
+    async with open_house(World(on_build=fail)) as house:
+        for number in range(100):
+            with pytest.raises(OSError, match="no luck"):
+                await house.ask(name=f"room {number}")
+        await forgotten(house.rooms)
+
+
+@in_virtual_time
+async def test_g10_requests_that_are_cancelled_leave_nothing_behind() -> None:
+    def build(room: Room) -> None:
+        room.ctx.block_concurrency_while(trio.sleep, 5)
+
+    async with open_house(World(on_build=build)) as house:
+        for number in range(100):
+            with trio.move_on_after(1):
+                await house.ask(name=f"room {number}")
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await house.ask(name=f"other room {number}")
+        await forgotten(house.rooms)
+
+
+@in_virtual_time
+async def test_g10_stubs_and_ids_make_no_objects() -> None:
+    async with open_house() as house:
+        for number in range(100):
+            stub = house.rooms.get_by_name(f"room {number}")
+            house.rooms.evict(stub.id)
+            house.rooms.get(house.rooms.new_unique_id())
+        assert not house.rooms._actors
+
+
+@in_virtual_time
+async def test_g10_a_namespace_that_has_ended_keeps_no_objects() -> None:
+    async with trio.open_nursery() as nursery:
+        rooms = DurableObjectNamespace(Room, Blocked())
+        async with rooms:
+            await rooms.get_by_name("room").fetch(asking(nursery, "/say"))
+            actor = weakref.ref(next(iter(rooms._actors.values())))
+        gc.collect()
+        assert actor() is None

@@ -1,0 +1,63 @@
+"""`Turnstile`: tasks that have to wait go on in the order in which they came.
+
+Knows nothing of what they wait for, only whether it is there. Tasks that wait for a
+`trio.Event` are woken together, in an order that is luck. Here each task wakes the next
+one as it goes on itself: so the first has run to its next checkpoint when the second is
+asked whether it may still go on.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+__all__ = ("Turnstile",)
+
+
+class Turnstile:
+    """Where tasks wait until it is open.
+
+    Args:
+        is_open: Returns whether a task may go on now. When that becomes true, somebody
+            has to call `admit()`.
+    """
+
+    def __init__(self, is_open: Callable[[], bool]) -> None:
+        self._is_open = is_open
+        self._turns: deque[trio.Event] = deque()
+        self._admitting = False
+        """A task was woken that has not run yet."""
+
+    def __bool__(self) -> bool:
+        """Return whether a task waits."""
+        return self._admitting or bool(self._turns)
+
+    async def pass_through(self) -> None:
+        """Wait for one's turn. A checkpoint if it waits."""
+        if self._is_open() and not self:
+            return
+        turn = trio.Event()
+        self._turns.append(turn)
+        while True:
+            try:
+                await turn.wait()
+            except BaseException:
+                if turn.is_set():  # It was cancelled already when its turn came.
+                    self._admitting = False
+                    self.admit()
+                else:
+                    self._turns.remove(turn)
+                raise
+            self._admitting = False
+            if self._is_open():
+                break
+            # Somebody has closed it again meanwhile.
+            turn = trio.Event()
+            self._turns.appendleft(turn)
+        self.admit()
+
+    def admit(self) -> None:
+        """Let the tasks that wait go on, one by one, if it is open."""
+        if self._turns and not self._admitting and self._is_open():
+            self._admitting = True
+            self._turns.popleft().set()
