@@ -30,12 +30,20 @@ class Client:
         """Whether it has sent a Close, and waits for the end of the connection."""
         return self._closing and self.events[-1][0] != "closed"
 
+    @property
+    def _open(self) -> bool:
+        return bool(self.events) and self.events[-1][0] not in {"closed", "refused"}
+
+    def give_up(self) -> None:
+        """Drop the connection."""
+        self._scope.cancel()
+
     async def run(self, target: str) -> None:
         """Open a WebSocket and listen to it until the connection is over."""
         async with self._peer.stream:
             with self._scope:
                 await self._converse(target)
-        if self.events[0] == ["open"]:
+        if self.events and self.events[0] == ["open"]:
             self.events.append(["closed", self._closed_with])
 
     async def _converse(self, target: str) -> None:
@@ -51,10 +59,12 @@ class Client:
     async def take(self, step: dict[str, Any]) -> None:
         """Do what a step says."""
         match step:
+            case _ if not self._open:
+                pass
             case {"rawFrame": frame}:
                 await self._peer.send(bytes.fromhex(frame))
             case {"terminate": True}:
-                self._scope.cancel()
+                self.give_up()
             case {"end": True}:
                 await self._end()
             case {"close": arguments}:

@@ -1,7 +1,7 @@
 """A Durable Object that does what a scenario says, and logs what happens."""
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
@@ -28,8 +28,10 @@ _VERBS = {
     "attach",
     "setAutoResponse",
     "setEventTimeout",
+    "abort",
 }
 """What returns nothing."""
+_WAITS = {"wait", "block"}
 
 
 class Names:
@@ -58,6 +60,7 @@ class World:
         self.results: list[dict[str, Any]] = []
         self.instances = 0
         self._names = Names() if lasting else None
+        self._gates: dict[str, trio.Event] = {}
 
     def enter(self) -> Names:
         """Count an instance; return the names that it knows."""
@@ -65,6 +68,10 @@ class World:
             return self._names
         self.instances += 1
         return Names()
+
+    def gate(self, name: str) -> trio.Event:
+        """Return what an operation waits for, until a step opens it."""
+        return self._gates.setdefault(name, trio.Event())
 
 
 class Room(DurableObject):
@@ -74,21 +81,33 @@ class Room(DurableObject):
         super().__init__(ctx, env)
         self._world = env
         self._names = env.enter()
+        operations = env.handlers.get("construct")
+        if operations is not None:
+            entry: dict[str, Any] = {"event": "construct"}
+            env.log.append(entry)
+            for operation in operations:
+                if operation["op"] == "block":
+                    _ = self._block(operation, None, "construct")
+                else:
+                    entry["results"] = self._perform_now([operation], None)
 
     async def fetch(self, request: Request) -> Response:
         number = int(request.path[1:])
         step = self._world.steps[number]
         if "object" in step:
-            results = self._perform(step["object"], None)
-            self._world.results.append({"step": number, "results": results})
+            entry: dict[str, Any] = {"step": number}
+            await self._perform(step["object"], None, entry, "fetch")
+            self._world.results.append(entry)
             return Response(None)
         name = step["connect"]
         client, server = WebSocketPair()
         self._names.sockets |= {f"{name}:client": client, name: server}
         tags = {key: step[key] for key in ("tags",) if key in step}
         accepting = [{"op": "acceptWebSocket", **tags}]
-        results = self._perform(step.get("do", accepting), server)
-        self._world.log.append({"event": "connect", "ws": name, "results": results})
+        connected: dict[str, Any] = {"event": "connect", "ws": name}
+        self._world.log.append(connected)
+        operations = step.get("do", accepting)
+        await self._perform(operations, server, connected, "connect")
         return Response(None, status=101, web_socket=client)
 
     # How many arguments there are is recorded, too.
@@ -131,7 +150,7 @@ class Room(DurableObject):
         }
         self._world.log.append(entry)
         if operations is not None:
-            entry["results"] = self._perform(operations, socket)
+            await self._perform(operations, socket, entry, event)
         delay = self._world.handlers.get("delay", {}).get(event)
         if delay is not None:
             await trio.sleep(delay / 1000)
@@ -158,7 +177,48 @@ class Room(DurableObject):
 
     # -- operations --------------------------------------------------------------
 
-    def _perform(
+    async def _perform(
+        self,
+        operations: list[Operation],
+        own: WebSocket | None,
+        entry: dict[str, Any],
+        of: str,
+    ) -> None:
+        """Perform operations. After one that waits, a new entry has the results."""
+        while True:
+            waits = [n for n, op in enumerate(operations) if op["op"] in _WAITS]
+            now = operations[: waits[0]] if waits else operations
+            entry["results"] = self._perform_now(now, own)
+            if not waits:
+                return
+            operation = operations[waits[0]]
+            if operation["op"] == "wait":
+                await self._world.gate(operation["gate"]).wait()
+            else:
+                await self._block(operation, own, of)
+            gate = operation["gate"]
+            name = None if own is None else self._name(own)
+            entry = {"event": "resumed", "of": of, "ws": name, "gate": gate}
+            if own is not None:
+                entry["readyState"] = int(own.ready_state)
+            self._world.log.append(entry)
+            operations = operations[waits[0] + 1 :]
+
+    def _block(
+        self, operation: Operation, own: WebSocket | None, of: str
+    ) -> Awaitable[None]:
+        gate = operation["gate"]
+
+        async def blocking() -> None:
+            self._world.log.append({"event": "blocking", "of": of, "gate": gate})
+            await self._world.gate(gate).wait()
+            entry = {"event": "unblocking", "of": of, "gate": gate}
+            self._world.log.append(entry)
+            entry["results"] = self._perform_now(operation.get("do", []), own)
+
+        return self.ctx.block_concurrency_while(blocking)
+
+    def _perform_now(
         self, operations: list[Operation], own: WebSocket | None
     ) -> list[dict[str, Any] | Failed]:
         results: list[dict[str, Any] | Failed] = []
@@ -233,6 +293,8 @@ class Room(DurableObject):
                     [self._name(one), int(one.ready_state)]
                     for one in ctx.get_web_sockets()
                 ]
+            case "abort":
+                ctx.abort(*_given(op, "reason"))
             case "setAutoResponse" if "request" in op:
                 pair = decode(op["request"]), decode(op["response"])
                 given = WebSocketRequestResponsePair(*pair)

@@ -1,11 +1,12 @@
 """Where scenarios are played: one object behind a server, and its clients."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
-import attrs
 import trio
 from faulty import memory_network
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -63,7 +64,7 @@ async def _play(
             return await room.fetch(request)
 
         server = await nursery.start(partial(serve, fetch, 0))
-        stage = _Stage(room, server, nursery, settle)
+        stage = _OurStage(room, world, server, nursery, settle)
         with sleeping(rooms):
             for number, step in enumerate(scenario["steps"]):
                 await stage.take(number, step)
@@ -71,75 +72,119 @@ async def _play(
             trace = {
                 "object": world.log.copy(),
                 "clients": {name: c.events.copy() for name, c in stage.clients.items()},
-                "results": world.results.copy(),
+                "results": sorted(world.results, key=itemgetter("step")),
             }
         let_time_pass()
         nursery.cancel_scope.cancel()
     return {**trace, "clients": {}} if scenario.get("clientsNotRecorded") else trace
 
 
-@attrs.frozen
-class _Stage:
-    """Takes the steps of a scenario.
+class Stage(ABC):
+    """Takes the steps of a scenario."""
 
-    The clock stands still, but in steps that are about time.
-    """
-
-    _room: DurableObjectStub
-    _server: Server
-    _nursery: trio.Nursery
-    _settle: Settle
-    clients: dict[str, Client] = attrs.field(factory=dict, init=False)
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self.clients: dict[str, Client] = {}
+        self.nursery = nursery
 
     async def take(self, number: int, step: dict[str, Any]) -> None:
         """Take a step; wait until nothing happens any more, unless it says not to."""
         match step:
             case {"connect": name}:
-                await self._connect(name, f"/{number}")
+                client = Client(ScriptedPeer(await self.open_stream(), masks=True))
+                self.clients[name] = client
+                self.nursery.start_soon(client.run, self.target(number, step))
+                await self.settle()
             case {"object": _}:
-                await self._ask(f"/{number}")
+                self.nursery.start_soon(self.ask, number, step)
+                await self.settle()
             case {"client": name}:
                 await self.clients[name].take(step)
             case {"sleep": milliseconds}:
-                await self._let_pass(milliseconds / 1000)
+                await self.let_pass(milliseconds / 1000)
+            case {"open": gate}:
+                await self.open_gate(gate)
             case _:
                 raise AssertionError(f"no such step: {step}")
         if step.get("calm", True):
-            await self._settle()
+            await self.settle()
+
+    @abstractmethod
+    async def settle(self) -> None:
+        """Wait until nothing happens any more."""
+
+    @abstractmethod
+    async def open_stream(self) -> trio.abc.Stream:
+        """Connect to the server of the object."""
+
+    @abstractmethod
+    def target(self, number: int, step: dict[str, Any], /) -> str:
+        """Return what a client asks for in this step."""
+
+    @abstractmethod
+    async def ask(self, number: int, step: dict[str, Any]) -> None:
+        """Have the object perform what the step says."""
+
+    @abstractmethod
+    async def open_gate(self, gate: str) -> None:
+        """Let the operations go on that wait for this."""
+
+    @abstractmethod
+    async def let_pass(self, seconds: float) -> None:
+        """Let time pass."""
+
+
+class _OurStage(Stage):
+    """With an object of ours. The clock stands still, but in steps that need time."""
+
+    def __init__(
+        self,
+        room: DurableObjectStub,
+        world: World,
+        server: Server,
+        nursery: trio.Nursery,
+        settle: Settle,
+    ) -> None:
+        super().__init__(nursery)
+        self._room = room
+        self._world = world
+        self._server = server
+        self._settle = settle
+
+    async def settle(self) -> None:
+        await self._settle()
 
     async def end(self) -> None:
         """Wait for the last of all, also for clients that wait for a Close."""
         await self._settle()
         if any(client.closing for client in self.clients.values()):
-            await self._let_pass(CLOSE_TIMEOUT)
+            await self.let_pass(CLOSE_TIMEOUT)
 
-    async def _connect(self, name: str, target: str) -> None:
-        stream = await trio.open_tcp_stream(*self._server.addresses[0])
-        client = self.clients[name] = Client(ScriptedPeer(stream, masks=True))
-        self._nursery.start_soon(client.run, target)
-        await self._settle()
-        assert client.events, "there is no answer"
+    async def open_stream(self) -> trio.abc.Stream:
+        return await trio.open_tcp_stream(*self._server.addresses[0])
 
-    async def _ask(self, target: str) -> None:
-        answers: list[Response] = []
+    def target(self, number: int, _step: dict[str, Any]) -> str:
+        return f"/{number}"
 
-        async def ask() -> None:
-            url = f"http://room{target}"
-            request = Request(
-                method="GET", url=url, headers=Headers(), nursery=self._nursery
-            )
-            answers.append(await self._room.fetch(request))
+    async def ask(self, number: int, step: dict[str, Any]) -> None:
+        url = f"http://room{self.target(number, step)}"
+        request = Request(
+            method="GET", url=url, headers=Headers(), nursery=self.nursery
+        )
+        try:
+            await self._room.fetch(request)
+        except Exception:
+            failed = {"step": number, "results": {"status": 500}}
+            self._world.results.append(failed)
 
-        self._nursery.start_soon(ask)
-        await self._settle()
-        assert answers, "there is no answer"
+    async def open_gate(self, gate: str) -> None:
+        self._world.gate(gate).set()
 
-    async def _let_pass(self, seconds: float) -> None:
+    async def let_pass(self, seconds: float) -> None:
         clock = trio.lowlevel.current_clock()
         assert isinstance(clock, MockClock)
         end = trio.current_time() + seconds
-        await self._settle()
+        await self.settle()
         while (left := end - trio.current_time()) > 0:
             statistics = trio.lowlevel.current_statistics()
             clock.jump(min(left, max(statistics.seconds_to_next_deadline, 0.001)))
-            await self._settle()
+            await self.settle()
