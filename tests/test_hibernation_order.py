@@ -313,7 +313,7 @@ async def test_a_request_may_be_cancelled_while_its_object_is_being_built() -> N
     gate = trio.Event()
 
     def build(room: Room) -> None:
-        room.ctx.block_concurrency_while(gate.wait)
+        _ = room.ctx.block_concurrency_while(gate.wait)
 
     world = World(on_build=build)
     async with open_house(world) as house:
@@ -415,7 +415,7 @@ async def test_g10_names_whose_object_cannot_be_built_leave_nothing_behind() -> 
 @in_virtual_time
 async def test_g10_requests_that_are_cancelled_leave_nothing_behind() -> None:
     def build(room: Room) -> None:
-        room.ctx.block_concurrency_while(trio.sleep, 5)
+        _ = room.ctx.block_concurrency_while(trio.sleep, 5)
 
     async with open_house(World(on_build=build)) as house:
         for number in range(100):
