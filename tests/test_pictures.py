@@ -4,13 +4,14 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 from hypothesis import given
 from records import ANY, NAMES, TALK, at
 
-from trio_wspair.testing._entries import Entry
+from trio_wspair.testing._entries import Entry, FailedStep
 from trio_wspair.testing._pictures import draw_html, draw_mermaid, draw_svg
 from trio_wspair.testing._pictures._rows import rows_of
 from trio_wspair.testing._record import Record
@@ -31,7 +32,7 @@ def engine() -> None:
     """No network here."""
 
 
-def svg(*entries: Entry, failure: tuple[str, str] | None = None) -> ET.Element:
+def svg(*entries: Entry, failure: FailedStep | None = None) -> ET.Element:
     return ET.fromstring(draw_svg(NAMES, entries, failure=failure))  # noqa: S314
 
 
@@ -129,12 +130,63 @@ def test_one_side_of_a_conversation_goes_to_a_bare_line_and_comes_from_it() -> N
     assert len(shapes(picture, "tip")) == 6
 
 
+FAILURE = FailedStep(
+    "client",
+    "expected\n" + "much " * 30,
+    at=5,
+    entry=3,
+    waits=[("server", "server: a listener waits")],
+    states=[("client", "OPEN"), ("server", "OPEN"), ("server", "no listener")],
+)
+
+
+def test_a_failure_marks_its_row_and_what_waits() -> None:
+    picture = svg(*TALK[:5], failure=FAILURE)
+    (band,) = shapes(picture, "band")
+    (hello,) = [e for e in picture.iter(f"{SVG}text") if e.text == '"hello"']
+    top, high = (float(band.get(key, "")) for key in ("y", "height"))
+    assert top < float(hello.get("y", "")) < top + high
+    assert len(shapes(picture, "cross")) == 2  # At the row, and at the words.
+    words = texts(picture, "words")
+    assert words[words.index("expected") + 1].startswith("much much")
+    assert words[-1] == "server: a listener waits"
+    assert len(shapes(picture, "hands")) == 1
+    assert [text for text in texts(picture, "note") if "OPEN" in text] == ["OPEN"] * 2
+    assert "It has failed: expected" in (picture.findtext(f"{SVG}desc") or "")
+
+
 @pytest.mark.parametrize("half", NAMES)
-def test_a_failure_is_the_last_thing_in_its_column(half: str) -> None:
-    picture = svg(TALK[0], failure=(half, "expected\n" + "much " * 30))
-    assert texts(picture, "words")[1] == "expected"
-    assert len(texts(picture, "words")) > 3
-    assert len(shapes(picture, "cross")) == 1
+def test_a_failure_without_a_row_is_told_where_it_was(half: str) -> None:
+    picture = svg(*TALK[:2], failure=FailedStep(half, "too late", at=1))
+    (words,) = [e for e in picture.iter(f"{SVG}text") if e.text == "too late"]
+    first, second = shapes(picture, "sign")
+    below, above = (float(sign.get("cy", "")) for sign in (first, second))
+    assert below < float(words.get("y", "")) < above
+    assert shapes(picture, "band") == []
+
+
+def test_in_mermaid_a_failure_is_a_band_and_notes() -> None:
+    picture = draw_mermaid(NAMES, TALK[:5], FAILURE).splitlines()
+    start = picture.index("    rect rgba(220, 40, 40, 0.2)")
+    assert picture[start + 1 : start + 3] == ['    A->>B: "hello"', "    end"]
+    assert picture[start + 3].startswith("    Note over A: ✗ expected")
+    assert picture[start + 4 : start + 8] == [
+        "    Note over B: … server: a listener waits",
+        "    Note over A: OPEN",
+        "    Note over B: OPEN",
+        "    Note over B: no listener",
+    ]
+
+
+def test_a_page_is_told_of_a_failure() -> None:
+    failure = json.loads(json.dumps(told(draw_html(NAMES, TALK[:5], FAILURE))))[
+        "failure"
+    ]
+    assert (failure["row"], failure["before"]) == (2, 3)
+    assert failure["failed"][0]["column"] == 0
+    assert failure["failed"][0]["words"].startswith("expected\nmuch")
+    assert failure["waits"] == [{"column": 1, "words": "server: a listener waits"}]
+    assert len(failure["states"]) == 3
 
 
 def test_whoever_points_at_a_row_is_told_of_the_task() -> None:
@@ -232,7 +284,10 @@ def test_hostile_words_stay_words(said: str) -> None:
     assert page.count("<style>") == page.count("</style") == 1
     assert told(page)["rows"][0]["text"] == said
     assert told(page)["rows"][1]["error"] == said
-    drawn = draw_svg(names, entries, failure=(names[0], said))
+    failure = FailedStep(names[0], said, 2, 0, [(names[1], said)], [(names[0], said)])
+    page = draw_html(names, entries, failure)
+    assert page.count("<script") == page.count("</script") == 2
+    drawn = draw_svg(names, entries, failure)
     ET.fromstring(drawn)  # noqa: S314
     assert "<script" not in drawn
     assert len(draw_mermaid(names, entries).splitlines()) == 5

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 from records import ANY, NAMES, TALK, at
 
-from trio_wspair.testing._entries import Entry
+from trio_wspair.testing._entries import Entry, FailedStep
 from trio_wspair.testing._pictures import terminal_diagram
 from trio_wspair.testing._pictures._rows import rows_of
 from trio_wspair.testing._pictures._wording import cells, in_words
@@ -127,25 +127,53 @@ def test_a_half_of_which_nothing_is_recorded_is_a_bare_line() -> None:
         2.500  │◄─ closed 1000 "bye" ─────────────────────────┤""")
 
 
-def test_the_failure_and_what_each_half_waits_for_are_at_the_end() -> None:
-    text = terminal_diagram(
-        NAMES,
-        TALK[2:5],
-        failure=("client", 'expected "pong" within 1 s'),
-        waiting={"client": ["receive() waits"], "server": ["1 message\nwas not taken"]},
+def test_a_step_that_still_waits_is_drawn_at_the_end() -> None:
+    failure = FailedStep(
+        "client",
+        'expected "pong" within 1 s',
+        at=3,
+        waits=[("server", "server: a listener waits, in answer, app.py:3")],
+        states=[("client", "OPEN"), ("server", "OPEN"), ("server", "1 message\nwaits")],
     )
-    assert text == dedent("""\
+    assert terminal_diagram(NAMES, TALK[2:5], failure) == dedent("""\
          time  client                                    server
         0.000  ├─ "hello" ───────────────────────────────────►│
         0.250  │      not taken ✕── {"hello": ["client", 1]} ─┤
                ✗ expected "pong" within 1 s                   │
+               │         server: a listener waits, in answer, …
+               │                                     app.py:3 │
                client:                  server:
-               receive() waits          1 message
-                                        was not taken""")
+               OPEN                     OPEN
+                                        1 message
+                                        waits""")
+
+
+@pytest.mark.parametrize(("entry", "row"), [(0, 0), (1, 0), (2, 1), (4, 3)])
+def test_what_was_not_expected_is_marked_and_told_below_its_row(
+    entry: int, row: int
+) -> None:
+    talk = TALK[2:7]
+    drawn = lines(*talk, failure=FailedStep("client", "no", at=5, entry=entry))
+    assert [line[5] for line in drawn] == [
+        "✗" if number == row else " " for number in range(5)
+    ]
+    assert drawn[row + 1] == "       ✗ no                                           │"
+    assert drawn[: row + 1] + drawn[row + 2 :] == [
+        line[:5] + "✗" * (number == row) + line[5 + (number == row) :]
+        for number, line in enumerate(lines(*talk))
+    ]
+
+
+def test_what_happened_after_a_failure_is_drawn_below_it() -> None:
+    drawn = lines(*TALK[:5], failure=FailedStep("server", "no", at=2))
+    assert drawn[2] == "       │                                           no ✗"
+    assert drawn[3] == lines(*TALK[:5])[2].replace("0.000", "     ")
 
 
 def test_a_long_failure_is_wrapped_in_its_column() -> None:
-    drawn = lines(TALK[0], failure=("server", "expected " + "日本語 " * 12))
+    drawn = lines(
+        TALK[0], failure=FailedStep("server", "expected " + "日本語 " * 12, 1)
+    )
     assert drawn[1:] == [
         "       │                expected 日本語 日本語 日本語 ✗",
         "       │           日本語 日本語 日本語 日本語 日本語 │",
@@ -205,7 +233,8 @@ def test_whatever_is_drawn_fits_and_leaves_nothing_out(
     rows = rows_of(NAMES, entries)
     told = [entry for row in rows for entry in (row.entry, row.other) if entry]
     assert all(any(entry is one for one in told) for entry in entries)
-    drawn = lines(*entries, failure=("client", f"x{text}"), waiting={"server": [text]})
+    failure = FailedStep("client", f"x{text}", len(entries), states=[("server", text)])
+    drawn = lines(*entries, failure=failure)
     for line in drawn:
         assert cells(line) <= 96
         assert line.isprintable()

@@ -17,7 +17,7 @@ from trio_wspair.testing import (
     RecordedWebSocket,
     open_recorded_pair,
 )
-from trio_wspair.testing._waiting import what_it_does
+from trio_wspair.testing._waiting import state_of, waits_of
 
 
 def echoing(server: RecordedWebSocket) -> None:
@@ -416,7 +416,7 @@ async def test_of_a_half_that_has_ended_it_is_not_told_who_listened() -> None:
         server.accept()
         client.accept(pull=True)
         await client.aclose()
-        assert what_it_does(server) == [
+        assert state_of(server) == [
             "CLOSED, accepted, sent Close 1000, received Close 1000"
         ]
 
@@ -433,15 +433,15 @@ async def test_it_is_told_what_was_not_taken_and_where_a_listener_waits() -> Non
         client.accept(pull=True)
         for message in ("one", "two", "three"):
             client.send(message)
-        assert what_it_does(server) == [
+        assert state_of(server) == [
             "OPEN, not accepted",
             "3 messages were not taken",
             "nobody has called accept()",
         ]
         server.accept()
         await client.expect_nothing()
-        state, taken, place = what_it_does(server)
-        assert (state, taken) == ("OPEN, accepted", "1 message was not taken")
+        assert state_of(server) == ["OPEN, accepted", "1 message was not taken"]
+        (place,) = waits_of(server)
         assert place.startswith("a listener waits, in test_it_is_told")
         assert re.search(r"dawdle, test_recorded_pair\.py:\d+$", place)
 
@@ -456,13 +456,12 @@ async def test_it_is_told_who_is_deaf_and_who_is_waiting() -> None:
         nursery.start_soon(client.receive)
         await trio.testing.wait_all_tasks_blocked()
         deaf = "it has no listener for messages"
-        assert what_it_does(server) == ["OPEN, accepted", deaf]
-        assert what_it_does(client) == [
-            "OPEN, accepted for receive()",
-            "receive(), or iteration, waits for a message",
-        ]
+        assert state_of(server) == ["OPEN, accepted", deaf]
+        assert state_of(client) == ["OPEN, accepted for receive()"]
+        assert waits_of(client) == ["receive(), or iteration, waits for a message"]
+        assert waits_of(server) == []
         server.onmessage = print
-        assert what_it_does(server) == ["OPEN, accepted"]
+        assert state_of(server) == ["OPEN, accepted"]
         nursery.cancel_scope.cancel()
 
 
@@ -474,7 +473,7 @@ async def test_a_listener_that_waits_in_code_of_others_has_no_place() -> None:
         client.accept(pull=True)
         client.send("hello")
         await client.expect_nothing()
-        assert what_it_does(server)[-1] == "a listener waits, not in your code"
+        assert waits_of(server) == ["a listener waits, not in your code"]
 
 
 @in_virtual_time

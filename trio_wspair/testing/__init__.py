@@ -10,11 +10,11 @@ may forget.
 
 from ._asgi import open_asgi_websocket
 from ._client import TestClient, TestWebSocket, open_test_client
-from ._entries import Entry
+from ._entries import Entry, FailedStep
 from ._faults import FaultyStream
 from ._hibernation import hibernate_after_every_event
-from ._record import Record
-from ._recorded import ConversationError, RecordedWebSocket, open_recorded_pair
+from ._record import ConversationError, Record
+from ._recorded import RecordedWebSocket, open_recorded_pair
 from ._replay import replay, replay_file
 from ._requests import RequestError, TestResponse
 from ._scripted_network import open_scripted_client, open_scripted_server
@@ -26,6 +26,7 @@ __all__ = (
     "Attempt",
     "ConversationError",
     "Entry",
+    "FailedStep",
     "FaultyStream",
     "Record",
     "RecordedWebSocket",
@@ -45,3 +46,7 @@ __all__ = (
     "replay",
     "replay_file",
 )
+
+for _name in __all__:
+    # Where it is to be imported from, also in tracebacks.
+    globals()[_name].__module__ = __name__

@@ -651,7 +651,7 @@ async def _open(
     grace: float,
 ) -> AsyncGenerator[TestClient | TestWebSocket, None]:
     records: list[Record] = []
-    with hearing_failures() as failures, _raising(failures, records):
+    with hearing_failures(records) as failures, _raising(failures, records):
         async with open_application(app) as fetch, open_service_nursery() as nursery:
             failures.go_on_hearing()  # The application may have set up its log.
             site = make_site(fetch, nursery, failures)
@@ -680,9 +680,12 @@ def _raising(
         yield
     except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
         raised.append(exc)
-    raised[:0] = failures.take_rest()
-    if raised and isinstance(raised[0], Exception) and not any(map(tells, raised)):
-        tell(raised[0], records)
+    unexpected = failures.take_rest()
+    if unexpected and not any(map(tells, raised)):
+        for record in records:
+            record.stop_drawing_at_failure(unexpected[0])
+        tell(unexpected[0], records)
+    raised[:0] = unexpected
     raise_together(raised, "the handler and the test have raised")
 
 

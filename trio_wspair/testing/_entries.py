@@ -1,14 +1,15 @@
-"""`Entry`: one thing that has happened in a conversation.
+"""`Entry`: one thing that has happened in a conversation, and `FailedStep`.
 
 Knows no half and no Trio: it is read from a file as well.
 """
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import attrs
 from attrs.validators import in_, instance_of, optional
 
-__all__ = ("Entry", "What")
+__all__ = ("Entry", "FailedStep", "What")
 
 What = Literal["accept", "send", "receive", "close", "closed"]
 
@@ -38,3 +39,22 @@ class Entry:
     """Of `closed`: what the `error` event before it has told, if there was one."""
     task: str = attrs.field(default="", eq=False)
     """The name of the task in which it happened."""
+
+
+@attrs.frozen
+class FailedStep:
+    """The step at which a test has failed, for the pictures of the conversation."""
+
+    half: str
+    """Whose step it was: one of the two names of the record."""
+    what: str
+    """What has gone wrong, in words."""
+    at: int
+    """How many entries the record had then."""
+    entry: int | None = None
+    """The index of the entry that was not expected; `None` if something is missing, or
+    if the failure has nothing to do with a single entry."""
+    waits: Sequence[tuple[str, str]] = ()
+    """What still waited then: the name of a half, and the step that waits."""
+    states: Sequence[tuple[str, str]] = ()
+    """More about the halves at that moment: the name of a half, and a line."""

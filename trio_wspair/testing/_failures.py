@@ -9,7 +9,7 @@ belongs to all clients of this `trio.run()`, and the first that asks takes it.
 
 import logging
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final, cast
@@ -18,6 +18,8 @@ from trio.lowlevel import ParkingLot, RunVar, in_trio_run
 
 from trio_wspair._errors import ConnectionClosedError, InvalidStateError
 from trio_wspair.hibernation import DurableObjectResetError
+
+from ._record import Record
 
 __all__ = ("Expected", "Failures")
 
@@ -29,10 +31,16 @@ _ear_of_run: Final[RunVar["_Ear | None"]] = RunVar("ear", None)
 
 
 class Failures:
-    """What the handlers of one test client have raised, and no test has expected."""
+    """What the handlers of one test client have raised, and no test has expected.
 
-    def __init__(self, ear: "_Ear") -> None:
+    Args:
+        ear: Hears the log.
+        records: Of the client's WebSockets, which are told of each failure.
+    """
+
+    def __init__(self, ear: "_Ear", records: Sequence[Record]) -> None:
         self._ear = ear
+        self._records = records
         self.own: list[Exception] = []
         self._any = False
 
@@ -81,14 +89,22 @@ class Failures:
         causes = [f for f in failures if not isinstance(f, DurableObjectResetError)]
         return causes if causes or self._any else failures
 
+    def keep(self, failure: Exception, connection: int | None) -> None:
+        """Let the records know where in the conversation this was raised."""
+        for record in self._records:
+            record.hear_failure(failure, connection)
+
     async def wait(self) -> None:
         """Wait until one more failure is logged."""
         await self._ear.logged.park()
 
 
 @contextmanager
-def hearing_failures() -> Generator[Failures, None, None]:
+def hearing_failures(records: Sequence[Record]) -> Generator[Failures, None, None]:
     """Listen to the log for the block.
+
+    Args:
+        records: Those of the client, also of WebSockets to come.
 
     Raises:
         InvalidStateError: The log is switched off.
@@ -97,8 +113,9 @@ def hearing_failures() -> Generator[Failures, None, None]:
     if ear is None:
         ear = _Ear()
         _ear_of_run.set(ear)
-    with ear.listening():
-        yield Failures(ear)
+    failures = Failures(ear, records)
+    with ear.telling(failures):
+        yield failures
 
 
 class _Ear(logging.Filter):
@@ -113,23 +130,23 @@ class _Ear(logging.Filter):
         self.shared: list[Exception] = []
         """What was logged for no client in particular."""
         self.logged = ParkingLot()
-        self._listeners = 0
+        self._told: list[Failures] = []
         # What was lifted:
         self._disabled = False
         self._level: int | None = None
         self._shown_from = logging.NOTSET
 
     @contextmanager
-    def listening(self) -> Generator[None, None, None]:
+    def telling(self, failures: Failures) -> Generator[None, None, None]:
+        """Tell this one, too, for the block."""
         self.lift()
-        if self._listeners == 0:
-            _logger.addFilter(self)
-        self._listeners += 1
+        _logger.addFilter(self)  # Once, however often.
+        self._told.append(failures)
         try:
             yield
         finally:
-            self._listeners -= 1
-            if self._listeners == 0:
+            self._told.remove(failures)
+            if not self._told:
                 self._restore()
 
     def lift(self) -> None:
@@ -165,9 +182,11 @@ class _Ear(logging.Filter):
         failure = record.exc_info[1] if record.exc_info else None
         here = in_trio_run() and _ear_of_run.get() is self
         if here and record.levelno >= logging.ERROR and isinstance(failure, Exception):
+            failure = _unwrapped(failure)
             served = _served.get()
-            kept = self.shared if served is None else served.own
-            kept.append(_unwrapped(failure))
+            (self.shared if served is None else served.own).append(failure)
+            for each in self._told if served is None else [served]:
+                each.keep(failure, getattr(record, "connection", None))
             self.logged.unpark_all()
         return not self._disabled and record.levelno >= self._shown_from
 

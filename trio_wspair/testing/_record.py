@@ -12,10 +12,11 @@ import trio
 from trio_wspair._instruments import ConnectionInfo, Instrument, TakenBy
 from trio_wspair._socket import CloseEvent, WebSocket
 
-from ._entries import Entry
+from ._entries import Entry, FailedStep
 from ._pictures import draw_html, draw_mermaid, draw_svg, terminal_diagram
+from ._waiting import state_of, waits_of
 
-__all__ = ("Record",)
+__all__ = ("ConversationError", "Record", "cut", "in_one_line")
 
 _VERSION: Final = 1
 
@@ -46,6 +47,11 @@ class Record(Instrument):
         self._name_of: dict[WebSocket, str] = {}
         self._coupled: set[WebSocket] = set()
         self._began: float | None = None
+        self._failure: FailedStep | None = None
+        self._drawn_to: int | None = None
+        """How many entries are drawn, if that was decided."""
+        self._connections: set[int] = set()
+        self._raised: list[tuple[Exception, FailedStep]] = []
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -61,6 +67,11 @@ class Record(Instrument):
         """The two halves by their names, as far as they exist in this process."""
         return {name: ws for ws, name in self._name_of.items()}
 
+    @property
+    def failure(self) -> FailedStep | None:
+        """The step at which a test has failed, and which the pictures mark."""
+        return self._failure
+
     def __repr__(self) -> str:
         return f"<Record of {' and '.join(self.names)}: {len(self.entries)} entries>"
 
@@ -68,22 +79,77 @@ class Record(Instrument):
 
     def __str__(self) -> str:
         """Draw the conversation in two columns for a terminal: the last 40 rows."""
-        return terminal_diagram(self.names, self.entries)
+        return terminal_diagram(self.names, *self._drawn())
 
     def to_svg(self) -> str:
         """Draw a sequence diagram in SVG, for light and dark backgrounds."""
-        return draw_svg(self.names, self.entries)
+        return draw_svg(self.names, *self._drawn())
 
     def to_mermaid(self) -> str:
         """Return the source of a sequence diagram for Mermaid."""
-        return draw_mermaid(self.names, self.entries)
+        return draw_mermaid(self.names, *self._drawn())
 
     def to_html(self) -> str:
         """Return a page to look at the conversation, which needs no other file.
 
         One can filter what it shows, and open each message and each Close.
         """
-        return draw_html(self.names, self.entries)
+        return draw_html(self.names, *self._drawn())
+
+    def _drawn(self) -> tuple[tuple[Entry, ...], FailedStep | None]:
+        return self.entries[: self._drawn_to], self._failure
+
+    # -- when a test fails --------------------------------------------------------
+
+    def fail(self, name: str, what: str, entry: int | None = None) -> None:
+        """Mark what has gone wrong, and keep what waits at this moment.
+
+        Args:
+            name: Whose step it was.
+            what: What has gone wrong.
+            entry: The index of the entry that was not expected, if there is one.
+        """
+        self._failure = self._step(name, what, entry)
+
+    def _step(self, name: str, what: str, entry: int | None = None) -> FailedStep:
+        halves = self.halves.items()
+        return FailedStep(
+            name,
+            what,
+            len(self.entries),
+            entry,
+            [(who, f"{who}: {step}") for who, ws in halves for step in waits_of(ws)],
+            [(who, line) for who, ws in halves for line in state_of(ws)],
+        )
+
+    def stop_drawing(self, exc: BaseException) -> None:
+        """End the pictures where the test has failed with this: what follows is leave.
+
+        A step that was marked stays marked if it is what has failed now.
+        """
+        failed = isinstance(exc, ConversationError) and exc.record is self
+        if not failed or self._failure is None:
+            first = self.names[0]
+            self.fail(first, f"the test failed here: {in_one_line(exc)}")
+        assert self._failure is not None
+        self._drawn_to = self._failure.at
+
+    def hear_failure(self, exc: Exception, connection: int | None) -> None:
+        """Remember where something was raised in the application.
+
+        Args:
+            exc: What was raised.
+            connection: The number of the connection for which, if that is known.
+        """
+        if connection is None or connection in self._connections:
+            what = f"the application raised {in_one_line(exc)}"
+            self._raised.append((exc, self._step(self.names[1], what)))
+
+    def stop_drawing_at_failure(self, exc: Exception) -> None:
+        """End the pictures where this was raised, if that was remembered."""
+        for raised, step in self._raised:
+            if raised is exc:
+                self._failure, self._drawn_to = step, step.at
 
     # -- as data ------------------------------------------------------------------
 
@@ -137,6 +203,7 @@ class Record(Instrument):
 
     def connected(self, ws: WebSocket, connection: ConnectionInfo) -> None:
         """See `Instrument`."""
+        self._connections.add(connection.id)
         # Which side is told of it first is a matter of luck.
         for half in self._coupled & self._name_of.keys():
             del self._name_of[half]
@@ -186,6 +253,36 @@ class Record(Instrument):
     def _keep(self, ws: WebSocket, entry: Entry) -> None:
         task = trio.lowlevel.current_task().name
         self._heard.append((ws, attrs.evolve(entry, task=task)))
+
+
+class ConversationError(AssertionError):
+    """A half has not heard what was expected. The text shows the conversation."""
+
+    record: Record
+    """The conversation. Its pictures mark the step that has failed."""
+
+    def __init__(self, message: str, record: Record) -> None:
+        super().__init__(message, record)
+        self.record = record
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def in_one_line(exc: BaseException) -> str:
+    """Return the type of an exception and the first line of its text."""
+    text, _, rest = str(exc).strip().partition("\n")
+    more = " …" if rest else ""
+    name = type(exc).__name__
+    return cut(f"{name}: {text}{more}" if text else name)
+
+
+def cut(text: str, most: int = 600) -> str:
+    """Return a text that is not too long for a report: its start and its end."""
+    if len(text) <= most:
+        return text
+    side = most // 2
+    return f"{text[:side]} … {len(text) - 2 * side:,} more … {text[-side:]}"
 
 
 def _as_json(entry: Entry) -> dict[str, Any]:

@@ -27,12 +27,11 @@ from trio_wspair._socket import (
 )
 from trio_wspair._state import Holder
 
-from ._pictures import terminal_diagram
-from ._record import Record
-from ._waiting import what_it_does
+from ._entries import What
+from ._record import ConversationError, Record, cut
 
 __all__ = (
-    "ConversationError",
+    "DEFAULT_WITHIN",
     "RecordedWebSocket",
     "open_recorded_pair",
     "tell",
@@ -43,10 +42,6 @@ __all__ = (
 DEFAULT_WITHIN: Final = 5.0
 _NOTE: Final = "The conversation was:\n\n"
 _Expected = str | bytes | re.Pattern[str] | Callable[[str | bytes], object]
-
-
-class ConversationError(AssertionError):
-    """A half has not heard what was expected. The text shows the conversation."""
 
 
 class RecordedWebSocket(WebSocket):
@@ -110,7 +105,8 @@ class RecordedWebSocket(WebSocket):
             raise TypeError(f"{msg}: for JSON there is expect_json()")
         message = await self._next(_in_words(expected), within)
         if not _is_right(message, expected):
-            raise self._failure(f"expected {_in_words(expected)}, got {message!r}")
+            what = f"expected {_in_words(expected)}, got {message!r}"
+            raise self._failure(what, "receive")
         return message
 
     async def expect_json(
@@ -135,9 +131,9 @@ class RecordedWebSocket(WebSocket):
             value = json.loads(message)
         except ValueError:
             what = f"expected {what}, got {message!r}, which is no JSON"
-            raise self._failure(what) from None
+            raise self._failure(what, "receive") from None
         if expected is not ... and value != expected:
-            raise self._failure(f"expected {what}, got {value!r}")
+            raise self._failure(f"expected {what}, got {value!r}", "receive")
         return value
 
     async def expect_close(
@@ -171,7 +167,8 @@ class RecordedWebSocket(WebSocket):
             reason is None or _is_right(event.reason, reason)
         )
         if not right:
-            raise self._failure(f"expected {what}, got {event.code} {event.reason!r}")
+            what = f"expected {what}, got {event.code} {event.reason!r}"
+            raise self._failure(what, "closed")
         self._closed_as_expected = True
         return event
 
@@ -182,7 +179,7 @@ class RecordedWebSocket(WebSocket):
             message = await self.receive()
         except ConnectionClosedError:
             return close_event(self)
-        raise self._failure(f"expected {what}, got {message!r}")
+        raise self._failure(f"expected {what}, got {message!r}", "receive")
 
     async def expect_nothing(self, *, within: float | None = None) -> None:
         """Check that no message and no end has come, and that none is on its way.
@@ -206,10 +203,11 @@ class RecordedWebSocket(WebSocket):
             await self._come_to_rest()
         end = half.state.end or half.inbox.end
         if half.inbox.weight:
-            raise self._failure(f"expected nothing, got {await self.receive()!r}")
+            what = f"expected nothing, got {await self.receive()!r}"
+            raise self._failure(what, "receive")
         asked = half.state.close_sent is not None and not half.state.answered
         if end is not None and not asked and not self._closed_as_expected:
-            raise self._failure("expected nothing, but it was closed")
+            raise self._failure("expected nothing, but it was closed", "closed")
 
     async def _come_to_rest(self) -> None:
         await wait_all_tasks_blocked()
@@ -226,7 +224,7 @@ class RecordedWebSocket(WebSocket):
                 return await self.receive()
             except ConnectionClosedError as exc:
                 what = f"expected {what}, but it was closed: {exc}"
-                raise self._failure(what) from None
+                raise self._failure(what, "closed") from None
 
     @contextmanager
     def _patience(
@@ -240,25 +238,21 @@ class RecordedWebSocket(WebSocket):
             what = f"expected {what} within {seconds} s, but {instead}"
             raise self._failure(what) from None
 
-    def _failure(self, what: str) -> ConversationError:
-        halves = self.record.halves
+    def _failure(self, what: str, wrong: What | None = None) -> ConversationError:
+        """Mark the step that has failed, and return the error.
+
+        Args:
+            what: What has gone wrong.
+            wrong: What was not expected: the last entry of this kind.
+        """
+        record = self.record
+        halves = record.halves
         [name] = [name for name in halves if half_of(halves[name]) is half_of(self)]
-        what = _cut(f"{name} {what}")
-        story = terminal_diagram(
-            self.record.names,
-            self.record.entries,
-            failure=(name, what),
-            waiting={name: what_it_does(half) for name, half in halves.items()},
-        )
-        return ConversationError(f"{what}\n\n{story}")
-
-
-def _cut(text: str, most: int = 600) -> str:
-    """Return a text that is not too long for a report: its start and its end."""
-    if len(text) <= most:
-        return text
-    side = most // 2
-    return f"{text[:side]} … {len(text) - 2 * side:,} more … {text[-side:]}"
+        what = cut(f"{name} {what}")
+        kinds = [(e.half, e.what) for e in record.entries]
+        at = [index for index, kind in enumerate(kinds) if kind == (name, wrong)]
+        record.fail(name, what, at[-1] if at else None)
+        return ConversationError(f"{what}\n\n{record}", record)
 
 
 def _in_words(expected: _Expected) -> str:
@@ -309,7 +303,7 @@ async def open_recorded_pair(
     """
     check_seconds("within", within)
     record = Record(names)
-    with telling([record]):  # Also what listeners have raised.
+    try:
         async with AsyncExitStack() as stack:
             with use_instrument(record):
                 opening = open_websocket_pair(
@@ -321,17 +315,34 @@ async def open_recorded_pair(
                     RecordedWebSocket(client, record, within),
                     RecordedWebSocket(server, record, within),
                 )
+    except Exception as exc:  # It may be what a listener has raised.
+        if not tells(exc):
+            tell(exc, [record])
+        raise
 
 
 @contextmanager
 def telling(records: Sequence[Record]) -> Generator[None, None, None]:
-    """Add the conversations to what the block raises, unless it tells one already."""
+    """Let the pictures end where the block fails, and add them to what it raises."""
     try:
         yield
     except Exception as exc:
+        for record in records:
+            record.stop_drawing(_of_record(exc, record) or exc)
         if not tells(exc):
             tell(exc, records)
         raise
+
+
+def _of_record(exc: BaseException, record: Record) -> ConversationError | None:
+    """Return the error about this record in a group, or in what is none."""
+    if isinstance(exc, ConversationError):
+        return exc if exc.record is record else None
+    if not isinstance(exc, BaseExceptionGroup):
+        return None
+    group = cast("BaseExceptionGroup[BaseException]", exc)
+    found = (_of_record(each, record) for each in group.exceptions)
+    return next(filter(None, found), None)
 
 
 def tell(exc: Exception, records: Sequence[Record]) -> None:

@@ -20,8 +20,8 @@ from trio_wspair._socket import WebSocket
 
 from ._client import ReplayOptions, Transport, open_test_client
 from ._entries import Entry, What
-from ._record import Record
-from ._recorded import DEFAULT_WITHIN, ConversationError, RecordedWebSocket
+from ._record import ConversationError, Record
+from ._recorded import DEFAULT_WITHIN, RecordedWebSocket
 
 __all__ = ("replay", "replay_file")
 
@@ -130,7 +130,7 @@ def _check_end(new: Record, old: Record) -> None:
     ended = [e for e in new.entries if e.half == new.names[0] and e.code == 1006]
     if ended and not any(e.code == 1006 for e in old.entries):
         what = f"the conversation has ended with 1006, {ended[0].reason!r}"
-        raise ConversationError(f"{what}: it was not written\n\n{new}")
+        raise ConversationError(f"{what}: it was not written\n\n{new}", new)
 
 
 # Not in a thread: virtual time would not wait for it.

@@ -11,13 +11,13 @@ import trio
 from trio_wspair._socket import WebSocket, half_of
 from trio_wspair._state import Holder
 
-__all__ = ("what_it_does",)
+__all__ = ("state_of", "waits_of")
 
 _INNER_PACKAGES: Final = frozenset({"trio", "trio_wspair"})
 
 
-def what_it_does(socket: WebSocket) -> list[str]:
-    """Return lines about the state of a half and about what waits at it."""
+def state_of(socket: WebSocket) -> list[str]:
+    """Return lines about the state of a half."""
     half = half_of(socket)
     lines = [half.state.describe()]
     queue = half.inbox.items.statistics()
@@ -27,16 +27,24 @@ def what_it_does(socket: WebSocket) -> list[str]:
         lines.append(f"{waiting} {noun} not taken")
     if half.state.holder is Holder.NOBODY:
         lines.append("nobody has called accept()")
-    if queue.tasks_waiting_receive:
-        lines.append("receive(), or iteration, waits for a message")
-    if half.listener_task is not None:
-        lines.append(f"a listener waits, {_place(half.listener_task)}")
-    elif (
-        half.state.holder is Holder.APPLICATION
+    if (
+        half.listener_task is None
+        and half.state.holder is Holder.APPLICATION
         and half.state.end is None
         and "message" not in half.listeners
     ):
         lines.append("it has no listener for messages")
+    return lines
+
+
+def waits_of(socket: WebSocket) -> list[str]:
+    """Return the steps that wait at a half."""
+    half = half_of(socket)
+    lines: list[str] = []
+    if half.inbox.items.statistics().tasks_waiting_receive:
+        lines.append("receive(), or iteration, waits for a message")
+    if half.listener_task is not None:
+        lines.append(f"a listener waits, {_place(half.listener_task)}")
     return lines
 
 

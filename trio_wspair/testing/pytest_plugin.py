@@ -25,8 +25,8 @@ from ._client import (
     Transport,
     open_test_client,
 )
-from ._record import Record
-from ._recorded import ConversationError, RecordedWebSocket, open_recorded_pair, tells
+from ._record import ConversationError, Record
+from ._recorded import RecordedWebSocket, open_recorded_pair, tells
 from ._replay import replay_file
 
 __all__ = (

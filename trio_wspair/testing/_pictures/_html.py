@@ -13,9 +13,9 @@ from importlib import resources
 from string import Template
 from typing import Any, Final
 
-from trio_wspair.testing._entries import Entry
+from trio_wspair.testing._entries import Entry, FailedStep
 
-from ._rows import Row, rows_of
+from ._rows import Row, failure_place, rows_of
 from ._wording import clock, in_words, plain
 
 __all__ = ("draw_html",)
@@ -24,10 +24,20 @@ _WIDTH: Final = 88
 """Characters of a row that is not open; the page shows as many as it has room for."""
 
 
-def draw_html(names: tuple[str, str], entries: Sequence[Entry]) -> str:
+def draw_html(
+    names: tuple[str, str],
+    entries: Sequence[Entry],
+    failure: FailedStep | None = None,
+) -> str:
     """Return a page with a diagram to scroll, to filter, and to open frames in."""
-    rows = [_as_json(row) for row in rows_of(names, entries)]
-    data = json.dumps({"names": [plain(name) for name in names], "rows": rows})
+    rows = rows_of(names, entries)
+    data = json.dumps(
+        {
+            "names": [plain(name) for name in names],
+            "rows": [_as_json(row) for row in rows],
+            "failure": None if failure is None else _told(names, rows, failure),
+        }
+    )
     style, script = _source("page.css"), _source("page.js")
     return Template(_source("page.html")).substitute(
         title=html.escape(plain(" and ".join(names))),
@@ -38,6 +48,26 @@ def draw_html(names: tuple[str, str], entries: Sequence[Entry]) -> str:
         # Inside of a script element nothing but "<" can begin something else.
         record=data.replace("<", "\\u003c"),
     )
+
+
+def _told(
+    names: tuple[str, str], rows: Sequence[Row], failure: FailedStep
+) -> dict[str, Any]:
+    """Return what the page has to know of a failure."""
+    wrong, place = failure_place(rows, failure)
+
+    def beside(lines: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+        return [
+            {"column": names.index(who), "words": plain(what)} for who, what in lines
+        ]
+
+    return {
+        "row": wrong,
+        "before": place,
+        "failed": beside([(failure.half, failure.what)]),
+        "waits": beside(failure.waits),
+        "states": beside(failure.states),
+    }
 
 
 def _as_json(row: Row) -> dict[str, Any]:

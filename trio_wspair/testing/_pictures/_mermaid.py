@@ -4,31 +4,58 @@ Knows what Mermaid reads between the lines.
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Final
 
-from trio_wspair.testing._entries import Entry
+from trio_wspair.testing._entries import Entry, FailedStep
 
-from ._rows import Row, rows_of
+from ._rows import Row, failure_place, rows_of
 from ._wording import clock, cut, in_words, plain
 
 __all__ = ("draw_mermaid",)
 
 _WIDTH: Final = 60
 """Characters of a message, at most."""
+_NOTE_WIDTH: Final = 200
+"""Characters of a note about a failure, at most."""
 _IDS: Final = "A", "B"
+_BAND: Final = "rect rgba(220, 40, 40, 0.2)"
+"""Around what was not expected."""
 _HARMLESS: Final = " .,-_/()!?'=*:[]{}\""
 _MARKS: Final = "ﬂ°¶ß"
 """What Mermaid itself puts where a character was written as a number."""
 
 
-def draw_mermaid(names: tuple[str, str], entries: Sequence[Entry]) -> str:
+def draw_mermaid(
+    names: tuple[str, str],
+    entries: Sequence[Entry],
+    failure: FailedStep | None = None,
+) -> str:
     """Return the source of a sequence diagram, line by line."""
-    people = (
-        f"    participant {id_} as {_name(name)}"
+    people = [
+        f"participant {id_} as {_name(name)}"
         for id_, name in zip(_IDS, names, strict=True)
-    )
-    rows = (f"    {_line(row)}" for row in rows_of(names, entries))
-    return "\n".join(("sequenceDiagram", *people, *rows, ""))
+    ]
+    rows = rows_of(names, entries)
+    lines = [[_line(row)] for row in rows]
+    wrong, place = failure_place(rows, failure)
+    if wrong is not None:
+        lines[wrong] = [_BAND, *lines[wrong], "end"]
+    lines.insert(place, [] if failure is None else _told(names, failure))
+    inner = "".join(f"    {line}\n" for line in chain(people, *lines))
+    return f"sequenceDiagram\n{inner}"
+
+
+def _told(names: tuple[str, str], failure: FailedStep) -> list[str]:
+    """Return notes about what has gone wrong, what waits, and how the halves are."""
+    told = [
+        (failure.half, f"✗ {failure.what}"),
+        *((half, f"… {what}") for half, what in failure.waits),
+        *failure.states,
+    ]
+    words = (_escaped(cut(plain(what), _NOTE_WIDTH)) for _, what in told)
+    ids = (_IDS[names.index(half)] for half, _ in told)
+    return [f"Note over {id_}: {line}" for id_, line in zip(ids, words, strict=True)]
 
 
 def _line(row: Row) -> str:

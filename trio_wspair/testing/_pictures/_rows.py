@@ -9,11 +9,11 @@ from typing import Final, Literal
 
 import attrs
 
-from trio_wspair.testing._entries import Entry
+from trio_wspair.testing._entries import Entry, FailedStep
 
 from ._wording import clock
 
-__all__ = ("Row", "Way", "rows_of")
+__all__ = ("Row", "Way", "failure_place", "rows_of")
 
 Way = Literal["stays", "crosses", "leaves", "arrives", "lost"]
 """What is drawn from column to column, seen from the column of the row: nothing, an
@@ -36,6 +36,8 @@ class Row:
     """The other end of the arrow, unless the other half was not recorded."""
     other_row: int | None = None
     """Where the other end is, if it has a row of its own."""
+    entries: tuple[int, ...] = ()
+    """The indices of the entries that it shows."""
 
     @property
     def arrival(self) -> str:
@@ -67,16 +69,39 @@ def rows_of(names: tuple[str, str], entries: Sequence[Entry]) -> list[Row]:
         entry = entries[index]
         column = names.index(entry.half)
         there = partners.get(index)
+        here: tuple[int, ...] = (index,)
+        other: Entry | None = None
+        other_row: int | None = None
         if there is not None:
             ways: tuple[Way, Way] = ("leaves", "arrives")
             way = "crosses" if there in merged else ways[there < index]
-            return Row(entry, column, way, entries[there], row_number.get(there))
-        if entry.what in _SAID:
-            return Row(entry, column, "crosses" if bare[1 - column] else "lost")
-        came = entry.what == "receive" or (bare[1 - column] and entry.was_clean)
-        return Row(entry, column, "arrives" if came else "stays")
+            here = (index, there) if there in merged else here
+            other, other_row = entries[there], row_number.get(there)
+        elif entry.what in _SAID:
+            way = "crosses" if bare[1 - column] else "lost"
+        else:
+            came = entry.what == "receive" or (bare[1 - column] and entry.was_clean)
+            way = "arrives" if came else "stays"
+        return Row(entry, column, way, other, other_row, here)
 
     return [row(index) for index in shown]
+
+
+def failure_place(
+    rows: Sequence[Row], failure: FailedStep | None
+) -> tuple[int | None, int]:
+    """Return where a failure belongs.
+
+    Returns:
+        The number of the row that was not expected, if there is one; and before which
+        row it is told what has gone wrong.
+    """
+    if failure is None:
+        return None, len(rows)
+    for number, row in enumerate(rows):
+        if failure.entry in row.entries:
+            return number, number + 1
+    return None, sum(row.entries[0] < failure.at for row in rows)
 
 
 def _partners(names: tuple[str, str], entries: Sequence[Entry]) -> dict[int, int]:

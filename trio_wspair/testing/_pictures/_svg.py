@@ -6,15 +6,14 @@ Knows where everything goes. Text stays text, and no sign differs by its colour 
 import json
 import textwrap
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Final
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 import attrs
 
-from trio_wspair.testing._entries import Entry
+from trio_wspair.testing._entries import Entry, FailedStep
 
-from ._rows import Row, rows_of
+from ._rows import Row, failure_place, rows_of
 from ._svg_style import STYLE
 from ._wording import cells, clock, cut, in_words, is_json, plain
 
@@ -30,6 +29,10 @@ _CELL: Final = 7.83
 _LINE: Final = 18
 _WORDS: Final = 62
 """Characters in a line."""
+_HALF: Final = 36
+"""Characters of a line about the state of one half."""
+_EDGES: Final = 114.0, 806.0
+"""Where these lines begin, and end."""
 _JSON_LINES: Final = 12
 """A JSON text that takes more of them is drawn on one line."""
 _LAID_OUT: Final = range(41, 600)
@@ -63,39 +66,54 @@ class _Place:
         return 1 - 2 * self.row.column
 
 
+@attrs.frozen
+class _Remark:
+    """What has gone wrong, or what waits, below a row and beside a column."""
+
+    column: int
+    css: str
+    lines: list[str]
+    y: float
+    """The base of its first line."""
+
+
 def draw_svg(
     names: tuple[str, str],
     entries: Sequence[Entry],
-    *,
-    failure: tuple[str, str] | None = None,
+    failure: FailedStep | None = None,
 ) -> str:
     """Return a picture that can stand alone or in a page, light or dark.
 
     Args:
         names: What the halves are called: the left one first.
         entries: What has happened.
-        failure: The name of a half, and what has gone wrong there in the end.
+        failure: What has gone wrong, if anything has.
     """
-    places = _places(rows_of(names, entries))
-    end = places[-1].y + 30 if places else _TOP
-    failed = [] if failure is None else _wrapped(failure[1])
-    height = end + 34 + _LINE * len(failed)
+    rows = rows_of(names, entries)
+    wrong, before = failure_place(rows, failure)
+    places, remarks, end = _layout(rows, _remarks(names, failure), before)
+    states = [] if failure is None else failure.states
+    height = end + 56
+    below = height + _LINE * max((_count(states, name) for name in names), default=0)
     svg = Element(
         "svg",
         xmlns="http://www.w3.org/2000/svg",
-        viewBox=f"0 0 {_WIDTH} {height:g}",
+        viewBox=f"0 0 {_WIDTH} {below:g}",
         width=str(_WIDTH),
-        height=f"{height:g}",
+        height=f"{below:g}",
         role="group",
     )
     svg.set("class", "conversation")
     heads = [cut(plain(name), 30) for name in names]
     SubElement(svg, "title").text = f"Conversation of {heads[0]} and {heads[1]}"
-    SubElement(
-        svg, "desc"
-    ).text = f"A sequence diagram of {len(places)} rows, from top to bottom."
+    desc = f"A sequence diagram of {len(places)} rows, from top to bottom."
+    if failure is not None:
+        desc += f" It has failed: {plain(failure.what)}"
+    SubElement(svg, "desc").text = desc
     SubElement(svg, "style").text = STYLE
     _draw(svg, "rect", "paper", width="100%", height="100%")
+    if wrong is not None:
+        _draw_band(svg, places[wrong])
     for x, head in zip(_COLUMNS, heads, strict=True):
         _draw(svg, "line", "life", x1=x, x2=x, y1=50, y2=height - 16)
         wide = cells(head) * _CELL + 36
@@ -103,20 +121,50 @@ def draw_svg(
         _draw(svg, "rect", "head", **box)
         _write(svg, x, 39, head, "name")
     _draw_rows(svg, places)
-    if failure is not None:
-        _draw_failure(svg, names.index(failure[0]), failed, end)
+    for remark in remarks:
+        _draw_remark(svg, remark)
+    for column, name in enumerate(names):
+        lines = [line for who, line in states if who == name]
+        for number, line in enumerate(lines):
+            css = f"note {'end' if column else 'start'}"
+            words = cut(plain(line), _HALF)
+            _write(svg, _EDGES[column], height + _LINE * number, words, css)
     return f"{tostring(svg, encoding='unicode')}\n"
 
 
-def _places(rows: Sequence[Row]) -> list[_Place]:
-    words = [_lines_of(row) for row in rows]
-    heights = (len(lines) * _LINE + 16 for lines in words)
-    ends = accumulate(heights, initial=_TOP)
-    next(ends)
-    return [
-        _Place(row, lines, end - 8)
-        for row, lines, end in zip(rows, words, ends, strict=True)
-    ]
+def _layout(
+    rows: Sequence[Row], remarks: Sequence[tuple[int, str, str]], before: int
+) -> tuple[list[_Place], list[_Remark], float]:
+    """Return where all rows and remarks are, and where the last of them ends."""
+    y: float = _TOP
+    places: list[_Place] = []
+    told: list[_Remark] = []
+    for number in range(len(rows) + 1):
+        if number == before:
+            y += 8 if remarks else 0
+            for column, css, what in remarks:
+                lines = _wrapped(what)
+                told.append(_Remark(column, css, lines, y + 19))
+                y += len(lines) * _LINE + 12
+        if number < len(rows):
+            lines = _lines_of(rows[number])
+            y += len(lines) * _LINE + 16
+            places.append(_Place(rows[number], lines, y - 8))
+    return places, told, y
+
+
+def _remarks(
+    names: tuple[str, str], failure: FailedStep | None
+) -> list[tuple[int, str, str]]:
+    """Return what is said of a failure: the column, the class, and the words."""
+    if failure is None:
+        return []
+    waits = [(names.index(who), "waits", what) for who, what in failure.waits]
+    return [(names.index(failure.half), "failure", failure.what), *waits]
+
+
+def _count(states: Sequence[tuple[str, str]], name: str) -> int:
+    return sum(who == name for who, _ in states)
 
 
 def _lines_of(row: Row) -> list[str]:
@@ -235,13 +283,26 @@ def _told(row: Row) -> str:
     return ", ".join(parts)
 
 
-def _draw_failure(svg: Element, column: int, lines: Sequence[str], y: float) -> None:
-    group = SubElement(svg, "g", {"class": "failure"})
-    x, way = _COLUMNS[column], 1 - 2 * column
-    _draw(group, "path", "cross", d=f"M{x - 8} {y - 2}l16 16m0 -16l-16 16")
-    anchor = "start" if column == 0 else "end"
-    for number, line in enumerate(lines):
-        _write(group, x + way * 18, y + 11 + number * _LINE, line, f"words {anchor}")
+def _draw_band(svg: Element, place: _Place) -> None:
+    """Mark a row that was not expected, behind it and in the margin."""
+    high = len(place.lines) * _LINE + 14
+    box = {"x": 8, "y": place.y + 8 - high, "width": _WIDTH - 16, "height": high}
+    _draw(svg, "rect", "band", **box, rx=6)
+    cross = f"M16 {place.y - 6}l10 10m0 -10l-10 10"
+    _draw(SubElement(svg, "g", {"class": "failure"}), "path", "cross", d=cross)
+
+
+def _draw_remark(svg: Element, remark: _Remark) -> None:
+    group = SubElement(svg, "g", {"class": remark.css})
+    x, y, way = _COLUMNS[remark.column], remark.y, 1 - 2 * remark.column
+    if remark.css == "failure":
+        _draw(group, "path", "cross", d=f"M{x - 8} {y - 13}l16 16m0 -16l-16 16")
+    else:
+        _draw(group, "circle", "sign", cx=x, cy=y - 5, r=8)
+        _draw(group, "path", "hands", d=f"M{x} {y - 10}v5h4")
+    anchor = "end" if remark.column else "start"
+    for number, line in enumerate(remark.lines):
+        _write(group, x + way * 18, y + number * _LINE, line, f"words {anchor}")
 
 
 def _wrapped(text: str) -> list[str]:

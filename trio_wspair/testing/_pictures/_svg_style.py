@@ -23,7 +23,11 @@ STYLE: Final = """
 .conversation .sign, .conversation .head { stroke-width: 1.6; }
 .conversation .lost, .conversation .cross { fill: none; stroke-width: 3;
   stroke-dasharray: none; }
+.conversation .hands { fill: none; stroke-width: 1.6; }
+.conversation .band { stroke-width: 1.2; stroke-dasharray: 3 3; }
 .conversation .paper { fill: #fbfcfe; }
+.conversation .band { fill: #fdecec; stroke: #b81f1f; }
+.conversation .hands { stroke: #33415c; }
 .conversation .life { stroke: #9aa7b8; stroke-width: 1.6; }
 .conversation .head { fill: #ffffff; stroke: #33415c; }
 .conversation .sign { fill: #fbfcfe; stroke: #33415c; }
@@ -38,6 +42,8 @@ STYLE: Final = """
 .conversation .failure .words { fill: #b81f1f; }
 @media (prefers-color-scheme: dark) {
 .conversation .paper { fill: #151a22; }
+.conversation .band { fill: #3a1d22; stroke: #ff8a80; }
+.conversation .hands { stroke: #c3cede; }
 .conversation .life { stroke: #66758b; }
 .conversation .head { fill: #1f2733; stroke: #c3cede; }
 .conversation .sign { fill: #151a22; stroke: #c3cede; }

@@ -4,13 +4,13 @@ Knows the signs of which the lines are made.
 """
 
 import textwrap
-from collections.abc import Mapping, Sequence
-from itertools import zip_longest
+from collections.abc import Sequence
+from itertools import chain, repeat, zip_longest
 from typing import Final
 
-from trio_wspair.testing._entries import Entry
+from trio_wspair.testing._entries import Entry, FailedStep
 
-from ._rows import Row, Way, rows_of
+from ._rows import Row, Way, failure_place, rows_of
 from ._wording import cells, clock, cut, in_words, plain
 
 __all__ = ("terminal_diagram",)
@@ -48,43 +48,53 @@ _OTHERS: Final[dict[Way, tuple[str, str]]] = {
     "stays": ("■ {words}{space}│", "│{space}{words} ■"),
 }
 _FAILS: Final = "✗ {words}{space}│", "│{space}{words} ✗"
-_FAILS_ON: Final = "│ {words}{space}│", "│{space}{words} │"
+_WAITS: Final = "… {words}{space}│", "│{space}{words} …"
+_GOES_ON: Final = "│ {words}{space}│", "│{space}{words} │"
+_NOT_EXPECTED: Final = "✗"
+"""In front of a row."""
 
 
 def terminal_diagram(
     names: tuple[str, str],
     entries: Sequence[Entry],
-    *,
-    failure: tuple[str, str] | None = None,
-    waiting: Mapping[str, Sequence[str]] | None = None,
+    failure: FailedStep | None = None,
 ) -> str:
     """Draw the end of a conversation in lines of at most 96 columns.
 
     Args:
         names: What the halves are called: the left one first.
         entries: What has happened.
-        failure: The name of a half, and what has gone wrong there in the end.
-        waiting: By the name of a half, what it waits for, and what waits for it.
+        failure: What has gone wrong, if anything has.
     """
     rows = rows_of(names, entries)
-    shown = rows[-_ROWS:]
+    wrong, place = failure_place(rows, failure)
+    first = max(0, len(rows) - _ROWS)
+    shown = rows[first:]
     times = [clock(row.entry) for row in shown]
     margin = max(map(len, (*times, "0.000")))
     most = _WIDTH - margin - 2
     width = max([_MIN_WIDTH, *(_needed(row, most) for row in shown)])
-    lines = [("time", _heads(names, entries, width))]
-    if len(shown) < len(rows):
-        lines.append(("", f"⋮ {len(rows) - len(shown):,} rows before are not shown"))
+    lines = [("time", " ", _heads(names, entries, width))]
+    if first:
+        lines.append(("", " ", f"⋮ {first:,} rows before are not shown"))
     if not rows:
-        lines.append(("", "nothing has happened"))
-    lines += (
-        ("" if time == before else time, _drawn(row, width))
-        for before, time, row in zip(["", *times], times, shown, strict=False)
-    )
+        lines.append(("", " ", "nothing has happened"))
+    told = [] if failure is None else _told(names, failure, width)
+    for number, (before, time, row) in enumerate(
+        zip(["", *times], times, shown, strict=False), first
+    ):
+        if number == place:
+            lines += told
+        mark = _NOT_EXPECTED if number == wrong else " "
+        lines.append(("" if time == before else time, mark, _drawn(row, width)))
+    if place == len(rows):
+        lines += told
     if failure is not None:
-        lines += (("", line) for line in _failed(names, failure, width))
-    lines += (("", line) for line in _side_by_side(names, waiting or {}, width))
-    return "\n".join(f"{time:>{margin}}  {line}".rstrip() for time, line in lines)
+        states = _side_by_side(names, failure.states, width)
+        lines += (("", " ", line) for line in states)
+    return "\n".join(
+        f"{time:>{margin}}{mark} {line}".rstrip() for time, mark, line in lines
+    )
 
 
 def _heads(names: tuple[str, str], entries: Sequence[Entry], width: int) -> str:
@@ -134,26 +144,34 @@ def _templates(row: Row) -> tuple[str, str]:
             return _OTHERS[way]
 
 
-def _failed(names: tuple[str, str], failure: tuple[str, str], width: int) -> list[str]:
-    half, text = failure
-    column = names.index(half)
-    lines: list[str] = []
-    for words in _wrapped(text, width - 4):
-        template = (_FAILS_ON if lines else _FAILS)[column]
-        space = " " * (width - 3 - cells(words))
-        lines.append(template.format(words=words, space=space))
+def _told(
+    names: tuple[str, str], failure: FailedStep, width: int
+) -> list[tuple[str, str, str]]:
+    """Return the lines that tell what has gone wrong, and what waits meanwhile."""
+    steps = [(failure.half, failure.what, _FAILS)]
+    steps += [(half, what, _WAITS) for half, what in failure.waits]
+    lines: list[tuple[str, str, str]] = []
+    for half, what, signs in steps:
+        column = names.index(half)
+        templates = chain([signs[column]], repeat(_GOES_ON[column]))
+        for template, words in zip(templates, _wrapped(what, width - 4), strict=False):
+            space = " " * (width - 3 - cells(words))
+            lines.append(("", " ", template.format(words=words, space=space)))
     return lines
 
 
 def _side_by_side(
-    names: tuple[str, str], waiting: Mapping[str, Sequence[str]], width: int
+    names: tuple[str, str], states: Sequence[tuple[str, str]], width: int
 ) -> list[str]:
-    """Return two columns of text, for each half that has some."""
+    """Return two columns of text, for each half of which there is some."""
     half = width // 2 - 1
     columns: list[list[str]] = []
     for name in names:
         lines = [
-            words for line in waiting.get(name, ()) for words in _wrapped(line, half)
+            words
+            for who, line in states
+            if who == name
+            for words in _wrapped(line, half)
         ]
         columns.append([cut(f"{plain(name)}:", half), *lines] if lines else [])
     return [

@@ -1,6 +1,6 @@
 "use strict";
 
-const { names, rows } = JSON.parse(document.getElementById("record").textContent);
+const { names, rows, failure } = JSON.parse(document.getElementById("record").textContent);
 const KINDS = {
   Messages: ["send", "receive"],
   Closes: ["close", "closed"],
@@ -72,6 +72,38 @@ function makeRow(row, index) {
 
 const parts = rows.map(makeRow);
 list.append(...parts.map((part) => part.item));
+if (failure !== null) showFailure();
+
+// -- what has gone wrong -----------------------------------------------------------
+
+function remark(kind, sign, { column, words }) {
+  const lane = element("span", { className: "lane" },
+    element("span", { className: "mark", textContent: sign, ariaHidden: "true" }),
+    element("span", { className: "spoken", textContent: `${names[column]}: ` }),
+    element("span", { className: "words", textContent: words }));
+  return element("li", { className: `remark ${kind} of-${column}` }, lane);
+}
+
+/** Mark the row that was not expected, and tell what has failed and what waits. */
+function showFailure() {
+  if (failure.row !== null) {
+    const { item, lane } = parts[failure.row];
+    item.classList.add("wrong");
+    lane.prepend(element("span", { className: "spoken", textContent: "Not expected: " }));
+  }
+  const remarks = [
+    ...failure.failed.map((told) => remark("failed", "✗", told)),
+    ...failure.waits.map((told) => remark("waits", "…", told)),
+  ];
+  const next = parts[failure.before];
+  for (const each of remarks) list.insertBefore(each, next ? next.item : null);
+  const states = document.getElementById("states");
+  states.hidden = failure.states.length === 0;
+  names.forEach((name, column) => {
+    const lines = failure.states.filter((state) => state.column === column);
+    states.append(element("p", {}, ...lines.map(({ words }) => element("span", { textContent: words }))));
+  });
+}
 
 function toggle(index, open) {
   const { row, line, details } = parts[index];
