@@ -442,8 +442,8 @@ async def test_it_is_told_what_was_not_taken_and_where_a_listener_waits() -> Non
         await client.expect_nothing()
         assert state_of(server) == ["OPEN, accepted", "1 message was not taken"]
         (place,) = waits_of(server)
-        assert place.startswith("a listener waits, in test_it_is_told")
-        assert re.search(r"dawdle, test_recorded_pair\.py:\d+$", place)
+        where = r"a listener waits, in dawdle, test_recorded_pair\.py:\d+"
+        assert re.fullmatch(where, place)
 
 
 @in_virtual_time

@@ -83,6 +83,7 @@ async def test_a_request_is_answered_by_the_handler(over: Transport) -> None:
         assert said["url"] == response.url
         assert said["headers"]["x-name"] == "Ada"
         assert "TestClient of http://" in repr(client)
+        assert repr(response).startswith("<TestResponse 200, ")
 
 
 async def test_every_method_has_its_verb_or_request(

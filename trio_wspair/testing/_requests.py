@@ -31,7 +31,7 @@ _HEADERS_OF_THE_CLIENT: Final = frozenset(
 )
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class TestResponse:
     """The response to a request of a test client, with its whole body."""
 
@@ -42,7 +42,10 @@ class TestResponse:
     status: int
     """Such as 200."""
     headers: Headers
-    body: bytes = attrs.field(repr=False)
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"<TestResponse {self.status}, {len(self.body):,} bytes, of {self.url}>"
 
     def text(self) -> str:
         """Return the body as text: UTF-8, with U+FFFD for what is none."""

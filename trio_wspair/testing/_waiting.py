@@ -55,5 +55,6 @@ def _place(task: trio.lowlevel.Task) -> str:
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         if package not in _INNER_PACKAGES:
             code = frame.f_code
-            place = f"in {code.co_qualname}, {PurePath(code.co_filename).name}:{line}"
+            name = code.co_qualname.rpartition("<locals>.")[2]
+            place = f"in {name}, {PurePath(code.co_filename).name}:{line}"
     return place
