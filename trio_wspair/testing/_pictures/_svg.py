@@ -92,7 +92,7 @@ def draw_svg(
     rows = rows_of(names, entries)
     wrong, before = failure_place(rows, failure)
     places, remarks, end = _layout(rows, _remarks(names, failure), before)
-    states = [] if failure is None else failure.states
+    states: Sequence[tuple[str, str]] = () if failure is None else failure.states
     height = end + 56
     below = height + _LINE * max((_count(states, name) for name in names), default=0)
     svg = Element(
