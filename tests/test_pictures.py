@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -178,9 +179,8 @@ def test_in_mermaid_a_failure_is_a_band_and_notes() -> None:
 
 
 def test_a_page_is_told_of_a_failure() -> None:
-    failure = json.loads(json.dumps(told(draw_html(NAMES, TALK[:5], FAILURE))))[
-        "failure"
-    ]
+    page: dict[str, Any] = {**told(draw_html(NAMES, TALK[:5], FAILURE))}
+    failure = page["failure"]
     assert (failure["row"], failure["before"]) == (2, 3)
     assert failure["failed"][0]["column"] == 0
     assert failure["failed"][0]["words"].startswith("expected\nmuch")

@@ -58,7 +58,11 @@ def _told(
 
     def beside(lines: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
         return [
-            {"column": names.index(who), "words": plain(what)} for who, what in lines
+            {
+                "column": names.index(who),
+                "words": "\n".join(map(plain, what.split("\n"))),
+            }
+            for who, what in lines
         ]
 
     return {
