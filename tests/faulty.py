@@ -57,6 +57,9 @@ def _instead_of_trio(network: Any, client: Spoil, server: Spoil) -> Generator[No
     async def open_tcp_stream(*args: Any, **options: Any) -> trio.abc.Stream:
         return client(await open_stream(*args, **options))
 
+    async def open_tcp(host: str, port: int, **_: object) -> trio.abc.Stream:
+        return await open_tcp_stream(host, port)
+
     async def open_tcp_listeners(*args: Any, **options: Any) -> Sequence[_Spoiling]:
         listeners = await open_listeners(*args, **options)
         return [_Spoiling(listener, server) for listener in listeners]
@@ -64,6 +67,7 @@ def _instead_of_trio(network: Any, client: Spoil, server: Spoil) -> Generator[No
     with (
         mock.patch.object(trio, "open_tcp_stream", open_tcp_stream),
         mock.patch.object(trio, "open_tcp_listeners", open_tcp_listeners),
+        mock.patch("trio_wspair._dialing.open_tcp", open_tcp),
     ):
         yield
 
