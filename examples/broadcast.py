@@ -33,7 +33,7 @@ class Room:
 
     async def fetch(self, request: Request) -> Response:
         """Let one more in."""
-        if request.headers.get("upgrade") is None:
+        if not request.wants_websocket:
             return Response("A WebSocket is needed here.\n", status=426)
         client, server = WebSocketPair(max_buffered_bytes=MAX_BACKLOG)
 

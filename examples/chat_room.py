@@ -215,7 +215,7 @@ async def fetch(rooms: DurableObjectNamespace, request: Request) -> Response:
     room, wants_socket = found.groups()
     if not wants_socket:
         return Response(PAGE, headers={"Content-Type": "text/html;charset=UTF-8"})
-    if request.headers.get("upgrade", "").lower() != "websocket":
+    if not request.wants_websocket:
         return Response("Expected a WebSocket\n", status=426)
     if not same_origin(request):
         return Response("Only for pages of this server\n", status=403)

@@ -80,7 +80,7 @@ async def fetch(request: Request) -> Response:
         return Response(PAGE, headers={"Content-Type": "text/html;charset=UTF-8"})
     if request.path != "/ws":
         return Response("Not found\n", status=404)
-    if request.headers.get("upgrade", "").lower() != "websocket":
+    if not request.wants_websocket:
         return Response("Expected a WebSocket\n", status=400)
     if not same_origin(request):
         return Response("Only for pages of this server\n", status=403)

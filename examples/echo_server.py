@@ -24,7 +24,7 @@ logger = logging.getLogger("echo")
 
 async def fetch(request: Request) -> Response:
     """Keep one half of a pair, and give the other to the client."""
-    if request.headers.get("upgrade") is None:
+    if not request.wants_websocket:
         return Response("This is a WebSocket echo server.\n", status=426)
     client, server = WebSocketPair()
 

@@ -42,7 +42,7 @@ def forward(source: WebSocket, target: WebSocket) -> None:
 
 async def fetch(upstream_url: str, request: Request) -> Response:
     """Connect upstream first, so that a client is refused if that fails."""
-    if request.headers.get("upgrade") is None:
+    if not request.wants_websocket:
         return Response("A WebSocket is needed here.\n", status=426)
     try:
         upstream = await connect(upstream_url)

@@ -73,7 +73,7 @@ class Spans(Instrument):
 
 async def fetch(request: Request) -> Response:
     """Echo."""
-    if request.headers.get("upgrade") is None:
+    if not request.wants_websocket:
         return Response("This is a WebSocket echo server.\n", status=426)
     client, server = WebSocketPair()
 

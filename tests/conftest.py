@@ -101,8 +101,7 @@ class Network:
     @staticmethod
     async def echo(request: Request) -> Response:
         """Answer every message with itself: a `fetch` handler."""
-        protocols = request.headers.get("upgrade", "").lower().split(",")
-        if "websocket" not in [protocol.strip() for protocol in protocols]:
+        if not request.wants_websocket:
             return Response("This is for WebSockets.", status=426)
         client, server = WebSocketPair()
 

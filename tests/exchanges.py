@@ -14,6 +14,7 @@ import trio.testing
 
 from trio_wspair import Headers, Request, Response
 from trio_wspair._exchange import Service
+from trio_wspair._forwarded import ProxyHeaders
 from trio_wspair._limits import Limits
 from trio_wspair._server import _Acceptor
 from trio_wspair.transports._engines import engine_named
@@ -102,14 +103,24 @@ def _next_answer(parser: h11.Connection) -> Answer:
 def acceptor(
     fetch: Fetch,
     *,
-    proxy_headers: bool = False,
+    proxy_headers: ProxyHeaders = False,
+    proxies: int = 1,
+    log_query: bool = False,
     stop_code: int = 1001,
     **limits: Any,
 ) -> _Acceptor:
     """Return what serves the connections of a server, as `serve()` does."""
     chosen: dict[str, Any] = {"max_connections": 10, **limits}
     engine = engine_named("trio-websocket", compression=False)
-    service = Service(fetch, engine, Limits(**chosen), proxy_headers, stop_code)
+    service = Service(
+        fetch,
+        engine,
+        Limits(**chosen),
+        proxy_headers=proxy_headers,
+        proxies=proxies,
+        log_query=log_query,
+        stop_code=stop_code,
+    )
     return _Acceptor(service)
 
 

@@ -23,7 +23,6 @@ from trio.testing import MockClock
 
 from trio_wspair import (
     ConnectionClosedError,
-    Headers,
     Request,
     WebSocket,
     open_websocket,
@@ -476,10 +475,18 @@ async def test_who_is_too_far_behind_has_to_go(
         nursery.cancel_scope.cancel()
 
 
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version": "13",
+}
+
+
 async def open_in_memory(
     rooms: DurableObjectNamespace, nursery: trio.Nursery
 ) -> WebSocket:
-    response = await ask(rooms, nursery, "/rooms/lobby/ws", Upgrade="websocket")
+    response = await ask(rooms, nursery, "/rooms/lobby/ws", **UPGRADE)
     assert response.web_socket is not None
     ws: WebSocket = response.web_socket
     ws.accept(pull=True)
@@ -493,7 +500,7 @@ async def ask(
     rooms: DurableObjectNamespace, nursery: trio.Nursery, path: str, **headers: str
 ) -> Any:
     url = f"http://127.0.0.1:8004{path}"
-    request = Request(method="GET", url=url, headers=Headers(headers), nursery=nursery)
+    request = Request(method="GET", url=url, headers=headers, nursery=nursery)
     return await chat_room.fetch(rooms, request)
 
 
@@ -510,17 +517,17 @@ async def ask(
         ("/rooms//ws", {}, 404),
         ("/rooms/lobby/", {}, 404),
         ("/rooms/two%20words", {}, 404),
-        ("/rooms/lobby/ws/ws", {"Upgrade": "websocket"}, 404),
+        ("/rooms/lobby/ws/ws", UPGRADE, 404),
         ("/rooms/lobby/ws", {}, 426),
         ("/rooms/lobby/ws", {"Upgrade": "h2c"}, 426),
         (
             "/rooms/lobby/ws",
-            {"Upgrade": "websocket", "Origin": "http://elsewhere.example"},
+            UPGRADE | {"Origin": "http://elsewhere.example"},
             403,
         ),
         (
             "/rooms/lobby/ws",
-            {"Upgrade": "WebSocket", "Origin": "http://127.0.0.1:8004"},
+            UPGRADE | {"Origin": "http://127.0.0.1:8004"},
             101,
         ),
     ],

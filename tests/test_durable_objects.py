@@ -310,10 +310,10 @@ async def test_a_client_that_wants_no_web_socket_leaves_none_behind(
             server = await house.nursery.start(partial(serve, stub.fetch, 0))
             stream = await trio.open_tcp_stream(*server.addresses[0])
             await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert b" 500 " in bytes(await stream.receive_some())
+            assert b" 426 " in bytes(await stream.receive_some())
             await wait_all_tasks_blocked()
             assert house.world.log == [(1, "close", 1001, "", True)]
-            assert "without 'Upgrade: websocket'" in complaints(caplog)[0]
+            assert "look at request.wants_websocket" in complaints(caplog)[0]
             house.nursery.cancel_scope.cancel()
 
 

@@ -285,12 +285,66 @@ async def test_a_request_tells_its_path_and_whether_it_came_over_tls(
 
     assert at("http://x/chat?room=1").path == "/chat"
     assert at("http://x/a%20b/%C3%A9?c").path == "/a b/\xe9"
-    assert at("http://x").path == ""
-    assert at("*").path == "*"
+    assert at("http://x").path == "/"
+    with pytest.raises(ValueError, match="not an absolute URL"):
+        at("/chat")
     assert not at("http://https:80/").secure
     assert at("https://x/").secure
     assert at("wss://x/").secure
     assert at("http://x/").client == ""
+
+
+async def test_a_request_is_made_of_little_and_shows_no_secret(
+    nursery: trio.Nursery,
+) -> None:
+    request = Request(
+        method="GET",
+        url="ws://B\xfccher.example/gr\xfc\xdfe?token=secret",
+        headers={"Cookie": "secret"},
+        nursery=nursery,
+    )
+    assert request.path == "/gr\xfc\xdfe"
+    url = "http://xn--bcher-kva.example/gr%C3%BC%C3%9Fe"
+    assert request.url == f"{url}?token=secret"
+    assert repr(request) == f"<Request GET {url}?token=...>"
+    assert request.headers["cookie"] == "secret"
+    assert Request(method="GET", url=url, nursery=nursery).headers.pairs() == []
+
+
+UPGRADE = {
+    "Connection": "keep-alive, UPGRADE",
+    "Upgrade": "h2c, WebSocket",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version": "13",
+}
+
+
+async def test_a_request_tells_whether_it_wants_a_websocket(
+    nursery: trio.Nursery,
+) -> None:
+    def wanted(method: str = "GET", **changed: str) -> bool:
+        headers = Headers(UPGRADE)
+        for name, value in changed.items():
+            headers[name.replace("_", "-")] = value
+        request = Request(
+            method=method, url="http://x/", headers=headers, nursery=nursery
+        )
+        return request.wants_websocket
+
+    assert wanted()
+    assert wanted(content_length="0")
+    assert not wanted("POST")
+    assert not wanted(upgrade="h2c")
+    assert not wanted(upgrade="websocket2")
+    assert not wanted(connection="close")
+    assert not wanted(content_length="3")
+    assert not wanted(sec_websocket_key="short")
+    assert not wanted(sec_websocket_version="12")
+    assert not wanted(sec_websocket_protocol="a b")
+    plain = Request(method="GET", url="http://x/", nursery=nursery)
+    assert not plain.wants_websocket
+    told = Request(method="GET", url="http://x/", nursery=nursery, wants_websocket=True)
+    assert told.wants_websocket
 
 
 async def test_a_request_without_a_body_has_an_empty_one(

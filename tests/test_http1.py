@@ -9,7 +9,8 @@ import trio.testing
 from hypothesis import example, given, settings, strategies as st
 
 from trio_wspair import Headers, Response
-from trio_wspair._http1 import Head, HTTPConnection, Refusal, comma_list
+from trio_wspair._headers import comma_list
+from trio_wspair._http1 import Head, HTTPConnection, Refusal
 from trio_wspair._limits import Limits
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455, section 1.3.
@@ -97,7 +98,7 @@ def words_of(response: Response) -> str:
 async def test_a_head_tells_method_target_and_headers() -> None:
     head = await read_good(PLAIN)
     assert head.method == "GET"
-    assert head.target == "/path?query=1"
+    assert str(head.target) == "/path?query=1"
     assert head.headers.pairs() == [("host", "example.com"), ("x-name", "a, b")]
     assert head.wants_websocket is False
     assert await rest_of(PLAIN) == b""
@@ -105,8 +106,8 @@ async def test_a_head_tells_method_target_and_headers() -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS", "BREW"])
 async def test_every_method_is_read(method: str) -> None:
-    head = await read_good(f"{method} * HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-    assert (head.method, head.target) == (method, "*")
+    head = await read_good(f"{method} /x HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert (head.method, str(head.target)) == (method, "/x")
 
 
 async def test_the_values_of_headers_are_latin_1() -> None:
@@ -141,7 +142,7 @@ async def test_a_head_may_arrive_byte_by_byte_over_a_stream() -> None:
                 await client.send_all(PLAIN[number : number + 1])
                 await trio.testing.wait_all_tasks_blocked()
     assert result[0] is not None
-    assert (result[0].target, http.unread) == ("/path?query=1", b"")
+    assert (str(result[0].target), http.unread) == ("/path?query=1", b"")
 
 
 @pytest.mark.parametrize(
@@ -358,10 +359,33 @@ async def test_g12_a_head_that_others_may_read_otherwise_is_refused_with_400(
     assert (await refusal(data + CHUNKS)).status == 400
 
 
-async def test_the_same_length_said_twice_is_one_length() -> None:
-    data = request("Host: x", "Content-Length: 2", "Content-Length: 2, 2", body=b"abc")
-    head = await read_good(data)
-    assert await head.body.read() == b"ab"
+@pytest.mark.parametrize(
+    "headers",
+    [
+        ("Content-Length: 2", "Content-Length: 2"),
+        ("Content-Length: 2", "content-length:2"),
+        ("Content-Length: 2, 2",),
+        ("Content-Length: 2,",),
+        ("Host: x",),
+        ("Content-Type: text/plain", "Content-Type: text/plain"),
+        ("Authorization: Basic YTpi", "Authorization: Basic YTpj"),
+        ("Origin: http://a.example", "origin: http://b.example"),
+    ],
+    ids=" ".join,
+)
+async def test_g12_a_field_of_one_value_that_comes_twice_is_refused_with_400(
+    headers: tuple[str, ...],
+) -> None:
+    assert (await refusal(request("Host: x", *headers, body=b"ab"))).status == 400
+
+
+async def test_cookies_and_lists_that_come_twice_are_joined_by_their_own_rule() -> None:
+    cookies = ("Cookie: a=b, c", "Cookie: d=e")
+    lists = ("Accept: text/html", "Accept: */*")
+    head = await read_good(request("Host: x", *cookies, *lists))
+    assert head.headers["cookie"] == "a=b, c; d=e"
+    assert head.headers["Cookie"] == "a=b, c; d=e"
+    assert head.headers["accept"] == "text/html, */*"
 
 
 @pytest.mark.parametrize(
@@ -385,14 +409,14 @@ async def test_g12_a_host_that_would_change_the_url_is_refused_with_400(
 ) -> None:
     answer = await refusal(request(f"Host: {host}", start="GET / HTTP/1.1"))
     assert answer.status == 400
-    assert answer.body == b"The header 'Host' is no host.\n"
+    assert words_of(answer).startswith("The header 'Host' is no host: ")
 
 
 @pytest.mark.parametrize(
     "host",
     [
         *("", "example.com", "example.com:8080", "a_b", "a..b", "127.0.0.1:", "X-1.Y."),
-        *("[::1]", "[::1]:80", "[::ffff:127.0.0.1]", "xn--nxasmq6b", "a%20b", "a~b"),
+        *("[::1]", "[::1]:80", "[::ffff:127.0.0.1]", "xn--nxasmq6b", "a%C3%A9", "a~b"),
     ],
     ids=ascii,
 )
@@ -452,7 +476,7 @@ async def test_a_good_handshake_wants_a_websocket() -> None:
     head = await read_good(upgrade())
     assert head.wants_websocket is True
     assert head.headers["sec-websocket-key"] == KEY
-    assert head.target == "/chat"
+    assert str(head.target) == "/chat"
 
 
 @pytest.mark.parametrize(
@@ -536,7 +560,7 @@ def key_of(size: int) -> str:
         pytest.param(upgrade(sec_websocket_key="\xe9" * 24), "-Key' is", id="Latin-1"),
         pytest.param(
             upgrade(sec_websocket_key=f"{KEY}\r\nSec-WebSocket-Key: {KEY}"),
-            "-Key' is",
+            "-key' comes more than once",
             id="two keys",
         ),
     ],

@@ -199,11 +199,11 @@ async def test_g12_no_header_makes_another_one(text: str) -> None:
         lambda: response.headers.setdefault("X-Name", text),
         lambda: Response("x", headers={"X-Name": text}),
         lambda: Response.json({}, headers=[("X-Name", text)]),
-        lambda: Response.redirect(text),
     ):
         with pytest.raises(ValueError, match="can't"):
             act()
     assert "x-evil" not in (await answer(response)).headers
+    assert "x-evil" not in (await answer(Response.redirect(text))).headers
 
 
 async def test_headers_that_were_replaced_are_checked_when_they_are_sent() -> None:

@@ -145,7 +145,7 @@ async def test_the_connection_is_kept_after_a_failure_of_the_handler(
 
 async def test_a_websocket_that_is_refused_costs_the_connection_nothing() -> None:
     async def fetch(request: Request) -> Response:
-        if request.headers.get("upgrade") == "websocket":
+        if request.wants_websocket:
             return Response("no", status=403)
         return Response(status=426)
 

@@ -203,11 +203,29 @@ def test_another_status_does_not_redirect(status: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["/a\r\nX-Evil: 1", "/\N{EURO SIGN}", "/a\0"], ids=ascii
+    ("url", "location"),
+    [
+        ("/a b?c d", "/a%20b?c%20d"),
+        ("/a\r\nX-Evil: 1", "/a%0D%0AX-Evil:%201"),
+        ("/\N{EURO SIGN}", "/%E2%82%AC"),
+        ("/a\0b\0", "/a%00b"),
+        ("/\xfc%20", "/%C3%BC%20"),
+        ("http://b\xfccher.example/\xfc", "http://xn--bcher-kva.example/%C3%BC"),
+        ("/\\evil.example", "/%5Cevil.example"),
+        ("\ud800", "%EF%BF%BD"),
+        ("", ""),
+    ],
+    ids=ascii,
 )
-def test_a_redirect_makes_no_other_header(url: str) -> None:
-    with pytest.raises(ValueError, match="'Location' can't have the value"):
-        Response.redirect(url)
+def test_where_a_redirect_goes_is_percent_encoded(url: str, location: str) -> None:
+    assert Response.redirect(url).headers["location"] == location
+    assert Response(headers={"Location": url}).headers["location"] == location
+    response = Response()
+    response.headers["LOCATION"] = url
+    assert response.headers["location"] == location
+
+
+def test_where_a_redirect_goes_is_a_str() -> None:
     with pytest.raises(TypeError, match="is a str, not int"):
         Response.redirect(cast("str", 5))
 

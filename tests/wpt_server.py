@@ -21,7 +21,7 @@ async def fetch(request: Request) -> Response:
     handler = PATHS.get(request.path)
     if handler is None:
         return Response("Not Found\n", status=404)
-    if request.headers.get("upgrade", "").lower() != "websocket":
+    if not request.wants_websocket:
         return Response("This path is for WebSockets.\n", status=426)
     return await handler(request)
 

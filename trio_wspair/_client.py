@@ -15,7 +15,7 @@ from ._dialing import Dialer, dialer
 from ._display import redacted
 from ._endpoint import Endpoint, parse_endpoint
 from ._errors import HandshakeError
-from ._http import Headers, HeadersInit, is_token
+from ._headers import Headers, HeadersInit, is_token
 from ._instruments import ConnectionInfo, tell_connected
 from ._limits import Limits
 from ._nurseries import open_service_nursery

@@ -12,10 +12,13 @@ import attrs
 import trio
 
 from ._alarms import Alarms
+from ._forwarded import ProxyHeaders, forwarded_by
 from ._handling import Handling, Handlings
-from ._http import FetchHandler, Headers, Request, Response, url_of
-from ._http1 import ClientGoneError, Head, HTTPConnection, comma_list
+from ._headers import Headers, comma_list
+from ._http import FetchHandler, Request, Response
+from ._http1 import ClientGoneError, Head, HTTPConnection, bad_request
 from ._limits import Limits
+from ._urls import Authority, RequestURL, parse_authority
 from .transports._connection import Connection
 from .transports._engines import Engine
 from .transports._linger import below_tls, linger
@@ -30,14 +33,22 @@ class Service:
     fetch: FetchHandler
     engine: Engine
     limits: Limits
-    proxy_headers: bool
+    proxy_headers: ProxyHeaders
+    proxies: int
+    log_query: bool
     stop_code: int
     alarms: Alarms = attrs.Factory(Alarms)
     handlings: Handlings = attrs.Factory(Handlings)
+    warned: set[str] = attrs.Factory(set[str])
+    """The warnings that were given, each of which is given once."""
 
 
 class Exchange:
-    """One request on a connection, and its answer; see `Caller` for the methods."""
+    """One request on a connection, and its answer; see `Caller` for the methods.
+
+    Raises:
+        Refusal: The request has no valid URL.
+    """
 
     def __init__(self, service: Service, http: HTTPConnection, head: Head) -> None:
         self._service = service
@@ -46,8 +57,28 @@ class Exchange:
         self._go_on = False
         """Another request may follow."""
         self.address: str = client_address(http.stream)
-        if service.proxy_headers:
-            self.address = _said_last(head.headers, "x-forwarded-for", self.address)
+        try:
+            self._url = self._believed_url()
+        except ValueError as exc:
+            raise bad_request(exc) from None
+
+    def _believed_url(self) -> RequestURL:
+        """Return the URL that the client has asked for; note its address, too.
+
+        Raises:
+            ValueError: What proxies say of it is not valid, or the target has another
+                scheme.
+        """
+        service, head = self._service, self._head
+        said = forwarded_by(head.headers, service.proxy_headers, service.proxies)
+        self.address = said.client or self.address
+        secure = below_tls(self._http.stream) is not self._http.stream
+        scheme = said.scheme or ("https" if secure else "http")
+        if head.target.scheme not in (None, scheme):  # RFC 9110, section 7.4.
+            msg = f"this is a server for {scheme}, not {head.target.scheme}"
+            raise ValueError(msg)
+        authority = head.authority or _local_authority(self._http.stream)
+        return RequestURL(scheme, said.authority_for(scheme, authority), head.target)
 
     async def run(self, fetch: FetchHandler) -> bool:
         """Call a handler, and answer with what it returns.
@@ -62,37 +93,30 @@ class Exchange:
             limits=service.limits,
             stop_code=service.stop_code,
             alarms=service.alarms,
+            log_query=service.log_query,
+            warned=service.warned,
         )
         with service.handlings.having(handling):
             await handling.run()
         return self._go_on
 
     def __str__(self) -> str:
-        return f"{self._head.method} {self._head.target}"
+        target = self._head.target
+        shown = str(target) if self._service.log_query else target.path or "*"
+        return f"{self._head.method} {shown}"
 
     def request(self, nursery: trio.Nursery) -> Request:
         """Return the request; see `Caller`."""
         head = self._head
         return Request(
             method=head.method,
-            url=self._url(),
+            url=self._url,
             headers=head.headers,
             nursery=nursery,
             client=self.address,
             body=head.body,
+            wants_websocket=head.wants_websocket,
         )
-
-    def _url(self) -> str:
-        """Return the URL that the client has asked for."""
-        headers = self._head.headers
-        host = headers.get("host", "")
-        # Each listener may speak TLS or not.
-        stream = self._http.stream
-        scheme = "http" if below_tls(stream) is stream else "https"
-        if self._service.proxy_headers:
-            host = _said_last(headers, "x-forwarded-host", host)
-            scheme = _said_last(headers, "x-forwarded-proto", scheme).lower()
-        return url_of(scheme, host, self._head.target)
 
     @property
     def answered(self) -> bool:
@@ -133,10 +157,18 @@ class Exchange:
         )
 
 
-def _said_last(headers: Headers, name: str, otherwise: str) -> str:
-    """Return what the nearest of several proxies says; it speaks last."""
-    said = comma_list(headers, name)
-    return said[-1] if said else otherwise
+def _local_authority(stream: trio.abc.Stream) -> Authority:
+    """Return where the server is, for a request that does not say so.
+
+    HTTP/1.0 has no ``Host`` (RFC 9112, section 3.3).
+    """
+    bottom = below_tls(stream)
+    if isinstance(bottom, trio.SocketStream):
+        with contextlib.suppress(OSError, ValueError):
+            name: tuple[str, int] | str = bottom.socket.getsockname()
+            if isinstance(name, tuple):
+                return parse_authority(str(Authority(name[0].lower(), name[1])))
+    return Authority("localhost")
 
 
 def client_address(stream: trio.abc.Stream) -> str:

@@ -7,7 +7,6 @@ of the request. https://asgi.readthedocs.io/en/latest/specs/www.html
 import re
 from collections.abc import AsyncGenerator, MutableMapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -17,19 +16,26 @@ from trio.lowlevel import enable_ki_protection
 
 from ._bodies import RequestBody, open_pieces
 from ._codes import CloseCode
+from ._display import printable
 from ._handling import Handling
-from ._http import (
-    FetchHandler,
+from ._headers import (
     Headers,
-    Request,
-    RequestBodyError,
-    Response,
+    check_single_values,
     decode_headers,
     encode_headers,
-    url_of,
+    is_token,
 )
+from ._http import FetchHandler, Request, RequestBodyError, Response
 from ._limits import Limits
 from ._nurseries import open_service_nursery
+from ._urls import (
+    Authority,
+    RequestURL,
+    Target,
+    http_scheme,
+    parse_authority,
+    parse_target,
+)
 from .transports._asgi import DENIAL, GONE, ASGIConnection, Event, Receive, Send
 from .transports._connection import Connection
 
@@ -44,6 +50,8 @@ _OF_THE_CONNECTION: Final = frozenset(
     {"connection", "content-length", "keep-alive", "transfer-encoding", "upgrade"}
 )
 """Headers that are the server's, and forbidden on HTTP/2 (RFC 9113, 8.2.2)."""
+_NO_URL: Final = RequestURL("http", Authority("localhost"), Target("/", None))
+"""That of a request that is refused, and that no handler sees."""
 _LEFTOVER_SECONDS: Final = 1.0
 
 
@@ -53,6 +61,9 @@ class ASGIService:
 
     fetch: FetchHandler
     limits: Limits
+    log_query: bool = False
+    warned: set[str] = attrs.Factory(set[str])
+    """The warnings that were given, each of which is given once."""
 
 
 class ASGIExchange:
@@ -67,12 +78,13 @@ class ASGIExchange:
         self._is_websocket: bool = scope["type"] == "websocket"
         # On HTTP/2 a WebSocket is asked for by CONNECT, without Upgrade (RFC 8441).
         self._method: str = "GET" if self._is_websocket else scope["method"]
-        self._target = _target_of(scope)
-        self._headers, self._fetch = Headers(), service.fetch
-        try:
+        self._headers, self._url = Headers(), _NO_URL
+        self._refusal: Response | None = None
+        try:  # Not every server looks at them.
             self._headers = _headers_of(scope)
-        except ValueError as exc:  # Not every server looks at them.
-            self._fetch = partial(_refuse, str(exc))
+            self._url = _url_of(scope, self._method, self._headers)
+        except ValueError as exc:
+            self._refusal = Response(f"{exc}\n", status=400)
         self._body = _RequestBody(
             receive,
             length=0 if self._is_websocket else _length_in(self._headers),
@@ -89,11 +101,17 @@ class ASGIExchange:
 
     async def run(self) -> None:
         """Call the handler, and answer with what it returns."""
+        service = self._service
+        if self._refusal is not None:
+            await self.answer(self._refusal)
+            return
         handling = Handling(
             self,
-            fetch=self._fetch,
-            limits=self._service.limits,
+            fetch=service.fetch,
+            limits=service.limits,
             stop_code=CloseCode.GOING_AWAY,
+            log_query=service.log_query,
+            warned=service.warned,
         )
         async with open_service_nursery() as nursery:
             nursery.start_soon(self._watch_for_stop, handling)
@@ -114,21 +132,20 @@ class ASGIExchange:
     # -- the request -----------------------------------------------------------------
 
     def __str__(self) -> str:
-        return f"{self._method} {self._target}"
+        target = self._url.target
+        shown = str(target) if self._service.log_query else target.path or "*"
+        return f"{printable(self._method)} {shown}"
 
     def request(self, nursery: trio.Nursery) -> Request:
         """Return the request; see `Caller`."""
         return Request(
             method=self._method,
-            url=url_of(
-                self._scope.get("scheme") or "http",
-                self._headers.get("host", ""),
-                self._target,
-            ),
+            url=self._url,
             headers=self._headers,
             nursery=nursery,
             client=self.address,
             body=self._body,
+            wants_websocket=self._is_websocket,
         )
 
     @property
@@ -264,25 +281,42 @@ class _RequestBody(RequestBody):
         return event
 
 
-async def _refuse(why: str, _request: Request) -> Response:
-    """Handle a request that nobody needs to see."""
-    await trio.lowlevel.checkpoint()
-    return Response(f"{why}\n", status=400)
-
-
 def _length_in(headers: Headers) -> int | None:
     length = headers.get("content-length", "")
     return int(length) if re.fullmatch("[0-9]{1,18}", length) else None
 
 
-def _target_of(scope: Scope) -> str:
-    """Return path and query, as they are on the wire."""
+def _url_of(scope: Scope, method: str, headers: Headers) -> RequestURL:
+    """Return the URL that the client has asked for.
+
+    Raises:
+        ValueError: It is not valid.
+    """
+    if not is_token(method):
+        msg = f'the method "{printable(method)}" is not a token'
+        raise ValueError(msg)
     raw: bytes | None = scope.get("raw_path")
-    path = (
-        quote(scope["path"], safe=_UNQUOTED) if raw is None else raw.decode("latin-1")
-    )
-    query: bytes = scope.get("query_string", b"")
-    return f"{path}?{query.decode('latin-1')}" if query else path
+    path = quote(scope["path"], safe=_UNQUOTED)
+    if raw:
+        path = raw.decode("latin-1").partition("?")[0]
+    query: bytes = scope.get("query_string") or b""
+    text = f"{path or '/'}?{query.decode('latin-1')}" if query else path or "/"
+    target = parse_target(method, text)
+    authority = target.authority
+    if authority is None:
+        host = headers.get("host")
+        authority = parse_authority(host) if host else _server_of(scope)
+    default = "ws" if scope["type"] == "websocket" else "http"
+    scheme = http_scheme(scope.get("scheme") or default)
+    return RequestURL(scheme, authority, target)
+
+
+def _server_of(scope: Scope) -> Authority:
+    """Return where the server is, for a request that does not say so."""
+    server: Sequence[Any] | None = scope.get("server")
+    if not server or server[1] is None:  # A Unix socket has no port.
+        return Authority("localhost")
+    return parse_authority(str(Authority(str(server[0]).lower(), server[1])))
 
 
 def _headers_of(scope: Scope) -> Headers:
@@ -292,6 +326,7 @@ def _headers_of(scope: Scope) -> Headers:
         ValueError: One of them can't be.
     """
     headers = Headers(decode_headers(scope["headers"]))
+    check_single_values(headers)
     cookies = headers.get_all("cookie")
     if len(cookies) > 1:  # RFC 9113, section 8.2.3.
         headers["cookie"] = "; ".join(cookies)

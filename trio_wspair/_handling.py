@@ -15,7 +15,9 @@ from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from ._alarms import Alarms
 from ._checks import check_thread
-from ._http import FetchHandler, Headers, Request, RequestBodyError, Response
+from ._display import printable, redacted
+from ._headers import Headers
+from ._http import FetchHandler, Request, RequestBodyError, Response
 from ._instruments import ConnectionInfo, tell_connected
 from ._limits import Limits
 from ._pair import current_nursery, forsake_untaken, untaken
@@ -36,6 +38,7 @@ _HEADERS_OF_THE_HANDSHAKE: Final = frozenset(
         "upgrade",
     }
 )
+_MAX_SHOWN: Final = 100
 _logger: Final = logging.getLogger("trio_wspair")
 _access: Final = logging.getLogger("trio_wspair.access")
 
@@ -44,7 +47,10 @@ class Caller(Protocol):
     """The client of one request, and the way to it."""
 
     def __str__(self) -> str:
-        """Return what is asked for, for the log: ``GET /chat``."""
+        """Return what is asked for, for the log: ``GET /chat``.
+
+        Printable, and without the query, unless that shall be logged.
+        """
         ...
 
     @property
@@ -89,6 +95,8 @@ class Handling:
         limits: For a WebSocket.
         stop_code: What it is told in `stop()`.
         alarms: Kept for all by the server, if it does that.
+        log_query: Whether records of the log have the whole URL.
+        warned: The warnings that the server has given, each of which comes once.
     """
 
     def __init__(
@@ -99,7 +107,11 @@ class Handling:
         limits: Limits,
         stop_code: int,
         alarms: Alarms | None = None,
+        log_query: bool,
+        warned: set[str],
     ) -> None:
+        self._log_query = log_query
+        self._warned = warned
         self._caller = caller
         self._fetch = fetch
         self._limits = limits
@@ -210,12 +222,13 @@ class Handling:
 
     def _facts(self) -> dict[str, object]:
         """Return what log records have as attributes."""
-        facts: dict[str, object] = {
+        facts = {} if self._connection is None else self._connection.extra
+        return {
+            **facts,
             "request": str(self._caller),
             "peer": self._caller.address,
-            "url": self._url,
+            "url": self._url if self._log_query else redacted(self._url),
         }
-        return facts if self._connection is None else facts | self._connection.extra
 
     @disable_ki_protection
     async def _call_handler(self, nursery: trio.Nursery) -> Response:
@@ -237,9 +250,23 @@ class Handling:
                 "return Response(None, status=101, web_socket=client)"
             )
             raise TypeError(msg)
-        if response.web_socket is not None:
-            self._take(response.web_socket, response)
+        if response.web_socket is None:
+            return response
+        if self._caller.protocols is None:
+            return self._refuse_websocket(response.web_socket)
+        self._take(response.web_socket, response)
         return response
+
+    def _refuse_websocket(self, socket: WebSocket) -> Response:
+        """Return the answer to a client that gets a WebSocket without wanting one."""
+        _let_go(socket)
+        what = (
+            "fetch returned a WebSocket to a request that does not ask for one, and "
+            "the client got 426: look at request.wants_websocket before"
+        )
+        _logger.warning("%s: %s", self._caller, what, extra=self._facts())
+        # How to ask for one, Upgrade and Connection, is added where it is allowed.
+        return Response("This is for WebSockets.\n", status=426)
 
     def _take(self, socket: WebSocket, response: Response) -> None:
         """Take the half that the handler gives to this client.
@@ -254,23 +281,24 @@ class Handling:
             self._check_answer(response)
             self._coupling = Coupling(socket, self._limits)
         except Exception:
-            half = half_of(socket)
-            if half.state.holder is Holder.NOBODY:  # And nobody will take it.
-                half.forsake("it could not be given to the client")
+            _let_go(socket)
             raise
 
     def _check_answer(self, response: Response) -> None:
-        offered = self._caller.protocols
-        if offered is None:
-            msg = (
-                "fetch returned a WebSocket to a request without 'Upgrade: websocket': "
-                "look at request.headers.get('upgrade') before, and answer 426"
-            )
-            raise ValueError(msg)
+        offered = self._caller.protocols or ()
         chosen = response.headers.get("sec-websocket-protocol")
         if chosen is not None and chosen not in offered:
             msg = f"subprotocol {chosen!r} was not offered by the client: {offered!r}"
             raise ValueError(msg)
+        if chosen is None and offered and "subprotocol" not in self._warned:
+            self._warned.add("subprotocol")
+            what = (
+                '%s: the client offers the subprotocols "%s" and fetch chose none: '
+                "browsers fail such a connection. Choose one with headers="
+                '{"Sec-WebSocket-Protocol": ...} in the Response (this is said once)'
+            )
+            shown = printable(", ".join(offered)[:_MAX_SHOWN])
+            _logger.warning(what, self._caller, shown, extra=self._facts())
         for name in response.headers:
             if name in _HEADERS_OF_THE_HANDSHAKE:
                 msg = f"a 101 can't have the header {name!r}: the server makes it"
@@ -284,7 +312,7 @@ class Handling:
         half = coupling.half
         if half.peer.holder is Holder.NOBODY:
             what = "the handler's half was never accepted: call server.accept()"
-            _logger.warning("%s: %s", self._caller, what)
+            _logger.warning("%s: %s", self._caller, what, extra=self._facts())
         elif not half.peer.released:
             with trio.CancelScope() as self._patience:
                 self._bound_patience()
@@ -317,6 +345,13 @@ class Handling:
                 self._end = await coupling.run(connection, self._alarms)
         finally:
             self._over.set()
+
+
+def _let_go(socket: WebSocket) -> None:
+    """Let a half end that the client does not get."""
+    half = half_of(socket)
+    if half.state.holder is Holder.NOBODY:  # And nobody will take it.
+        half.forsake("it could not be given to the client")
 
 
 class Handlings:

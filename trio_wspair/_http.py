@@ -1,29 +1,22 @@
-"""`Request`, `Response` and `Headers`: what a `fetch` handler gets and gives.
+"""`Request` and `Response`: what a `fetch` handler gets and gives.
 
 Values after the Fetch standard and Workers; knows no sockets and no parser.
 """
 
 import json
-import re
-from collections.abc import (
-    AsyncIterable,
-    Awaitable,
-    Callable,
-    Iterable,
-    Iterator,
-    Mapping,
-    MutableMapping,
-)
-from typing import Any, Final, Protocol, cast
-from urllib.parse import unquote, urlsplit
+from collections.abc import AsyncIterable, Awaitable, Callable
+from typing import Any, Final, Protocol
 
 import attrs
 import trio
-from multidict import CIMultiDict
 
 from ._codes import usv_string
+from ._display import printable, redacted
 from ._errors import WebSocketError
+from ._headers import Headers, HeadersInit
 from ._socket import WebSocket
+from ._upgrade import upgrade_fault
+from ._urls import RequestURL, parse_url
 
 __all__ = (
     "Body",
@@ -33,142 +26,7 @@ __all__ = (
     "Request",
     "RequestBodyError",
     "Response",
-    "decode_headers",
-    "encode_headers",
-    "is_token",
-    "url_of",
 )
-
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-"""A header's name (RFC 9110, section 5.6.2)."""
-_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-"""A header's value: no line breaks, nothing beyond Latin-1 (RFC 9110, 5.5)."""
-
-
-class Headers(MutableMapping[str, str]):
-    """HTTP headers: names without regard to case, several values per name.
-
-    Like the Fetch standard's class, reading a name gives its values joined with
-    ``", "``; `get_all()` gives them one by one. Nothing gets in that would not be
-    one header on the wire.
-
-    Args:
-        headers: Pairs, or a mapping, to start with.
-
-    Raises:
-        TypeError: A name or a value is no str.
-        ValueError: A name or a value can't be sent.
-    """
-
-    __slots__ = ("_values",)
-
-    def __init__(self, headers: "HeadersInit" = ()) -> None:
-        self._values: CIMultiDict[str] = CIMultiDict()
-        if isinstance(headers, Headers):
-            headers = headers.pairs()
-        elif isinstance(headers, Mapping):
-            headers = list(cast("Mapping[str, str]", headers).items())
-        if not isinstance(headers, Iterable):
-            headers = [headers]
-        for pair in headers:
-            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-                msg = f"headers are a mapping, or pairs of name and value, not {pair!r}"
-                raise TypeError(msg)
-            self.append(*pair)
-
-    def __repr__(self) -> str:
-        return f"Headers({self.pairs()!r})"
-
-    def __getitem__(self, name: str) -> str:
-        """Return the values of `name`, joined."""
-        return ", ".join(self._values.getall(name))
-
-    def __setitem__(self, name: str, value: str) -> None:
-        """Replace all values of `name`."""
-        self._values[_checked_name(name)] = _checked_value(name, value)
-
-    def __delitem__(self, name: str) -> None:
-        """Remove all values of `name`."""
-        del self._values[name]
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the names, each once and in lower case."""
-        return iter(dict.fromkeys(name.lower() for name in self._values))
-
-    def __len__(self) -> int:
-        """Return the number of names."""
-        return len(list(iter(self)))
-
-    def append(self, name: str, value: str) -> None:
-        """Add a value to those that `name` has.
-
-        Raises:
-            TypeError: The name or the value is no str.
-            ValueError: The name or the value can't be sent.
-        """
-        self._values.add(_checked_name(name), _checked_value(name, value))
-
-    def get_all(self, name: str) -> list[str]:
-        """Return the values of `name`, in order; none is an empty list."""
-        return list(self._values.getall(name, []))
-
-    def pairs(self) -> list[tuple[str, str]]:
-        """Return every name with each of its values, in order."""
-        return list(self._values.items())
-
-
-HeadersInit = Headers | Mapping[str, str] | Iterable[tuple[str, str]]
-
-
-def encode_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    """Return headers as they travel."""
-    return [
-        (name.encode("latin-1"), value.encode("latin-1")) for name, value in headers
-    ]
-
-
-def decode_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
-    """Return headers that have travelled."""
-    return [
-        (name.decode("latin-1"), value.decode("latin-1")) for name, value in headers
-    ]
-
-
-def url_of(scheme: str, host: str, target: str) -> str:
-    """Return the URL that a client has asked for; one of a WebSocket is HTTP's."""
-    if not target.startswith("/"):
-        return target
-    scheme = {"ws": "http", "wss": "https"}.get(scheme, scheme)
-    return f"{scheme}://{host}{target}"
-
-
-def is_token(text: str) -> bool:
-    """Return whether this can be a name: of a header, of a subprotocol."""
-    return _TOKEN.fullmatch(text) is not None
-
-
-def _checked_name(name: object) -> str:
-    if not isinstance(name, str):
-        msg = f"a header's name is a str, not {type(name).__name__}"
-        raise TypeError(msg)
-    if not is_token(name):
-        msg = f"{name!r} can't be the name of a header (RFC 9110, section 5.1)"
-        raise ValueError(msg)
-    return name
-
-
-def _checked_value(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        msg = f"the value of header {name!r} is a str, not {type(value).__name__}"
-        raise TypeError(msg)
-    stripped = value.strip(" \t")
-    if _VALUE.fullmatch(stripped) is None:
-        msg = (
-            f"header {name!r} can't have the value {value!r}: no line breaks, and "
-            "nothing beyond Latin-1"
-        )
-        raise ValueError(msg)
-    return stripped
 
 
 class RequestBodyError(WebSocketError):
@@ -206,31 +64,85 @@ class Body(Protocol):
         ...
 
 
-@attrs.frozen(eq=False, kw_only=True)
+def _request_url(url: str | RequestURL) -> RequestURL:
+    return url if isinstance(url, RequestURL) else parse_url(url)
+
+
+def _headers(headers: HeadersInit) -> Headers:
+    return headers if isinstance(headers, Headers) else Headers(headers)
+
+
+@attrs.frozen(eq=False, kw_only=True, repr=False)
 class Request:
-    """A request, as a `fetch` handler gets it."""
+    """A request, as a `fetch` handler gets it.
+
+    A test makes one itself::
+
+        Request(method="GET", url="http://localhost/chat", nursery=nursery)
+
+    Args:
+        method: Such as ``"GET"``.
+        url: The whole URL. What is not ASCII in it is encoded; ``ws:`` and ``wss:``
+            become ``http:`` and ``https:``.
+        headers: `Headers`, pairs or a mapping.
+        nursery: See `nursery`.
+        client: The address of the client.
+        wants_websocket: See `wants_websocket`; `None` looks at the method and the
+            headers.
+
+    Raises:
+        TypeError: A header is not a str.
+        ValueError: The URL is not one of HTTP or WebSockets, or a header can't be sent.
+    """
 
     method: str
     """Such as ``"GET"``."""
-    url: str
-    """The whole URL, such as ``"http://localhost:8000/chat?room=1"``."""
-    headers: Headers
+    _url: RequestURL = attrs.field(alias="url", converter=_request_url)
+    headers: Headers = attrs.field(converter=_headers, factory=Headers)
     nursery: trio.Nursery
     """Runs tasks for the life of the connection: it is cancelled when that is over,
     and `WebSocketPair()` and `connect()` use it by themselves in the handler."""
     client: str = ""
     """The address of the client, such as ``"127.0.0.1"``; ``""`` if there is none."""
-    _body: Body = attrs.field(alias="body", factory=_Empty, repr=False)
+    _body: Body = attrs.field(alias="body", factory=_Empty)
+    _wants_websocket: bool | None = attrs.field(alias="wants_websocket", default=None)
+
+    def __repr__(self) -> str:
+        return f"<Request {printable(self.method)} {redacted(self.url)}>"
+
+    @property
+    def url(self) -> str:
+        """The whole URL, such as ``"http://localhost:8000/chat?room=1"``.
+
+        In ASCII: what is beyond is percent-encoded, and in the host it is an A-label.
+        """
+        return str(self._url)
 
     @property
     def secure(self) -> bool:
         """Whether the client speaks TLS."""
-        return self.url.startswith(("https:", "wss:"))
+        return self._url.secure
 
     @property
     def path(self) -> str:
-        """The path of the URL, such as ``"/chat"``, decoded."""
-        return unquote(urlsplit(self.url).path)
+        """The path of the URL, such as ``"/chat"``, decoded.
+
+        It begins with a slash, but for ``OPTIONS *``, which has the path ``"*"``.
+        """
+        return self._url.path
+
+    @property
+    def wants_websocket(self) -> bool:
+        """Whether the client asks for a WebSocket, and asks well.
+
+        If so, the answer may be a `Response` with status 101 and a WebSocket. By RFC
+        6455, section 4.2.1: a GET with ``Connection: Upgrade``, ``Upgrade: websocket``
+        (lists, without regard to case), a key and version 13. A WebSocket that a
+        client asks for over HTTP/2 has no such headers, and is wanted, too.
+        """
+        if self._wants_websocket is not None:
+            return self._wants_websocket
+        return upgrade_fault(self.method, self.headers) is None
 
     async def bytes(self) -> bytes:
         """Return the body; a second time, the same again. Always a checkpoint.
@@ -356,11 +268,12 @@ class Response:
         """Return a response that sends the client to another URL.
 
         Args:
-            url: Where to; it may be relative (RFC 9110, section 10.2.2).
+            url: Where to; it may be relative (RFC 9110, section 10.2.2). What can't
+                be in a URL is percent-encoded; a host beyond ASCII becomes A-labels.
             status: 301, 302, 303, 307 or 308.
 
         Raises:
-            ValueError: The status is another one, or the URL can't be in a header.
+            ValueError: The status is another one.
         """
         if status not in _REDIRECT_STATUSES:
             msg = f"a redirect has status 301, 302, 303, 307 or 308, not {status!r}"

@@ -4,8 +4,6 @@ Knows bytes and what RFC 6455, section 4.2.1, asks of an upgrade; not what is be
 a request. What is refused is a `Refusal`, with the answer in it.
 """
 
-import base64
-import binascii
 import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -18,25 +16,22 @@ import h11
 import trio
 
 from ._bodies import RequestBody, open_pieces
-from ._http import (
-    Body,
+from ._headers import (
     Headers,
-    RequestBodyError,
-    Response,
+    check_single_values,
     decode_headers,
     encode_headers,
-    is_token,
 )
+from ._http import Body, RequestBodyError, Response
 from ._limits import Limits
+from ._upgrade import VERSION, WRONG_VERSION, asks_for_websocket, upgrade_fault
+from ._urls import Authority, Target, parse_authority, parse_target
 
-__all__ = ("ClientGoneError", "HTTPConnection", "Head", "Refusal", "comma_list")
+__all__ = ("ClientGoneError", "HTTPConnection", "Head", "Refusal", "bad_request")
 
 _REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
 _CHUNK_BYTES: Final = 2**16
-_HOST: Final = re.compile(
-    r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(:[0-9]*)?"
-)
-"""A name or an address, and a port (RFC 9110, section 7.2)."""
+_LENGTH: Final = re.compile(rb"\ncontent-length:([^\n]*)", re.IGNORECASE)
 
 
 class ClientGoneError(Exception):
@@ -56,7 +51,9 @@ class Head:
     """The head of a request."""
 
     method: str
-    target: str
+    target: Target
+    authority: Authority | None
+    """That of the target or else of ``Host``; `None` if there is none."""
     headers: Headers
     wants_websocket: bool
     """It asks for a WebSocket, and asks well."""
@@ -123,10 +120,7 @@ class HTTPConnection:
     ) -> None:
         self.stream = stream
         self._limits = limits
-        # h11 counts only what it can't parse yet, so the bytes are counted here, too.
-        self._parser = h11.Connection(
-            h11.SERVER, max_incomplete_event_size=2 * limits.max_head_bytes
-        )
+        self._parser = self._new_parser()
         self._body: _RequestBody | None = None
         """Of the request that is being answered, if it is none that is refused."""
         self._is_head = False
@@ -141,19 +135,18 @@ class HTTPConnection:
         Raises:
             Refusal: It is no good HTTP, or no good WebSocket handshake.
         """
-        parser = self._parser
-        received = bytearray(self.unread)
+        received = bytearray(self._skip_empty_lines())
         self._is_head = received.startswith(b"HEAD ")
         try:
-            while (event := parser.next_event()) is h11.NEED_DATA:
+            while (event := self._parser.next_event()) is h11.NEED_DATA:
                 if len(received) > self._limits.max_head_bytes:
                     raise _too_large()
                 data = await self._receive()
                 if not data:
                     return None
-                received += data
+                self._parser.receive_data(data)
+                received += data if received else self._skip_empty_lines()
                 self._is_head = received.startswith(b"HEAD ")
-                parser.receive_data(data)
         except h11.RemoteProtocolError as exc:
             body = "This is no HTTP request that can be understood here.\n"
             raise Refusal(Response(body, status=exc.error_status_hint)) from None
@@ -162,11 +155,13 @@ class HTTPConnection:
         if len(head) > self._limits.max_head_bytes:
             raise _too_large()
         if b"\n " in head or b"\n\t" in head:  # RFC 9112, section 5.2.
-            body = "A header that goes on in the next line is not taken here.\n"
-            raise Refusal(Response(body, status=400))
+            raise bad_request("A header that goes on in the next line is not taken.")
+        lengths = _LENGTH.findall(head)  # h11 takes several that are equal as one.
+        if len(lengths) > 1 or b"," in b"".join(lengths):
+            raise bad_request("The header 'Content-Length' comes more than once.")
         length = int(dict(event.headers).get(b"content-length", b"0"))
         request_body = _RequestBody(
-            parser,
+            self._parser,
             length,
             max_bytes=self._limits.max_body_bytes,
             read_on=self._read_on,
@@ -182,11 +177,29 @@ class HTTPConnection:
         """
         self._parser.start_next_cycle()
         self._body = None
-        if not self.unread:
-            self._parser.receive_data(data := await self._receive())
-            return bool(data)
         await trio.lowlevel.checkpoint()
+        while not self._skip_empty_lines():
+            data = await self._receive()
+            if not data:
+                return False
+            self._parser.receive_data(data)
         return True
+
+    def _new_parser(self) -> h11.Connection:
+        # h11 counts only what it can't parse yet, so the bytes are counted here, too.
+        size = 2 * self._limits.max_head_bytes
+        return h11.Connection(h11.SERVER, max_incomplete_event_size=size)
+
+    def _skip_empty_lines(self) -> bytes:
+        """Drop empty lines before a request (RFC 9112, 2.2); return what follows."""
+        unread = self.unread
+        if unread[:1] not in (b"\r", b"\n"):
+            return unread
+        rest = unread.lstrip(b"\r\n")
+        self._parser = self._new_parser()  # What a parser has got can't be taken back.
+        if rest:
+            self._parser.receive_data(rest)
+        return rest
 
     @property
     def unread(self) -> bytes:
@@ -285,6 +298,11 @@ class HTTPConnection:
             raise ClientGoneError
 
 
+def bad_request(why: object) -> Refusal:
+    """Return the refusal of a request that is not valid."""
+    return Refusal(Response(f"{why}\n", status=400))
+
+
 def _checked(request: h11.Request, body: Body) -> Head:
     """Return what was asked for.
 
@@ -293,69 +311,51 @@ def _checked(request: h11.Request, body: Body) -> Head:
     """
     if request.http_version not in (b"1.0", b"1.1"):
         raise Refusal(Response("Only HTTP/1.1 is spoken here.\n", status=505))
-    try:
-        headers = Headers(decode_headers(request.headers))
-    except ValueError as exc:
-        raise Refusal(Response(f"{exc}\n", status=400)) from None
     if request.method == b"CONNECT":
         raise Refusal(Response("This is no proxy.\n", status=501))
-    if _HOST.fullmatch(headers.get("host", "")) is None:
-        raise Refusal(Response("The header 'Host' is no host.\n", status=400))
+    method, target_text = request.method.decode(), request.target.decode("latin-1")
+    try:
+        headers = Headers(decode_headers(request.headers))
+        check_single_values(headers)
+        target = parse_target(method, target_text)
+    except ValueError as exc:
+        raise bad_request(exc) from None
+    authority = target.authority
+    host = headers.get("host")
+    if host:  # Even if it does not count.
+        try:
+            authority = parse_authority(host)
+        except ValueError as exc:
+            raise bad_request(f"The header 'Host' is no host: {exc}") from None
+    if target.authority is not None:  # RFC 9112, section 3.2.2.
+        authority = target.authority
+        headers["Host"] = str(authority)
     if "transfer-encoding" in headers and (
         "content-length" in headers or request.http_version == b"1.0"
     ):  # Somebody on the way may count otherwise (RFC 9112, section 6.1).
-        body_text = "Where the body of the request ends is not clear.\n"
-        raise Refusal(Response(body_text, status=400))
-    upgrades = "websocket" in _tokens(headers, "upgrade")
-    if upgrades:
-        _check_handshake(request, headers)
-    method, target = request.method.decode("latin-1"), request.target.decode("latin-1")
-    return Head(method, target, headers, upgrades, body)
+        raise bad_request("Where the body of the request ends is not clear.")
+    wants_websocket = asks_for_websocket(headers)
+    if wants_websocket:
+        _check_upgrade(request, headers)
+    return Head(method, target, authority, headers, wants_websocket, body)
 
 
-def _too_large() -> Refusal:
-    return Refusal(Response("The head of the request is too large.\n", status=431))
-
-
-def _tokens(headers: Headers, name: str) -> list[str]:
-    return [token.lower() for token in comma_list(headers, name)]
-
-
-def comma_list(headers: Headers, name: str) -> list[str]:
-    """Return the elements of a header that is a list (RFC 9110, section 5.6.1)."""
-    elements = [element.strip() for element in headers.get(name, "").split(",")]
-    return [element for element in elements if element]
-
-
-def _check_handshake(request: h11.Request, headers: Headers) -> None:
-    """Check what a WebSocket client has to send (RFC 6455, section 4.2.1).
+def _check_upgrade(request: h11.Request, headers: Headers) -> None:
+    """Check a request for a WebSocket.
 
     Raises:
         Refusal: Something is missing or wrong.
     """
-    wrong: str | None = None
-    if request.method != b"GET":
-        wrong = "A WebSocket is opened with GET."
-    elif request.http_version != b"1.1":
-        wrong = "A WebSocket is opened with HTTP/1.1."
-    elif "upgrade" not in _tokens(headers, "connection"):
-        wrong = "The header 'Connection: Upgrade' is missing."
-    elif "content-length" in headers or "transfer-encoding" in headers:
-        wrong = "A request for a WebSocket has no body."
-    elif not _is_key(headers.get("sec-websocket-key", "")):
-        wrong = "The header 'Sec-WebSocket-Key' is missing or wrong."
-    elif not all(map(is_token, comma_list(headers, "sec-websocket-protocol"))):
-        wrong = "The header 'Sec-WebSocket-Protocol' is no list of tokens."
-    if wrong is not None:
-        raise Refusal(Response(f"{wrong}\n", status=400))
-    if headers.get("sec-websocket-version") != "13":
-        version = {"Sec-WebSocket-Version": "13"}
-        body = "Only version 13 of the WebSocket protocol is spoken here.\n"
-        raise Refusal(Response(body, status=426, headers=version))
+    fault = upgrade_fault(request.method.decode(), headers)
+    if request.http_version != b"1.1":
+        fault = "A WebSocket is opened with HTTP/1.1."
+    if fault is None:
+        return
+    if fault is not WRONG_VERSION:
+        raise bad_request(fault)
+    version = {"Sec-WebSocket-Version": VERSION}  # RFC 6455, section 4.4.
+    raise Refusal(Response(f"{fault}\n", status=426, headers=version))
 
 
-def _is_key(key: str) -> bool:
-    try:
-        return len(base64.b64decode(key, validate=True)) == 16
-    except (binascii.Error, ValueError):
-        return False
+def _too_large() -> Refusal:
+    return Refusal(Response("The head of the request is too large.\n", status=431))

@@ -57,9 +57,9 @@ class ConnectionInfo:
 
     @property
     def extra(self) -> dict[str, object]:
-        """These facts as the `extra` of a log record; the number is `connection`.
+        """These facts as the `extra` of a log record.
 
-        The URL is redacted.
+        The number is `connection`; `url` is without userinfo and values of the query.
         """
         return {
             "connection": self.id,

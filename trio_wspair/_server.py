@@ -21,8 +21,9 @@ from ._checks import check_limit
 from ._codes import CloseCode, checked_close
 from ._display import printable
 from ._exchange import Exchange, Service, client_address
+from ._forwarded import ProxyHeaders, checked_proxy_headers
 from ._http import FetchHandler, Request, Response
-from ._http1 import ClientGoneError, Head, HTTPConnection, Refusal
+from ._http1 import ClientGoneError, HTTPConnection, Refusal
 from ._limits import Limits
 from ._listening import Listener, Server, checked_listeners, endpoint_of, open_tcp
 from ._tls import check_ssl_context
@@ -45,7 +46,9 @@ async def serve(
     unix: str | os.PathLike[str] | None = None,
     listeners: Sequence[Listener] | None = None,
     ssl_context: ssl.SSLContext | None = None,
-    proxy_headers: bool = False,
+    proxy_headers: ProxyHeaders = False,
+    proxies: int = 1,
+    log_query: bool = False,
     stop_code: int = CloseCode.GOING_AWAY,
     max_connections: int = 1000,
     max_connections_per_client: int | None = None,
@@ -85,8 +88,13 @@ async def serve(
         listeners: Listen on these instead of a port: any `trio.abc.Listener`, with TLS
             (`trio.SSLListener`) or without. They are closed in the end.
         ssl_context: For ``https`` and ``wss``.
-        proxy_headers: Believe ``X-Forwarded-For``, ``-Proto`` and ``-Host``. Only
-            behind a proxy that sets them: any client can send them.
+        proxy_headers: Believe what a proxy says of the client and the URL. `True`:
+            ``X-Forwarded-For``, ``-Proto``, ``-Host`` and ``-Port``; ``"forwarded"``:
+            ``Forwarded`` (RFC 7239). Only behind a proxy that sets them: any client
+            can send them.
+        proxies: How many proxies there are, one behind the other, that each add to
+            these headers. What comes before is not believed.
+        log_query: Show the query of a URL in the log; it often has secrets in it.
         stop_code: What the clients are told when it is cancelled, such as 1012 before
             a restart.
         max_connections: One more gets 503.
@@ -151,11 +159,14 @@ async def serve(
         ping_timeout=ping_timeout,
         close_grace=close_grace,
     )
+    check_limit("proxies", proxies)
     make_service = partial(
         Service,
         engine=engine_named(engine, compression=compression),
         limits=limits,
-        proxy_headers=proxy_headers,
+        proxy_headers=checked_proxy_headers(proxy_headers),
+        proxies=proxies,
+        log_query=log_query,
         stop_code=checked_close(stop_code, "").code,
     )
 
@@ -235,16 +246,15 @@ class _Acceptor:
         http = HTTPConnection(stream, self.service.limits)
         another = True
         while another:
-            head = await self._next_head(http)
-            if head is None or not await self._serve_request(http, head):
+            exchange = await self._next_exchange(http)
+            if exchange is None or not await self._serve_request(exchange):
                 return
             another = False
             with trio.move_on_after(self.service.limits.idle_timeout):
                 another = await http.wait_for_request()
 
-    async def _serve_request(self, http: HTTPConnection, head: Head) -> bool:
+    async def _serve_request(self, exchange: Exchange) -> bool:
         """Answer one request; return whether another may follow."""
-        exchange = Exchange(self.service, http, head)
         if not self.service.proxy_headers:
             return await exchange.run(self.service.fetch)
         with self.admission.client(exchange.address) as free:
@@ -284,13 +294,14 @@ class _Acceptor:
         headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
         return Response(body, status=status, headers=headers)
 
-    async def _next_head(self, http: HTTPConnection) -> Head | None:
+    async def _next_exchange(self, http: HTTPConnection) -> Exchange | None:
         """Read the head of a request, or tell what is wrong with it."""
         refusal = None
         with trio.move_on_after(self.service.limits.handshake_timeout) as patience:
             try:
                 # Of TLS, the first reading includes the handshake.
-                return await http.read_head()
+                head = await http.read_head()
+                return None if head is None else Exchange(self.service, http, head)
             except Refusal as exc:
                 refusal = exc.response
         if patience.cancelled_caught and not _is_secure(http.stream):

@@ -54,6 +54,7 @@ class ASGIApp:
         max_body_bytes: A larger body of a request gets 413.
         receive_buffer_bytes: Reading from a client stops while the handler's half
             has so much that it has not taken.
+        log_query: Show the query of a URL in the log; it often has secrets in it.
 
     Raises:
         TypeError: An argument is of another type.
@@ -68,6 +69,7 @@ class ASGIApp:
         close_grace: float = 5.0,
         max_body_bytes: int = 2**20,
         receive_buffer_bytes: int = 2**20,
+        log_query: bool = False,
     ) -> None:
         fetch = handler_of(app)
         limits = Limits(
@@ -77,7 +79,7 @@ class ASGIApp:
             receive_buffer_bytes=receive_buffer_bytes,
             ping_interval=math.inf,  # ASGI has no pings.
         )
-        self._make_service = partial(ASGIService, limits=limits)
+        self._make_service = partial(ASGIService, limits=limits, log_query=log_query)
         self._app = app
         self._lasting_service = None if fetch is None else self._make_service(fetch)
         self._service = self._lasting_service

@@ -88,8 +88,7 @@ async def attack_server(case: Case) -> str:
     takings: list[Taking] = []
 
     async def fetch(request: Request) -> Response:
-        wanted = request.headers.get("upgrade", "").lower().split(",")
-        if "websocket" not in [protocol.strip() for protocol in wanted]:
+        if not request.wants_websocket:
             return Response("This is for WebSockets.", status=426)
         client, server = WebSocketPair()
         takings.append(take(case.taker, server, request.nursery))

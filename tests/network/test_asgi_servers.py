@@ -70,7 +70,7 @@ class Running:
     async def fetch(self, request: Request) -> Response:
         """Answer, and do what the clients of this test ask for."""
         self.requests.append(request)
-        if request.headers.get("upgrade") is None:
+        if not request.wants_websocket:
             if request.path == "/forever":
                 return Response(self.forever())
             return Response(f"{request.method} {request.path} {await request.text()}")

@@ -44,7 +44,7 @@ HANDLER = """
 from trio_wspair import Response, WebSocketPair
 
 async def fetch(request):
-    if request.headers.get("upgrade") is None:
+    if not request.wants_websocket:
         return Response("version 1")
     client, server = WebSocketPair()
     server.add_event_listener("message", lambda event: server.send(event.data))

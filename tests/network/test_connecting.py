@@ -24,7 +24,7 @@ from trio_wspair import (
 from trio_wspair.testing import ScriptedPeer
 
 if TYPE_CHECKING:
-    from conftest import Network, Script
+    from conftest import Logged, Network, Script
 
 
 def answering(data: bytes, *, stays: bool = False) -> "Script":
@@ -116,12 +116,16 @@ async def test_the_subprotocol_of_the_server_is_told(
         assert ws.protocol == "wamp"
 
 
-async def test_without_a_subprotocol_it_is_empty(net: "Network") -> None:
-    async with (
-        net.serve(net.echo) as server,
-        open_websocket(server.url, protocols=["wamp"]) as ws,
-    ):
-        assert ws.protocol == ""
+async def test_without_a_subprotocol_it_is_empty_and_the_log_says_so_once(
+    net: "Network", logged: "Logged"
+) -> None:
+    async with net.serve(net.echo) as server:
+        for _ in range(3):
+            async with open_websocket(server.url, protocols=["wamp", "stomp"]) as ws:
+                assert ws.protocol == ""
+    record = logged.take()
+    assert 'GET /: the client offers the subprotocols "wamp, stomp"' in record
+    assert 'headers={"Sec-WebSocket-Protocol": ...} in the Response' in record
 
 
 async def test_a_name_beyond_ascii_is_that_of_idna(net: "Network") -> None:

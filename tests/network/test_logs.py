@@ -33,7 +33,7 @@ def find(caplog: pytest.LogCaptureFixture, words: str) -> list[logging.LogRecord
 
 
 async def echo(request: Request) -> Response:
-    if "upgrade" not in request.headers:
+    if not request.wants_websocket:
         return Response("hello")
     if request.path == "/fails":
         msg = "no"

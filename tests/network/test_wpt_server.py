@@ -12,7 +12,7 @@ from trio_wspair import Server
 from trio_wspair.testing import ScriptedPeer
 
 if TYPE_CHECKING:
-    from conftest import Network
+    from conftest import Logged, Network
 
     from trio_wspair.testing._peer_frames import Said
 
@@ -92,7 +92,12 @@ async def test_a_handshake_fails(
     ],
 )
 async def test_a_handshake_succeeds(
-    net: "Network", server: Server, target: str, header: str, chosen: str | None
+    net: "Network",
+    server: Server,
+    target: str,
+    header: str,
+    chosen: str | None,
+    logged: "Logged",
 ) -> None:
     async with net.dial(server) as peer:
         answer = (await peer.handshake(*filter(None, [header]), target=target)).lower()
@@ -100,6 +105,8 @@ async def test_a_handshake_succeeds(
     assert lines[0].startswith("http/1.1 101 ")
     assert f"sec-websocket-accept: {net.accept_key(net.KEY)}".lower() in lines
     assert "sec-websocket-extensions" not in answer
+    if target == "/handshake_no_protocol":
+        assert "browsers fail such a connection" in logged.take()
     expected = [] if chosen is None else [f"sec-websocket-protocol: {chosen}"]
     assert [x for x in lines if x.startswith("sec-websocket-protocol")] == expected
 

@@ -79,7 +79,7 @@ class Handlers:
         return response
 
     async def _answer(self, request: Request) -> Response:
-        if request.headers.get("upgrade") is None:
+        if not request.wants_websocket:
             return Response("This is for WebSockets.\n", status=426)
         url = urlsplit(request.url)
         path = url.path.removeprefix("/")

@@ -79,7 +79,7 @@ class Site:
             return Response("There is nothing here.\n", status=404)
         if not same_origin(request):
             return Response("This is for its own page only.\n", status=403)
-        if request.headers.get("upgrade") is None:
+        if not request.wants_websocket:
             return Response("A WebSocket, please.\n", status=426)
         client, server = WebSocketPair()
         request.nursery.start_soon(Watcher(server, self._connections).run)
@@ -87,8 +87,5 @@ class Site:
 
     def _is_for_us(self, request: Request) -> bool:
         """Return whether the client knows this place by a name of this machine."""
-        try:
-            host = urlsplit(f"//{request.headers.get('host', '')}")
-            return host.hostname in _NAMES and (host.port or 80) == self.port
-        except ValueError:
-            return False
+        url = urlsplit(request.url)
+        return url.hostname in _NAMES and (url.port or 80) == self.port

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import trio
 
 from trio_wspair._checks import check_seconds
-from trio_wspair._http import Headers, HeadersInit, encode_headers
+from trio_wspair._headers import Headers, HeadersInit, encode_headers
 from trio_wspair._limits import Limits
 from trio_wspair._nurseries import open_service_nursery
 from trio_wspair._pair import WebSocketPair, closing_on_exit

@@ -14,7 +14,7 @@ import trio
 
 from trio_wspair._codes import Close, checked_close
 from trio_wspair._errors import ConnectionClosedError, HandshakeError
-from trio_wspair._http import Headers, decode_headers
+from trio_wspair._headers import Headers, decode_headers
 from trio_wspair.transports._asgi import DENIAL, Event
 from trio_wspair.transports._connection import Item
 

@@ -13,7 +13,7 @@ import h11
 import trio
 
 from trio_wspair._codes import usv_string
-from trio_wspair._http import (
+from trio_wspair._headers import (
     Headers,
     HeadersInit,
     decode_headers,

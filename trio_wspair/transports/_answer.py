@@ -19,7 +19,7 @@ import trio
 
 from trio_wspair._display import printable
 from trio_wspair._errors import HandshakeError
-from trio_wspair._http import decode_headers
+from trio_wspair._headers import decode_headers
 from trio_wspair._tls import tls_error
 
 from ._refusal import refusal

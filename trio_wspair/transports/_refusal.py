@@ -12,7 +12,7 @@ import h11
 
 from trio_wspair._display import printable, redacted
 from trio_wspair._errors import HandshakeError
-from trio_wspair._http import decode_headers
+from trio_wspair._headers import decode_headers
 
 __all__ = ("refusal",)
 

@@ -18,7 +18,7 @@ from wsproto.frame_protocol import FrameProtocol
 
 from trio_wspair._codes import Close
 from trio_wspair._errors import HandshakeError, ProtocolError
-from trio_wspair._http import encode_headers
+from trio_wspair._headers import encode_headers
 from trio_wspair._inbox import size_of
 from trio_wspair._nurseries import open_service_nursery
 
