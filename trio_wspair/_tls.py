@@ -135,16 +135,15 @@ def _explained(cause: BaseException | None) -> tuple[str, bool]:
         if "self-signed" in words or "issuer" in words:
             words += "; to trust it, pass an ssl_context that does"
         return words, False
-    closed = "the server closed the connection during the TLS handshake", True
-    if isinstance(cause, ssl.SSLEOFError):
-        return closed
-    if isinstance(cause, ssl.SSLError):
-        reason = cause.reason or ""
+    if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+        # What Python has no name for is in the text only.
+        reason = cause.reason or str(cause).upper().replace(" ", "_")
         for part, (words, retryable) in _REASONS.items():
             if part in reason:
                 alert = reason.partition("ALERT_")[2].lower().replace("_", " ")
                 return words.format(alert=alert), retryable
         return str(cause), True
-    if isinstance(cause, OSError) and cause.strerror:
+    if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError):
         return f"the connection was lost: {cause.strerror}", True
-    return closed
+    closed = "the server closed the connection during the handshake, without a reason"
+    return f"{closed}; it may require a client certificate", True

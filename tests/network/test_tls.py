@@ -1,11 +1,13 @@
 """TLS, both ways."""
 
 import socket
+import ssl
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trustme
 
 from trio_wspair import (
     CloseEvent,
@@ -21,7 +23,7 @@ from trio_wspair import (
 from trio_wspair.testing import ScriptedPeer
 
 if TYPE_CHECKING:
-    from conftest import Network, Tls
+    from conftest import Logged, Network, Tls
 
 DONE = CloseEvent(4000, "done", was_clean=True)
 
@@ -181,18 +183,19 @@ async def test_a_head_within_tls_has_a_deadline_too(net: "Network", tls: "Tls") 
                 assert await stream.receive_some() in {b"", b"HTTP/1.1 408 "}
 
 
-async def test_with_tls_one_connection_too_many_is_dropped(
-    net: "Network", tls: "Tls"
+async def test_with_tls_one_connection_too_many_gets_503(
+    net: "Network", tls: "Tls", logged: "Logged"
 ) -> None:
     async with (
         net.serve(net.echo, ssl_context=tls.server, max_connections=1) as server,
         open_websocket(server.url, ssl_context=tls.client) as ws,
     ):
-        with pytest.raises(HandshakeError, match="no TLS"):
+        with pytest.raises(HandshakeError, match="with status 503"):
             async with open_websocket(server.url, ssl_context=tls.client):
                 pass
         ws.send("hi")
         assert await ws.receive() == "hi"
+    assert "max_connections" in logged.take()
 
 
 async def test_a_client_that_resets_within_tls_harms_nobody(
@@ -308,3 +311,215 @@ async def test_a_server_that_never_finishes_tls_is_not_waited_for(
                 url.replace("ws:", "wss:"), nursery=nursery, connect_timeout=0.1
             )
     await net.until_open_sockets(before)
+
+
+# -- what a client is told ------------------------------------------------------------
+
+
+async def refused(url: str, **options: Any) -> HandshakeError:
+    """Return the error of a client that does not get a WebSocket."""
+    with pytest.raises(HandshakeError) as caught:
+        async with open_websocket(url, **options):
+            pass
+    return caught.value
+
+
+VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
+
+
+def mutual(
+    authority: trustme.CA, version: ssl.TLSVersion
+) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return contexts of a server that requires client certificates, and a client."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    authority.configure_trust(server)
+    server.verify_mode = ssl.CERT_REQUIRED
+    server.maximum_version = version
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return server, client
+
+
+def answer_in_a_thread(context: ssl.SSLContext, listener: socket.socket) -> None:
+    """Take one connection, with the standard library, which sends TLS alerts."""
+    with listener:
+        connection, _ = listener.accept()
+    with connection:
+        connection.settimeout(5)
+        try:
+            with context.wrap_socket(connection, server_side=True) as secure:
+                secure.recv(1000)
+        except OSError:
+            # So that no reset overtakes the alert.
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(1000):
+                    pass
+
+
+async def told_by(context: ssl.SSLContext, client: ssl.SSLContext) -> HandshakeError:
+    """Return the error of a client of such a server."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    url = f"wss://127.0.0.1:{listener.getsockname()[1]}/"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(
+            trio.to_thread.run_sync, answer_in_a_thread, context, listener
+        )
+        return await refused(url, ssl_context=client)
+
+
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [
+        (ssl.TLSVersion.TLSv1_2, "it may require a client certificate"),
+        (ssl.TLSVersion.TLSv1_3, "the server requires a client certificate"),
+    ],
+    ids=["1.2", "1.3"],
+)
+async def test_a_client_certificate_that_is_missing_is_told(
+    net: "Network", version: ssl.TLSVersion, words: str
+) -> None:
+    error = await told_by(*mutual(trustme.CA(), version))
+    assert words in str(error)
+    assert str(error).startswith("no TLS with 127.0.0.1:")
+    assert not error.retryable
+    assert isinstance(error.__cause__, ssl.SSLError)
+
+
+@pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
+async def test_a_client_certificate_that_is_refused_is_told(
+    net: "Network", version: ssl.TLSVersion
+) -> None:
+    server, client = mutual(trustme.CA(), version)
+    trustme.CA().issue_cert("a@b.example").configure_cert(client)
+    error = await told_by(server, client)
+    assert "the server refused the client certificate (unknown ca)" in str(error)
+    assert not error.retryable
+
+
+@pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
+async def test_a_server_that_gives_no_reason_may_require_a_client_certificate(
+    net: "Network", version: ssl.TLSVersion
+) -> None:
+    """Trio's TLS, which `serve()` uses, sends no alerts."""
+    server_context, client = mutual(trustme.CA(), version)
+    async with net.serve(net.echo, ssl_context=server_context) as server:
+        error = await refused(server.url, ssl_context=client)
+    assert "closed the connection" in str(error)
+    assert "it may require a client certificate" in str(error)
+
+
+@pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
+async def test_a_client_certificate_that_is_accepted_opens_the_websocket(
+    net: "Network", version: ssl.TLSVersion
+) -> None:
+    authority = trustme.CA()
+    server_context, client = mutual(authority, version)
+    authority.issue_cert("a@b.example").configure_cert(client)
+    async with (
+        net.serve(net.echo, ssl_context=server_context) as server,
+        open_websocket(server.url, ssl_context=client) as ws,
+    ):
+        ws.send("hi")
+        assert await ws.receive() == "hi"
+
+
+async def test_why_a_certificate_is_refused_is_told(net: "Network", tls: "Tls") -> None:
+    async with net.serve(net.echo, ssl_context=tls.server) as server:
+        error = await refused(server.url)
+        assert "certificate verify failed: unable to get local issuer" in str(error)
+        assert "to trust it, pass an ssl_context that does" in str(error)
+        assert not error.retryable
+        assert isinstance(error.__cause__, ssl.SSLCertVerificationError)
+
+
+async def test_a_trailing_dot_is_not_for_the_certificate(
+    net: "Network", tls: "Tls"
+) -> None:
+    async with net.serve(net.echo, ssl_context=tls.server) as server:
+
+        async def dial(host: str, port: int) -> trio.abc.Stream:
+            assert (host, port) == ("localhost.", server.port)
+            return await trio.open_tcp_stream("127.0.0.1", port)
+
+        url = f"wss://localhost.:{server.port}/"
+        async with open_websocket(url, ssl_context=tls.client, dial=dial) as ws:
+            assert ws.url == url
+
+
+async def test_a_server_that_chooses_http_2_is_told(net: "Network") -> None:
+    authority = trustme.CA()
+    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(server_context)
+    server_context.set_alpn_protocols(["h2", "http/1.1"])
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    async with net.serve(net.echo, ssl_context=server_context) as server:
+        client.set_alpn_protocols(["h2", "http/1.1"])
+        before = net.open_sockets()
+        error = await refused(server.url, ssl_context=client)
+        await net.until_open_sockets(before)
+        assert 'the server chose "h2" by ALPN' in str(error)
+        assert "offer 'http/1.1'" in str(error)
+        assert not error.retryable
+        client.set_alpn_protocols(["http/1.1"])
+        async with open_websocket(server.url, ssl_context=client) as ws:
+            ws.send("hi")
+            assert await ws.receive() == "hi"
+
+
+async def test_plain_http_on_a_tls_port_and_tls_on_a_plain_one_are_told(
+    net: "Network", tls: "Tls"
+) -> None:
+    async with net.serve(net.echo, ssl_context=tls.server) as server:
+        error = await refused(server.url.replace("wss:", "ws:"))
+        assert "if it speaks TLS, the URL has to begin with wss:" in str(error)
+        assert error.retryable
+    async with net.serve(net.echo) as server:
+        error = await refused(server.url.replace("ws:", "wss:"))
+        assert "the server does not speak TLS on this port" in str(error)
+        assert error.retryable
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"", "the server closed the connection during the handshake, without"),
+        (None, "the connection was lost: Connection reset by peer"),
+        (b"\x15\x03\x03\x00\x02\x02\x28", "the server refused the handshake"),
+        (b"\x15\x03\x03\x00\x02\x02\x46", "no version of TLS in common"),
+        (b"\x15\x03\x03\x00\x02\x02\x70", "has no certificate for this name"),
+        (b"\x15\x03\x03\x00\x02\x02\x78", "none of the protocols that the ssl_con"),
+        (b"\x15\x03\x03\x00\x02\x02\x50", "internal error"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "the server does not speak TLS on this port"),
+    ],
+    ids=[
+        "end",
+        "reset",
+        "handshake failure",
+        "version",
+        "name",
+        "ALPN",
+        "internal error",
+        "SSH",
+    ],
+)
+async def test_what_ends_a_tls_handshake_is_told(
+    net: "Network", answer: bytes | None, words: str
+) -> None:
+    async def script(peer: ScriptedPeer) -> None:
+        await peer.stream.receive_some(1)
+        if answer is None:
+            await peer.reset()
+        else:
+            await peer.stream.receive_some()
+            await peer.send(answer)
+
+    async with net.script(script) as url:
+        before = net.open_sockets()
+        error = await refused(url.replace("ws:", "wss:"))
+        await net.until_open_sockets(before)
+    assert words in str(error)
+    assert str(error).startswith("no TLS with 127.0.0.1:")
+    assert error.__cause__ is None or not isinstance(error.__cause__, ExceptionGroup)

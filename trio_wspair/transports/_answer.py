@@ -1,6 +1,6 @@
 """What a server answers to an upgrade request, read and checked for both engines.
 
-Theory of operation: `read_answer()` reads up to the end of a 101, with h11, and passes
+Theory of operation: `ask()` reads up to the end of a 101, with h11, and passes
 over other interim answers. Whatever else comes is a `HandshakeError` that says what it
 was. `check_answer()` then holds the 101 against RFC 6455, section 4.1, as strictly as a
 server checks a request. An engine gets only what has passed: trio-websocket would wait
@@ -11,6 +11,7 @@ import hashlib
 import re
 from base64 import b64encode
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 import attrs
@@ -20,11 +21,12 @@ import trio
 from trio_wspair._display import printable
 from trio_wspair._errors import HandshakeError
 from trio_wspair._headers import decode_headers
+from trio_wspair._nurseries import open_service_nursery
 from trio_wspair._tls import tls_error
 
 from ._refusal import refusal
 
-__all__ = ("Answer", "accept_for", "bad_answer", "check_answer", "read_answer")
+__all__ = ("Answer", "accept_for", "ask", "bad_answer", "check_answer")
 
 _MAX_HEAD_BYTES: Final = 2**16
 _MAX_BODY_BYTES: Final = 2**20
@@ -56,19 +58,33 @@ class Answer:
 # -- reading -------------------------------------------------------------------------
 
 
-async def read_answer(stream: trio.abc.Stream, host: str) -> Answer:
-    """Read a server's answer, and return it if it is a 101.
+async def ask(stream: trio.abc.Stream, request: bytes, host: str) -> Answer:
+    """Send an upgrade request, and return the server's answer if it is a 101.
 
-    The caller bounds the time.
+    Reading begins before the request is sent: a server that has ended the connection
+    may have said why, in a TLS alert, and Trio's TLS reads nothing after it could not
+    write. The caller bounds the time.
 
     Args:
         stream: The network.
+        request: The head of the request.
         host: The host and port of the server, as they are to be shown.
 
     Raises:
-        HandshakeError: It is something else.
+        HandshakeError: The answer is something else, or there is none.
     """
-    return await _Reading(stream, host).read()
+    sent = trio.Event()
+
+    async def send() -> None:
+        with suppress(trio.BrokenResourceError):  # There may be an answer still.
+            await stream.send_all(request)
+        sent.set()
+
+    async with open_service_nursery() as nursery:
+        nursery.start_soon(send)
+        answer = await _Reading(stream, host).read()
+        await sent.wait()
+    return answer
 
 
 class _Reading:
@@ -163,7 +179,7 @@ class _Reading:
         if not received:
             hint = "; if it speaks TLS, the URL has to begin with wss:"
             if isinstance(self._stream, trio.SSLStream):
-                hint = ""
+                hint = "; it may require a client certificate"
             what = f"{server} closed the connection before it answered{reason}{hint}"
         elif received.startswith(_TLS_ALERT):
             what = f"{server} speaks TLS on this port; the URL has to begin with wss:"

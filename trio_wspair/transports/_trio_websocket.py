@@ -22,7 +22,7 @@ from trio_wspair._headers import encode_headers
 from trio_wspair._inbox import size_of
 from trio_wspair._nurseries import open_service_nursery
 
-from ._answer import accept_for, check_answer, read_answer
+from ._answer import accept_for, ask, check_answer
 from ._connection import Item
 from ._ends import lost, too_big
 from ._headers import BINARY, FIN, TEXT, header
@@ -278,7 +278,7 @@ async def open_client_connection(
     """
 
     async def read_first(request: bytes) -> tuple[bytes, bytes]:
-        answer = await read_answer(stream, host)
+        answer = await ask(stream, request, host)
         key = _key_in(request)
         chosen = check_answer(answer, host=host, key=key, subprotocols=subprotocols)
         return _plain_answer(key, chosen), answer.received

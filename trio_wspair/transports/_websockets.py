@@ -16,7 +16,7 @@ from trio_wspair._codes import MAX_REASON_BYTES, Close
 from trio_wspair._errors import ProtocolError
 from trio_wspair._nurseries import open_service_nursery
 
-from ._answer import read_answer
+from ._answer import ask
 from ._assembly import Assembly, decoded
 from ._connection import Item
 from ._ends import lost
@@ -325,9 +325,7 @@ async def open_client_connection(
         compression=compression,
     )
     try:
-        with suppress(trio.BrokenResourceError):  # There may be an answer still.
-            await stream.send_all(asking.request)
-        answer = await read_answer(stream, host)
+        answer = await ask(stream, asking.request, host)
         async with _open(
             stream,
             asking.take(answer),

@@ -33,8 +33,9 @@ class Wire(trio.abc.Stream):
         head: Bytes that were read already, given out first.
         held: Bytes read after these, held back until something has been written:
             trio-websocket takes nothing before it has sent its 101.
-        read_first: Instead, how to read what is given out first; the argument is what
-            trio-websocket has written before.
+        read_first: Instead, how to get what is given out first: bytes that are not
+            looked at, and frames. The argument is what trio-websocket has written
+            before, which is not sent otherwise.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Wire(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
         if self._read_first is not None:
             self._request += data
+            return
         if data and data[0] == _CLOSE_FRAME:
             self.engine_said_close = True
             return
