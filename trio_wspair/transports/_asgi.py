@@ -36,6 +36,26 @@ _VANISHED: Final = "the client has gone without a Close, says the ASGI server"
 _STOPPED: Final = "the server has stopped"
 
 
+def _message_of(event: Event) -> str | bytes:
+    """Return the message that a server gives; it has text or bytes, and text first.
+
+    Raises:
+        TypeError: It has neither.
+    """
+    match event:
+        case {"text": str() as text}:
+            return text
+        case {"bytes": bytes() | bytearray() | memoryview() as data}:
+            return bytes(data)
+        case _:
+            kinds = {name: type(event.get(name)).__name__ for name in ("text", "bytes")}
+            msg = (
+                "the ASGI server has not kept to the specification: a message has text "
+                f"(str) or bytes, not {kinds}"
+            )
+            raise TypeError(msg)
+
+
 class ASGIConnection:
     """A WebSocket that an application has accepted; see `Connection` for the methods.
 
@@ -64,8 +84,7 @@ class ASGIConnection:
             with suppress(*GONE):
                 event = await self._receive()
         if event["type"] == "websocket.receive":
-            text: str | None = event.get("text")
-            return [bytes(event["bytes"]) if text is None else text]
+            return [_message_of(event)]
         self._disconnected = True
         code = int(event.get("code") or 1005)
         if code == 1006:

@@ -1,0 +1,321 @@
+"""What is read from an ASGI scope: all that servers send, and what they should not."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from asgi_by_hand import HTTP, WEBSOCKET
+from hypothesis import given, strategies as st
+
+from trio_wspair._asgi_scope import client_of, read_scope
+
+
+def scope(**changes: Any) -> dict[str, Any]:
+    """Return a scope of HTTP, changed; with `...` a key is left out."""
+    merged = {**HTTP, **changes}
+    return {name: value for name, value in merged.items() if value is not ...}
+
+
+def url(**changes: Any) -> str:
+    return str(read_scope(scope(**changes)).url)
+
+
+# -- paths ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "raw", "query", "seen"),
+    [
+        ("/a b", b"/a%20b", b"", "/a%20b"),
+        ("/a b", b"/a%20b", b"x=1", "/a%20b?x=1"),
+        ("/a b", b"/a%20b?x=1", b"x=1", "/a%20b?x=1"),
+        ("/a b", ..., b"x=1", "/a%20b?x=1"),
+        ("/a b", None, b"x=1", "/a%20b?x=1"),
+        ("/ü?#", ..., b"", "/%C3%BC%3F%23"),
+        ("/a/b", b"/a%2Fb", b"", "/a%2Fb"),
+        ("/~a", b"/%7Ea", b"", "/%7Ea"),
+        ("", b"", b"", "/"),
+        ("", ..., b"x", "/?x"),
+        ("", b"/", b"", "/"),
+        (..., ..., b"", "/"),
+        ("//a", b"//a", b"", "//a"),
+        ("/\ufffd", b"/%ff", b"", "/%ff"),
+        ("/x", b"/x", ..., "/x"),
+        ("/x", b"/x", None, "/x"),
+    ],
+)
+def test_the_path_is_as_it_was_on_the_wire(
+    path: Any, raw: Any, query: Any, seen: str
+) -> None:
+    assert url(path=path, raw_path=raw, query_string=query) == f"http://test{seen}"
+
+
+def test_the_path_that_routers_look_at_decides() -> None:
+    request = read_scope(scope(path="/public", raw_path=b"/admin"))
+    assert request.url.path == "/public"
+    assert str(request.url) == "http://test/public"
+
+
+@pytest.mark.parametrize(
+    ("root", "path", "raw", "seen"),
+    [
+        # The whole path, as the specification has it.
+        ("/live", "/live/a b", b"/live/a%20b", "/live/a%20b"),
+        ("/live", "/live/a b", ..., "/live/a%20b"),
+        ("/live", "/live", b"/live", "/live"),
+        ("/live/", "/live/a", b"/live/a", "/live/a"),
+        # Without what it is mounted at; the raw path may be the whole, or not be.
+        ("/live", "/a b", b"/live/a%20b", "/live/a%20b"),
+        ("/live", "/a b", b"/a%20b", "/live/a%20b"),
+        ("/live", "/a b", ..., "/live/a%20b"),
+        ("/live", "", b"/live", "/live"),
+        ("/live", "", ..., "/live"),
+        ("/live", "/", b"/live/", "/live/"),
+        ("/li ve", "/a", b"/a", "/li%20ve/a"),
+        ("/live", "/livestock", ..., "/live/livestock"),
+        # What it is mounted at may come twice.
+        ("/a", "/a/b", b"/a/b", "/a/b"),
+        ("/a", "/a/b", b"/a/a/b", "/a/a/b"),
+        # Nothing that a raw path says of another path is believed.
+        ("/live", "/a", b"/admin", "/live/a"),
+        ("", "/a", b"/a", "/a"),
+        (None, "/a", b"/a", "/a"),
+        (..., "/a", b"/a", "/a"),
+    ],
+)
+def test_a_mounted_application_sees_the_whole_path(
+    root: Any, path: str, raw: Any, seen: str
+) -> None:
+    assert url(root_path=root, path=path, raw_path=raw) == f"http://test{seen}"
+
+
+@given(st.text(), st.text(), st.binary(), st.binary())
+def test_whatever_the_paths_are_they_have_a_valid_url_or_are_refused(
+    path: str, root: str, raw: bytes, query: bytes
+) -> None:
+    changed = scope(path=path, root_path=root, raw_path=raw, query_string=query)
+    try:
+        request = read_scope(changed)
+    except ValueError:
+        return
+    assert str(request.url).isascii()
+    assert str(request.url).startswith(("http://", "https://"))
+
+
+@given(st.text(st.characters(codec="utf-8")))
+def test_a_path_comes_through_as_it_is(text: str) -> None:
+    path = f"/{text}"
+    assert read_scope(scope(path=path, raw_path=...)).url.path == path
+
+
+def test_options_may_ask_for_the_server_as_a_whole() -> None:
+    request = read_scope(scope(method="OPTIONS", path="*", raw_path=b"*"))
+    assert request.url.path == "*"
+    mounted = scope(method="OPTIONS", path="*", raw_path=b"*", root_path="/live")
+    assert read_scope(mounted).url.path == "*"
+
+
+@pytest.mark.parametrize("path", ["evil.example/x", "@evil/admin", "*", ".evil/x"])
+def test_a_path_without_a_slash_is_refused(path: str) -> None:
+    with pytest.raises(ValueError, match="does not begin with '/'"):
+        url(path=path, raw_path=path.encode())
+
+
+# -- the authority, and the scheme ---------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("server", "scheme", "seen"),
+    [
+        (("test", 80), "http", "http://test/"),
+        (("test", 443), "https", "https://test/"),
+        (("test", 443), "http", "http://test:443/"),
+        (("TEST", 8000), "http", "http://test:8000/"),
+        (["test", 8000], "http", "http://test:8000/"),
+        (("::1", 8000), "http", "http://[::1]:8000/"),
+        (("/run/app.sock", None), "http", "http://localhost/"),
+        (("/run/app.sock",), "http", "http://localhost/"),
+        (None, "http", "http://localhost/"),
+        (..., "http", "http://localhost/"),
+        ((), "http", "http://localhost/"),
+        (("test", 80), ..., "http://test/"),
+        (("test", 80), None, "http://test/"),
+        (("test", 80), "", "http://test/"),
+        (("test", 80), "ws", "http://test/"),
+        (("test", 443), "wss", "https://test/"),
+        (("test", 443), "HTTPS", "https://test/"),
+    ],
+)
+@pytest.mark.parametrize("headers", [[], [(b"host", b"")]])
+def test_without_a_host_the_server_says_where_it_is(
+    server: Any, scheme: Any, headers: Any, seen: str
+) -> None:
+    assert url(server=server, scheme=scheme, headers=headers, path="/") == seen
+
+
+@pytest.mark.parametrize(
+    ("header", "seen"),
+    [
+        (b"test", "test"),
+        (b"TEST:8000", "test:8000"),
+        (b"[::1]:8000", "[::1]:8000"),
+    ],
+)
+def test_the_host_is_what_the_client_says(header: bytes, seen: str) -> None:
+    assert url(headers=[(b"host", header)]) == f"http://{seen}/"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"a/b", b"a?b", b"a#b", b"user@a", b"a\\b", b"[1]", b"[::1:]", b"a:b", b"a:99999"],
+)
+def test_a_host_that_is_none_is_refused(header: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        url(headers=[(b"host", header)])
+
+
+@pytest.mark.parametrize("scheme", ["javascript", "ftp", "http://x", "h ttp"])
+def test_other_schemes_are_refused(scheme: str) -> None:
+    with pytest.raises(ValueError, match="not http or https"):
+        url(scheme=scheme)
+
+
+@pytest.mark.parametrize("method", ["GE T", "", "GET\n", "G\x1b[2JT"])
+def test_a_method_that_is_no_token_is_refused(method: str) -> None:
+    with pytest.raises(ValueError, match="is not a token") as caught:
+        read_scope(scope(method=method))
+    assert str(caught.value).isprintable()
+
+
+# -- headers -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(b"Host", b"test"), (b"X-Name", b"Zo\xeb")],
+        [[b"host", b"test"], [b"x-name", b"Zo\xeb"]],
+        ((b"HOST", b"test"), (b"X-NAME", b"Zo\xeb")),
+        iter([(b"host", b"test"), (b"x-name", b"Zo\xeb")]),
+    ],
+    ids=["tuples", "lists", "a tuple", "an iterator"],
+)
+def test_headers_are_pairs_of_any_kind_and_case(headers: Iterable[Any]) -> None:
+    request = read_scope(scope(headers=headers))
+    assert request.headers["x-name"] == "Zoë"
+    assert str(request.url) == "http://test/"
+
+
+@pytest.mark.parametrize("headers", [..., None, []])
+def test_there_may_be_no_headers_at_all(headers: Any) -> None:
+    assert len(read_scope(scope(headers=headers)).headers) == 0
+
+
+@pytest.mark.parametrize(
+    "name", [b"Host", b"Content-Length", b"Origin", b"Sec-WebSocket-Key"]
+)
+def test_a_field_with_one_value_that_comes_twice_is_refused(name: bytes) -> None:
+    headers = [(name, b"1"), (name.lower(), b"1")]
+    with pytest.raises(ValueError, match="comes more than once"):
+        read_scope(scope(headers=headers))
+
+
+@pytest.mark.parametrize("length", [b"-1", b"1.5", b"x", b"", b"9" * 30, b"1, 1"])
+def test_a_length_that_is_none_is_refused(length: bytes) -> None:
+    with pytest.raises(ValueError, match="Content-Length"):
+        read_scope(scope(method="POST", headers=[(b"content-length", length)]))
+
+
+def test_a_length_beside_an_encoding_is_refused() -> None:
+    headers = [(b"content-length", b"1"), (b"transfer-encoding", b"chunked")]
+    with pytest.raises(ValueError, match="ends is not clear"):
+        read_scope(scope(method="POST", headers=headers))
+
+
+def test_the_length_of_a_body_is_known_or_not() -> None:
+    assert read_scope(scope(headers=[])).body_length is None
+    assert read_scope(scope(headers=[(b"content-length", b"7")])).body_length == 7
+    websocket = {**WEBSOCKET, "headers": [(b"content-length", b"0")]}
+    assert read_scope(websocket).body_length == 0
+
+
+# -- WebSockets, and clients ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("offered", "seen"),
+    [(["a", "b"], ["a", "b"]), (("a",), ["a"]), ([], []), (None, []), (..., [])],
+)
+def test_subprotocols_are_a_list_for_every_websocket(offered: Any, seen: Any) -> None:
+    changed = {**WEBSOCKET, "subprotocols": offered}
+    if offered is ...:
+        del changed["subprotocols"]
+    request = read_scope(changed)
+    assert request.subprotocols == seen
+    assert request.method == "GET"
+    assert request.headers["upgrade"] == "websocket"
+
+
+def test_a_subprotocol_that_is_no_token_is_refused() -> None:
+    with pytest.raises(ValueError, match="no list of tokens"):
+        read_scope({**WEBSOCKET, "subprotocols": ["a b"]})
+
+
+def test_a_plain_request_offers_no_subprotocols() -> None:
+    assert read_scope(scope(subprotocols=["a"])).subprotocols is None
+
+
+@pytest.mark.parametrize(
+    ("client", "address"),
+    [
+        (("192.0.2.1", 50000), "192.0.2.1"),
+        (["::1", 50000], "::1"),
+        (("192.0.2.1", None), "192.0.2.1"),
+        (None, ""),
+        (..., ""),
+        ((), ""),
+    ],
+)
+def test_the_client_has_an_address_if_the_server_tells_it(
+    client: Any, address: str
+) -> None:
+    assert client_of(scope(client=client)) == address
+
+
+# -- servers that are wrong ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"path": b"/"}, "'path' of a scope is str, not bytes"),
+        ({"raw_path": "/"}, "'raw_path' of a scope is bytes, not str"),
+        ({"query_string": "a=b"}, "'query_string' of a scope is bytes, not str"),
+        ({"root_path": b"/a"}, "'root_path' of a scope is str, not bytes"),
+        ({"scheme": b"http"}, "'scheme' of a scope is str, not bytes"),
+        ({"method": b"GET"}, "'method' of a scope is str, not bytes"),
+        ({"headers": 5}, "'headers' of a scope is Iterable, not int"),
+        ({"headers": [("host", "test")]}, "a header is a pair of bytes, not"),
+        ({"headers": [(b"host", "test")]}, "a header is a pair of bytes, not"),
+        ({"headers": [b"host: test"]}, "a header is a pair of bytes, not"),
+        ({"headers": {b"host": b"test"}}, "a header is a pair of bytes, not"),
+        ({"headers": [], "server": "test:80"}, "'server' of a scope is a host and"),
+        ({"headers": [], "server": (b"test", 80)}, "'server' of a scope is a host and"),
+        ({"headers": [], "server": ("test", "80")}, "'server' of a scope is a host"),
+        (
+            {"type": "websocket", "subprotocols": [b"a"]},
+            "a subprotocol is str, not b",
+        ),
+    ],
+)
+def test_what_servers_do_wrong_is_an_error_that_says_so(
+    changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(TypeError, match="the ASGI server has not kept to") as caught:
+        read_scope(scope(**changes))
+    assert words in str(caught.value)
+
+
+def test_a_client_that_is_no_address_is_an_error_that_says_so() -> None:
+    with pytest.raises(TypeError, match="'client' of a scope is a host and a port"):
+        client_of(scope(client="192.0.2.1"))
