@@ -325,6 +325,22 @@ async def test_messages_are_understood_however_the_server_writes_them(
 
 
 @bounded
+@pytest.mark.parametrize("event", [{}, {"text": b"a"}, {"bytes": "a"}, {"bytes": None}])
+async def test_a_message_that_is_none_is_the_fault_of_the_server(
+    autojump_clock: MockClock, event: Event
+) -> None:
+    opened = Opened()
+    said = {"type": "websocket.receive", **event}
+    server = ByHand(WEBSOCKET, CONNECT, said)
+    with pytest.RaisesGroup(
+        pytest.RaisesExc(TypeError, match="a message has text"), flatten_subgroups=True
+    ):
+        await server.run(ASGIApp(opened.fetch))
+    assert isinstance(opened.heard[-1], CloseEvent)
+    assert opened.heard[-1].code == 1006
+
+
+@bounded
 async def test_a_message_has_one_kind_only_for_the_server(
     autojump_clock: MockClock,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from asgi_by_hand import GONE, HTTP, ByHand, Event, piece
+from asgi_by_hand import CONNECT, GONE, HTTP, WEBSOCKET, ByHand, Event, piece
 from pairs import bounded
 from trio.testing import MockClock
 
@@ -80,8 +80,10 @@ async def test_what_a_server_need_not_tell_may_be_missing(
 
 @bounded
 async def test_an_absolute_target_is_the_url(autojump_clock: MockClock) -> None:
-    raw_path = b"http://other.example/a"
-    request = await seen_by_handler(raw_path=raw_path, query_string=b"b")
+    path = "http://other.example/a"
+    request = await seen_by_handler(
+        path=path, raw_path=path.encode(), query_string=b"b"
+    )
     assert request.url == "http://other.example/a?b"
 
 
@@ -123,9 +125,7 @@ async def test_a_body_comes_in_pieces_and_can_be_read_twice(
 
 
 @bounded
-@pytest.mark.parametrize(
-    "headers", [[], [(b"content-length", b"6")], [(b"content-length", b"nonsense")]]
-)
+@pytest.mark.parametrize("headers", [[], [(b"content-length", b"6")]])
 async def test_a_body_that_is_too_large_is_refused(
     autojump_clock: MockClock, headers: list[tuple[bytes, bytes]]
 ) -> None:
@@ -134,6 +134,80 @@ async def test_a_body_that_is_too_large_is_refused(
     await server.run(app)
     assert server.status == 413
     assert b"more than 5 bytes" in server.body
+
+
+@bounded
+@pytest.mark.parametrize("body", ["text", 5])
+async def test_a_body_that_is_no_bytes_is_the_fault_of_the_server(
+    autojump_clock: MockClock, logged: "Logged", body: Any
+) -> None:
+    server = await ask(echo, {"type": "http.request", "body": body})
+    assert server.status == 500
+    assert "the ASGI server has not kept to the specification: a body is bytes" in (
+        logged.take()
+    )
+
+
+@bounded
+@pytest.mark.parametrize("event", [{}, {"body": None, "more_body": None}])
+async def test_a_body_may_be_left_out(autojump_clock: MockClock, event: Event) -> None:
+    server = await ask(echo, {"type": "http.request", **event})
+    assert server.status == 200
+
+
+@bounded
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"headers": [(b"host", b"a/b")]}, "not a host"),
+        ({"headers": [(b"host", b"user@a")]}, "not a host"),
+        ({"headers": [(b"host", b"a"), (b"Host", b"a")]}, "comes more than once"),
+        ({"path": "@evil/admin", "raw_path": b"@evil/admin"}, "does not begin with"),
+        ({"scheme": "javascript"}, "not http or https"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("scope", "first"),
+    [(HTTP, piece(b"")), (WEBSOCKET, CONNECT)],
+    ids=["http", "websocket"],
+)
+async def test_what_is_not_valid_gets_400_before_the_handler(
+    autojump_clock: MockClock,
+    scope: Event,
+    first: Event,
+    changes: dict[str, Any],
+    words: str,
+    logged: "Logged",
+) -> None:
+    async def fetch(request: Request) -> Response:
+        raise AssertionError
+
+    server = await ByHand(scope, first, **changes).run(ASGIApp(fetch))
+    assert server.status == 400
+    assert words in server.body.decode()
+
+
+@bounded
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"headers": [(b"content-length", b"x")]},
+        {"headers": [(b"content-length", b"5, 5")]},
+        {"method": "GE T"},
+    ],
+)
+async def test_a_plain_request_that_is_not_valid_gets_400(
+    autojump_clock: MockClock, changes: dict[str, Any]
+) -> None:
+    assert (await ask(echo, **changes)).status == 400
+
+
+@bounded
+async def test_a_scope_that_is_wrong_is_an_error_for_the_server(
+    autojump_clock: MockClock,
+) -> None:
+    with pytest.raises(TypeError, match="has not kept to the specification"):
+        await ask(echo, headers=[("host", "test")])
 
 
 @bounded
@@ -479,7 +553,7 @@ async def test_g7_a_handler_that_raises_is_a_500_and_logged(
         msg = "secret"
         raise ZeroDivisionError(msg)
 
-    server = await ask(fetch, raw_path=b"/a", query_string=b"b")
+    server = await ask(fetch, path="/a", raw_path=b"/a", query_string=b"b")
     assert server.status == 500
     assert b"secret" not in server.body
     record = logged.take()

@@ -1,57 +1,37 @@
 """One request to an ASGI application, and the way back to its client.
 
-Knows the scopes of ASGI and its messages about requests and answers; not what becomes
-of the request. https://asgi.readthedocs.io/en/latest/specs/www.html
+Knows the messages of ASGI about requests and answers; not how a scope is read, nor what
+becomes of the request. https://asgi.readthedocs.io/en/latest/specs/www.html
 """
 
-import re
-from collections.abc import AsyncGenerator, MutableMapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final
-from urllib.parse import quote
+from typing import Final
 
 import attrs
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from ._asgi_scope import Scope, ScopeRequest, client_of, read_scope
 from ._bodies import RequestBody, open_pieces
 from ._codes import CloseCode
 from ._display import printable
 from ._handling import Handling
-from ._headers import (
-    Headers,
-    check_single_values,
-    decode_headers,
-    encode_headers,
-    is_token,
-)
+from ._headers import Headers, encode_headers
 from ._http import FetchHandler, Request, RequestBodyError, Response
 from ._limits import Limits
 from ._nurseries import open_service_nursery
-from ._urls import (
-    Authority,
-    RequestURL,
-    Target,
-    http_scheme,
-    parse_authority,
-    parse_target,
-)
+from ._urls import Authority, RequestURL, Target
 from .transports._asgi import DENIAL, GONE, ASGIConnection, Event, Receive, Send
 from .transports._connection import Connection
 
-__all__ = ("ASGIExchange", "ASGIService", "Scope")
+__all__ = ("ASGIExchange", "ASGIService")
 
-Scope = MutableMapping[str, Any]
-"""What a server tells of a connection."""
-
-_UNQUOTED: Final = "/:@!$&'()*+,;=~"
-"""What a path may have beside letters, digits and ``-._``."""
 _OF_THE_CONNECTION: Final = frozenset(
     {"connection", "content-length", "keep-alive", "transfer-encoding", "upgrade"}
 )
 """Headers that are the server's, and forbidden on HTTP/2 (RFC 9113, 8.2.2)."""
 _NO_URL: Final = RequestURL("http", Authority("localhost"), Target("/", None))
-"""That of a request that is refused, and that no handler sees."""
 _LEFTOVER_SECONDS: Final = 1.0
 
 
@@ -76,18 +56,19 @@ class ASGIExchange:
         self._scope = scope
         self._send = send
         self._is_websocket: bool = scope["type"] == "websocket"
-        # On HTTP/2 a WebSocket is asked for by CONNECT, without Upgrade (RFC 8441).
-        self._method: str = "GET" if self._is_websocket else scope["method"]
-        self._headers, self._url = Headers(), _NO_URL
+        self.address: str = client_of(scope)
         self._refusal: Response | None = None
-        try:  # Not every server looks at them.
-            self._headers = _headers_of(scope)
-            self._url = _url_of(scope, self._method, self._headers)
+        try:  # Not every server looks at what a client sends.
+            self._request = read_scope(scope)
         except ValueError as exc:
             self._refusal = Response(f"{exc}\n", status=400)
+            # What no handler sees.
+            method = "GET" if self._is_websocket else scope.get("method", "GET")
+            length = 0 if self._is_websocket else None
+            self._request = ScopeRequest(method, _NO_URL, Headers(), None, length)
         self._body = _RequestBody(
             receive,
-            length=0 if self._is_websocket else _length_in(self._headers),
+            length=self._request.body_length,
             max_bytes=service.limits.max_body_bytes,
             timeout=service.limits.body_timeout,
         )
@@ -96,8 +77,6 @@ class ASGIExchange:
         """Around an answer, which may be given up until all of it is said."""
         self._all_is_said = False
         self.answered: bool = False
-        client = scope.get("client")
-        self.address: str = str(client[0]) if client else ""
 
     async def run(self) -> None:
         """Call the handler, and answer with what it returns."""
@@ -132,16 +111,16 @@ class ASGIExchange:
     # -- the request -----------------------------------------------------------------
 
     def __str__(self) -> str:
-        target = self._url.target
+        target = self._request.url.target
         shown = str(target) if self._service.log_query else target.path or "*"
-        return f"{printable(self._method)} {shown}"
+        return f"{printable(self._request.method)} {shown}"
 
     def request(self, nursery: trio.Nursery) -> Request:
         """Return the request; see `Caller`."""
         return Request(
-            method=self._method,
-            url=self._url,
-            headers=self._headers,
+            method=self._request.method,
+            url=self._request.url,
+            headers=self._request.headers,
             nursery=nursery,
             client=self.address,
             body=self._body,
@@ -151,7 +130,7 @@ class ASGIExchange:
     @property
     def protocols(self) -> Sequence[str] | None:
         """The subprotocols that the client offers; see `Caller`."""
-        return self._scope.get("subprotocols") or [] if self._is_websocket else None
+        return self._request.subprotocols
 
     # -- the answer --------------------------------------------------------------------
 
@@ -178,7 +157,7 @@ class ASGIExchange:
                         "headers": self._headers_for(response),
                     }
                 )
-                wanted = self._method != "HEAD"
+                wanted = self._request.method != "HEAD"
                 async with open_pieces(response.body, wanted=wanted) as pieces:
                     async for piece in pieces:
                         body = {"body": piece, "more_body": True}
@@ -262,7 +241,14 @@ class _RequestBody(RequestBody):
             raise RequestBodyError(408, msg)
         if event["type"] != "http.request":
             raise RequestBodyError(400, "the body of a request is broken off")
-        self._received += event.get("body", b"")
+        body = event.get("body") or b""
+        if not isinstance(body, (bytes, bytearray)):
+            msg = (
+                "the ASGI server has not kept to the specification: a body is bytes, "
+                f"not {type(body).__name__}"
+            )
+            raise TypeError(msg)
+        self._received += body
         if not event.get("more_body", False):
             self._outcome = bytes(self._received)
 
@@ -279,60 +265,6 @@ class _RequestBody(RequestBody):
             event = await self._receive()
         self._gone = event["type"].endswith(".disconnect")
         return event
-
-
-def _length_in(headers: Headers) -> int | None:
-    length = headers.get("content-length", "")
-    return int(length) if re.fullmatch("[0-9]{1,18}", length) else None
-
-
-def _url_of(scope: Scope, method: str, headers: Headers) -> RequestURL:
-    """Return the URL that the client has asked for.
-
-    Raises:
-        ValueError: It is not valid.
-    """
-    if not is_token(method):
-        msg = f'the method "{printable(method)}" is not a token'
-        raise ValueError(msg)
-    raw: bytes | None = scope.get("raw_path")
-    path = quote(scope["path"], safe=_UNQUOTED)
-    if raw:
-        path = raw.decode("latin-1").partition("?")[0]
-    query: bytes = scope.get("query_string") or b""
-    text = f"{path or '/'}?{query.decode('latin-1')}" if query else path or "/"
-    target = parse_target(method, text)
-    authority = target.authority
-    if authority is None:
-        host = headers.get("host")
-        authority = parse_authority(host) if host else _server_of(scope)
-    default = "ws" if scope["type"] == "websocket" else "http"
-    scheme = http_scheme(scope.get("scheme") or default)
-    return RequestURL(scheme, authority, target)
-
-
-def _server_of(scope: Scope) -> Authority:
-    """Return where the server is, for a request that does not say so."""
-    server: Sequence[Any] | None = scope.get("server")
-    if not server or server[1] is None:  # A Unix socket has no port.
-        return Authority("localhost")
-    return parse_authority(str(Authority(str(server[0]).lower(), server[1])))
-
-
-def _headers_of(scope: Scope) -> Headers:
-    """Return the headers, as HTTP/1.1 has them.
-
-    Raises:
-        ValueError: One of them can't be.
-    """
-    headers = Headers(decode_headers(scope["headers"]))
-    check_single_values(headers)
-    cookies = headers.get_all("cookie")
-    if len(cookies) > 1:  # RFC 9113, section 8.2.3.
-        headers["cookie"] = "; ".join(cookies)
-    if scope["type"] == "websocket":
-        headers.setdefault("upgrade", "websocket")
-    return headers
 
 
 def _as_bytes(headers: Headers) -> list[tuple[bytes, bytes]]:

@@ -12,8 +12,9 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from ._application import Application, handler_of, open_application
+from ._asgi_scope import Scope
 from ._errors import InvalidStateError
-from ._exchange_asgi import ASGIExchange, ASGIService, Scope
+from ._exchange_asgi import ASGIExchange, ASGIService
 from ._limits import Limits
 from .transports._asgi import Receive, Send
 

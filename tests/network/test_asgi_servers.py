@@ -114,13 +114,18 @@ async def until(happened: Callable[[], object]) -> None:
 
 @asynccontextmanager
 async def serving(
-    app: App | None = None, name: str = "hypercorn", **options: Any
+    app: App | None = None,
+    name: str = "hypercorn",
+    *,
+    root_path: str = "",
+    **options: Any,
 ) -> AsyncGenerator[Running, None]:
     """Run a server with an application, by default one that does all of the above."""
     config = importlib.import_module(f"{name}.config").Config()
     config.bind = ["127.0.0.1:0"]
     config.graceful_timeout = 0.1
     config.errorlog = None
+    config.root_path = root_path
     module = "hypercorn.trio" if name == "hypercorn" else name
     serve = importlib.import_module(module).serve
     running = Running(name, 0, trio.Event())
@@ -156,6 +161,42 @@ async def peer_of(
 
 
 # -- HTTP/1.1 -----------------------------------------------------------------
+
+
+async def test_without_a_host_the_url_says_where_the_server_is(
+    server: Running, net: "Network"
+) -> None:
+    async with peer_of(server, net) as peer:
+        await peer.send(net.head(start="GET /a%20b?c=%2F HTTP/1.0"))
+        assert (await peer.read_head()).startswith("HTTP/1.1 200 ")
+    assert server.requests[0].url == f"http://127.0.0.1:{server.port}/a%20b?c=%2F"
+    assert server.requests[0].path == "/a b"
+
+
+@pytest.mark.parametrize("host", ["a/b", "user@a", "a?b", "[1]", "a:b"])
+@pytest.mark.parametrize("upgrade", [False, True])
+async def test_a_host_that_is_none_gets_400(
+    server: Running, net: "Network", host: str, *, upgrade: bool
+) -> None:
+    async with peer_of(server, net) as peer:
+        headers = net.UPGRADE[1:] if upgrade else ()
+        await peer.send(net.head(f"Host: {host}", *headers))
+        assert (await peer.read_head()).startswith("HTTP/1.1 400 ")
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("name", SERVERS)
+@pytest.mark.parametrize("target", ["/api/x%20y", "/x%20y"])
+async def test_what_a_server_is_mounted_at_is_in_the_url_once(
+    net: "Network", name: str, target: str
+) -> None:
+    async with serving(name=name, root_path="/api") as server:
+        async with open_websocket(server.url(target)) as ws:
+            ws.send("hi")
+            assert await ws.receive() == "hi"
+        (request,) = server.requests
+    assert request.url == f"http://127.0.0.1:{server.port}/api/x%20y"
+    assert request.path == "/api/x y"
 
 
 async def test_requests_are_answered_one_after_the_other(
@@ -322,6 +363,7 @@ async def test_http_2_carries_websockets_beside_each_other(
             assert [await peer.receive(), await peer.receive()] == ["größer", b"\xff"]
     assert [request.method for request in server.requests] == ["GET"] * 3
     assert {request.headers["upgrade"] for request in server.requests} == {"websocket"}
+    assert all(request.wants_websocket for request in server.requests)
 
 
 async def test_http_2_refusals_are_told(server: Running) -> None:

@@ -45,7 +45,7 @@ def _message_of(event: Event) -> str | bytes:
     match event:
         case {"text": str() as text}:
             return text
-        case {"bytes": bytes() | bytearray() | memoryview() as data}:
+        case {"bytes": bytes() | bytearray() as data}:
             return bytes(data)
         case _:
             kinds = {name: type(event.get(name)).__name__ for name in ("text", "bytes")}
