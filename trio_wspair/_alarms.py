@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from ._nurseries import open_service_nursery
+from ._nurseries import let_unread_bytes_count, open_service_nursery
 
 __all__ = ("Alarms",)
 
@@ -68,10 +68,11 @@ class Alarms:
         while True:
             with trio.CancelScope(deadline=self._next_due()) as self._sleep:
                 await trio.sleep_forever()
-            self._call_due()
+            now = trio.current_time()
+            await let_unread_bytes_count()
+            self._call_due(now)
 
-    def _call_due(self) -> None:
-        now = trio.current_time()
+    def _call_due(self, now: float) -> None:
         for queue in list(self._queues.values()):
             while queue and queue[call := next(iter(queue))] <= now:
                 del queue[call]

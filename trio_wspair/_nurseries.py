@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import cast
+from typing import Final, cast
 
 import trio
 
@@ -11,9 +11,13 @@ from ._errors import InvalidStateError
 __all__ = (
     "check_nursery_is_here",
     "let_others_clean_up",
+    "let_unread_bytes_count",
     "open_service_nursery",
     "raise_together",
 )
+
+_STEPS_FROM_THE_SOCKET: Final = 6
+"""Tasks that pass on what was read, one after the other, with some to spare."""
 
 
 def check_nursery_is_here(nursery: trio.Nursery, what: str) -> None:
@@ -46,6 +50,18 @@ async def let_others_clean_up() -> None:
     """
     await trio.lowlevel.cancel_shielded_checkpoint()
     await trio.lowlevel.cancel_shielded_checkpoint()
+
+
+async def let_unread_bytes_count() -> None:
+    """Let what has arrived take effect before a deadline that has passed does.
+
+    The loop may have been blocked, or the machine suspended, while the peer was in
+    time; and whether Trio runs timers or readers first is luck. Each step is a pass
+    of the loop, in which sockets are looked at. Nothing that arrives later is waited
+    for.
+    """
+    for _ in range(_STEPS_FROM_THE_SOCKET):
+        await trio.lowlevel.cancel_shielded_checkpoint()
 
 
 @asynccontextmanager

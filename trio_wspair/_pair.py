@@ -16,7 +16,11 @@ from ._dispatcher import NurseryHome
 from ._errors import InvalidStateError
 from ._half import unanswered
 from ._instruments import join_watched
-from ._nurseries import check_nursery_is_here, open_service_nursery
+from ._nurseries import (
+    check_nursery_is_here,
+    let_unread_bytes_count,
+    open_service_nursery,
+)
 from ._socket import WebSocket, half_of
 from ._state import Holder
 
@@ -192,6 +196,8 @@ async def close_all(sockets: Sequence[WebSocket], code: int, grace: float) -> No
         for half in taken:
             await half.wait_finished()
     if patience.cancelled_caught:
+        if grace > 0:  # Else nothing was to be waited for.
+            await let_unread_bytes_count()
         for half in taken:
             half.fail(unanswered(grace))
 

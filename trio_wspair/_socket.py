@@ -20,7 +20,7 @@ from ._half import Half, unanswered
 from ._inbox import Item, Message, size_of
 from ._listeners import Listener, check_event_type
 from ._messages import as_message
-from ._nurseries import let_others_clean_up
+from ._nurseries import let_others_clean_up, let_unread_bytes_count
 from ._state import Act, Failure, Holder, ReadyState
 
 __all__ = (
@@ -546,6 +546,8 @@ class WebSocket:
             with trio.move_on_after(grace):
                 await half.wait_finished()
                 return
+            if grace > 0:  # Else nothing was to be waited for.
+                await let_unread_bytes_count()
             half.fail(unanswered(grace))
         finally:
             # An answer that is there already counts.

@@ -15,6 +15,7 @@ from trio_wspair._alarms import Alarms
 from trio_wspair._errors import ConnectionClosedError
 from trio_wspair._half import unanswered
 from trio_wspair._limits import Limits
+from trio_wspair._nurseries import let_unread_bytes_count
 from trio_wspair._state import Failure
 
 from ._connection import Connection, SupportsPing, supports_ping
@@ -110,9 +111,12 @@ class Patience:
         async with trio.open_nursery() as nursery:
             self._asking = nursery.cancel_scope
             nursery.start_soon(self._ping_for, nursery)
+            since = asked
             while True:
-                # Any byte is a sign of life, and during a pause none is read.
+                await trio.sleep_until(since + timeout)
                 now = trio.current_time()
+                await let_unread_bytes_count()
+                # Any byte is a sign of life, and during a pause none is read.
                 since = max(asked, self._pings.heard_at, min(self._reads_since, now))
                 if now >= since + timeout:
                     error = TimeoutError(
@@ -120,7 +124,6 @@ class Patience:
                     )
                     failure = Failure(str(error), error)
                     self._give_up(failure, "the peer does not answer")
-                await trio.sleep_until(since + timeout)
         self._asking = None
         if self._watchful:
             self._alarms.set(self._limits.ping_interval, self._ask_for_life)
