@@ -10,7 +10,7 @@ import pytest
 
 Run = Callable[..., pytest.RunResult]
 
-PLUGIN = "trio_wspair.testing.pytest_plugin"
+PLUGIN = "pytest_trio_wspair"
 HANDLER = """
 import pytest
 import trio
@@ -185,6 +185,94 @@ async def test_it(websocket_client):
     assert text.count("time  client") == 1
 
 
+def test_the_conversation_is_printed_as_it_was_when_the_test_failed(run: Run) -> None:
+    result = run("""
+async def test_it(websocket_client):
+    client = await websocket_client(fetch, "/")
+    assert await client.receive() == "Hello"
+""")
+    story = printed(result).partition("- WebSocket conversation -")[2]
+    assert "Close" not in story
+    assert "✗ the test failed here: AssertionError: assert" in story
+    assert "OPEN, accepted" in story
+
+
+def test_what_a_handler_has_raised_is_printed_first(run: Run) -> None:
+    result = run("""
+async def test_it(websocket_client):
+    client = await websocket_client(fetch, "/")
+    await client.expect("Who are you?")
+    client.send("nobody")
+    await client.expect("Hello nobody")
+""")
+    text = printed(result)
+    bug, missed = text.index("KeyError: 'nobody'"), text.index("ConversationError: cl")
+    assert bug < missed
+    assert text.count("time  client") == 1
+
+
+def test_a_failure_of_a_handler_can_be_expected(run: Run) -> None:
+    run("""
+async def test_it(websocket_client):
+    client = await websocket_client(fetch, "/")
+    client.send("nobody")
+    await client.expect_handler_error(KeyError)
+
+async def test_pages(websocket_client):
+    client = await websocket_client(fetch)
+    assert (await client.get("/")).status == 500
+    await client.expect_handler_error(ValueError, "Upgrade")
+    ws = await client.open_websocket("/", names=("Ada", "server"))
+    await ws.expect("Who are you?")
+""").assert_outcomes(passed=2)
+
+
+def test_several_failures_fail_the_test_in_one_group(run: Run) -> None:
+    text = printed(
+        run("""
+async def test_it(websocket_client):
+    for name in "Ada", "Bob":
+        client = await websocket_client(fetch, "/")
+        client.send("nobody")
+        await client.expect("Who are you?")
+        await client.expect_close(1011)
+""")
+    )
+    assert "handlers have raised (2 sub-exceptions)" in text
+
+
+def test_clients_share_an_application_that_is_opened_once(run: Run) -> None:
+    run("""
+from contextlib import asynccontextmanager
+
+events = []
+
+@asynccontextmanager
+async def application():
+    events.append("opened")
+    yield fetch
+    events.append("closed")
+
+async def test_it(websocket_client):
+    for name in "Ada", "Bob":
+        client = await websocket_client(application, "/", names=(name, "server"))
+        await client.expect("Who are you?")
+    assert events == ["opened"]
+
+def test_it_is_closed():
+    assert events == ["opened", "closed"]
+
+@asynccontextmanager
+async def broken():
+    raise OSError("no database")
+    yield
+
+async def test_that_can_not_be_opened(websocket_client):
+    with pytest.raises(OSError, match="no database"):
+        await websocket_client(broken, "/")
+""").assert_outcomes(passed=3)
+
+
 def test_a_test_without_a_websocket_prints_none(run: Run) -> None:
     assert "conversation" not in printed(run("def test_it(): assert 1 == 2"))
 
@@ -245,6 +333,26 @@ def test_the_option_takes_what_is_said_now(run: Run) -> None:
 
 def test_a_missing_record_says_how_to_make_it(run: Run) -> None:
     assert "to_json() returns there" in printed(run(GOLDEN))
+
+
+# -- where it is installed, and not used -----
+
+
+def test_the_plugin_imports_neither_the_package_nor_trio() -> None:
+    code = """if True:
+        import sys
+        sys.modules["pytest_trio"] = None  # Which imports Trio.
+        import pytest_trio_wspair
+        print(sorted({"trio", "trio_wspair", "h11"} & set(sys.modules)))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == "[]\n"
 
 
 # -- without pytest-trio ---------------------

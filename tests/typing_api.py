@@ -44,6 +44,8 @@ from trio_wspair import (
 from trio_wspair.asgi import ASGIApp
 from trio_wspair.hibernation import DurableObjectNamespace
 from trio_wspair.testing import (
+    GoldenRecord,
+    OpenClient,
     Record,
     ScriptedPeer,
     TestClient,
@@ -55,7 +57,6 @@ from trio_wspair.testing import (
     open_test_client,
     replay,
 )
-from trio_wspair.testing.pytest_plugin import GoldenRecord, OpenClient
 from trio_wspair.transports import Connection, couple
 
 

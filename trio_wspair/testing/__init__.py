@@ -9,13 +9,13 @@ may forget.
 """
 
 from ._asgi import open_asgi_websocket
-from ._client import TestClient, TestWebSocket, open_test_client
+from ._client import OpenClient, TestClient, TestWebSocket, open_test_client
 from ._entries import Entry, FailedStep
 from ._faults import FaultyStream
 from ._hibernation import hibernate_after_every_event
 from ._record import ConversationError, Record
 from ._recorded import RecordedWebSocket, open_recorded_pair
-from ._replay import replay, replay_file
+from ._replay import GoldenRecord, replay, replay_file
 from ._requests import RequestError, TestResponse
 from ._scripted_network import open_scripted_client, open_scripted_server
 from ._scripted_peer import ScriptedPeer
@@ -28,6 +28,8 @@ __all__ = (
     "Entry",
     "FailedStep",
     "FaultyStream",
+    "GoldenRecord",
+    "OpenClient",
     "Record",
     "RecordedWebSocket",
     "RequestError",

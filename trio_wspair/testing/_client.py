@@ -20,7 +20,7 @@ from contextlib import (
     contextmanager,
 )
 from functools import partial
-from typing import Final, Literal, TypedDict, Unpack, overload
+from typing import Final, Literal, Protocol, TypedDict, Unpack, overload
 from urllib.parse import quote, urlsplit
 
 import trio
@@ -50,6 +50,7 @@ __all__ = (
     "ClientOptions",
     "ConnectionOptions",
     "FirstWebSocketOptions",
+    "OpenClient",
     "ReplayOptions",
     "RequestOptions",
     "TestClient",
@@ -641,6 +642,27 @@ def open_test_client(
         options=options,
     )
     return _open(app, site, opening, grace)
+
+
+class OpenClient(Protocol):
+    """What the fixture `websocket_client` is."""
+
+    @overload
+    async def __call__(
+        self, app: Application, path: None = None, **options: Unpack[ClientOptions]
+    ) -> TestClient: ...
+    @overload
+    async def __call__(
+        self, app: Application, path: str, **options: Unpack[FirstWebSocketOptions]
+    ) -> TestWebSocket: ...
+    async def __call__(
+        self,
+        app: Application,
+        path: str | None = None,
+        **options: Unpack[FirstWebSocketOptions],
+    ) -> TestClient | TestWebSocket:
+        """Serve an application, and open a client of it; see `open_test_client()`."""
+        ...
 
 
 @asynccontextmanager

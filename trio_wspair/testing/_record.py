@@ -4,7 +4,7 @@ Knows which halves belong to the conversation; how it is drawn is known next doo
 """
 
 import json
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 import attrs
 import trio
@@ -48,6 +48,8 @@ class Record(Instrument):
         self._coupled: set[WebSocket] = set()
         self._began: float | None = None
         self._failure: FailedStep | None = None
+        self._end: FailedStep | None = None
+        """Where the test has ended, if somebody has told."""
         self._drawn_to: int | None = None
         """How many entries are drawn, if that was decided."""
         self._connections: set[int] = set()
@@ -128,11 +130,15 @@ class Record(Instrument):
         A step that was marked stays marked if it is what has failed now.
         """
         failed = isinstance(exc, ConversationError) and exc.record is self
-        if not failed or self._failure is None:
-            first = self.names[0]
-            self.fail(first, f"the test failed here: {in_one_line(exc)}")
-        assert self._failure is not None
-        self._drawn_to = self._failure.at
+        step = self._failure if failed else None
+        if step is None:
+            what = f"the test failed here: {in_one_line(exc)}"
+            step = attrs.evolve(self._end or self._step(self.names[0], ""), what=what)
+        self._failure, self._drawn_to = step, step.at
+
+    def end_of_test(self) -> None:
+        """Remember this moment, in case the test turns out to have failed at it."""
+        self._end = self._step(self.names[0], "")
 
     def hear_failure(self, exc: Exception, connection: int | None) -> None:
         """Remember where something was raised in the application.
@@ -270,7 +276,15 @@ class ConversationError(AssertionError):
 
 
 def in_one_line(exc: BaseException) -> str:
-    """Return the type of an exception and the first line of its text."""
+    """Return the type of an exception and the first line of its text.
+
+    Of a group with only one in it, it is about that one.
+    """
+    if isinstance(exc, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", exc)
+        if len(group.exceptions) == 1:
+            return in_one_line(group.exceptions[0])
+        exc = cast("BaseException", group)
     text, _, rest = str(exc).strip().partition("\n")
     more = " …" if rest else ""
     name = type(exc).__name__

@@ -37,6 +37,7 @@ __all__ = (
     "tell",
     "telling",
     "tells",
+    "untell",
 )
 
 DEFAULT_WITHIN: Final = 5.0
@@ -350,6 +351,12 @@ def tell(exc: Exception, records: Sequence[Record]) -> None:
     for record in records:
         if record.entries:
             exc.add_note(f"{_NOTE}{record}")
+
+
+def untell(exc: BaseException) -> None:
+    """Take the conversations away from an exception, as another one tells them."""
+    notes: list[str] = getattr(exc, "__notes__", [])
+    notes[:] = [note for note in notes if not note.startswith(_NOTE)]
 
 
 def tells(exc: BaseException) -> bool:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from itertools import takewhile
 from os import PathLike
 from pathlib import Path
-from typing import Final, Unpack
+from typing import Final, Protocol, Unpack
 
 import attrs
 import trio
@@ -23,7 +23,7 @@ from ._entries import Entry, What
 from ._record import ConversationError, Record
 from ._recorded import DEFAULT_WITHIN, RecordedWebSocket
 
-__all__ = ("replay", "replay_file")
+__all__ = ("GoldenRecord", "replay", "replay_file")
 
 _MIRRORED: Final[dict[What, What]] = {
     "send": "receive",
@@ -31,6 +31,20 @@ _MIRRORED: Final[dict[What, What]] = {
     "close": "closed",
     "closed": "close",
 }
+
+
+class GoldenRecord(Protocol):
+    """What the fixture `golden_record` is."""
+
+    async def __call__(
+        self,
+        app: Application,
+        name: str,
+        path: str = "/",
+        **options: Unpack[ReplayOptions],
+    ) -> None:
+        """Check an application against a file; see `replay_file()`."""
+        ...
 
 
 async def replay(
