@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import ClassVar, cast
 
 from docutils import nodes
@@ -26,8 +27,22 @@ from conformance.hibernation import (
     stage as object_stage,
 )
 
-from trio_wspair import ReadyState, __version__
+from trio_wspair import ReadyState, __version__, testing
 from trio_wspair._state import _HOLDER_TABLE, _READY_TABLE, Act, Holder
+
+
+def name_where_it_is_written(package: ModuleType) -> None:
+    """Let public classes name their own module again, for the docstrings of attributes.
+
+    These are no part of a class: autodoc reads them in the source of the module.
+    """
+    for name, module in list(sys.modules.items()):
+        if name.startswith(f"{package.__name__}._"):
+            for public in set(module.__all__) & set(package.__all__):
+                getattr(module, public).__module__ = name
+
+
+name_where_it_is_written(testing)
 
 project = "trio-wspair"
 author = "the trio-wspair contributors"

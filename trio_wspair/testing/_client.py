@@ -705,7 +705,7 @@ def _raising(
     unexpected = failures.take_rest()
     if unexpected and not any(map(tells, raised)):
         for record in records:
-            record.stop_drawing_at_failure(unexpected[0])
+            record._stop_drawing_at_failure(unexpected[0])
         tell(unexpected[0], records)
     raised[:0] = unexpected
     raise_together(raised, "the handler and the test have raised")

@@ -92,7 +92,7 @@ class Failures:
     def keep(self, failure: Exception, connection: int | None) -> None:
         """Let the records know where in the conversation this was raised."""
         for record in self._records:
-            record.hear_failure(failure, connection)
+            record._hear_failure(failure, connection)
 
     async def wait(self) -> None:
         """Wait until one more failure is logged."""

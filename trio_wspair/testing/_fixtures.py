@@ -68,7 +68,7 @@ async def open_pair(
         record = pair[0].record
         _kept_of(item).records.append([record])
         yield pair
-        record.end_of_test()
+        record._end_of_test()
 
 
 @asynccontextmanager
@@ -82,7 +82,7 @@ async def open_clients(
             opener = _Opener(applications, clients, over, kept)
             yield cast("OpenClient", opener)
             for record in chain(*kept.records):
-                record.end_of_test()
+                record._end_of_test()
             opener.clients_done.set()
         opener.applications_done.set()
     raise_together(list(kept.by_handlers), "handlers have raised")
@@ -226,5 +226,5 @@ def add_conversations(
     if tells(failure):
         return
     for record in chain(*_kept_of(item).records):
-        record.stop_drawing(failure)
+        record._stop_drawing(failure)
         report.sections.append(("WebSocket conversation", str(record)))

@@ -103,7 +103,7 @@ class Record(Instrument):
 
     # -- when a test fails --------------------------------------------------------
 
-    def fail(self, name: str, what: str, entry: int | None = None) -> None:
+    def _fail(self, name: str, what: str, entry: int | None = None) -> None:
         """Mark what has gone wrong, and keep what waits at this moment.
 
         Args:
@@ -124,7 +124,7 @@ class Record(Instrument):
             [(who, line) for who, ws in halves for line in state_of(ws)],
         )
 
-    def stop_drawing(self, exc: BaseException) -> None:
+    def _stop_drawing(self, exc: BaseException) -> None:
         """End the pictures where the test has failed with this: what follows is leave.
 
         A step that was marked stays marked if it is what has failed now.
@@ -136,11 +136,11 @@ class Record(Instrument):
             step = attrs.evolve(self._end or self._step(self.names[0], ""), what=what)
         self._failure, self._drawn_to = step, step.at
 
-    def end_of_test(self) -> None:
+    def _end_of_test(self) -> None:
         """Remember this moment, in case the test turns out to have failed at it."""
         self._end = self._step(self.names[0], "")
 
-    def hear_failure(self, exc: Exception, connection: int | None) -> None:
+    def _hear_failure(self, exc: Exception, connection: int | None) -> None:
         """Remember where something was raised in the application.
 
         Args:
@@ -151,7 +151,7 @@ class Record(Instrument):
             what = f"the application raised {in_one_line(exc)}"
             self._raised.append((exc, self._step(self.names[1], what)))
 
-    def stop_drawing_at_failure(self, exc: Exception) -> None:
+    def _stop_drawing_at_failure(self, exc: Exception) -> None:
         """End the pictures where this was raised, if that was remembered."""
         for raised, step in self._raised:
             if raised is exc:

@@ -252,7 +252,7 @@ class RecordedWebSocket(WebSocket):
         what = cut(f"{name} {what}")
         kinds = [(e.half, e.what) for e in record.entries]
         at = [index for index, kind in enumerate(kinds) if kind == (name, wrong)]
-        record.fail(name, what, at[-1] if at else None)
+        record._fail(name, what, at[-1] if at else None)
         return ConversationError(f"{what}\n\n{record}", record)
 
 
@@ -329,7 +329,7 @@ def telling(records: Sequence[Record]) -> Generator[None, None, None]:
         yield
     except Exception as exc:
         for record in records:
-            record.stop_drawing(_of_record(exc, record) or exc)
+            record._stop_drawing(_of_record(exc, record) or exc)
         if not tells(exc):
             tell(exc, records)
         raise

@@ -42,7 +42,9 @@ class TestResponse:
     status: int
     """Such as 200."""
     headers: Headers
+    """Without regard to case: ``response.headers["content-type"]``."""
     body: bytes
+    """The whole body; empty for HEAD, 204 and 304."""
 
     def __repr__(self) -> str:
         return f"<TestResponse {self.status}, {len(self.body):,} bytes, of {self.url}>"
