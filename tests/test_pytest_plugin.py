@@ -220,8 +220,7 @@ async def test_it(websocket_client):
 
 async def test_pages(websocket_client):
     client = await websocket_client(fetch)
-    assert (await client.get("/")).status == 500
-    await client.expect_handler_error(ValueError, "Upgrade")
+    assert (await client.get("/")).status == 426
     ws = await client.open_websocket("/", names=("Ada", "server"))
     await ws.expect("Who are you?")
 """).assert_outcomes(passed=2)
