@@ -133,6 +133,9 @@ def _handler_in(thing: object, wanted: str) -> FetchHandler:
         name = _name(handler)
         msg = f"{wanted}; {name}() is not async: write 'async def {name}(...)'"
         raise TypeError(msg)
+    if not _takes_one(handler):
+        msg = f"{wanted}; {_name(handler)}() takes one argument, the request"
+        raise TypeError(msg)
     return cast("FetchHandler", handler)
 
 
@@ -171,6 +174,19 @@ def _is_async(function: object) -> bool:
     return any(map(inspect.iscoroutinefunction, layers)) or not inspect.isfunction(
         layers[-1]
     )
+
+
+def _takes_one(function: object) -> bool:
+    """Tell whether this can be called with a request, as far as can be known."""
+    try:
+        signature = inspect.signature(cast("Callable[..., object]", function))
+    except ValueError:
+        return True  # It is not written in Python.
+    try:
+        signature.bind("a request")
+    except TypeError:
+        return False
+    return True
 
 
 def _layers(function: object) -> list[object]:

@@ -1,175 +1,192 @@
-"""`trio-wspair serve`: finding a handler, and running it.
+"""`trio-wspair serve`: an application on a port or a Unix socket, until a signal.
 
-Knows modules, certificates and signals; what serving is is known below.
+Knows what is printed about a server, and how it is stopped; what serving is is known
+below.
 """
 
-import importlib
-import importlib.util
-import inspect
+import logging
 import signal
-import ssl
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from pathlib import Path
-from types import ModuleType
+from typing import Final, TextIO
 
+import attrs
 import trio
 
+from ._application import Application, run_application
 from ._codes import CloseCode
+from ._command_process import (
+    INTERRUPTED,
+    READER_GONE,
+    CommandError,
+    Stop,
+    UsageError,
+    leaves_of,
+    open_stop,
+    print_output,
+    shown,
+)
+from ._command_program import program_error
+from ._command_tls import server_context
 from ._http import FetchHandler
+from ._nurseries import open_service_nursery
 from ._server import Server, serve
 from .inspector import open_inspector
 from .transports._engines import EngineName
 
-__all__ = ("UsageError", "load_handler", "run_reloading", "serve_handler")
+__all__ = ("Log", "Serving")
+
+_LOG_LINE: Final = "%(asctime)s %(levelname)-7s %(message)s"
+_STATUSES: Final = {
+    signal.SIGINT: INTERRUPTED,
+    signal.SIGTERM: 0,
+    **({signal.SIGHUP: 0} if hasattr(signal, "SIGHUP") else {}),
+}
 
 
-class UsageError(Exception):
-    """The command was called wrongly; the text says how to do it."""
+@attrs.frozen
+class Serving:
+    """What is to be served, and how."""
 
+    application: str
+    """What it is called in messages."""
+    host: str = "127.0.0.1"
+    """An address or a name; the empty string for all addresses."""
+    port: int = 8000
+    unix: str | None = None
+    """The path of a Unix socket to listen on, instead of a port."""
+    certfile: str | None = None
+    keyfile: str | None = None
+    client_ca: str | None = None
+    proxy_headers: bool = False
+    max_connections_per_client: int | None = None
+    inspect_port: int | None = None
+    lifeline: int | None = None
+    """A file descriptor: the server restarts, so this one stops, when it ends."""
+    engine: EngineName = "trio-websocket"
+    compression: bool = False
 
-async def serve_handler(
-    handler: str,
-    *,
-    host: str,
-    port: int,
-    certfile: str | None,
-    keyfile: str | None,
-    proxy_headers: bool,
-    restarts: bool,
-    inspect_port: int | None,
-    engine: EngineName,
-    compression: bool,
-) -> int:
-    """Serve until Ctrl-C or SIGTERM; return the exit code."""
-    fetch = load_handler(handler)
-    run = partial(
-        serve,
-        fetch,
-        port,
-        host=host,
-        ssl_context=_ssl_context(certfile, keyfile),
-        proxy_headers=proxy_headers,
-        stop_code=CloseCode.SERVICE_RESTART if restarts else CloseCode.GOING_AWAY,
-        engine=engine,
-        compression=compression,
-    )
-    with trio.open_signal_receiver(signal.SIGTERM) as signals:
-        async with _inspecting(inspect_port), trio.open_nursery() as nursery:
+    async def run(self, app: Application, log: "Log") -> int:
+        """Serve until a signal comes; return the exit status.
+
+        Args:
+            app: The application.
+            log: Where the log goes; the server stops when nothing reads it any more.
+
+        Raises:
+            UsageError: An option can't be used.
+            CommandError: The server can't listen.
+            ProgramError: The application has failed, or one of its tasks.
+        """
+        with open_stop(_STATUSES) as stop, trio.CancelScope() as scope:
+            log.stop = stop
+            listen = self._listen()
+            async with open_service_nursery() as nursery:
+                nursery.start_soon(_cancel_on, stop, scope)
+                if self.lifeline is not None:
+                    nursery.start_soon(_watch, self.lifeline, stop)
+                async with self._inspecting():
+                    await _run(app, partial(self._serve, listen))
+        assert stop.status is not None
+        return stop.status
+
+    def _listen(self) -> "_Listen":
+        place = (
+            {"unix": self.unix}
+            if self.unix is not None
+            else {"host": self.host or None}
+        )
+        restarts = self.lifeline is not None
+        return partial(
+            serve,
+            port=self.port if self.unix is None else None,
+            ssl_context=server_context(self.certfile, self.keyfile, self.client_ca),
+            proxy_headers=self.proxy_headers,
+            max_connections_per_client=self.max_connections_per_client,
+            stop_code=CloseCode.SERVICE_RESTART if restarts else CloseCode.GOING_AWAY,
+            engine=self.engine,
+            compression=self.compression,
+            **place,
+        )
+
+    async def _serve(self, listen: "_Listen", fetch: FetchHandler) -> None:
+        async with open_service_nursery() as nursery:
             try:
-                server: Server = await nursery.start(run)
+                server: Server = await nursery.start(partial(listen, fetch))
             except OSError as exc:
-                msg = f"can't listen on {host} port {port}: {exc}"
-                raise UsageError(msg) from exc
-            url = server.url.replace("ws", "http", 1)
-            print(f"Serving {handler} on {url} - Ctrl-C stops it", flush=True)
-            await anext(signals)
-            nursery.cancel_scope.cancel(reason="SIGTERM")
-    return 0
+                msg = f"can't listen on {self._place()}: {exc.strerror or exc}"
+                raise CommandError(msg) from exc
+            except ValueError as exc:
+                raise UsageError(f"can't listen: {exc}") from exc
+            places = [url.replace("ws", "http", 1) for url in server.urls]
+            where = " and ".join(places) or self._place()
+            what = f"Serving {self.application} on {where} - Ctrl-C stops it"
+            print_output(f"{shown(what)}\n")
+            await trio.sleep_forever()
+
+    def _place(self) -> str:
+        if self.unix is not None:
+            return f"the Unix socket {self.unix}"
+        return f"{self.host or 'all addresses'} port {self.port}"
+
+    @asynccontextmanager
+    async def _inspecting(self) -> AsyncGenerator[None, None]:
+        """Show the connections that are made in the block, if there is a port."""
+        if self.inspect_port is None:
+            yield
+            return
+        async with AsyncExitStack() as stack:
+            try:
+                opened = open_inspector(self.inspect_port)
+                inspector = await stack.enter_async_context(opened)
+            except OSError as exc:
+                what = f"can't inspect on port {self.inspect_port}"
+                raise CommandError(f"{what}: {exc.strerror or exc}") from exc
+            print_output(f"Inspect the connections on {inspector.url}\n")
+            yield
 
 
-@asynccontextmanager
-async def _inspecting(port: int | None) -> AsyncGenerator[None, None]:
-    """Show the connections that are made in the block, if there is a port for it."""
-    if port is None:
-        yield
-        return
-    async with AsyncExitStack() as stack:
-        try:
-            inspector = await stack.enter_async_context(open_inspector(port))
-        except OSError as exc:
-            msg = f"can't inspect on port {port}: {exc}"
-            raise UsageError(msg) from exc
-        print(f"Inspect the connections on {inspector.url}", flush=True)
-        yield
+_Listen = Callable[..., Awaitable[None]]
 
 
-def load_handler(name: str) -> FetchHandler:
-    """Import what ``FILE``, ``FILE:NAME``, ``MODULE`` or ``MODULE:NAME`` names.
-
-    Raises:
-        UsageError: There is no such thing.
-    """
-    place, colon, attribute = name.rpartition(":")
-    if not colon or not attribute.isidentifier():
-        place, attribute = name, "fetch"
-    module = _load(place)
-    handler: FetchHandler | None = getattr(module, attribute, None)
-    if handler is None:
-        found = [
-            key
-            for key, value in vars(module).items()
-            if inspect.iscoroutinefunction(value)
-            and value.__module__ == module.__name__
-        ]
-        hint = f"; it has {', '.join(found)}: try {place}:{found[0]}" if found else ""
-        msg = f"{place} has no {attribute!r}, an async function of a request{hint}"
-        raise UsageError(msg)
-    if not callable(handler):
-        msg = f"{attribute!r} of {place} is no function but {handler!r}"
-        raise UsageError(msg)
-    return handler
-
-
-def _load(place: str) -> ModuleType:
-    path = Path(place)
-    if path.suffix != ".py" and not path.exists():
-        sys.path.insert(0, str(Path.cwd()))
-        try:
-            return importlib.import_module(place)
-        except ModuleNotFoundError as exc:
-            if exc.name is None or not f"{place}.".startswith(f"{exc.name}."):
-                raise  # Something that the module itself imports.
-            msg = f"there is no file and no module {place!r}"
-            raise UsageError(msg) from None
-    if not path.is_file():
-        msg = f"there is no file {place!r}"
-        raise UsageError(msg)
-    sys.path.insert(0, str(path.parent.resolve()))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        msg = f"{place!r} is no Python file"
-        raise UsageError(msg)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def _ssl_context(certfile: str | None, keyfile: str | None) -> ssl.SSLContext | None:
-    if certfile is None:
-        if keyfile is not None:
-            msg = "--keyfile is for a --certfile, and there is none"
-            raise UsageError(msg)
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+async def _run(
+    app: Application, run: Callable[[FetchHandler], Awaitable[None]]
+) -> None:
+    """Run in an application, and tell its failures from those of the command."""
     try:
-        context.load_cert_chain(certfile, keyfile)
-    except OSError as exc:
-        msg = f"can't use {certfile}{f' with {keyfile}' if keyfile else ''}: {exc}"
-        raise UsageError(msg) from exc
-    return context
+        await run_application(app, run)
+    except Exception as exc:
+        if any(isinstance(leaf, CommandError) for leaf in leaves_of(exc)):
+            raise
+        raise program_error(exc) from exc
 
 
-def run_reloading(handler: str, run: Callable[[], object]) -> int:
-    """Call `run` in another process, and anew whenever a file changes.
+async def _cancel_on(stop: Stop, scope: trio.CancelScope) -> None:
+    await stop.wait()
+    scope.cancel(reason="the server stops")
 
-    Raises:
-        UsageError: watchfiles is not installed.
-    """
-    try:
-        import watchfiles  # noqa: PLC0415 - an extra
-    except ImportError as exc:
-        msg = "--reload needs watchfiles: pip install 'trio-wspair[reload]'"
-        raise UsageError(msg) from exc
-    path = Path(handler.rpartition(":")[0] or handler)
-    folder = path.parent if path.suffix == ".py" else Path.cwd()
-    watchfiles.run_process(
-        folder,
-        target=run,
-        watch_filter=watchfiles.PythonFilter(),
-        sigint_timeout=15,
-    )
-    return 0
+
+async def _watch(lifeline: int, stop: Stop) -> None:
+    async with trio.lowlevel.FdStream(lifeline) as stream:
+        await stream.receive_some()
+    stop.ask(0)
+
+
+class Log(logging.StreamHandler[TextIO]):
+    """Writes the log to the standard error, as long as something reads that."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+        self.setFormatter(logging.Formatter(_LOG_LINE, datefmt="%H:%M:%S"))
+        self.stop: Stop | None = None
+        """What is asked for the end when the reader has gone."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Handle that a line could not be written; called by `logging`."""
+        error = sys.exc_info()[1]
+        if isinstance(error, BrokenPipeError) and self.stop is not None:
+            self.stop.ask(READER_GONE)
+        if not isinstance(error, OSError):
+            super().handleError(record)

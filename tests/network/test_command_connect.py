@@ -1,0 +1,430 @@
+"""`trio-wspair connect`: lines are sent, messages are printed."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Generator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from commands import COMMAND, in_shell, line_in, ran
+from programs import read_to_end, running
+
+from trio_wspair import CloseEvent, Request, Response, WebSocketPair
+from trio_wspair._command_connect import Conversation, Lines
+from trio_wspair._command_process import CommandError
+
+if TYPE_CHECKING:
+    from conftest import Network
+
+
+@pytest.fixture(scope="module")
+def engine() -> None:
+    """Run them on one engine: they are not about the wire."""
+
+
+# -- connecting -----------------------------------------------------------------
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch) -> Generator[Callable[[bytes], None]]:
+    """Give a function that types into the standard input; nothing ends that."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        ends = [writing]
+
+        def type_in(data: bytes) -> None:
+            if data:
+                os.write(writing, data)
+            else:
+                os.close(ends.pop())
+
+        yield type_in
+        if ends:
+            type_in(b"")
+
+
+async def talk(url: str, **options: Any) -> int:
+    """Run a conversation in place; return the exit status, or raise what it tells."""
+    return await Conversation(url, **options).run()
+
+
+async def test_lines_are_sent_and_messages_are_printed(
+    net: "Network",
+    typed: Callable[[bytes], None],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    typed("one\ntwö\r\n\nlast".encode())
+    typed(b"")
+    async with net.serve(net.echo) as server:
+        assert await talk(server.url) == 0
+    out, err = capfd.readouterr()
+    assert out == "one\ntwö\n\nlast\n"
+    assert err == (f"connected to {server.url}\nclosed with 1000 (normal closure)\n")
+
+
+class Handler:
+    """A handler that says something and closes, or answers something else."""
+
+    def __init__(self, *says: str | bytes, close: tuple[int, str]) -> None:
+        self.says: Sequence[str | bytes] = says
+        self.close = close
+        self.requests: list[Request] = []
+
+    async def fetch(self, request: Request) -> Response:
+        self.requests.append(request)
+        client, server = WebSocketPair()
+        server.accept()
+        for message in self.says:
+            server.send(message)
+        server.close(*self.close)
+        headers = {}
+        if "sec-websocket-protocol" in request.headers:
+            headers["Sec-WebSocket-Protocol"] = "b"
+        return Response(None, status=101, web_socket=client, headers=headers)
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        ((1001, ""), 0, "closed with 1001 (going away)"),
+        ((1011, "oops\x1b[2J"), 1, "closed with 1011 (internal error): oops\\x1b[2J"),
+        ((4000, ""), 1, "closed with 4000 (a code of the application)"),
+        ((1099, ""), 1, "closed with 1006 (abnormal closure)"),
+    ],
+)
+async def test_the_close_is_explained(
+    net: "Network",
+    typed: Callable[[bytes], None],
+    capfd: pytest.CaptureFixture[str],
+    ending: tuple[tuple[int, str], int, str],
+) -> None:
+    close, status, told = ending
+    handler = Handler(b"\x00\xff", "\x1b[31mred", close=close)
+    async with net.serve(handler.fetch) as server:
+        code = await talk(server.url, protocols=["a", "b"], headers=[("X-Name", "1")])
+    assert code == status
+    out, err = capfd.readouterr()
+    assert out == "0x00ff\n\x1b[31mred\n"
+    assert err.startswith(f"connected to {server.url}, subprotocol b\n{told}")
+    assert handler.requests[0].headers["x-name"] == "1"
+
+
+async def test_in_a_terminal_there_are_colours_and_nothing_commands_it(
+    net: "Network",
+    typed: Callable[[bytes], None],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    handler = Handler('{"\x1b[2J": "hi\t\nthere"}', close=(1000, ""))
+    async with net.serve(handler.fetch) as server:
+        await talk(server.url)
+        shown = '\x1b[32m< {"\\x1b[2J": "hi\\x09\\x0athere"}\x1b[0m\n'
+        assert capfd.readouterr().out == shown
+        monkeypatch.setenv("NO_COLOR", "1")
+        await talk(server.url)
+        assert capfd.readouterr().out == '< {"\\x1b[2J": "hi\\x09\\x0athere"}\n'
+
+
+async def test_after_the_input_it_can_wait_for_more(
+    net: "Network",
+    typed: Callable[[bytes], None],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    async def fetch(request: Request) -> Response:
+        client, server = WebSocketPair()
+        server.accept()
+
+        async def say_late() -> None:
+            await trio.sleep(0.05)
+            server.send("late")
+            server.close(1000)
+
+        request.nursery.start_soon(say_late)
+        return Response(None, status=101, web_socket=client)
+
+    typed(b"")
+    async with net.serve(fetch) as server:
+        assert await talk(server.url, wait=60.0) == 0
+    assert capfd.readouterr().out == "late\n"
+
+
+async def test_a_server_that_refuses_is_told_with_what_it_says(
+    net: "Network", typed: Callable[[bytes], None]
+) -> None:
+    async def fetch(_request: Request) -> Response:
+        return Response("members only\x1b[0m", status=403)
+
+    async with net.serve(fetch) as server:
+        with pytest.raises(CommandError) as caught:
+            await talk(server.url)
+    assert str(caught.value).startswith(f"no connection to {server.url}: the server ")
+    assert str(caught.value).endswith('403 (Forbidden): "members only\\x1b[0m"')
+    with pytest.raises(CommandError, match="connection refused"):
+        await talk(server.url)
+
+
+async def test_server_and_client_agree_on_compression_if_both_are_told_to(
+    net: "Network",
+    typed: Callable[[bytes], None],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    typed(b"hello")
+    typed(b"")
+    async with net.serve(net.echo, engine="websockets", compression=True) as server:
+        assert await talk(server.url, engine="websockets", compression=True) == 0
+    out, err = capfd.readouterr()
+    assert out == "hello\n"
+    assert f"connected to {server.url}, permessage-deflate" in err
+
+
+async def test_secrets_of_the_url_are_not_shown(
+    net: "Network",
+    typed: Callable[[bytes], None],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    typed(b"")
+    async with net.serve(net.echo) as server:
+        assert await talk(f"{server.url}?token=secret") == 0
+    assert f"connected to {server.url}?token=...\n" in capfd.readouterr().err
+
+
+async def test_proxies_come_from_the_environment_unless_told_otherwise(
+    net: "Network",
+    typed: Callable[[bytes], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    typed(b"")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    async with net.serve(net.echo) as server:
+        with pytest.raises(CommandError, match="proxy"):
+            await talk(server.url)
+        with pytest.raises(CommandError, match="proxy"):
+            await talk(server.url, proxy="http://127.0.0.1:2", no_proxy=True)
+        assert await talk(server.url, no_proxy=True) == 0
+
+
+async def test_a_line_that_is_not_utf8_is_told_and_the_others_are_sent(
+    net: "Network",
+    typed: Callable[[bytes], None],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    typed(b"one\n\xff\nthree\n")
+    typed(b"")
+    async with net.serve(net.echo) as server:
+        assert await talk(server.url) == 1
+    out, err = capfd.readouterr()
+    assert out == "one\nthree\n"
+    assert "trio-wspair: line 2 is not UTF-8, not sent; --binary sends bytes\n" in err
+
+
+async def test_lines_can_be_sent_as_bytes(
+    net: "Network",
+    typed: Callable[[bytes], None],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    typed(b"one\n\xff\n")
+    typed(b"")
+    async with net.serve(net.echo) as server:
+        assert await talk(server.url, binary=True) == 0
+    assert capfd.readouterr().out == "0x6f6e65\n0xff\n"
+
+
+async def test_a_line_that_is_too_long_is_told_and_the_others_are_sent(
+    net: "Network",
+    typed: Callable[[bytes], None],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("trio_wspair._command_connect._MAX_LINE_BYTES", 10)
+    typed(b"x" * 11 + b"\nshort\r\n" + b"y" * 10 + b"\r\n")
+    typed(b"")
+    async with net.serve(net.echo) as server:
+        assert await talk(server.url) == 1
+    out, err = capfd.readouterr()
+    assert out == "short\nyyyyyyyyyy\n"
+    assert "trio-wspair: line 1 has more than 10 bytes, not sent\n" in err
+
+
+async def test_a_message_beyond_the_limit_of_the_server_is_told_by_its_close(
+    net: "Network",
+    typed: Callable[[bytes], None],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    typed(b"x" * 2000 + b"\n")
+    async with net.serve(net.echo, max_message_bytes=1000) as server:
+        assert await talk(server.url) == 1
+    assert "closed with 1009 (message too big)" in capfd.readouterr().err
+
+
+# -- lines -----------------------------------------------------------------------------
+
+
+def lines_of(*pieces: bytes, max_bytes: int = 10) -> list[bytes | None]:
+    lines = Lines(max_bytes)
+    found = [line for piece in pieces for line in lines.feed(piece)]
+    return [*found, *lines.end()]
+
+
+def test_lines_are_the_same_however_they_come_in_pieces() -> None:
+    text = b"one\n\ntwo\r\n\r\nthree\rfour\nlast"
+    expected = [b"one", b"", b"two", b"", b"three\rfour", b"last"]
+    assert lines_of(text) == expected
+    assert lines_of(*(bytes([byte]) for byte in text)) == expected
+
+
+def test_a_line_that_is_too_long_is_left_out_in_bounded_memory() -> None:
+    assert lines_of(b"x" * 11, b"\n", b"y" * 10, b"\r\nz") == [None, b"y" * 10, b"z"]
+    assert lines_of(b"x" * 12, b"\n") == [None]
+    lines = Lines(10)
+    for _ in range(100):
+        assert list(lines.feed(b"x" * 5)) == []
+    assert lines.pending_bytes <= 10
+
+
+# -- signals ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+)
+async def test_a_signal_closes_with_1000(
+    net: "Network", number: signal.Signals, status: int
+) -> None:
+    async with net.serve_halves() as (server, halves):
+        command = [*COMMAND, "connect", server.url, "--wait", "inf"]
+        async with running(*command) as process:
+            half = await halves.receive()
+            heard = net.hear(half)
+            half.send("hello")
+            assert process.stdout is not None
+            assert await process.stdout.receive_some() == b"hello\n"
+            process.send_signal(number)
+            errors = await read_to_end(process.stderr)
+            assert await process.wait() == status
+        (close,) = heard
+        assert isinstance(close, CloseEvent)
+        assert close.code == 1000
+    assert errors.endswith("closed with 1000 (normal closure)\n")
+    assert "Traceback" not in errors
+
+
+async def test_a_signal_ends_the_wait_for_a_connection(net: "Network") -> None:
+    async with await open_deaf_listener() as listener:
+        port = listener.socket.getsockname()[1]
+        command = [*COMMAND, "connect", f"ws://127.0.0.1:{port}/"]
+        async with running(*command) as process:
+            async with await listener.accept():
+                process.send_signal(signal.SIGINT)
+                assert await process.wait() == 130
+            assert await read_to_end(process.stderr) == ""
+
+
+async def open_deaf_listener() -> trio.SocketListener:
+    """Listen on a port, and answer nothing."""
+    return (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+
+
+async def test_a_second_signal_ends_it_at_once(net: "Network") -> None:
+    async with (
+        net.serve_halves() as (server, halves),
+        running(*COMMAND, "connect", server.url, "--wait=inf") as process,
+    ):
+        half = await halves.receive()
+        half.accept()
+        half.send("x" * 2**20)  # More than a pipe takes.
+        await half.drain()
+        process.send_signal(signal.SIGINT)
+        assert (await half.wait_closed()).code == 1000
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == -signal.SIGINT
+
+
+# -- streams that are closed, full, or of another encoding -----------------------------
+
+
+async def test_it_works_in_a_pipe(net: "Network") -> None:
+    async with net.serve(net.echo) as server:
+        options = "--header", "X-Name: value"
+        done = await ran("connect", server.url, *options, stdin=b"hello\n")
+    assert done.returncode == 0
+    assert done.stdout == b"hello\n"
+    assert b"closed with 1000 (normal closure)" in done.stderr
+
+
+STREAMS = {
+    'echo hi | "$@" <&-': (0, "", ["closed with 1000"]),
+    'echo hi | "$@" >&-': (1, "", ["can't write to the standard output: Bad file"]),
+    'echo hi | "$@" 2>&-': (0, "hi\n", []),
+    'echo hi | "$@" >/dev/full': (1, "", ["can't write to the standard output: No sp"]),
+    '"$@" <&- >&- 2>&-': (0, "", []),
+    'echo hi | PYTHONIOENCODING=ascii "$@"': (0, "hi\n", ["closed with 1000"]),
+    "printf 'h\\303\\274' | PYTHONIOENCODING=ascii \"$@\"": (0, "h\\xfc\n", []),
+    '{ seq 9; sleep 9; } | "$@" | head -1; exit ${PIPESTATUS[1]}': (141, "1\n", []),
+    'exec < <(sleep 9) ; "$@" --no-such': (2, "", ["unrecognized arguments"]),
+}
+
+
+@pytest.mark.parametrize("script", STREAMS)
+async def test_streams_may_be_closed_or_full_or_of_any_encoding(
+    net: "Network", script: str
+) -> None:
+    status, output, errors = STREAMS[script]
+    async with net.serve(net.echo) as server:
+        done = await in_shell(script, "connect", server.url)
+    text = done.stderr.decode()
+    assert (done.returncode, done.stdout.decode()) == (status, output), text
+    assert "Traceback" not in text
+    assert all(error in text for error in errors), text
+
+
+async def test_an_input_that_can_not_be_read_is_told(net: "Network") -> None:
+    async with net.serve(net.echo) as server:
+        done = await in_shell('"$@" 0>/dev/full', "connect", server.url)
+    assert done.returncode == 1
+    assert b"can't read the standard input: Bad file descriptor" in done.stderr
+
+
+async def test_an_input_and_output_that_do_not_block_are_waited_for(
+    net: "Network",
+) -> None:
+    async with net.serve_halves() as (server, halves):
+        stdin, typing = os.pipe()
+        reading, stdout = os.pipe()
+        os.set_blocking(stdin, False)
+        os.set_blocking(stdout, False)
+        command = [*COMMAND, "connect", server.url]
+        async with running(*command, stdin=stdin, stdout=stdout) as process:
+            os.close(stdin)
+            os.close(stdout)
+            half = await halves.receive()
+            half.accept(pull=True)
+            half.send("x" * 2**18)
+            await trio.sleep(0.1)
+            os.write(typing, b"hi\n")
+            assert await half.receive() == "hi"
+            os.close(typing)
+            async with trio.lowlevel.FdStream(reading) as output:
+                assert len(await read_to_end(output)) == 2**18 + 1
+            assert await process.wait() == 0
+
+
+async def test_the_help_ends_quietly_when_its_reader_has_gone(net: "Network") -> None:
+    script = '{ "$@"; echo $? >&2; } | true'
+    for command in [["--help"], ["connect", "--help"], ["--version"]]:
+        done = await in_shell(f"sleep 0.2; {script}", *command)
+        assert done.stderr == b"141\n"
+
+
+async def test_a_help_that_can_not_be_written_is_told(net: "Network") -> None:
+    done = await in_shell('"$@" >/dev/full', "--help")
+    assert done.returncode == 1
+    told = line_in(done.stderr.decode())
+    assert told == "can't write to the standard output: No space left on device"

@@ -1,0 +1,142 @@
+"""`trio-wspair serve --reload`: a change starts the server again, a mistake waits."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+import trio
+from commands import COMMAND, HANDLER, line_in, ran, refused
+from programs import running
+
+from trio_wspair import connect, open_websocket
+
+if TYPE_CHECKING:
+    from conftest import Network
+
+
+@pytest.fixture(scope="module")
+def engine() -> None:
+    """Run them on one engine: they are not about the wire."""
+
+
+@pytest.fixture
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with a handler in it, in the current directory."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "app_of_a_test.py"
+    file.write_text(HANDLER)
+    return file
+
+
+@attrs.define
+class Reloading:
+    """A server that is reloaded, and what it prints."""
+
+    process: trio.Process
+    output: str = ""
+    """What was printed, to either stream, and not looked at."""
+
+    async def until(self, text: str) -> str:
+        """Wait until something is printed; return that and what came before."""
+        assert self.process.stdout is not None
+        while text not in self.output:
+            data = await self.process.stdout.receive_some()
+            assert data, self.output
+            self.output += data.decode()
+        before, found, self.output = self.output.partition(text)
+        return before + found
+
+    async def url(self) -> str:
+        """Wait until it serves, and return its WebSocket URL."""
+        await self.until("Serving ")
+        line = await self.until("/ - Ctrl-C")
+        return line[line.index("http") :].replace("http", "ws").partition(" ")[0]
+
+
+@asynccontextmanager
+async def reloading(*arguments: str) -> AsyncGenerator[Reloading]:
+    """Run `trio-wspair serve --reload` for a block."""
+    command = *COMMAND, "serve", "--reload", "--port=0", *arguments
+    with trio.fail_after(60):
+        async with running(*command, stderr=subprocess.STDOUT) as process:
+            yield Reloading(process)
+
+
+async def test_a_change_closes_with_1012_and_serves_what_is_new(app: Path) -> None:
+    async with reloading(str(app)) as server, trio.open_nursery() as nursery:
+        ws = await connect(await server.url(), nursery=nursery)
+        ws.accept()
+        await trio.Path(app).write_text(HANDLER.replace("event.data", "'new'"))
+        assert (await ws.wait_closed()).code == 1012
+        assert "app_of_a_test.py changed: starting again" in await server.until("again")
+        async with open_websocket(await server.url()) as other:
+            other.send("x")
+            assert await other.receive() == "new"
+        server.process.send_signal(signal.SIGINT)
+        assert await server.process.wait() == 130
+
+
+async def test_a_mistake_is_shown_and_its_correction_waited_for(app: Path) -> None:
+    await trio.Path(app).write_text("import nothing_of_the_kind\n")
+    async with reloading(str(app)) as server:
+        shown = await server.until("starts again when a file changes")
+        assert shown.startswith(
+            f'Traceback (most recent call last):\n  File "{app}", line 1, in <module>\n'
+        )
+        assert shown.count("File ") == 1
+        assert "ModuleNotFoundError: No module named 'nothing_of_the_kind'" in shown
+        await trio.Path(app).write_text(HANDLER)
+        async with open_websocket(await server.url()) as ws:
+            ws.send("hi")
+            assert await ws.receive() == "hi"
+        server.process.send_signal(signal.SIGTERM)
+        assert await server.process.wait() == 0
+
+
+async def test_an_application_is_left_before_it_is_opened_again(app: Path) -> None:
+    await trio.Path(app).write_text(
+        HANDLER
+        + "from contextlib import asynccontextmanager\n"
+        + "@asynccontextmanager\n"
+        + "async def app():\n"
+        + "    try:\n"
+        + "        yield fetch\n"
+        + "    finally:\n"
+        + "        print('left', flush=True)\n"
+    )
+    async with reloading("app_of_a_test") as server:
+        await server.url()
+        await (trio.Path(app).parent / "beside.py").write_text("")
+        assert "left\n" in await server.until("Serving")
+
+
+async def test_the_server_ends_when_the_one_that_reloads_it_is_killed(
+    app: Path,
+) -> None:
+    async with reloading(str(app)) as server, trio.open_nursery() as nursery:
+        ws = await connect(await server.url(), nursery=nursery)
+        ws.accept()
+        server.process.kill()
+        assert (await ws.wait_closed()).code == 1012
+
+
+async def test_a_folder_that_can_not_be_watched_is_told(
+    app: Path, net: "Network", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = await ran("serve", "--reload", "no/such.py")
+    assert done.returncode == 2
+    assert line_in(done.stderr.decode()) == "there is no file 'no/such.py'"
+
+
+def test_the_extra_for_reload_is_named_when_it_is_missing(
+    app: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "watchfiles", None)
+    told = refused("serve", str(app), "--reload", capsys=capsys)
+    assert "pip install 'trio-wspair[reload]'" in told

@@ -1,0 +1,513 @@
+"""`trio-wspair serve`, as its users meet it."""
+
+import json
+import os
+import re
+import signal
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trustme
+from commands import (
+    COMMAND,
+    HANDLER,
+    called,
+    in_shell,
+    line_in,
+    ran,
+    read_url,
+    refused,
+    serving,
+)
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from programs import read_to_end, running
+
+from trio_wspair import HandshakeError, __version__, connect, open_websocket
+from trio_wspair._cli import main
+
+if TYPE_CHECKING:
+    from conftest import Network, Tls
+
+
+@pytest.fixture(scope="module")
+def engine() -> None:
+    """Run them on one engine: they are not about the wire."""
+
+
+@pytest.fixture
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with a handler in it, in the current directory."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "app_of_a_test.py"
+    file.write_text(HANDLER)
+    return file
+
+
+# -- misuse ----------------------------------------------------------------------------
+
+MISUSES = {
+    (): "required: COMMAND (see: trio-wspair --help)",
+    ("swerve",): "invalid choice: 'swerve'",
+    ("serve",): "required: APPLICATION (see: trio-wspair serve --help)",
+    ("serve", "no.py"): "there is no file 'no.py'",
+    ("serve", "no.py", "--reload"): "there is no file 'no.py'",
+    ("serve", "app", "--port", "65536"): "from 0 to 65535, not '65536'",
+    ("serve", "app", "--port=-1"): "from 0 to 65535, not '-1'",
+    ("serve", "app", "--port", "9" * 5000): "from 0 to 65535, not '999",
+    ("serve", "app", "--port", "1_0"): "from 0 to 65535, not '1_0'",
+    ("serve", "app", "--inspect", "x"): "from 0 to 65535, not 'x'",
+    ("serve", "app", "--max-connections-per-client", "0"): "from 1 to 999999999",
+    ("serve", "app", "--unix", "s", "--port", "1"): "instead of --host and --port",
+    ("serve", "app", "--compression"): "engine='websockets', too",
+    ("serve", "app", "--engine", "ws"): "invalid choice: 'ws'",
+    ("serve", "app", "--p", "1"): "unrecognized arguments: --p 1",
+    ("connect",): "required: URL",
+    ("connect", "u", "--header", "x"): "a header is 'Name: value', not 'x'",
+    ("connect", "u", "--header", "a b: c"): "'a b'",
+    ("connect", "u", "--wait", "nan"): "seconds are a number from 0 on, or inf",
+    ("connect", "u", "--wait=-1"): "seconds are a number from 0 on, or inf",
+    ("connect", "u", "--wait", "soon"): "seconds are a number from 0 on, or inf",
+    ("connect", "u", "--compression"): "engine='websockets', too",
+    ("connect", "u", "--unix", "s", "--proxy", "p"): "--unix and --proxy exclude",
+    ("connect", "u"): '"u" is not the URL of a WebSocket',
+    ("connect", "ws://\udcff\n\x1b[2J/"): "is not the URL of a WebSocket",
+    ("connect", "ws://h:0/"): "is not the URL of a WebSocket",
+    ("connect", f"ws://{'a' * 300}/"): "is not the URL of a WebSocket",
+    ("connect", "ws://h/", "--protocol", "a b"): "'a b' can't be a subprotocol",
+    ("connect", "ws://h/", "--insecure"): "certificates are for wss: URLs",
+    ("connect", "wss://h/", "--keyfile", "k"): "--keyfile is for a --certfile",
+    ("connect", "wss://h/", "--cafile", "no.pem"): "can't use no.pem: No such file",
+}
+
+
+@pytest.mark.parametrize("arguments", MISUSES, ids=lambda a: " ".join(a)[:40])
+def test_misuse_is_told_on_one_line(
+    app: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    (app.parent / "app").write_text(HANDLER)
+    assert MISUSES[arguments] in refused(*arguments, capsys=capsys)
+
+
+def test_the_version_can_be_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.strip() == __version__
+
+
+@pytest.mark.parametrize("command", [[], ["serve"], ["connect"]], ids=str)
+async def test_the_help_fits_into_80_columns_and_has_examples(
+    command: list[str], net: "Network"
+) -> None:
+    done = await ran(*command, "--help", env={**os.environ, "COLUMNS": "80"})
+    text = done.stdout.decode()
+    assert done.returncode == 0
+    assert max(map(len, text.splitlines())) <= 80
+    assert ("examples:\n" in text) == bool(command)
+
+
+# -- what can't be listened on ---------------------------------------------------------
+
+
+async def test_a_port_that_is_taken_is_told(app: Path, net: "Network") -> None:
+    async with net.serve(net.echo) as server:
+        done = await ran("serve", str(app), "--port", str(server.port))
+    assert done.returncode == 1
+    what = f"can't listen on 127.0.0.1 port {server.port}: Address already in use"
+    assert line_in(done.stderr.decode()) == what
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "what"),
+    [
+        (["--port=0", "--host", "a" * 300], 2, "can't listen: "),
+        (["--port=0", "--host", "256.1.1.1"], 1, "can't listen on 256.1.1.1 port 0: "),
+        (["--unix", "no/such.sock"], 1, "can't listen on the Unix socket no/such.sock"),
+        (["--unix", "a" * 120], 2, "can't listen: "),
+        (["--unix", "app_of_a_test.py"], 1, "can't listen on the Unix socket app_of"),
+    ],
+)
+def test_what_can_not_be_listened_on_is_told(
+    app: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    status: int,
+    what: str,
+) -> None:
+    got, errors = called("serve", str(app), *arguments, capsys=capsys)
+    assert got == status
+    assert line_in(errors).startswith(what)
+
+
+# -- serving ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+async def test_a_handler_is_served_until_a_signal(
+    app: Path, net: "Network", stop: signal.Signals
+) -> None:
+    async with serving(str(app)) as (process, url), trio.open_nursery() as nursery:
+        ws = await connect(url, nursery=nursery)
+        ws.accept(pull=True)
+        ws.send("hi")
+        assert await ws.receive() == "hi"
+        process.send_signal(stop)
+        assert (await ws.wait_closed()).code == 1001
+        log = await read_to_end(process.stderr)
+        assert await process.wait() == (130 if stop is signal.SIGINT else 0)
+        assert "Traceback" not in log
+        line = (
+            r'INFO    127\.0\.0\.1 "GET /" 101, closed with 1001 after \d+\.\d s, '
+            r"1 messages \(2 bytes\) received, 1 messages \(2 bytes\) sent"
+        )
+        assert re.search(line, log), log
+
+
+async def test_each_request_is_a_line_unless_the_log_is_quiet(app: Path) -> None:
+    for level, lines in ("info", 1), ("warning", 0):
+        async with serving(str(app), "--log-level", level) as (process, url):
+            port = int(url.rstrip("/").rpartition(":")[2])
+            async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                await stream.send_all(
+                    b"GET /page HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+                )
+                assert (await read_to_end(stream)).endswith("\r\n\r\nversion 1")
+            process.send_signal(signal.SIGTERM)
+            log = await read_to_end(process.stderr)
+            found = re.findall(r'"GET /page" 200, 9 bytes, \d+\.\d ms', log)
+            assert len(found) == lines, log
+
+
+def listening(process: trio.Process) -> int:
+    """Count the sockets on which a process listens."""
+    tcp = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    inodes = {f"socket:[{fields[9]}]" for fields in tcp if fields[3] == "0A"}
+    folder = Path(f"/proc/{process.pid}/fd")
+    return sum(os.readlink(file) in inodes for file in folder.iterdir())
+
+
+async def test_connections_can_be_inspected(app: Path) -> None:
+    command = [*COMMAND, "serve", str(app), "--port", "0", "--inspect", "0"]
+    async with running(*command) as process:
+        assert process.stdout is not None
+        lines = ""
+        while lines.count("\n") < 2:
+            lines += (await process.stdout.receive_some()).decode()
+        inspect, serve = re.findall(r"http://\S+", lines)
+        assert lines.startswith(f"Inspect the connections on {inspect}\nServing")
+        assert listening(process) == 2
+        page_url = inspect.replace("http", "ws", 1) + "ws"
+        server_url = serve.replace("http", "ws", 1)
+        async with open_websocket(server_url) as ws, open_websocket(page_url) as page:
+            ws.send("hello")
+            assert await ws.receive() == "hello"
+            page.send('{"revision": 0, "connection": 1, "after": 0}')
+            update = json.loads(await page.receive())
+            assert [row["url"] for row in update["connections"]] == [serve]
+            assert {frame["data"] for frame in update["frames"]} == {"hello"}
+
+
+async def test_nothing_is_inspected_unless_asked_for(app: Path) -> None:
+    async with serving(str(app)) as (process, _):
+        assert listening(process) == 1
+
+
+async def test_a_port_of_the_inspector_that_is_taken_is_told(
+    app: Path, net: "Network"
+) -> None:
+    async with net.serve(net.echo) as server:
+        done = await ran("serve", str(app), "--port=0", f"--inspect={server.port}")
+    assert done.returncode == 1
+    assert line_in(done.stderr.decode()).startswith("can't inspect on port")
+
+
+async def test_tls_is_served_with_a_certificate(
+    app: Path, tls: "Tls", tmp_path: Path
+) -> None:
+    file = tmp_path / "certificate.pem"
+    file.write_bytes(tls.pem)
+    async with (
+        serving(str(app), "--certfile", str(file)) as (_, url),
+        open_websocket(url, ssl_context=tls.client) as ws,
+    ):
+        assert url.startswith("wss://")
+        ws.send("secret")
+        assert await ws.receive() == "secret"
+
+
+@pytest.mark.parametrize("host", ["", "*"])
+async def test_all_addresses_are_served_if_asked_for(app: Path, host: str) -> None:
+    async with (
+        serving(str(app), "--host", host) as (_, url),
+        open_websocket(url) as ws,
+    ):
+        ws.send("hi")
+        assert await ws.receive() == "hi"
+
+
+async def test_a_unix_socket_is_served_and_removed(app: Path) -> None:
+    command = [*COMMAND, "serve", str(app), "--unix", "here.sock"]
+    async with running(*command) as process:
+        assert process.stdout is not None
+        line = b""
+        while not line.endswith(b"\n"):
+            line += await process.stdout.receive_some()
+        what = f"Serving {app} on the Unix socket here.sock - Ctrl-C stops it\n"
+        assert line.decode() == what
+        done = await ran("connect", "ws://x/", "--unix", "here.sock", stdin=b"hi\n")
+        assert (done.returncode, done.stdout) == (0, b"hi\n")
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+    assert not Path("here.sock").exists()  # noqa: ASYNC240 - it does not block
+
+
+async def test_an_application_that_opens_objects_is_served(app: Path) -> None:
+    await trio.Path(app).write_text("""
+from contextlib import asynccontextmanager
+from trio_wspair import Response, WebSocketPair
+from trio_wspair.hibernation import DurableObject, DurableObjectNamespace
+
+class Room(DurableObject):
+    async def fetch(self, request):
+        client, server = WebSocketPair()
+        self.ctx.accept_web_socket(server)
+        return Response(None, status=101, web_socket=client)
+
+    def web_socket_message(self, ws, message):
+        ws.send(message)
+
+    def web_socket_close(self, ws, code, reason, was_clean):
+        print("closed with", code, was_clean, flush=True)
+
+@asynccontextmanager
+async def app():
+    async with DurableObjectNamespace(Room) as rooms:
+        print("opened", flush=True)
+        yield rooms.get_by_name("lobby")
+    print("left", flush=True)
+""")
+    async with serving(str(app)) as (process, url), trio.open_nursery() as nursery:
+        ws = await connect(url, nursery=nursery)
+        ws.accept(pull=True)
+        ws.send("hi")
+        assert await ws.receive() == "hi"
+        process.send_signal(signal.SIGINT)
+        assert (await ws.wait_closed()).code == 1001
+        assert "closed with 1001 True\n" in await read_to_end(process.stdout)
+        assert await process.wait() == 130
+        assert "Traceback" not in await read_to_end(process.stderr)
+
+
+APPLICATION_THAT_FAILS = """
+from contextlib import asynccontextmanager
+import trio
+
+async def fail():
+    {in_task}
+
+@asynccontextmanager
+async def app():
+    {on_entering}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fail)
+        yield fetch
+        await trio.sleep_forever()
+
+async def fetch(request): ...
+"""
+
+
+@pytest.mark.parametrize("where", ["in_task", "on_entering"])
+async def test_an_application_that_fails_shows_its_own_traceback_only(
+    app: Path, net: "Network", where: str
+) -> None:
+    lines = {"in_task": "pass", "on_entering": "pass", where: "raise OSError('oh no')"}
+    await trio.Path(app).write_text(APPLICATION_THAT_FAILS.format(**lines))
+    done = await ran("serve", str(app), "--port=0")
+    errors = done.stderr.decode()
+    assert done.returncode == 1
+    assert errors.startswith("Traceback (most recent call last):\n")
+    assert errors.endswith("raise OSError('oh no')\nOSError: oh no\n")
+    assert re.findall('File "([^"]+)"', errors) == [str(app)]
+
+
+async def test_a_handler_that_exits_decides_on_the_status(app: Path) -> None:
+    source = "import sys\nasync def fetch(request): sys.exit(7)"
+    await trio.Path(app).write_text(source)
+    async with serving(str(app)) as (process, url):
+        with trio.fail_after(10), pytest.raises(HandshakeError):
+            async with open_websocket(url):
+                pass
+        assert await process.wait() == 7
+        assert "Traceback" not in await read_to_end(process.stderr)
+
+
+# -- signals ---------------------------------------------------------------------------
+
+
+async def test_a_second_signal_ends_it_at_once(app: Path, net: "Network") -> None:
+    async with serving(str(app)) as (process, url):
+        # A client that answers no Close would have 5 seconds.
+        stream = await trio.open_tcp_stream("127.0.0.1", int(url.split(":")[2][:-1]))
+        async with stream:
+            head = net.head(*net.UPGRADE)
+            await stream.send_all(head)
+            answer = await stream.receive_some()
+            assert answer.startswith(b"HTTP/1.1 101")
+            process.send_signal(signal.SIGINT)
+            await stream.receive_some()  # The Close.
+            process.send_signal(signal.SIGINT)
+            assert await process.wait() == -signal.SIGINT
+
+
+async def test_a_signal_that_is_ignored_stays_ignored(app: Path) -> None:
+    script = ["bash", "-c", 'trap "" HUP; exec "$@"', "bash", *COMMAND]
+    async with running(*script, "serve", str(app), "--port=0") as process:
+        url = await read_url(process)
+        process.send_signal(signal.SIGHUP)
+        async with open_websocket(url) as ws:
+            ws.send("alive")
+            assert await ws.receive() == "alive"
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+
+
+# -- TLS -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pki() -> Generator["Pki"]:
+    """Certificates of a server and a client, and files that are no use."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Pki(Path(folder))
+
+
+class Pki:
+    """Files of certificates."""
+
+    def __init__(self, folder: Path) -> None:
+        authority = trustme.CA()
+        server, client = (authority.issue_cert(n) for n in ("127.0.0.1", "me@x.org"))
+        self.ca = self.write(folder / "ca.pem", authority.cert_pem.bytes())
+        self.chain = self.write(folder / "chain.pem", server.cert_chain_pems[0].bytes())
+        self.key = self.write(folder / "key.pem", server.private_key_pem.bytes())
+        self.server = self.write(
+            folder / "server.pem", server.private_key_and_cert_chain_pem.bytes()
+        )
+        self.client = self.write(
+            folder / "client.pem", client.private_key_and_cert_chain_pem.bytes()
+        )
+        self.other_key = self.write(
+            folder / "other.pem", client.private_key_pem.bytes()
+        )
+        key = load_pem_private_key(server.private_key_pem.bytes(), None)
+        self.locked_key = self.write(
+            folder / "locked.pem",
+            key.private_bytes(
+                Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
+            ),
+        )
+        self.nonsense = self.write(folder / "nonsense.pem", b"nonsense")
+
+    @staticmethod
+    def write(file: Path, data: bytes) -> str:
+        file.write_bytes(data)
+        return str(file)
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"keyfile": "key"}, "--keyfile is for a --certfile, and there is none"),
+        ({"client-ca": "ca"}, "--client-ca is for a --certfile, and there is none"),
+        ({"certfile": "chain"}, "a certificate and its private key (PEM) are not both"),
+        ({"certfile": "nonsense"}, "a certificate and its private key (PEM) are not"),
+        ({"certfile": "chain", "keyfile": "other_key"}, "the key belongs to another"),
+        ({"certfile": "chain", "keyfile": "locked_key"}, "has a password: 'openssl"),
+        ({"certfile": "server", "client-ca": "nonsense"}, "no certificate in it (PEM)"),
+    ],
+)
+def test_files_of_tls_that_can_not_be_used_are_told(
+    app: Path,
+    pki: Pki,
+    capsys: pytest.CaptureFixture[str],
+    options: dict[str, str],
+    what: str,
+) -> None:
+    arguments = [f"--{name}={getattr(pki, file)}" for name, file in options.items()]
+    assert what in refused("serve", str(app), "--port=0", *arguments, capsys=capsys)
+
+
+def test_missing_files_of_tls_are_named(
+    app: Path, pki: Pki, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["serve", str(app), "--port=0", f"--certfile={pki.chain}"]
+    told = refused(*command, "--keyfile=no.pem", capsys=capsys)
+    assert told == "can't use no.pem: No such file or directory"
+    told = refused(*command, "--keyfile=a\0b", capsys=capsys)
+    assert "null byte" in told
+
+
+async def test_clients_show_their_certificates_and_check_the_servers(
+    app: Path, pki: Pki, net: "Network"
+) -> None:
+    options = f"--certfile={pki.server}", f"--client-ca={pki.ca}"
+    async with serving(str(app), *options) as (_, url):
+        ours = f"--certfile={pki.client}"
+        done = await ran("connect", url, f"--cafile={pki.ca}", ours, stdin=b"hi\n")
+        assert (done.returncode, done.stdout) == (0, b"hi\n")
+        done = await ran("connect", url, "--insecure", ours, stdin=b"hi\n")
+        assert (done.returncode, done.stdout) == (0, b"hi\n")
+        assert b"warning: --insecure: anybody can pretend" in done.stderr
+        for missing in f"--cafile={pki.ca}", ours:
+            done = await ran("connect", url, missing)
+            assert done.returncode == 1
+            assert line_in(done.stderr.decode()).startswith("no connection to wss:")
+        done = await ran("connect", url, "--insecure", f"--cafile={pki.ca}")
+        assert done.returncode == 2
+        assert "--cafile would be without effect" in line_in(done.stderr.decode())
+
+
+# -- logs ------------------------------------------------------------------------------
+
+
+async def test_it_stops_when_nothing_reads_its_log_any_more(app: Path) -> None:
+    async with serving(str(app)) as (process, url), trio.open_nursery() as nursery:
+        assert process.stderr is not None
+        ws = await connect(url, nursery=nursery)
+        ws.accept()
+        await process.stderr.aclose()
+        async with open_websocket(url):
+            pass  # There is a line about it at its end.
+        assert (await ws.wait_closed()).code == 1001
+        assert await process.wait() == 141
+
+
+async def test_it_starts_with_all_streams_closed(app: Path, net: "Network") -> None:
+    script = 'exec "$@" <&- >&- 2>&-'
+    command = [*COMMAND, "serve", str(app), "--unix", "here.sock"]
+    async with running("bash", "-c", script, "bash", *command) as process:
+        while not Path("here.sock").exists():  # noqa: ASYNC110, ASYNC240
+            await trio.sleep(0.01)
+        done = await ran("connect", "ws://x/", "--unix", "here.sock", stdin=b"hi\n")
+        assert (done.returncode, done.stdout) == (0, b"hi\n")
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+
+
+async def test_an_output_that_can_not_be_written_is_told(
+    app: Path, net: "Network"
+) -> None:
+    done = await in_shell('"$@" >/dev/full', "serve", str(app), "--port=0")
+    assert done.returncode == 1
+    told = line_in(done.stderr.decode())
+    assert told == "can't write to the standard output: No space left on device"

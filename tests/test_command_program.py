@@ -1,0 +1,235 @@
+"""How the command finds an application in a file or module, and tells of failures."""
+
+import stat
+import sys
+from collections.abc import Callable, Generator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import HANDLER, called
+
+from trio_wspair._command_process import CommandError, UsageError
+from trio_wspair._command_program import load_application, program_error
+
+CANDIDATES = "; it has fetch, another: try app_of_a_test.py:fetch"
+
+
+@pytest.fixture
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Path]:
+    """A file with a handler in it, in the current directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    before = set(sys.modules)
+    file = tmp_path / "app_of_a_test.py"
+    file.write_text(HANDLER)
+    yield file
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+# -- what is found ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "attribute"),
+    [
+        ("app_of_a_test.py", "fetch"),
+        ("app_of_a_test.py:another", "another"),
+        ("app_of_a_test", "fetch"),
+        ("app_of_a_test:another", "another"),
+        ("without_suffix", "fetch"),
+        ("a_package", "fetch"),
+        ("a_package.inner", "fetch"),
+        ("app_of_a_test.py:fetch.__wrapped__", "another"),
+    ],
+)
+def test_a_handler_is_found_in_a_file_and_in_a_module(
+    app: Path, name: str, attribute: str
+) -> None:
+    app.write_text(HANDLER + "fetch.__wrapped__ = another\n")
+    (app.parent / "without_suffix").write_text(HANDLER)
+    package = app.parent / "a_package"
+    package.mkdir()
+    (package / "__init__.py").write_text(HANDLER)
+    (package / "inner.py").write_text(HANDLER)
+    handler: Any = load_application(name)
+    assert handler.__name__ == attribute
+
+
+def test_a_handler_is_found_by_its_whole_path(app: Path) -> None:
+    assert callable(load_application(str(app)))
+
+
+def test_app_comes_before_fetch_if_it_is_an_application(app: Path) -> None:
+    app.write_text(HANDLER + "app = another\n")
+    assert load_application(app.name).__name__ == "another"  # type: ignore[union-attr]
+    app.write_text(HANDLER + "app = 5\n")
+    assert load_application(app.name).__name__ == "fetch"  # type: ignore[union-attr]
+
+
+def test_a_file_may_be_called_as_a_module_that_is_needed(app: Path) -> None:
+    import trio  # noqa: PLC0415 - to see that it stays
+
+    (app.parent / "trio.py").write_text(HANDLER)
+    handler: Any = load_application("trio.py")
+    assert handler.__name__ == "fetch"
+    assert sys.modules["trio"] is trio
+
+
+# -- what is not -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("nothing.py", "there is no file 'nothing.py'"),
+        ("nothing", "there is no file and no module 'nothing'"),
+        ("not/there", "there is no file 'not/there'"),
+        ("nothing.at.all:fetch", "there is no file and no module 'nothing.at.all'"),
+        ("app_of_a_test.py:missing", f"app_of_a_test.py has no 'missing'{CANDIDATES}"),
+        ("folder.py", "'folder.py' is no file"),
+        ("folder", "'folder' is a directory: name the file in it"),
+        ("empty.py", "empty.py has no 'app' and no 'fetch'"),
+        ("other.py", "other.py has no 'app' and no 'fetch'; it has site, serve_all"),
+    ],
+)
+def test_an_application_that_is_not_there_is_told(
+    app: Path, name: str, what: str
+) -> None:
+    (app.parent / "folder.py").mkdir()
+    (app.parent / "folder").mkdir()
+    (app.parent / "empty.py").write_text("import trio\ncoroutine = trio.sleep(1)\n")
+    (app.parent / "other.py").write_text(
+        "from contextlib import asynccontextmanager\n"
+        "from app_of_a_test import another\n"
+        "class Site:\n"
+        "    async def fetch(self, request): ...\n"
+        "site = Site()\n"
+        "@asynccontextmanager\n"
+        "async def serve_all():\n"
+        "    yield site\n"
+    )
+    with pytest.raises(UsageError) as caught:
+        load_application(name)
+    assert str(caught.value).startswith(what)
+    if name == "empty.py":
+        sys.modules["empty"].coroutine.close()
+
+
+@pytest.mark.parametrize(
+    ("source", "what"),
+    [
+        ("app = 5", "'app' of it.py can't be served: .* this is 5, of the type int"),
+        ("def fetch(request): ...", "'fetch' of it.py .* fetch\\(\\) is not async"),
+        ("class app: ...", "'app' of it.py .* the class app: use an instance"),
+        (
+            "async def fetch(rooms, request): ...",
+            "'fetch' of it.py .* fetch\\(\\) takes one argument, the request",
+        ),
+        (
+            "async def app(scope, receive, send): ...",
+            "'app' of it.py .* app\\(\\) takes one argument, the request",
+        ),
+    ],
+)
+def test_what_can_not_be_served_is_told_with_the_reason(
+    app: Path, source: str, what: str
+) -> None:
+    (app.parent / "it.py").write_text(source)
+    with pytest.raises(UsageError, match=what):
+        load_application("it.py")
+
+
+def test_a_file_that_may_not_be_read_is_told(
+    app: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_(self: Path, mode: str) -> None:  # As root, everything can be read.
+        raise PermissionError(13, "Permission denied")
+
+    app.chmod(stat.S_IWUSR)
+    monkeypatch.setattr(Path, "open", open_)
+    with pytest.raises(UsageError, match=r"can't read 'app_of_a_test.py': Permission"):
+        load_application(app.name)
+
+
+# -- a module that fails ---------------------------------------------------------------
+
+FAILURES = {
+    "syntax": ("def fetch(:\n", 'File "{file}", line 1', "SyntaxError"),
+    "null bytes": ("x = '\0'\n", "", "null bytes"),
+    "no UTF-8": ("x = '\udcff'\n", "", "SyntaxError"),
+    "import": ("import nothing_of_it\n", "in <module>", "ModuleNotFoundError"),
+    "call": ("def f():\n    1 / 0\nf()\n", "in f\n", "ZeroDivisionError"),
+    "cause": (
+        "try: 1 / 0\nexcept ArithmeticError as e: raise ValueError('x') from e\n",
+        "direct cause",
+        "ValueError: x",
+    ),
+    "library": (
+        "from trio_wspair import Response\nResponse(status=1)\n",
+        "line 2, in <module>",
+        "status",
+    ),
+    "group": (
+        "raise ExceptionGroup('two', [ValueError(1), KeyError(2)])\n",
+        "two (2 sub-exceptions)",
+        "KeyError: 2",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FAILURES)
+@pytest.mark.parametrize("name", ["failing.py", "failing"])
+def test_a_module_that_fails_shows_its_own_traceback_only(
+    app: Path, capsys: pytest.CaptureFixture[str], kind: str, name: str
+) -> None:
+    source, *words = FAILURES[kind]
+    file = app.parent / "failing.py"
+    file.write_bytes(source.encode("utf-8", "surrogateescape"))
+    status, errors = called("serve", name, capsys=capsys)
+    assert status == 1
+    for text in words:
+        assert text.format(file=file) in errors or text.format(file=file.name) in errors
+    for foreign in ("importlib", "runpy", "_command", "_cli", "site-packages"):
+        assert foreign not in errors
+
+
+@pytest.mark.parametrize(
+    ("call", "status", "what"),
+    [
+        ("sys.exit()", 1, "leaving.py calls sys.exit() while it is imported"),
+        ("sys.exit(0)", 1, "leaving.py calls sys.exit(0) while it is imported"),
+        ("sys.exit(7)", 7, "leaving.py calls sys.exit(7) while it is imported"),
+        ("sys.exit('no')", 1, "leaving.py calls sys.exit('no') while it is imported"),
+    ],
+)
+def test_a_module_that_exits_is_told(
+    app: Path, call: str, status: int, what: str
+) -> None:
+    (app.parent / "leaving.py").write_text(f"import sys\n{call}\n")
+    with pytest.raises(CommandError) as caught:
+        load_application("leaving.py")
+    assert (caught.value.status, str(caught.value)) == (status, what)
+
+
+def test_an_interrupted_import_ends_quietly(
+    app: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (app.parent / "slow.py").write_text("raise KeyboardInterrupt\n")
+    assert called("serve", "slow.py", capsys=capsys) == (130, "")
+
+
+def failing(function: Callable[[], object]) -> Exception:
+    """Return what a function raises."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - any
+        function()
+    return caught.value
+
+
+def test_a_nursery_around_one_exception_is_not_shown() -> None:
+    error = failing(partial(int, "x"))
+    report = str(program_error(ExceptionGroup("Exceptions from Trio nursery", [error])))
+    assert "nursery" not in report
+    assert report.endswith("ValueError: invalid literal for int() with base 10: 'x'")
