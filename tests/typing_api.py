@@ -10,6 +10,7 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, Self, assert_type
 
 import trio
@@ -362,11 +363,16 @@ async def serving(
     server: Server = await nursery.start(serve, a_server, 0)
     assert_type(server.port, int)
     assert_type(server.url, str)
+    assert_type(server.urls, tuple[str, ...])
     assert_type(server.addresses, tuple[tuple[str, int] | str, ...])
     await serve(a_server, 8000, host="localhost", ssl_context=context)
     await serve(a_server, 0, host=None, proxy_headers=True, stop_code=1012)
     await serve(a_server, listeners=listeners, idle_timeout=5, body_timeout=0.5)
     await serve(a_server, 0, max_connections=5, max_body_bytes=0)
+    await serve(a_server, 0, max_connections_per_client=5, max_head_bytes=2**14)
+    await serve(a_server, unix="/run/app.sock")
+    await serve(a_server, unix=Path("/run/app.sock"))
+    await serve(a_server, unix=b"/run/app.sock")  # type: ignore[arg-type]
     await serve(a_server, listeners=[5])  # type: ignore[list-item]
     await serve(on_message, 8000)  # type: ignore[arg-type]
     await serve(a_server, "8000")  # type: ignore[arg-type]

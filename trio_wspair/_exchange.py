@@ -57,6 +57,8 @@ class Exchange:
         self._go_on = False
         """Another request may follow."""
         self.address: str = client_address(http.stream)
+        self.forwarded_client: str = ""
+        """The address that a proxy tells; empty if none is believed, or tells one."""
         try:
             self._url = self._believed_url()
         except ValueError as exc:
@@ -71,6 +73,7 @@ class Exchange:
         """
         service, head = self._service, self._head
         said = forwarded_by(head.headers, service.proxy_headers, service.proxies)
+        self.forwarded_client = said.client or ""
         self.address = said.client or self.address
         secure = below_tls(self._http.stream) is not self._http.stream
         scheme = said.scheme or ("https" if secure else "http")

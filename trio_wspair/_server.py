@@ -257,7 +257,7 @@ class _Acceptor:
         """Answer one request; return whether another may follow."""
         if not self.service.proxy_headers:
             return await exchange.run(self.service.fetch)
-        with self.admission.client(exchange.address) as free:
+        with self.admission.client(exchange.forwarded_client) as free:
             if free:
                 return await exchange.run(self.service.fetch)
         refusal = self._refusal(429, exchange.address)
@@ -289,7 +289,8 @@ class _Acceptor:
         if now - self._warned.get(status, -math.inf) >= _WARNING_SECONDS:
             self._warned[status] = now
             what = "answering %d: there are %s connections%s, which is %s"
-            _logger.warning(what, status, most, whose, name)
+            values = status, most, whose, name
+            _logger.warning(what, *values, extra={"peer": client, "status": status})
         body = "Too many connections. Try again later.\n"
         headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
         return Response(body, status=status, headers=headers)

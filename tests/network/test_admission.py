@@ -380,6 +380,22 @@ async def test_behind_a_proxy_requests_of_one_client_are_counted(
     assert "1 connections of 2001:db8::2" in logged.take()
 
 
+@pytest.mark.parametrize("told", [(), (of("unknown"),), (of("_hidden"),)])
+async def test_behind_a_proxy_clients_that_it_does_not_tell_are_not_counted(
+    net: "Network", told: tuple[str, ...]
+) -> None:
+    held = Held()
+    async with (
+        behind_a_proxy(net, held.fetch) as server,
+        streams_to(server, 3) as streams,
+    ):
+        for stream in streams:
+            await stream.send_all(ask("GET", "/1", *told))
+        await net.until(lambda: held.begun == 3)
+        held.go.set()
+        assert [await status_from(stream) for stream in streams] == [200, 200, 200]
+
+
 async def test_behind_a_proxy_a_websocket_holds_its_place_to_the_end(
     net: "Network", logged: "Logged"
 ) -> None:

@@ -202,6 +202,7 @@ async def test_a_unix_socket_speaks_tls(
             ws.send("hi")
             assert await ws.receive() == "hi"
         nursery.cancel_scope.cancel()
+    assert not path.exists()
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o007, 0o770), (0o077, 0o700)])

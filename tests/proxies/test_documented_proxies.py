@@ -5,6 +5,7 @@ import os
 import re
 import socket
 import ssl
+import tempfile
 import textwrap
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -59,9 +60,15 @@ class Place:
 
     folder: Path
     port: int
-    upstream: int
+    upstream: int | Path
+    """The port of the server, or its Unix socket."""
     pem: Path | None
     """The certificate and its key, if it speaks TLS."""
+
+    def at(self, port: str, *, unix: str) -> str:
+        """Return where the server is, in one of two forms."""
+        form = unix if isinstance(self.upstream, Path) else port
+        return form.format(self.upstream)
 
     def write(self, name: str, text: str) -> str:
         path = self.folder / name
@@ -74,7 +81,8 @@ def nginx(place: Place) -> list[str]:
     text = changed(
         block("nginx"),
         **{
-            "http://127.0.0.1:8000": f"http://127.0.0.1:{place.upstream}",
+            "http://127.0.0.1:8000": "http://"
+            + place.at("127.0.0.1:{}", unix="unix:{}"),
             "server_name example.com;": "server_name localhost;",
         },
     )
@@ -101,7 +109,7 @@ def caddy(place: Place) -> list[str]:
         begin += f"    tls {place.pem} {place.pem}\n"
     changes = {
         "example.com {\n": begin,
-        "127.0.0.1:8000": f"127.0.0.1:{place.upstream}",
+        "127.0.0.1:8000": place.at("127.0.0.1:{}", unix="unix/{}"),
     }
     options = "{\n    admin off\n    auto_https off\n}\n"
     config = place.write("Caddyfile", options + changed(block("Caddy"), **changes))
@@ -114,7 +122,7 @@ def haproxy(place: Place) -> list[str]:
     changes = {
         f":443 {crt}": f"127.0.0.1:{place.port}"
         + ("" if place.pem is None else f" ssl crt {place.pem}"),
-        "127.0.0.1:8000": f"127.0.0.1:{place.upstream}",
+        "127.0.0.1:8000": place.at("127.0.0.1:{}", unix="{}"),
     }
     config = place.write("haproxy.cfg", changed(block("HAProxy"), **changes))
     return ["haproxy", "-db", "-f", config]
@@ -201,7 +209,7 @@ class Proxied:
 
 @asynccontextmanager
 async def proxied(
-    command: Command, folder: Path, tls: "Tls | None"
+    command: Command, folder: Path, tls: "Tls | None", *, unix: bool = False
 ) -> AsyncGenerator[Proxied]:
     """Run a proxy in front of a server for a block."""
     pem = None
@@ -210,9 +218,11 @@ async def proxied(
         # The key first or last: nginx, Caddy and HAProxy take both.
         pem.write_bytes(tls.pem)
     async with trio.open_nursery() as nursery:
-        run = partial(serve, fetch, 0, proxy_headers=True, close_grace=1)
+        path = folder / "app.sock"
+        where: dict[str, Any] = {"unix": path} if unix else {"port": 0}
+        run = partial(serve, fetch, proxy_headers=True, close_grace=1, **where)
         server: Server = await nursery.start(run)
-        place = Place(folder, free_port(), server.port, pem)
+        place = Place(folder, free_port(), path if unix else server.port, pem)
         env = {**os.environ, "HOME": str(folder), "XDG_DATA_HOME": str(folder)}
         with (folder / "log").open("wb") as log:
             start = partial(
@@ -250,7 +260,11 @@ def tls_or_not(request: pytest.FixtureRequest, tls: "Tls") -> "Tls | None":
     return tls if request.param else None
 
 
-@pytest.fixture(params=[nginx, caddy, haproxy], ids=["nginx", "Caddy", "HAProxy"])
+COMMANDS = [nginx, caddy, haproxy]
+NAMES = ["nginx", "Caddy", "HAProxy"]
+
+
+@pytest.fixture(params=COMMANDS, ids=NAMES)
 async def proxy(
     request: pytest.FixtureRequest, tmp_path: Path, tls_or_not: "Tls | None"
 ) -> AsyncGenerator[Proxied]:
@@ -270,7 +284,8 @@ def expected(proxy: Proxied, path: str) -> dict[str, Any]:
     }
 
 
-async def test_a_websocket_of_the_same_origin_gets_through(proxy: Proxied) -> None:
+async def converse(proxy: Proxied) -> None:
+    """Open a WebSocket as a page of the same origin does, talk, and close it."""
     async with open_websocket(
         proxy.url("/ws?a=b%20c"),
         headers={"Origin": proxy.origin},
@@ -286,6 +301,23 @@ async def test_a_websocket_of_the_same_origin_gets_through(proxy: Proxied) -> No
         ws.close(3000, "bye")
         end = await ws.wait_closed()
     assert (end.code, end.reason, end.was_clean) == (3000, "bye", True)
+
+
+async def test_a_websocket_of_the_same_origin_gets_through(proxy: Proxied) -> None:
+    await converse(proxy)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=NAMES)
+async def test_a_server_on_a_unix_socket_is_reached(
+    command: Command, tls: "Tls"
+) -> None:
+    # pytest's folders have long names, longer than the path of a socket may be.
+    with (
+        trio.fail_after(30),
+        tempfile.TemporaryDirectory(prefix="wspair") as folder,
+    ):
+        async with proxied(command, Path(folder), tls, unix=True) as proxy:
+            await converse(proxy)
 
 
 @pytest.mark.parametrize("wrong", ["port", "scheme", "host"])
