@@ -20,6 +20,7 @@ from urllib.parse import quote, unquote
 import attrs
 
 from ._display import printable
+from ._forwarded import node_address
 from ._headers import Headers, check_single_values, decode_headers, is_token
 from ._urls import (
     DEFAULT_PORTS,
@@ -77,9 +78,14 @@ def read_scope(scope: Scope) -> ScopeRequest:
 
 
 def client_of(scope: Scope) -> str:
-    """Return the address of the client; empty if the server doesn't tell one."""
+    """Return the address of the client; empty if the server doesn't tell one.
+
+    Behind a proxy, some servers pass on what a header says, port and all, unchecked.
+    """
     client = _place(scope, "client")
-    return "" if client is None else client[0]
+    if client is None:
+        return ""
+    return node_address(client[0]) or printable(client[0])
 
 
 def _part(scope: Scope, name: str, kind: type[Any], default: Any) -> Any:  # noqa: ANN401 - of that type
