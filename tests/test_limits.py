@@ -8,8 +8,16 @@ from typing import Any
 
 import attrs
 import pytest
+from exchanges import answer_to, ask
 
-from trio_wspair import WebSocketPair, connect, open_websocket_pair, serve
+from trio_wspair import (
+    Request,
+    Response,
+    WebSocketPair,
+    connect,
+    open_websocket_pair,
+    serve,
+)
 from trio_wspair._limits import Limits
 from trio_wspair.asgi import ASGIApp
 from trio_wspair.testing import open_asgi_websocket
@@ -70,3 +78,22 @@ def test_only_a_limit_that_is_off_by_default_can_be_switched_off() -> None:
     assert Limits(max_connections_per_client=None).max_connections_per_client is None
     with pytest.raises(TypeError, match="max_connections must be an int, not None"):
         Limits(max_connections=None)  # type: ignore[arg-type] # on purpose
+
+
+async def echo_path(request: Request) -> Response:
+    return Response(request.path)
+
+
+@pytest.mark.parametrize(
+    ("size", "max_head_bytes", "status"),
+    [(1000, 1024, 200), (1500, 1024, 431), (32_000, 2**15, 200), (100_000, 2**17, 200)],
+)
+async def test_a_head_may_be_as_large_as_the_limit(
+    size: int, max_head_bytes: int, status: int
+) -> None:
+    head = ask("GET", "/")
+    filling = f"X: {'x' * (size - len(head) - 5)}"
+    request = ask("GET", "/", filling)
+    assert len(request) == size
+    answer = await answer_to(echo_path, request, max_head_bytes=max_head_bytes)
+    assert answer.status == status
