@@ -2,6 +2,8 @@
 
 import sys
 import zlib
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,17 +16,21 @@ from trio_wspair import (
     ProtocolError,
     Request,
     Response,
+    WebSocket,
     WebSocketPair,
     connect,
     open_websocket,
     serve,
 )
+from trio_wspair._socket import half_of
 from trio_wspair.testing import ScriptedPeer
 from trio_wspair.testing._peer_frames import (
     BINARY,
     CLOSE,
     CONTINUATION,
     PING,
+    TEXT,
+    frame_header,
 )
 
 if TYPE_CHECKING:
@@ -246,3 +252,149 @@ async def test_a_server_may_not_agree_on_what_was_not_offered(net: "Network") ->
         with pytest.raises(HandshakeError, match="these extensions were not offered"):
             async with open_websocket(url, engine="websockets", compression=True):
                 pass
+
+
+# -- messages that are small on the way ------------------------------------------
+
+
+@asynccontextmanager
+async def compressing(
+    net: "Network", side: str, **options: Any
+) -> AsyncGenerator[tuple[WebSocket, ScriptedPeer]]:
+    """Give a half whose peer is bytes, with permessage-deflate agreed on."""
+    options = {**options, **ON}
+    if side == "server":
+        async with (
+            net.serve_halves(**options) as (server, halves),
+            net.peer(server, OFFER) as peer,
+        ):
+            yield await halves.receive(), peer
+        return
+    send, receive = trio.open_memory_channel[ScriptedPeer](1)
+
+    async def script(peer: ScriptedPeer) -> None:
+        await peer.handshake(OFFER)
+        send.send_nowait(peer)
+        await trio.sleep_forever()
+
+    async with net.script(script) as url, trio.open_nursery() as nursery:
+        half = await connect(url, nursery=nursery, close_grace=0.05, **options)
+        yield half, await receive.receive()
+        nursery.cancel_scope.cancel()
+
+
+SIDES = pytest.mark.parametrize("side", ["server", "client"])
+
+
+@SIDES
+@pytest.mark.parametrize("fragments", [1, 3])
+async def test_g9_bombs_in_one_read_take_no_more_memory_than_there_is_room(
+    net: "Network", side: str, fragments: int
+) -> None:
+    size, room = 2**16, 2**17
+    bomb = deflated(bytes(size))
+    async with compressing(
+        net, side, max_message_bytes=size, receive_buffer_bytes=room
+    ) as (half, peer):
+        half.accept(pull=True)
+        part = len(bomb) // fragments
+        frames = [peer.frame(BINARY | RSV1, bomb[:part], fin=fragments == 1)]
+        for number in range(1, fragments):
+            last = number == fragments - 1
+            rest = bomb[part * number :] if last else bomb[part * number :][:part]
+            frames.append(peer.frame(CONTINUATION, rest, fin=last))
+        whole = b"".join(frames)
+        assert len(whole) * 100 < 2**15  # So they all come in one read.
+        await peer.send(whole * 100 + peer.text_frame("the end"))
+        waiting = half_of(half).inbox
+        await net.until(lambda: waiting.buffered > room)
+        for _ in range(100):
+            await trio.lowlevel.checkpoint()
+            assert waiting.buffered <= room + size
+            assert await half.receive() == bytes(size)
+        assert await half.receive() == "the end"
+
+
+@SIDES
+async def test_a_ping_behind_bombs_is_answered_when_its_turn_has_come(
+    net: "Network", side: str
+) -> None:
+    bomb = deflated(bytes(2**16))
+    async with compressing(net, side) as (half, peer):
+        half.accept()
+        bombs = peer.frame(BINARY | RSV1, bomb) * 10
+        await peer.send(bombs + peer.frame(PING, b"?"), peer.close_frame(1000))
+        assert await peer.receive() == ("pong", b"?")
+        assert await peer.receive() == (1000, "")
+
+
+def finished(data: bytes) -> bytes:
+    """Deflate with a final block, and what makes it a message (RFC 7692, 7.2.3.4)."""
+    deflate = zlib.compressobj(wbits=-12)
+    return deflate.compress(data) + deflate.flush(zlib.Z_FINISH) + b"\0"
+
+
+HELLO = bytes.fromhex("f3 48 cd c9 c9 07 00 00")
+"""The example of RFC 7692, section 7.2.3.4."""
+TWO_BLOCKS = bytes.fromhex("f2 48 05 00 00 00 ff ff ca c9 c9 07 00")
+"""That of section 7.2.3.5."""
+
+
+@SIDES
+@pytest.mark.parametrize(
+    ("parts", "whole"),
+    [
+        ([HELLO], "Hello"),
+        ([TWO_BLOCKS], "Hello"),
+        ([finished(b"x" * 5000)], "x" * 5000),
+        ([finished(b"first ")[:-1] + finished(b"second")], "first second"),
+        ([finished(b"no tail")[:-1]], "no tail"),
+        ([HELLO[:3], HELLO[3:]], "Hello"),
+        ([HELLO[:-1], HELLO[-1:]], "Hello"),
+        ([finished(b"first ")[:-1], HELLO], "first Hello"),
+        ([HELLO, b""], "Hello"),
+    ],
+)
+async def test_messages_with_final_blocks_arrive_whole(
+    net: "Network", side: str, parts: list[bytes], whole: str
+) -> None:
+    async with compressing(net, side) as (half, peer):
+        half.accept(pull=True)
+        for _ in range(3):
+            for number, part in enumerate(parts):
+                opcode = CONTINUATION if number else TEXT | RSV1
+                last = number == len(parts) - 1
+                await peer.send(peer.frame(opcode, part, fin=last))
+            assert await half.receive() == whole
+            ordinary = zlib.compressobj(wbits=-12)
+            data = ordinary.compress(b"as usual") + ordinary.flush(zlib.Z_SYNC_FLUSH)
+            await peer.send(peer.frame(TEXT | RSV1, data[:-4]))
+            assert await half.receive() == "as usual"
+
+
+@SIDES
+async def test_g9_g12_final_blocks_inflate_no_further_than_the_limit(
+    net: "Network", side: str
+) -> None:
+    async with compressing(net, side, max_message_bytes=1000) as (half, peer):
+        half.accept()
+        await peer.send(peer.frame(BINARY | RSV1, finished(bytes(500))[:-1] * 3))
+        assert await code_after(peer) == 1009
+
+
+async def test_without_context_takeover_each_message_is_inflated_by_itself(
+    net: "Network",
+) -> None:
+    each = "client_no_context_takeover; server_no_context_takeover"
+    async with (
+        net.serve(net.echo, **ON) as server,
+        net.peer(server, f"{OFFER}; {each}") as peer,
+    ):
+        for text in b"one", b"two":
+            await peer.send(peer.frame(TEXT | RSV1, deflated(text)))
+        await peer.send(peer.close_frame(1000))
+        expected = b"".join(
+            frame_header(TEXT | RSV1, len(data), fin=True, masked=False) + data
+            for data in (deflated(b"one"), deflated(b"two"))
+        )
+        assert (await peer.read_all()).startswith(expected)

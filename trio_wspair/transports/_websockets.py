@@ -4,9 +4,10 @@ Knows what frames mean. The handshakes, the masking and permessage-deflate are t
 `websockets`, by its public API; the way of the bytes is ours.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from itertools import count
+from typing import Final
 
 import trio
 from websockets.exceptions import ProtocolError as WebSocketsError
@@ -45,6 +46,9 @@ __all__ = (
     "open_server_connection",
 )
 
+_TURN_BYTES: Final = 2**14
+"""About what may be put together, of fragments or compressed, at a time."""
+
 
 class WebSocketsConnection(Sending):
     """An open connection; see `Connection` for the methods.
@@ -76,6 +80,8 @@ class WebSocketsConnection(Sending):
         self._is_client = is_client
         self._deflate = agreed.deflate
         self._received = received
+        self._frames: Iterator[tuple[int, bytes]] | None = None
+        """Those of the last read that were not looked at yet."""
         self._reader = FrameReader(
             masked=not is_client,
             compressed=agreed.deflate is not None,
@@ -104,12 +110,16 @@ class WebSocketsConnection(Sending):
             await discard(self._stream)
             raise lost("the peer has gone")
         while self._breach is None:
-            data = await self._next_bytes()
-            if not data:
-                self._forget_pings()
-                raise lost()
-            self.heard_at = trio.current_time()
-            items = self._read(data)
+            if self._frames is not None:
+                await trio.lowlevel.checkpoint()
+            else:
+                data = await self._next_bytes()
+                if not data:
+                    self._forget_pings()
+                    raise lost()
+                self.heard_at = trio.current_time()
+                self._frames = self._reader.feed(data)
+            items = self._read(self._frames)
             if items:
                 return items
         raise self._breach
@@ -124,11 +134,16 @@ class WebSocketsConnection(Sending):
             await self.outlet.flush()
         return data
 
-    def _read(self, data: bytes | bytearray) -> list[Item]:
-        """Return the messages, and the Close, that end in these bytes."""
+    def _read(self, frames: Iterator[tuple[int, bytes]]) -> list[Item]:
+        """Return the messages, and the Close, that end in these frames.
+
+        They may be left for the next time: compressed, they can be a thousand times as
+        large as what was read, and whoever takes them may have no room for that.
+        """
         items: list[Item] = []
+        assembled = 0
         try:
-            for first, payload in self._reader.feed(data):
+            for first, payload in frames:
                 if first == FIN | TEXT:
                     items.append(decoded(payload))
                 elif first == FIN | BINARY:
@@ -139,10 +154,14 @@ class WebSocketsConnection(Sending):
                         break
                 elif (message := self._assembly.add(first, payload)) is not None:
                     items.append(message)
+                    assembled += len(message)
+                    if assembled > _TURN_BYTES:
+                        return items
         except ProtocolError as exc:
             self._breach = exc
             self._lingers = True
             self._forget_pings()
+        self._frames = None
         return items
 
     def _take_control(self, opcode: int, payload: bytes, items: list[Item]) -> None:
