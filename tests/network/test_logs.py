@@ -11,6 +11,7 @@ from trio_wspair import (
     HandshakeError,
     Request,
     Response,
+    Server,
     WebSocket,
     WebSocketPair,
     connect,
@@ -159,3 +160,75 @@ async def test_what_fails_in_a_durable_object_names_it(logged: "Logged") -> None
     record = logged.records[0]
     assert "ValueError" in logged.take()
     assert facts(record) == {"object": "Room 'room'"}
+
+
+# -- secrets, and what is not printable ---------------------
+
+
+def everything_in(record: logging.LogRecord) -> str:
+    """Return the message of a record and its facts."""
+    return " ".join([record.getMessage(), *map(str, facts(record).values())])
+
+
+async def send_and_wait(net: "Network", server: Server, data: bytes) -> None:
+    """Send a request, and wait until the server has answered and closed."""
+    with trio.fail_after(5):
+        async with net.dial(server) as peer:
+            await peer.send(data, peer.close_frame(1000))
+            await peer.read_all()
+
+
+@pytest.mark.parametrize("log_query", [False, True])
+async def test_a_query_is_in_no_record_unless_asked_for(
+    net: "Network",
+    caplog: pytest.LogCaptureFixture,
+    logged: "Logged",
+    log_query: bool,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with net.serve(echo, log_query=log_query) as server:
+        for target, headers in (
+            ("/a?token=hunter2", ["Host: a", "Connection: close"]),
+            ("/a?hunter2", ["Host: a", "Connection: close"]),
+            ("/fails?token=hunter2", [*net.UPGRADE, "Connection: close"]),
+            ("/ws?token=hunter2", [*net.UPGRADE, "Sec-WebSocket-Protocol: chat"]),
+        ):
+            data = net.head(*headers, start=f"GET {target} HTTP/1.1")
+            await send_and_wait(net, server, data)
+        with trio.fail_after(5):
+            await net.until(lambda: len(find(caplog, '127.0.0.1 "GET /')) == 4)
+    logged.records.clear()
+    texts = [
+        everything_in(record) for record in caplog.records if record.name != "asyncio"
+    ]
+    for words in ("handling GET /fails", 'the client offers the subprotocols "chat"'):
+        (record,) = find(caplog, words)
+        assert ("hunter2" in everything_in(record)) is log_query
+    assert any("hunter2" in text for text in texts) is log_query
+    assert any("/a?token=..." in text for text in texts) is not log_query
+    assert any('"GET /a?token=hunter2" 200' in text for text in texts) is log_query
+    assert any('"GET /a" 200' in text for text in texts) is not log_query
+
+
+async def test_what_a_client_sends_is_printable_in_the_log(
+    net: "Network", caplog: pytest.LogCaptureFixture, logged: "Logged"
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    start = 'GET /a"%1b[31m%0d%0a%e2%80%ae|?"%1b[31m HTTP/1.1'
+    forwarded = "X-Forwarded-For: \t[31m\x80\xad"
+    options = {"proxy_headers": True, "log_query": True}
+    async with net.serve(echo, **options) as server:
+        for headers in (["Host: a", "Connection: close"], net.UPGRADE):
+            offer = "Sec-WebSocket-Protocol: chat"
+            data = net.head(forwarded, offer, *headers, start=start)
+            await send_and_wait(net, server, data)
+        with trio.fail_after(5):
+            await net.until(lambda: len(find(caplog, '"GET /a')) == 2)
+    assert 'the subprotocols "chat"' in logged.take()
+    for record in caplog.records:
+        assert everything_in(record).isprintable()
+        assert everything_in(record).isascii()
+    lines = [r.getMessage() for r in caplog.records if r.name == "trio_wspair.access"]
+    shown = '"GET /a%22%1b[31m%0d%0a%e2%80%ae%7C?%22%1b[31m" '
+    assert [line.count('"') for line in lines] == [2, 2]
+    assert all(shown in line for line in lines)

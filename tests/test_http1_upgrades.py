@@ -1,0 +1,122 @@
+"""Requests around an upgrade, and lines before one: what RFC 9112 lets a client do."""
+
+import pytest
+import trio
+import trio.testing
+from exchanges import UPGRADE, Fetch, ask, served, understood
+
+from trio_wspair import Request, Response, WebSocketPair
+
+CLOSE = b"\x88\x82\0\0\0\0\x03\xe8"  # 1000, masked with zeros.
+MESSAGE = b"\x81\x83\0\0\0\0abc"
+ECHO = b"\x81\x03abc" + b"\x88\x02\x03\xe8"
+
+
+async def fetch(request: Request) -> Response:
+    """Answer with the path, or with a WebSocket that echoes."""
+    if not request.wants_websocket:
+        await request.bytes()
+        return Response(request.path)
+    client, server = WebSocketPair()
+    server.on("message")(lambda event: server.send(event.data))
+    server.accept()
+    return Response(None, status=101, web_socket=client)
+
+
+async def told(data: bytes, *, pieces: int = 0, handler: Fetch = fetch) -> bytes:
+    """Return what a server answers to bytes, sent at once or in pieces."""
+    size = pieces or len(data)
+    with trio.fail_after(5):
+        async with served(handler) as client:
+            for start in range(0, len(data), size):
+                await client.send_all(data[start : start + size])
+                await trio.testing.wait_all_tasks_blocked()
+            await client.send_eof()
+            answer = b""
+            async for part in client:
+                answer += part
+    return answer
+
+
+def upgraded(answer: bytes) -> bytes:
+    """Return what comes behind a 101, which is checked."""
+    head, _, rest = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 101 ")
+    return rest
+
+
+@pytest.mark.parametrize("length", ["Content-Length: 0", "Content-Length: 00"])
+async def test_an_upgrade_may_say_that_it_has_no_body(
+    length: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    data = ask("GET", "/ws", *UPGRADE, length) + MESSAGE + CLOSE
+    assert upgraded(await told(data)) == ECHO
+
+
+@pytest.mark.parametrize("pieces", [0, 1])
+@pytest.mark.parametrize("lines", [b"\r\n", b"\n", b"\r\n\r\n\n\r\n"])
+async def test_empty_lines_before_a_request_are_ignored(
+    lines: bytes, pieces: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    answer = await told(lines + ask("GET", "/a"), pieces=pieces)
+    assert [a.body for a in understood(answer)] == [b"/a"]
+    data = lines + ask("GET", "/ws", *UPGRADE) + MESSAGE + CLOSE
+    assert upgraded(await told(data, pieces=pieces)) == ECHO
+
+
+@pytest.mark.parametrize("pieces", [0, 1])
+async def test_empty_lines_between_requests_are_ignored(
+    pieces: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    requests = [ask("POST", "/a", body=b"x"), ask("HEAD", "/b"), ask("GET", "/c")]
+    answer = await told(b"\r\n\r\n".join([*requests, b""]), pieces=pieces)
+    answers = understood(answer, "POST", "HEAD", "GET")
+    assert [a.body for a in answers] == [b"/a", b"", b"/c"]
+
+
+async def test_empty_lines_are_no_request(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    assert await told(b"\r\n" * 1000) == b""
+    assert await told(b"\r\n" * 1000, pieces=3) == b""
+    (answer,) = understood(await told(b"\r\nnonsense\r\n\r\n"))
+    assert answer.status == 400
+
+
+@pytest.mark.parametrize("pieces", [0, 1])
+async def test_requests_may_be_pipelined_before_an_upgrade(
+    pieces: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    before = ask("GET", "/a") + ask("POST", "/b", body=b"xyz") + ask("GET", "/c")
+    data = before + ask("GET", "/ws", *UPGRADE) + MESSAGE + CLOSE
+    answer = await told(data, pieces=pieces)
+    plain, found, rest = answer.partition(b"HTTP/1.1 101 ")
+    answers = understood(plain, "GET", "POST", "GET")
+    assert [a.body for a in answers] == [b"/a", b"/b", b"/c"]
+    assert upgraded(found + rest) == ECHO
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        ("Upgrade: h2c", "Connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AA"),
+        ("Upgrade: h2c", "Connection: Upgrade"),
+        ("Upgrade: TLS/1.0",),
+        ("Upgrade: websocket2", "Connection: Upgrade"),
+        ("Connection: Upgrade",),
+    ],
+)
+async def test_another_upgrade_is_a_plain_request(
+    headers: tuple[str, ...], autojump_clock: trio.testing.MockClock
+) -> None:
+    data = ask("GET", "/a", *headers) + ask("GET", "/b")
+    answers = understood(await told(data), "GET", "GET")
+    assert [(a.status, a.body) for a in answers] == [(200, b"/a"), (200, b"/b")]
+
+
+async def test_an_upgrade_is_asked_for_in_lists_without_regard_to_case(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    headers = ["Upgrade: h2c", "upgrade: WebSocket", "connection: keep-alive"]
+    data = ask("GET", "/", *headers, "CONNECTION: UPGRADE", *UPGRADE[2:])
+    assert upgraded(await told(data + MESSAGE + CLOSE)) == ECHO
