@@ -173,9 +173,9 @@ async def test_the_path_of_the_target_is_the_path_of_the_url(net: "Network") -> 
         for target, _, _ in GOOD:
             data = asked(net, target, "Host: Example.com:8000")
             assert b" 200 " in await answer_of(net, server, data)
-    for request, (_, target, path) in zip(seen.requests, GOOD, strict=True):
-        assert request.url == f"http://example.com:8000{target}"
-        assert request.path == path == unquote(urlsplit(request.url).path)
+    for request, (_, url, decoded) in zip(seen.requests, GOOD, strict=True):
+        assert request.url == f"http://example.com:8000{url}"
+        assert request.path == decoded == unquote(urlsplit(request.url).path)
         assert not request.secure
 
 
@@ -348,9 +348,9 @@ async def test_over_asgi_the_path_is_that_of_the_url(
         path, _, query = target.encode().partition(b"?")
         scope = {"raw_path": path, "path": "/other", "query_string": query}
         assert await over_asgi(seen, **scope) == 200
-    for request, (_, target, path) in zip(seen.requests, GOOD, strict=True):
-        assert request.url == f"http://test{target}"
-        assert request.path == path == unquote(urlsplit(request.url).path)
+    for request, (_, url, decoded) in zip(seen.requests, GOOD, strict=True):
+        assert request.url == f"http://test{url}"
+        assert request.path == decoded == unquote(urlsplit(request.url).path)
 
 
 async def test_over_asgi_a_request_without_a_host_has_that_of_the_server(
