@@ -33,7 +33,7 @@ from .transports._connection import Connection
 from .transports._couple import Coupling
 from .transports._engines import Engine, EngineName, engine_named
 
-__all__ = ("ConnectOptions", "connect", "open_websocket")
+__all__ = ("ConnectOptions", "ConnectionOptions", "connect", "open_websocket")
 
 _logger: Final = logging.getLogger("trio_wspair")
 _HEADERS_OF_THE_HANDSHAKE: Final = frozenset(
@@ -152,11 +152,10 @@ async def connect(
     return pair[0]
 
 
-class ConnectOptions(TypedDict, total=False):
-    """The options of `connect()`, for those who pass them on."""
+class ConnectionOptions(TypedDict, total=False):
+    """The options of `connect()` that stay the same for each connection."""
 
     protocols: str | Sequence[str]
-    headers: HeadersInit
     ssl_context: ssl.SSLContext | None
     proxy: str | None
     dial: Dialer | None
@@ -169,6 +168,12 @@ class ConnectOptions(TypedDict, total=False):
     ping_timeout: float
     engine: EngineName
     compression: bool
+
+
+class ConnectOptions(ConnectionOptions, total=False):
+    """The options of `connect()`, for functions that pass them on."""
+
+    headers: HeadersInit
 
 
 @asynccontextmanager

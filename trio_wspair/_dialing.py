@@ -127,7 +127,7 @@ def _parsed_proxy(url: str) -> _Proxy:
         schemes = ", ".join(f"{name}://" for name in _DEFAULT_PORTS)
         msg = f"it is like 'http://host:3128', and begins with one of {schemes}"
         raise ValueError(msg)
-    parts = split_authority(found["authority"], show="@" not in url)
+    parts = split_authority(found["authority"])
     user, password = unquote(parts.user or ""), unquote(parts.password or "")
     if not (user + password).isprintable():
         raise ValueError("its user name and password can't have control characters")
@@ -190,19 +190,19 @@ async def _ask_http_proxy(stream: trio.abc.Stream, proxy: _Proxy, target: str) -
         headers.append(("Proxy-Authorization", f"Basic {userinfo}"))
     request = h11.Request(method="CONNECT", target=target, headers=headers)
     failed = f"the proxy {proxy} does not connect to {target}"
+    data = b""
     try:
         await stream.send_all(parser.send(request) or b"")
         parser.send(h11.EndOfMessage())
         while True:
             event = parser.next_event()
             if event is h11.NEED_DATA:
-                parser.receive_data(bytes(await stream.receive_some(2**16)))
+                data = bytes(await stream.receive_some(2**16))
+                parser.receive_data(data)
             elif isinstance(event, h11.Response):
                 break
     except (trio.BrokenResourceError, h11.RemoteProtocolError) as exc:
-        what = "it closed the connection"
-        if parser.trailing_data[0]:
-            what = "its answer is not HTTP/1.1"
+        what = "its answer is not HTTP/1.1" if data else "it closed the connection"
         raise HandshakeError(f"{failed}: {what}") from exc
     status = event.status_code
     if 200 <= status < 300:

@@ -98,7 +98,8 @@ def _parsed(url: str) -> Endpoint:
         raise ValueError("it has to begin with ws://, wss://, http:// or https://")
     if "#" in url:
         raise ValueError("it can't have a fragment, which begins with '#'")
-    parts = split_authority(found["authority"], show="@" not in url)
+    is_host = "@" not in found["path"] + found["query"]
+    parts = split_authority(found["authority"], show=is_host)
     address = parts.host.partition("%")[0]
     port = DEFAULT_PORTS[scheme] if parts.port is None else parts.port
     shown_port = None if port == DEFAULT_PORTS[scheme] else port

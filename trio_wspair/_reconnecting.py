@@ -1,37 +1,51 @@
 """`reconnecting()`: one connection after the other to the same server.
 
-Knows `connect()` and when to call it again, no network.
+Theory of operation: the iterator of `reconnecting()` opens a connection whenever it is
+asked for the next one. Before that it waits for as long as `_Backoff` says, which is
+decided when an attempt begins, so that each attempt costs a wait, whatever becomes of
+the one before. Knows `connect()` and when to call it again, no network.
 """
 
 import logging
 import random
+import socket
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Final, Unpack
 
 import trio
 
 from ._checks import check_seconds
-from ._client import ConnectOptions, connect
+from ._client import ConnectionOptions, connect
+from ._display import redacted
+from ._endpoint import parse_endpoint
 from ._errors import HandshakeError
+from ._headers import Headers, HeadersInit
 from ._nurseries import open_service_nursery
 from ._pair import closing_on_exit
 from ._socket import WebSocket
 
 __all__ = ("reconnecting",)
 
-_PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""HTTP statuses after which it is worth while to try again."""
+_Request = tuple[str, HeadersInit]
+"""The arguments of an attempt that may be others each time."""
+_LEAST_DELAY: Final = 0.1
+"""Seconds between two attempts, if less is asked for."""
 _logger: Final = logging.getLogger("trio_wspair")
 
 
 @asynccontextmanager
 async def reconnecting(
-    url: str,
+    url: str | Callable[[], str | Awaitable[str]],
     *,
+    headers: HeadersInit | Callable[[], HeadersInit | Awaitable[HeadersInit]] = (),
     min_delay: float = 0.5,
     max_delay: float = 60.0,
-    **options: Unpack[ConnectOptions],
+    should_retry: Callable[[OSError | HandshakeError], bool] | None = None,
+    **options: Unpack[ConnectionOptions],
 ) -> AsyncGenerator[AsyncIterator[WebSocket], None]:
     """Open a WebSocket, and another one whenever that has ended.
 
@@ -48,32 +62,60 @@ async def reconnecting(
                     pass  # and on to the next one
 
     Between two attempts it waits, longer after each in vain, and each client for
-    another time, so that a server that comes back is not run over. Nothing is kept from
-    one connection for the next: what could not be sent raises, as ever.
+    another time, so that a server that comes back is not run over. An attempt that
+    failed is logged with INFO; with WARNING, if the name of the server was not found.
+    Nothing is kept from one connection for the next: what could not be sent raises, as
+    ever.
 
     Args:
-        url: ``ws://`` or ``wss://``.
-        min_delay: Seconds up to which it waits at first.
-        max_delay: Seconds up to which it waits at last.
+        url: As for `connect()`; or a function, sync or async, that is called for each
+            attempt, for a token that expires, or a list of servers.
+        headers: As for `connect()`; or such a function. What it raises, or the one for
+            the URL, comes out of the iterator at once.
+        min_delay: Seconds up to which it waits at first; at least 0.1.
+        max_delay: Seconds up to which it waits at last; at least 0.1. A server that
+            asks for more with ``Retry-After`` gets this.
+        should_retry: Is given the exception of an attempt, and decides whether there is
+            another one; otherwise the exception comes out of the iterator. By default,
+            all are worth it but those whose `HandshakeError.retryable` is `False`.
         options: Those of `connect()`.
 
     Raises:
-        HandshakeError: From the iterator: the server refuses with a status that will
-            not pass, such as 401 or 404.
+        HandshakeError: From the iterator: trying again would not help.
+        OSError: The same. By default that is only a certificate that is refused in
+            a ``dial`` function.
         ValueError: An argument can't be used.
         TypeError: An argument is of another type.
     """
     check_seconds("min_delay", min_delay)
     check_seconds("max_delay", max_delay)
+    if should_retry is not None and not callable(should_retry):
+        msg = f"should_retry must be a function of an exception, not {should_retry!r}"
+        raise TypeError(msg)
+    if isinstance(url, str):
+        parse_endpoint(url)
+    if not callable(headers):
+        headers = Headers(headers)  # An iterator could be read only once.
+
+    async def next_request() -> _Request:
+        address = url() if callable(url) else url
+        address = await address if isinstance(address, Awaitable) else address
+        fields = headers() if callable(headers) else headers
+        fields = await fields if isinstance(fields, Awaitable) else fields
+        return address, fields
+
     current: list[WebSocket] = []
     async with open_service_nursery() as nursery:
 
-        async def open_one() -> WebSocket:
-            return await connect(url, nursery=nursery, **options)
+        async def open_one(request: _Request) -> WebSocket:
+            url, headers = request
+            return await connect(url, nursery=nursery, headers=headers, **options)
 
         grace = options.get("close_grace", 5.0)
+        backoff = _Backoff(min_delay, max_delay)
+        decide = should_retry or _is_retryable
         async with closing_on_exit(current, grace=grace):
-            yield _Connections(url, open_one, current, _Backoff(min_delay, max_delay))
+            yield _Connections(next_request, open_one, decide, current, backoff)
 
 
 class _Connections(AsyncIterator[WebSocket]):
@@ -81,55 +123,102 @@ class _Connections(AsyncIterator[WebSocket]):
 
     def __init__(
         self,
-        url: str,
-        open_one: Callable[[], Awaitable[WebSocket]],
+        next_request: Callable[[], Awaitable[_Request]],
+        open_one: Callable[[_Request], Awaitable[WebSocket]],
+        should_retry: Callable[[OSError | HandshakeError], bool],
         current: list[WebSocket],
         backoff: "_Backoff",
     ) -> None:
-        self._url = url
+        self._next_request = next_request
         self._open_one = open_one
+        self._should_retry = should_retry
         self._current = current
         self._backoff = backoff
         self._opened_at = 0.0
 
     async def __anext__(self) -> WebSocket:
+        backoff = self._backoff
         if self._current:
-            self._backoff.lasted(trio.current_time() - self._opened_at)
+            backoff.lasted(trio.current_time() - self._opened_at)
             await self._current.pop().aclose()
         while True:
-            await trio.sleep(self._backoff.next_delay())
+            await trio.sleep(backoff.delay)
+            backoff.grow()
+            request = await self._next_request()
             try:
-                socket = await self._open_one()
+                websocket = await self._open_one(request)
             except (OSError, HandshakeError) as exc:
-                if isinstance(exc, HandshakeError) and not _may_pass(exc):
+                if not self._should_retry(exc):
                     raise
-                _logger.info("no connection to %s: %s", self._url, exc)
+                if isinstance(exc, HandshakeError):
+                    backoff.add(_retry_after(exc))
+                # A name may be misspelt, or be known a minute later.
+                is_name = isinstance(exc, socket.gaierror)
+                level = logging.WARNING if is_name else logging.INFO
+                what = "no connection to %s, next attempt in %.1f s: %s"
+                _logger.log(level, what, redacted(request[0]), backoff.delay, exc)
             else:
-                self._current.append(socket)
+                self._current.append(websocket)
                 self._opened_at = trio.current_time()
-                socket.accept(pull=True)
-                return socket
+                websocket.accept(pull=True)
+                return websocket
 
 
-def _may_pass(error: HandshakeError) -> bool:
-    return error.status is None or error.status in _PASSING
+def _is_retryable(error: OSError | HandshakeError) -> bool:
+    if isinstance(error, HandshakeError):
+        return error.retryable
+    return not isinstance(error, ssl.SSLCertVerificationError)
+
+
+def _retry_after(error: HandshakeError) -> float:
+    """Return the seconds that a server asks to wait (RFC 9110, section 10.2.3), or 0.
+
+    A date is compared with that of the answer, so that this machine's clock doesn't
+    matter, if the server says what time it is.
+    """
+    fields = {name.lower(): value.strip() for name, value in error.headers}
+    value = fields.get("retry-after", "")
+    if value.isascii() and value.isdigit():
+        return float(value)
+    when = _date(value)
+    if when is None:
+        return 0.0
+    now = _date(fields.get("date", "")) or datetime.now(UTC)
+    return max(0.0, (when - now).total_seconds())
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(text)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return date if date.tzinfo is not None else date.replace(tzinfo=UTC)
 
 
 class _Backoff:
     """How long to wait: not at all at first, then exponentially, with jitter."""
 
-    def __init__(self, least: float, most: float) -> None:
-        self._least = min(least, most)
-        self._most = most
-        self._limit = 0.0
+    delay: float
+    """Seconds until the next attempt."""
 
-    def next_delay(self) -> float:
-        """Return the seconds to wait before the next attempt."""
-        delay = random.uniform(self._limit / 2, self._limit)  # noqa: S311 - no secret
-        self._limit = min(self._most, max(self._least, 2 * self._limit))
-        return delay
+    def __init__(self, least: float, most: float) -> None:
+        self._most = max(_LEAST_DELAY, most)
+        self._least = min(max(_LEAST_DELAY, least), self._most)
+        self._limit = self._least
+        self.delay = 0.0
+
+    def grow(self) -> None:
+        """Note that an attempt begins, which decides how long to wait after it."""
+        part = random.uniform(0.5, 1)  # noqa: S311 - no secret
+        self.delay = max(_LEAST_DELAY, self._limit * part)
+        self._limit = min(self._most, 2 * self._limit)
+
+    def add(self, seconds: float) -> None:
+        """Wait so much longer, within the limit."""
+        self.delay = min(self._most, self.delay + seconds)
 
     def lasted(self, seconds: float) -> None:
         """Note that a connection was open so long: a good one lets it begin again."""
-        if seconds > self._limit:
+        if seconds > self.delay:
             self._limit = self._least
+            self.grow()

@@ -1,13 +1,17 @@
-"""`reconnecting()`, and proxies on the way."""
+"""`reconnecting()`: when it tries again, after how long, and when it gives up."""
 
-import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import logging
+import math
+import socket
+import ssl
+from contextlib import suppress
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.testing
 
 from trio_wspair import (
     ConnectionClosedError,
@@ -17,11 +21,10 @@ from trio_wspair import (
     Response,
     WebSocket,
     WebSocketPair,
-    open_websocket,
     reconnecting,
     serve,
 )
-from trio_wspair._reconnecting import _Backoff
+from trio_wspair.testing import ScriptedPeer
 
 if TYPE_CHECKING:
     from conftest import Network
@@ -93,28 +96,6 @@ async def test_an_exception_of_the_block_is_told_with_1011(net: "Network") -> No
         assert (await handler.opened[0].wait_closed()).code == 1011
 
 
-async def test_what_passes_is_tried_again(net: "Network") -> None:
-    handler = Refusing(503, 500, 429)
-    async with (
-        net.serve(handler.fetch) as server,
-        quick(server.url) as connections,
-    ):
-        assert await (await anext(connections)).receive() == "number 0"
-        assert handler.statuses == []
-
-
-@pytest.mark.parametrize("status", [200, 401, 403, 404, 501])
-async def test_what_does_not_pass_is_raised(net: "Network", status: int) -> None:
-    handler = Refusing(status)
-    async with (
-        net.serve(handler.fetch) as server,
-        quick(server.url) as connections,
-    ):
-        with pytest.raises(HandshakeError) as caught:
-            await anext(connections)
-        assert caught.value.status == status
-
-
 async def test_a_server_that_is_not_there_is_waited_for(net: "Network") -> None:
     handler = Refusing()
     async with net.serve(handler.fetch) as server:
@@ -161,125 +142,339 @@ async def test_an_end_that_is_not_clean_is_the_callers(net: "Network") -> None:
         assert await (await anext(connections)).receive() == "number 1"
 
 
-@pytest.mark.parametrize("option", ["min_delay", "max_delay"])
-async def test_delays_are_checked(option: str) -> None:
-    wrong: dict[str, Any] = {option: -1.0}
-    with pytest.raises(ValueError, match=f"{option} must be 0 or more"):
-        async with reconnecting("ws://localhost/", **wrong):
+@pytest.mark.parametrize(
+    ("wrong", "error", "words"),
+    [
+        ({"min_delay": -1.0}, ValueError, "min_delay must be 0 or more"),
+        ({"max_delay": -1.0}, ValueError, "max_delay must be 0 or more"),
+        ({"max_delay": "1"}, TypeError, "max_delay must be a number"),
+        ({"should_retry": True}, TypeError, "should_retry must be a function"),
+        ({"url": "ftp://h/"}, ValueError, "is not the URL of a WebSocket"),
+        ({"headers": {"A": "b\n"}}, ValueError, "no line breaks"),
+    ],
+)
+async def test_wrong_arguments_are_refused_at_once(
+    wrong: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        async with reconnecting(**{"url": "ws://localhost/", **wrong}):
             pass
 
 
-def test_delays_grow_with_jitter_up_to_a_limit() -> None:
-    for _ in range(50):
-        backoff = _Backoff(0.5, 10.0)
-        delays = [backoff.next_delay() for _ in range(8)]
-        limits = [0, 0.5, 1, 2, 4, 8, 10, 10]
-        for delay, limit in zip(delays, limits, strict=True):
-            assert limit / 2 <= delay <= limit
-    assert len({_Backoff(0.5, 10.0).next_delay() for _ in range(5)}) == 1
+# -- in virtual time ------------------------------------------------------------------
+
+Clock = trio.testing.MockClock
+
+
+class Attempts:
+    """A `dial` function that notes when it is called, and a server that answers so."""
+
+    def __init__(self, *answers: bytes | Exception) -> None:
+        self.answers = list(answers)
+        self.began = trio.current_time()
+        self.times: list[float] = []
+        self.heads: list[str] = []
+
+    async def dial(self, _host: str, _port: int) -> trio.abc.Stream:
+        self.times.append(trio.current_time() - self.began)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        near, far = trio.testing.memory_stream_pair()
+        trio.lowlevel.spawn_system_task(self.answer, far, answer)
+        return near
+
+    async def answer(self, stream: trio.abc.Stream, answer: bytes) -> None:
+        # The client may be gone before, when it is cancelled.
+        with suppress(AssertionError, trio.BrokenResourceError):
+            await self.try_to_answer(ScriptedPeer(stream, masks=False), answer)
+
+    async def try_to_answer(self, peer: ScriptedPeer, answer: bytes) -> None:
+        if answer:
+            self.heads.append(await peer.read_head())
+            await peer.send(answer)
+        else:
+            self.heads.append(await peer.handshake())
+            await peer.send(peer.close_frame(1000))
+        await peer.end_tcp()
+
+    @property
+    def waits(self) -> list[float]:
+        """The seconds before each attempt."""
+        starts = [0.0, *self.times]
+        return [after - before for before, after in pairwise(starts)]
+
+
+def status(line: str, *headers: str) -> bytes:
+    head = [f"HTTP/1.1 {line}", "Content-Length: 0", *headers, "", ""]
+    return "\r\n".join(head).encode()
+
+
+OPENED = b""
+BUSY = status("503 Service Unavailable")
+
+
+async def attempts_of(
+    count: int, attempts: Attempts, url: Any = "ws://h/", **options: Any
+) -> list[float]:
+    """Return the waits before that many attempts."""
+    with trio.CancelScope() as scope:
+
+        def watch() -> str:
+            if len(attempts.times) >= count:
+                scope.cancel()
+            return "ws://h/"
+
+        async with reconnecting(watch, dial=attempts.dial, **options) as connections:
+            async for ws in connections:
+                with pytest.raises(StopAsyncIteration):
+                    await anext(ws)
+    assert scope.cancelled_caught
+    return attempts.waits[:count]
+
+
+async def test_waits_grow_with_jitter_up_to_a_limit(autojump_clock: Clock) -> None:
     different = set()
     for _ in range(20):
-        backoff = _Backoff(0.5, 10.0)
-        backoff.next_delay()
-        different.add(backoff.next_delay())
+        attempts = Attempts(ConnectionRefusedError("no"))
+        waits = await attempts_of(8, attempts, min_delay=0.5, max_delay=10.0)
+        limits = [0, 0.5, 1, 2, 4, 8, 10, 10]
+        for wait, limit in zip(waits, limits, strict=True):
+            assert limit / 2 - 1e-6 <= wait <= limit + 1e-6
+        different.add(waits[1])
     assert len(different) > 1
 
 
-def test_a_connection_that_has_lasted_lets_it_begin_again() -> None:
-    backoff = _Backoff(0.5, 10.0)
-    for _ in range(5):
-        backoff.next_delay()
-    backoff.lasted(1.0)
-    assert backoff.next_delay() >= 4
-    backoff.lasted(11.0)
-    assert backoff.next_delay() <= 0.5
-
-
-def test_a_maximum_below_the_minimum_counts() -> None:
-    backoff = _Backoff(5.0, 1.0)
-    assert max(backoff.next_delay() for _ in range(5)) <= 1.0
-
-
-# -- proxies --------------------------------------------------------------------
-
-
-class Gate:
-    """A proxy that understands CONNECT and nothing else (RFC 9110, section 9.3.6)."""
-
-    def __init__(self, *, refuses: bool = False) -> None:
-        self.refuses = refuses
-        self.asked: list[str] = []
-
-    async def run(self, stream: trio.SocketStream) -> None:
-        head = b""
-        while b"\r\n\r\n" not in head:
-            head += await stream.receive_some()
-        self.asked.append(head.decode().splitlines()[0])
-        if self.refuses:
-            await stream.send_all(b"HTTP/1.1 403 Forbidden\r\n\r\n")
-            await stream.aclose()
-            return
-        host, _, port = head.decode().split()[1].rpartition(":")
-        far = await trio.open_tcp_stream(host, int(port))
-        await stream.send_all(b"HTTP/1.1 200 OK\r\n\r\n")
-        async with far, stream, trio.open_nursery() as nursery:
-            nursery.start_soon(self.pump, stream, far)
-            await self.pump(far, stream)
-            nursery.cancel_scope.cancel()
-
-    async def pump(self, source: trio.SocketStream, sink: trio.SocketStream) -> None:
-        try:
-            async for data in source:
-                await sink.send_all(data)
-            await sink.send_eof()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
-
-    @asynccontextmanager
-    async def open(self) -> AsyncGenerator[str]:
-        async with trio.open_nursery() as nursery:
-            run: Callable[[trio.SocketStream], Awaitable[None]] = self.run
-            listeners = await nursery.start(
-                partial(trio.serve_tcp, run, 0, host="127.0.0.1")
-            )
-            port = listeners[0].socket.getsockname()[1]
-            yield f"http://127.0.0.1:{port}"
-            nursery.cancel_scope.cancel()
-
-
-async def test_a_proxy_carries_the_connection(net: "Network") -> None:
-    gate = Gate()
-    async with net.serve(net.echo) as server, gate.open() as proxy:
-        async with open_websocket(server.url, proxy=proxy) as ws:
-            ws.send("through")
-            assert await ws.receive() == "through"
-        assert gate.asked == [f"CONNECT 127.0.0.1:{server.port} HTTP/1.1"]
-
-
-async def test_a_proxy_that_refuses_is_told(net: "Network") -> None:
-    async with net.serve(net.echo) as server, Gate(refuses=True).open() as proxy:
-        with pytest.raises(
-            HandshakeError, match=r"does not connect to .*: it answered with status 403"
-        ):
-            async with open_websocket(server.url, proxy=proxy):
-                pass
-
-
-@pytest.mark.parametrize("wrong", ["nonsense", "ftp://localhost:1"])
-async def test_what_is_no_proxy_is_an_error(wrong: str) -> None:
-    with pytest.raises(ValueError, match="is not the URL of a proxy"):
-        async with open_websocket("ws://localhost/", proxy=wrong):
-            pass
-    with pytest.raises(TypeError, match="proxy must be a URL such as"):
-        # On purpose.
-        async with open_websocket("ws://localhost/", proxy=5):  # type: ignore[arg-type]
-            pass
-
-
-async def test_the_extra_for_proxies_is_named_when_it_is_missing(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("least", "most"), [(0, 0), (0, 60), (0.001, 0.01), (math.inf, 0), (5, 1)]
+)
+@pytest.mark.parametrize("answer", [OPENED, BUSY, OSError("no")], ids=["1", "2", "3"])
+async def test_nothing_makes_it_a_busy_loop(
+    autojump_clock: Clock, least: float, most: float, answer: bytes | Exception
 ) -> None:
-    monkeypatch.setitem(sys.modules, "python_socks", None)
-    with pytest.raises(ImportError, match=r"pip install 'trio-wspair\[proxy\]'"):
-        async with open_websocket("ws://localhost/", proxy="socks5://localhost:1"):
-            pass
+    attempts = Attempts(answer)
+    waits = await attempts_of(10, attempts, min_delay=least, max_delay=most)
+    assert waits[0] == pytest.approx(0)
+    for wait in waits[1:]:
+        assert 0.1 - 1e-6 <= wait <= max(0.1, most) + 1e-6
+
+
+async def test_errors_of_functions_that_are_passed_over_are_no_busy_loop(
+    autojump_clock: Clock,
+) -> None:
+    times = []
+
+    def url() -> str:
+        times.append(trio.current_time())
+        raise LookupError
+
+    async with reconnecting(url, max_delay=0) as connections:
+        for _ in range(5):
+            with pytest.raises(LookupError):
+                await anext(connections)
+    assert all(after - before > 0.0999 for before, after in pairwise(times))
+
+
+async def test_a_connection_that_has_lasted_lets_the_waits_begin_again(
+    autojump_clock: Clock,
+) -> None:
+    attempts = Attempts(*[OSError("no")] * 6, OPENED)
+    async with reconnecting("ws://h/", dial=attempts.dial) as connections:
+        await anext(connections)
+        await trio.sleep(100)
+        await anext(connections)
+    assert attempts.waits[6] >= 8
+    assert 100.25 - 1e-6 <= attempts.waits[7] <= 100.5 + 1e-6
+
+
+async def test_a_connection_that_has_not_lasted_does_not(
+    autojump_clock: Clock,
+) -> None:
+    attempts = Attempts(*[OSError("no")] * 6, OPENED)
+    async with reconnecting("ws://h/", dial=attempts.dial) as connections:
+        await anext(connections)
+        await trio.sleep(3)
+        await anext(connections)
+    assert attempts.waits[7] >= 16
+
+
+DATE = "Date: Sun, 06 Nov 1994 08:49:37 GMT"
+
+
+@pytest.mark.parametrize(
+    ("headers", "least", "most"),
+    [
+        (["Retry-After: 5"], 5, 6),
+        (["Retry-After:  5 "], 5, 6),
+        (["Retry-After: 0"], 0, 1),
+        (["Retry-After: 1000"], 60, 60),
+        (["Retry-After: " + "9" * 5000], 60, 60),
+        ([DATE, "Retry-After: Sun, 06 Nov 1994 08:49:47 GMT"], 10, 11),
+        ([DATE, "Retry-After: Sun, 06 Nov 1994 08:49:47 -0000"], 10, 11),
+        ([DATE, "Retry-After: Sun, 06 Nov 1994 08:49:27 GMT"], 0, 1),
+        (["Retry-After: Sun, 06 Nov 1994 08:49:27 GMT"], 0, 1),
+        (["Retry-After: Thu, 06 Nov 2994 08:49:27 GMT"], 60, 60),
+        (["Retry-After: soon"], 0, 1),
+        (["Retry-After: -5"], 0, 1),
+        (["Retry-After: 1e9"], 0, 1),
+        (["Retry-After: \xb2"], 0, 1),
+        (["Retry-After: Sun, 99 Nov 1994 08:49:27 GMT"], 0, 1),
+        (["Retry-After:"], 0, 1),
+    ],
+)
+async def test_retry_after_is_honoured_up_to_the_limit(
+    autojump_clock: Clock, headers: list[str], least: float, most: float
+) -> None:
+    answer = status("503 Service Unavailable", *headers)
+    waits = await attempts_of(2, Attempts(answer.decode().encode("latin-1")))
+    assert least - 1e-6 <= waits[1] <= most + 1e-6
+
+
+async def test_the_url_and_the_headers_can_be_functions(autojump_clock: Clock) -> None:
+    attempts = Attempts(BUSY, OPENED)
+    tokens = iter("abcdef")
+
+    async def url() -> str:
+        await trio.lowlevel.checkpoint()
+        return f"ws://h/?token={next(tokens)}"
+
+    async def headers() -> dict[str, str]:
+        await trio.lowlevel.checkpoint()
+        return {"X-Token": next(tokens)}
+
+    async with reconnecting(url, headers=headers, dial=attempts.dial) as connections:
+        assert (await anext(connections)).url == "ws://h/?token=c"
+        assert (await anext(connections)).url == "ws://h/?token=e"
+    assert [(head.split()[1], head[-6:-4]) for head in attempts.heads] == [
+        ("/?token=a", " b"),
+        ("/?token=c", " d"),
+        ("/?token=e", " f"),
+    ]
+
+
+async def test_functions_can_be_sync_and_headers_an_iterator(
+    autojump_clock: Clock,
+) -> None:
+    attempts = Attempts(BUSY, OPENED)
+    async with reconnecting(
+        lambda: "ws://h/a", headers=iter([("X", "1")]), dial=attempts.dial
+    ) as connections:
+        await anext(connections)
+    async with reconnecting(
+        "ws://h/a", headers=lambda: [("X", "1")], dial=attempts.dial
+    ) as connections:
+        await anext(connections)
+    assert len(attempts.heads) == 3
+    for head in attempts.heads:
+        assert "\r\nx: 1\r\n" in head.lower()
+
+
+@pytest.mark.parametrize("argument", ["url", "headers"])
+async def test_what_a_function_raises_is_raised_at_once(
+    autojump_clock: Clock, argument: str
+) -> None:
+    async def fail() -> str:
+        await trio.lowlevel.checkpoint()
+        raise ConnectionError("no token")
+
+    attempts = Attempts(OPENED)
+    arguments: dict[str, Any] = {"url": "ws://h/", argument: fail}
+    async with reconnecting(**arguments, dial=attempts.dial) as connections:
+        with pytest.raises(ConnectionError, match="no token"):
+            await anext(connections)
+    assert attempts.times == []
+
+
+@pytest.mark.parametrize("url", ["ftp://me:hunter2@h/", b"ws://h/", None])
+async def test_a_wrong_url_of_a_function_is_raised_at_once(
+    autojump_clock: Clock, url: Any
+) -> None:
+    async with reconnecting(lambda: url) as connections:
+        with pytest.raises((ValueError, TypeError)) as caught:
+            await anext(connections)
+    assert "hunter2" not in str(caught.value)
+
+
+LASTING = [
+    *(f"{code} X" for code in (200, 301, 302, 400, 401, 403, 404, 407, 410, 426)),
+    *("501 X", "505 X"),
+]
+PASSING = [f"{code} X" for code in (408, 425, 429, 500, 502, 503, 504, 520, 599)]
+
+
+@pytest.mark.parametrize("line", LASTING)
+async def test_a_status_that_will_not_pass_is_raised(
+    autojump_clock: Clock, line: str
+) -> None:
+    attempts = Attempts(status(line))
+    async with reconnecting("ws://h/", dial=attempts.dial) as connections:
+        with pytest.raises(HandshakeError) as caught:
+            await anext(connections)
+    assert caught.value.status == int(line[:3])
+    assert not caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(status(line) for line in PASSING),
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        ConnectionRefusedError("no"),
+        TimeoutError("no"),
+        ssl.SSLError("no"),
+    ],
+    ids=repr,
+)
+async def test_what_may_pass_is_tried_again(
+    autojump_clock: Clock, answer: bytes | Exception
+) -> None:
+    attempts = Attempts(answer, OPENED)
+    async with reconnecting("ws://h/", dial=attempts.dial) as connections:
+        await anext(connections)
+    assert len(attempts.times) == 2
+
+
+async def test_a_certificate_that_is_refused_is_raised(autojump_clock: Clock) -> None:
+    attempts = Attempts(ssl.SSLCertVerificationError("no"))
+    async with reconnecting("ws://h/", dial=attempts.dial) as connections:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await anext(connections)
+
+
+async def test_should_retry_decides_otherwise(autojump_clock: Clock) -> None:
+    asked: list[Exception] = []
+
+    def should_retry(exc: OSError | HandshakeError) -> bool:
+        asked.append(exc)
+        return isinstance(exc, HandshakeError) and exc.status == 404
+
+    attempts = Attempts(status("404 X"), status("404 X"), ConnectionError("no"))
+    async with reconnecting(
+        "ws://h/", dial=attempts.dial, should_retry=should_retry
+    ) as connections:
+        with pytest.raises(ConnectionError):
+            await anext(connections)
+    assert [type(exc) for exc in asked] == [HandshakeError] * 2 + [ConnectionError]
+
+
+async def test_attempts_are_logged_without_secrets(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "trio_wspair")
+    attempts = Attempts(
+        BUSY, socket.gaierror(socket.EAI_NONAME, "no such name"), OPENED
+    )
+    url = "ws://me:hunter2@h/p?token=hunter2"
+    async with reconnecting(url, dial=attempts.dial) as connections:
+        ws = await anext(connections)
+        assert ws.url == "ws://h/p?token=hunter2"
+    assert "hunter2" not in caplog.text
+    assert "bWU6aHVudGVyMg" not in caplog.text
+    first, second = [
+        record for record in caplog.records if "no connection to" in record.message
+    ]
+    assert first.levelname == "INFO"
+    assert "no connection to ws://h/p?token=..., next attempt in 0." in first.message
+    assert "status 503 (Service Unavailable)" in first.message
+    assert second.levelname == "WARNING"
+    assert "no such name" in second.message
