@@ -1,5 +1,6 @@
 """The page of a recorded conversation in Chromium: `nox -s browser`."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -7,6 +8,7 @@ from typing import Literal
 import pytest
 from records import NAMES, TALK, at
 
+from trio_wspair.testing._entries import FailedStep
 from trio_wspair.testing._pictures import draw_html
 
 pytest.importorskip("playwright", reason="`nox -s browser` installs it")
@@ -190,3 +192,39 @@ def test_it_fits_on_a_phone(open_page: Open, keep: Callable[[Page, str], None]) 
     look(page, "(768 bytes)")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     keep(page, "phone")
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_a_failure_marks_its_row_and_stays_whatever_is_filtered(
+    browser: Browser, tmp_path: Path, theme: Literal["dark", "light"]
+) -> None:
+    failure = FailedStep(
+        "client",
+        f"client expected {HOSTILE}",
+        at=3,
+        entry=2,
+        waits=[("server", "server: a listener waits")],
+        states=[("client", "OPEN"), ("server", "OPEN"), ("server", "no listener")],
+    )
+    file = tmp_path / "failed.html"
+    file.write_text(draw_html(NAMES, ENTRIES, failure), "utf-8")
+    context = browser.new_context(color_scheme=theme)
+    page = context.new_page()
+    page.goto(file.as_uri())
+    items = page.locator("ol > li")
+    expect(items.nth(2)).to_have_class(re.compile(r"\bwrong\b"))
+    expect(items.nth(2)).to_contain_text("Not expected: ")
+    expect(items.nth(3)).to_contain_text(f"✗client: client expected {HOSTILE}")
+    expect(items.nth(4)).to_contain_text("…server: server: a listener waits")
+    expect(page.locator("#states")).to_contain_text("no listener")
+    arrows = page.locator(".arrows .arrow").count()
+    page.get_by_label("Messages").uncheck()
+    expect(items.nth(2)).to_be_hidden()
+    expect(items.nth(3)).to_be_visible()
+    page.get_by_label("Messages").check()
+    expect(page.locator(".arrows .arrow")).to_have_count(arrows)
+    context.close()
+
+
+def test_a_conversation_without_a_failure_has_no_states(open_page: Open) -> None:
+    expect(open_page().locator("#states")).to_be_hidden()

@@ -288,7 +288,7 @@ def _draw_band(svg: Element, place: _Place) -> None:
     high = len(place.lines) * _LINE + 14
     box = {"x": 8, "y": place.y + 8 - high, "width": _WIDTH - 16, "height": high}
     _draw(svg, "rect", "band", **box, rx=6)
-    cross = f"M16 {place.y - 6}l10 10m0 -10l-10 10"
+    cross = f"M78 {place.y - 5}l11 11m0 -11l-11 11"
     _draw(SubElement(svg, "g", {"class": "failure"}), "path", "cross", d=cross)
 
 
