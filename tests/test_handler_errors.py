@@ -292,6 +292,43 @@ async def test_with_two_clients_each_failure_is_told_once(
             await ada.expect_handler_error(KeyError, "at the close")
 
 
+async def test_the_picture_ends_where_the_application_has_raised(
+    autojump_clock: MockClock,
+) -> None:
+    sockets: list[TestWebSocket] = []
+
+    async def talk() -> None:
+        async with open_test_client(failing, "/", names=("Ada", "app")) as ada:
+            bob = await ada.open_websocket("/", names=("Bob", "app"))
+            sockets.extend((ada, bob))
+            bob.send("a bug")
+            await bob.expect_close(1011)
+
+    with pytest.raises(KeyError, match="a bug") as caught:
+        await talk()
+    ada, bob = (socket.record for socket in sockets)
+    assert ada.failure is None
+    assert bob.failure is not None
+    assert bob.failure.what == "the application raised KeyError: 'a bug'"
+    assert str(bob).splitlines()[-1] not in str(ada)
+    assert [e.code for e in bob.entries if e.half == "Bob" and e.code] == [1011, 1011]
+    assert "closed 1011" not in str(bob)
+    assert [str(ada) in n or str(bob) in n for n in caught.value.__notes__] == [
+        True
+    ] * 2
+
+
+async def test_what_is_no_response_to_a_websocket_is_told(
+    autojump_clock: MockClock,
+) -> None:
+    async def fetch(_request: Request) -> Any:
+        return "hello"
+
+    with pytest.raises(TypeError, match="must return a Response, not str"):
+        async with open_test_client(fetch, "/"):
+            pytest.fail("it was opened")
+
+
 # -- whatever becomes of the log ---------------------
 
 

@@ -211,6 +211,20 @@ async def test_it(websocket_client):
     assert text.count("time  client") == 1
 
 
+def test_both_failures_are_told_with_one_conversation(run: Run) -> None:
+    result = run("""
+async def test_it(websocket_client):
+    client = await websocket_client(fetch, "/")
+    client.send("nobody")
+    await client.expect("Who are you?")
+    await client.expect_close(1011)
+    assert client.url == "nowhere"
+""")
+    text = printed(result)
+    assert text.index("KeyError: 'nobody'") < text.index("AssertionError: assert 'ws:")
+    assert text.count("time  client") == 1
+
+
 def test_a_failure_of_a_handler_can_be_expected(run: Run) -> None:
     run("""
 async def test_it(websocket_client):
@@ -247,6 +261,10 @@ from contextlib import asynccontextmanager
 events = []
 
 @asynccontextmanager
+async def another():
+    yield fetch
+
+@asynccontextmanager
 async def application():
     events.append("opened")
     yield fetch
@@ -257,6 +275,8 @@ async def test_it(websocket_client):
         client = await websocket_client(application, "/", names=(name, "server"))
         await client.expect("Who are you?")
     assert events == ["opened"]
+    client = await websocket_client(another, "/")
+    await client.expect("Who are you?")
 
 def test_it_is_closed():
     assert events == ["opened", "closed"]

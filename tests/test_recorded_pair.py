@@ -9,6 +9,7 @@ import trio
 import trio.testing
 from pairs import in_virtual_time
 
+import trio_wspair.testing
 from trio_wspair import CloseEvent, InvalidStateError, MessageEvent, use_instrument
 from trio_wspair.testing import (
     ConversationError,
@@ -516,3 +517,146 @@ async def test_a_time_that_is_none_is_refused(within: float) -> None:
     async with open_recorded_pair() as (client, _):
         with pytest.raises((TypeError, ValueError), match="within must be"):
             await client.expect("hello", within=within)
+
+
+# -- where a test has failed ----
+
+
+@in_virtual_time
+async def test_a_failure_carries_the_record_and_marks_the_message() -> None:
+    async with open_recorded_pair() as (client, server):
+        echoing(server)
+        client.accept(pull=True)
+        client.send("one")
+        client.send("two")
+        await client.expect("one")
+        with pytest.raises(ConversationError) as caught:
+            await client.expect("three")
+        record = caught.value.record
+        assert record is client.record
+        assert record.failure is not None
+        assert record.failure.what == "client expected 'three', got 'two'"
+        assert record.failure.entry is not None
+        entry = record.entries[record.failure.entry]
+        assert (entry.half, entry.what, entry.message) == ("client", "receive", "two")
+        assert record.failure.states == [
+            ("client", "OPEN, accepted for receive()"),
+            ("server", "OPEN, accepted"),
+        ]
+        for picture in (record.to_svg(), record.to_mermaid(), record.to_html()):
+            assert "client expected" in picture
+        assert str(caught.value).endswith(str(record))
+        client.send("four")
+        await client.expect("four")
+        assert '"four"' in str(record)  # The test goes on, and so does the picture.
+
+
+@in_virtual_time
+async def test_an_unexpected_close_is_marked() -> None:
+    async with open_recorded_pair() as (client, server):
+        server.accept()
+        server.close(4000, "enough")
+        with pytest.raises(ConversationError) as caught:
+            await client.expect_close(1000)
+    failure = caught.value.record.failure
+    assert failure is not None
+    assert failure.entry is not None
+    entry = caught.value.record.entries[failure.entry]
+    assert (entry.half, entry.what, entry.code) == ("client", "closed", 4000)
+
+
+@in_virtual_time
+async def test_what_still_waits_is_told_with_its_place() -> None:
+    async with open_recorded_pair() as (client, server):
+
+        @server.on("message")
+        async def think(_event: MessageEvent) -> None:
+            await trio.sleep(1000)
+
+        server.accept()
+        client.accept(pull=True)
+        client.send("hello")
+        with pytest.raises(ConversationError) as caught:
+            await client.expect("an answer")
+        failure = caught.value.record.failure
+        assert failure is not None
+        ((half, step),) = failure.waits
+        assert half == "server"
+        assert step.startswith("server: a listener waits, in think, test_recorded_pair")
+
+
+@in_virtual_time
+async def test_the_picture_ends_where_the_block_has_failed() -> None:
+    records: list[Record] = []
+
+    async def talk() -> None:
+        async with open_recorded_pair() as (client, server):
+            records.append(client.record)
+            echoing(server)
+            client.accept(pull=True)
+            client.send("one")
+            assert await client.receive() == "two", "not\ntwo"
+
+    with pytest.raises(AssertionError) as caught:
+        await talk()
+    (record,) = records
+    assert [entry.what for entry in record.entries][-1] == "closed"
+    assert "Close" not in str(record)
+    assert "closed" not in record.to_mermaid()
+    assert "the test failed here: AssertionError: not …" in str(record)
+    assert str(record) in caught.value.__notes__[0]
+
+
+@in_virtual_time
+async def test_a_failure_in_a_task_of_the_test_keeps_its_mark() -> None:
+    records: list[Record] = []
+
+    async def talk() -> None:
+        async with (
+            open_recorded_pair() as (client, server),
+            trio.open_nursery() as nursery,
+        ):
+            records.append(client.record)
+            server.accept()
+            nursery.start_soon(client.expect, "hello")
+
+    with pytest.RaisesGroup(ConversationError):
+        await talk()
+    assert records[0].failure is not None
+    assert "within 5.0 s, but nothing came" in records[0].failure.what
+    assert "Close" not in str(records[0])
+
+
+@in_virtual_time
+async def test_a_failure_before_anything_happens_has_no_conversation() -> None:
+    async def fail() -> None:
+        async with open_recorded_pair():
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        await fail()
+    assert not hasattr(caught.value, "__notes__")
+
+
+@in_virtual_time
+async def test_what_a_listener_of_a_pair_raises_has_the_conversation() -> None:
+    async def fail() -> None:
+        async with open_recorded_pair() as (client, server):
+
+            @server.on("message")
+            def refuse(_event: MessageEvent) -> None:
+                raise KeyError("a bug")
+
+            server.accept()
+            client.accept(pull=True)
+            client.send("hello")
+            await client.expect_close(1011)
+
+    with pytest.RaisesGroup(KeyError) as caught:
+        await fail()
+    assert "hello" in caught.value.__notes__[0]
+
+
+def test_what_is_public_names_its_public_home() -> None:
+    for name in trio_wspair.testing.__all__:
+        assert getattr(trio_wspair.testing, name).__module__ == "trio_wspair.testing"

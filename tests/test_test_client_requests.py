@@ -460,17 +460,35 @@ async def test_a_response_that_is_too_large_is_told() -> None:
             await client.get("/")
 
 
-async def test_a_connection_that_breaks_is_told(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [(False, "broken off, or is no HTTP"), (True, "the connection broke before")],
+)
+async def test_a_connection_that_breaks_is_told(
+    broken: bool, words: str, autojump_clock: MockClock
+) -> None:
+    near, far = trio.testing.memory_stream_pair()
+
+    async def dial(_host: str, _port: int) -> trio.abc.Stream:
+        return near
+
+    async def break_down() -> None:
+        raise trio.BrokenResourceError
+
     async with open_test_client(site) as client:
-        near, far = trio.testing.memory_stream_pair()
-
-        async def dial(_host: str, _port: int) -> trio.abc.Stream:
-            return near
-
         client._site._dial = dial
         await far.aclose()
-        with pytest.raises(RequestError, match=r"^GET /: .*broke"):
+        if broken:
+            near.receive_stream.receive_some_hook = break_down
+        with pytest.raises(RequestError, match=f"^GET /: .*{words}"):
             await client.get("/")
+
+
+async def test_an_interim_response_is_none_yet(autojump_clock: MockClock) -> None:
+    async with open_test_client(site) as client:
+        expecting = {"Expect": "100-continue"}
+        response = await client.post("/", body="hello", headers=expecting)
+        assert (response.status, response.json()["body"]) == (200, "hello")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from contextlib import (
 )
 from functools import partial
 from typing import Final, Literal, Protocol, TypedDict, Unpack, overload
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import trio
 
@@ -37,6 +37,7 @@ from trio_wspair._pair import closing_on_exit
 from trio_wspair._server import serve
 from trio_wspair._socket import WebSocket
 from trio_wspair._tls import check_ssl_context
+from trio_wspair._urls import percent_encoded
 from trio_wspair.transports._engines import EngineName
 
 from ._cookies import Cookies
@@ -63,8 +64,6 @@ __all__ = (
 Transport = Literal["memory", "loopback"]
 """What lies between client and server: streams in memory, or sockets."""
 _CLOSE_GRACE: Final = 1.0
-_UNQUOTED: Final = "%/:?@!$&'()*+,;=~[]"
-"""What a target may have beside letters, digits and ``-._``; `%` as it is."""
 
 
 class ConnectionOptions(TypedDict, total=False):
@@ -438,7 +437,7 @@ class _Site:
         if "#" in path:
             msg = f"a request has no '#fragment', as {url!r} has"
             raise ValueError(msg)
-        return quote(path, safe=_UNQUOTED)
+        return percent_encoded(path)
 
     def _with_cookies(self, url: str, headers: HeadersInit) -> Headers:
         sent = Headers(headers)

@@ -316,8 +316,8 @@ async def open_recorded_pair(
                     RecordedWebSocket(client, record, within),
                     RecordedWebSocket(server, record, within),
                 )
-    except Exception as exc:  # It may be what a listener has raised.
-        if not tells(exc):
+    except Exception as exc:
+        if record._drawn_to is None:  # A listener has raised, and not the block.
             tell(exc, [record])
         raise
 
