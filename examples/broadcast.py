@@ -1,7 +1,8 @@
 """A broadcast: what one client says, all clients hear.
 
-Run it with `python examples/broadcast.py --port 8002`, and connect a few times with
-any WebSocket client. Ctrl-C stops it.
+Run it with `trio-wspair serve examples/broadcast.py`, or without the command with
+`python examples/broadcast.py --port 8002`, and connect a few times with any WebSocket
+client, such as `trio-wspair connect`. Ctrl-C stops it.
 """
 
 import argparse
@@ -61,10 +62,13 @@ class Room:
                 self.members.discard(member)
 
 
+app = Room()
+
+
 async def main(host: str, port: int) -> None:
     """Serve until cancelled."""
     async with trio.open_nursery() as nursery:
-        server = await nursery.start(partial(serve, Room().fetch, port, host=host))
+        server = await nursery.start(partial(serve, app, port, host=host))
         print(server.url, flush=True)
 
 

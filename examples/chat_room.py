@@ -1,7 +1,8 @@
 """A chat: named rooms that leave memory while nobody speaks, and lose nothing by it.
 
-Run it with `python examples/chat_room.py --port 8004`, and open the address that it
-prints in two windows. Any name after `/rooms/` is a room. Ctrl-C stops it.
+Run it with `trio-wspair serve examples/chat_room.py`, or without the command with
+`python examples/chat_room.py --port 8004`, and open the address that it prints in two
+windows. Any name after `/rooms/` is a room. Ctrl-C stops it.
 
 A page says `{"type": "join", "name": ...}` first, then `{"type": "say", "text": ...}`.
 It hears `welcome` with the last messages, `said`, `joined` and `left` with the names of
@@ -14,7 +15,8 @@ import math
 import re
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import TypedDict, cast
@@ -23,6 +25,7 @@ import trio
 
 from trio_wspair import (
     BufferFullError,
+    FetchHandler,
     Request,
     Response,
     WebSocket,
@@ -222,15 +225,19 @@ async def fetch(rooms: DurableObjectNamespace, request: Request) -> Response:
     return await rooms.get_by_name(room).fetch(request)
 
 
+@asynccontextmanager
+async def app(hibernate_after: float = 10.0) -> AsyncGenerator[FetchHandler, None]:
+    """Open the rooms, and give the handler of their server."""
+    async with DurableObjectNamespace(Room, Histories(), hibernate_after) as rooms:
+        yield partial(fetch, rooms)
+
+
 async def main(host: str, port: int, hibernate_after: float) -> None:
     """Serve until cancelled."""
-    async with (
-        DurableObjectNamespace(Room, Histories(), hibernate_after) as rooms,
-        trio.open_nursery() as nursery,
-    ):
-        handler = partial(fetch, rooms)
+    rooms = app(hibernate_after)
+    async with trio.open_nursery() as nursery:
         server = await nursery.start(
-            partial(serve, handler, port, host=host, max_message_bytes=2**16)
+            partial(serve, rooms, port, host=host, max_message_bytes=2**16)
         )
         print(server.url.replace("ws", "http", 1), flush=True)
 

@@ -1,7 +1,8 @@
 """A page and its WebSocket on one port: a count of clicks that all pages share.
 
-Run it with `python examples/click_counter.py --port 8003`, open the address that it
-prints, twice, and click. Ctrl-C stops it. After Cloudflare's websocket-template.
+Run it with `trio-wspair serve examples/click_counter.py`, or without the command with
+`python examples/click_counter.py --port 8003`, open the address that it prints, twice,
+and click. Ctrl-C stops it. After Cloudflare's websocket-template.
 """
 
 import argparse

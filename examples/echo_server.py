@@ -1,6 +1,7 @@
 """An echo server: what a client sends, text or binary, comes back.
 
-Run it with `python examples/echo_server.py --port 8000`, and talk to it with
+Run it with `trio-wspair serve examples/echo_server.py`, or without the command with
+`python examples/echo_server.py --port 8000`, and talk to it with
 `python examples/echo_client.py ws://127.0.0.1:8000/ hello`. Ctrl-C stops it.
 """
 

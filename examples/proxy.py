@@ -1,7 +1,8 @@
 """A proxy: each client is joined to a WebSocket upstream, close codes included.
 
-Run it with `python examples/proxy.py ws://127.0.0.1:8000/ --port 8001`, with an echo
-server on port 8000. Ctrl-C stops it.
+Run it with `python examples/proxy.py ws://127.0.0.1:8000/ --port 8001`, or with
+`trio-wspair serve examples/proxy.py --port 8001`, with an echo server on port 8000.
+Ctrl-C stops it.
 """
 
 import argparse
@@ -55,6 +56,9 @@ async def fetch(upstream_url: str, request: Request) -> Response:
     server.accept(allow_half_open=True)
     upstream.accept(allow_half_open=True)
     return Response(None, status=101, web_socket=client)
+
+
+app = partial(fetch, "ws://127.0.0.1:8000/")
 
 
 async def main(upstream_url: str, host: str, port: int) -> None:

@@ -1,11 +1,13 @@
 """Tracing: a span of OpenTelemetry for each connection of an echo server.
 
-Needs `pip install opentelemetry-sdk`. Run it with `python examples/tracing.py`, and
-talk to it with `python examples/echo_client.py ws://127.0.0.1:8000/ hello`. Ctrl-C
-stops it.
+Needs `pip install opentelemetry-sdk`. Run it with `trio-wspair serve
+examples/tracing.py` or `python examples/tracing.py`, and talk to it with `python
+examples/echo_client.py ws://127.0.0.1:8000/ hello`. Ctrl-C stops it.
 """
 
 import argparse
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from functools import partial
 from weakref import WeakKeyDictionary
 
@@ -17,6 +19,7 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer
 from trio_wspair import (
     CloseEvent,
     ConnectionInfo,
+    FetchHandler,
     Instrument,
     MessageEvent,
     Request,
@@ -85,14 +88,20 @@ async def fetch(request: Request) -> Response:
     return Response(None, status=101, web_socket=client)
 
 
-async def main(host: str, port: int) -> None:
-    """Serve until cancelled, and print each span when it ends."""
+@asynccontextmanager
+async def app() -> AsyncGenerator[FetchHandler, None]:
+    """Watch the connections, and print each span when it ends."""
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter()))
     with use_instrument(Spans(provider.get_tracer("echo"))):
-        async with trio.open_nursery() as nursery:
-            server = await nursery.start(partial(serve, fetch, port, host=host))
-            print(server.url, flush=True)
+        yield fetch
+
+
+async def main(host: str, port: int) -> None:
+    """Serve until cancelled."""
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(partial(serve, app, port, host=host))
+        print(server.url, flush=True)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import trio
+from commands import serving
 from programs import read_to_end, running
 
 from trio_wspair import (
@@ -143,6 +144,41 @@ async def test_a_broadcast_reaches_everybody() -> None:
         two.send("hello all")
         for ws in (one, two, three):
             assert await ws.receive() == "hello all"
+
+
+# -- by the command --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "message", "answer"),
+    [
+        ("echo_server.py", "", "hello", "hello"),
+        ("broadcast.py", "", "hello", "hello"),
+        ("click_counter.py", "ws", "CLICK", '{"count": 0}'),
+        ("tracing.py", "", "hello", "hello"),
+        ("chat_room.py", "rooms/lobby/ws", "ping", "pong"),
+    ],
+)
+async def test_the_command_serves_each_example(
+    name: str, path: str, message: str, answer: str
+) -> None:
+    async with serving(str(EXAMPLES / name)) as (process, url):
+        async with open_websocket(url + path) as ws:
+            ws.send(message)
+            assert await ws.receive() == answer
+        process.send_signal(signal.SIGTERM)
+        with trio.fail_after(20):
+            output = await read_to_end(process.stdout)
+            errors = await read_to_end(process.stderr)
+            assert await process.wait() == 0
+    assert "Traceback" not in errors
+    assert ('"name": "websocket"' in output) == (name == "tracing.py")
+
+
+async def test_the_command_serves_the_proxy_too() -> None:
+    async with serving(str(EXAMPLES / "proxy.py")) as (_, url):
+        status, _, _ = await trio.to_thread.run_sync(get, url, "/")
+    assert status == 426
 
 
 # -- the click counter, but for its page, which tests/browser looks at ----------

@@ -317,6 +317,11 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
         choices=["debug", "info", "warning", "error"],
         help="info has a line for each request; default: %(default)s",
     )
+    work.add_argument(
+        "--log-query",
+        action="store_true",
+        help="show the query of a URL in the log; it often has secrets in it",
+    )
     serve.add_argument("--lifeline", type=int, help=argparse.SUPPRESS)
 
 

@@ -62,6 +62,7 @@ class Serving:
     client_ca: str | None = None
     proxy_headers: bool = False
     max_connections_per_client: int | None = None
+    log_query: bool = False
     inspect_port: int | None = None
     lifeline: int | None = None
     """A file descriptor: the server restarts, so this one stops, when it ends."""
@@ -104,6 +105,7 @@ class Serving:
             port=self.port if self.unix is None else None,
             ssl_context=server_context(self.certfile, self.keyfile, self.client_ca),
             proxy_headers=self.proxy_headers,
+            log_query=self.log_query,
             max_connections_per_client=self.max_connections_per_client,
             stop_code=CloseCode.SERVICE_RESTART if restarts else CloseCode.GOING_AWAY,
             engine=self.engine,

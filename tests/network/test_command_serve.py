@@ -172,6 +172,19 @@ async def test_a_handler_is_served_until_a_signal(
         assert re.search(line, log), log
 
 
+async def test_the_query_is_in_the_log_if_asked_for(app: Path) -> None:
+    for options, shown in (
+        ([], '"GET /" 101'),
+        (["--log-query"], '"GET /?token=1" 101'),
+    ):
+        async with serving(str(app), *options) as (process, url):
+            async with open_websocket(url + "?token=1"):
+                pass
+            process.send_signal(signal.SIGTERM)
+            log = await read_to_end(process.stderr)
+            assert shown in log
+
+
 async def test_each_request_is_a_line_unless_the_log_is_quiet(app: Path) -> None:
     for level, lines in ("info", 1), ("warning", 0):
         async with serving(str(app), "--log-level", level) as (process, url):
