@@ -14,6 +14,7 @@ from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxDirective
+from sphinx.util.typing import stringify_annotation
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 sys.path.insert(0, str(Path(__file__).parent))
@@ -27,7 +28,7 @@ from conformance.hibernation import (
     stage as object_stage,
 )
 
-from trio_wspair import ReadyState, __version__, testing
+from trio_wspair import Application, ReadyState, __version__, testing
 from trio_wspair._state import _HOLDER_TABLE, _READY_TABLE, Act, Holder
 
 
@@ -287,6 +288,7 @@ def resolve_public_name(
     return None
 
 
+_APPLICATION = stringify_annotation(Application, "smart")
 _GENERATOR = re.compile(r"Async(?:Generator|Iterator)\[([~\w.]+)")
 
 _sentences: dict[str, list[str]] = {}
@@ -309,10 +311,13 @@ def restore_sentence(_app: Sphinx, _what: str, name: str, *rest: object) -> None
 def name_yielded_type(
     _app: Sphinx, _what: str, _name: str, *rest: object
 ) -> tuple[object, str] | None:
-    """Say what `async with` gives, not that a generator is behind it."""
-    signature, returned = rest[-2:]
+    """Say what `async with` gives, and `Application` instead of what it stands for."""
+    signature, returned = cast("tuple[str | None, str]", rest[-2:])
+    if signature is None:
+        return None
+    signature = signature.replace(_APPLICATION, "~trio_wspair.Application")
     match = _GENERATOR.search(str(returned))
-    return None if match is None else (signature, match[1])
+    return signature, returned if match is None else match[1]
 
 
 def setup(app: Sphinx) -> None:
