@@ -267,10 +267,16 @@ def engine(request: pytest.FixtureRequest) -> Generator[EngineName]:
 
 @pytest.fixture
 async def net(
-    logged: Logged, no_socket_left: None, engine: EngineName
+    request: pytest.FixtureRequest,
+    logged: Logged,
+    no_socket_left: None,
+    engine: EngineName,
 ) -> AsyncGenerator[Network]:
-    """The network, for a test that takes less than ten seconds."""
-    with trio.fail_after(10):
+    """The network, for a test that takes less than ten seconds.
+
+    A module whose tests start programs may have more, as its `SECONDS`.
+    """
+    with trio.fail_after(getattr(request.module, "SECONDS", 10)):
         yield Network()
 
 

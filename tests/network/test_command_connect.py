@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from conftest import Network
 
 
+SECONDS = 60
+"""For a test, as it may start several programs."""
+
+
 @pytest.fixture(scope="module")
 def engine() -> None:
     """Run them on one engine: they are not about the wire."""
