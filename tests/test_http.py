@@ -1,7 +1,7 @@
 """Requests and headers, as a `fetch` handler meets them."""
 
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import trio
@@ -146,6 +146,20 @@ def test_whatever_is_appended_comes_out_in_order(items: list[tuple[str, str]]) -
 # -- headers: what can't be one ---------------------
 
 
+def test_no_error_about_a_header_shows_its_value() -> None:
+    wrong: list[Any] = [
+        {"Authorization": "Bearer hunter2\n"},
+        {"Authorization: Bearer hunter2": ""},
+        ["Authorization: Bearer hunter2"],
+        [("Authorization", "Bearer", "hunter2")],
+        [("Authorization", b"Bearer hunter2")],
+    ]
+    for headers in wrong:
+        with pytest.raises((ValueError, TypeError), match="header") as caught:
+            Headers(headers)
+        assert "hunter2" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -164,7 +178,7 @@ def test_a_name_that_is_no_token_is_refused(name: str) -> None:
     ):
         with pytest.raises(ValueError, match="can't be the name of a header") as caught:
             act()
-        assert repr(name) in str(caught.value)
+        assert repr(name.partition(":")[0]) in str(caught.value)
     assert headers.pairs() == [("A", "1")]
 
 
@@ -186,7 +200,8 @@ def test_a_value_that_would_not_be_one_header_is_refused(value: str) -> None:
     ):
         with pytest.raises(ValueError, match="can't have the value") as caught:
             act()
-        assert repr(value) in str(caught.value)
+        assert any(repr(character) in str(caught.value) for character in value)
+        assert len(value) < 3 or value not in str(caught.value)
     assert headers.pairs() == [("A", "1")]
 
 

@@ -24,8 +24,8 @@ __all__ = (
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A header's name (RFC 9110, section 5.6.2)."""
-_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-"""A header's value: no line breaks, nothing beyond Latin-1 (RFC 9110, 5.5)."""
+_NOT_IN_A_VALUE: Final = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
+"""What no value has: line breaks, and what is beyond Latin-1 (RFC 9110, 5.5)."""
 
 _SINGLE: Final = (
     "authorization",
@@ -78,7 +78,11 @@ class Headers(MutableMapping[str, str]):
             headers = [headers]
         for pair in headers:
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-                msg = f"headers are a mapping, or pairs of name and value, not {pair!r}"
+                # Not shown: a line such as "Authorization: ..." has a secret in it.
+                what = (
+                    f"a mapping, or pairs of name and value, not {type(pair).__name__}"
+                )
+                msg = f"headers are {what}"
                 raise TypeError(msg)
             self.append(*pair)
 
@@ -169,7 +173,10 @@ def _checked_name(name: object) -> str:
         msg = f"a header's name is a str, not {type(name).__name__}"
         raise TypeError(msg)
     if not is_token(name):
-        msg = f"{name!r} can't be the name of a header (RFC 9110, section 5.1)"
+        # What follows a colon is a value, which may be a secret.
+        shown, colon, _ = name.partition(":")
+        rest = " and what follows it" if colon else ""
+        msg = f"{shown!r}{rest} can't be the name of a header (RFC 9110, section 5.1)"
         raise ValueError(msg)
     return name
 
@@ -181,10 +188,11 @@ def _checked_value(name: str, value: object) -> str:
     if name.lower() == "location":
         value = encoded_reference(value)
     stripped = value.strip(" \t")
-    if _VALUE.fullmatch(stripped) is None:
+    wrong = _NOT_IN_A_VALUE.search(stripped)
+    if wrong is not None:  # The rest is not shown: it may be a secret.
         msg = (
-            f"header {name!r} can't have the value {value!r}: no line breaks, and "
-            "nothing beyond Latin-1"
+            f"header {name!r} can't have the value that was given, which has "
+            f"{wrong[0]!r} in it: no line breaks, and nothing beyond Latin-1"
         )
         raise ValueError(msg)
     return stripped

@@ -351,6 +351,53 @@ async def test_interim_answers_are_passed_over(net: "Network") -> None:
         assert await ws.receive() == "hi"
 
 
+@pytest.mark.parametrize(
+    ("start", "lines", "body", "words"),
+    [
+        ("404 Not Found", [], b"", "refused the WebSocket with status 404 (Not Found)"),
+        ("404 Nix", [], b"", "refused the WebSocket with status 404 (Not Found)"),
+        ("599 Odd \x07", [], b"", "refused the WebSocket with status 599 (Odd \\x07)"),
+        ("599 ", [], b"", "refused the WebSocket with status 599"),
+        (
+            "200 OK",
+            [],
+            b"hi",
+            'with status 200 (OK) instead of opening a WebSocket: "hi"',
+        ),
+        ("403 X", [], b"\r\na\n\n  b\t\nc\nd", '(Forbidden): "a / b / c"'),
+        ("403 X", [], "\x1b[1mZoë\u202e".encode(), '(Forbidden): "\\x1b[1mZoë\\u202e"'),
+        ("403 X", [], b"x" * 5000, '(Forbidden): "' + "x" * 200 + '..."'),
+        ("403 X", [], "é".encode() * 5000, '(Forbidden): "' + "é" * 200 + '..."'),
+        ("403 X", [], b"\x1f\x8b\x08\x00\xff", "with status 403 (Forbidden)"),
+        ("500 X", ["Content-Type: application/json"], b'{"a": 1}', '{\\"a\\": 1}"'),
+        (
+            "400 X",
+            ["Content-Type: text/html; charset=utf-8"],
+            b"<title>400 No</title><style>a{}</style><h1>Sent plain</h1><hr>to TLS<",
+            '"400 No / Sent plain / to TLS"',
+        ),
+        (
+            "302 X",
+            ["Location: https://me:hunter2@b.example/x?token=hunter2\x1b"],
+            b"hunter2",
+            'redirects to "https://b.example/x?token=..." with status 302 (Found)',
+        ),
+        ("304 X", [], b"", "with status 304 (Not Modified) instead of opening"),
+        ("101 X", ["Upgrade: h2c"], b"", "answered 101, but not as"),
+    ],
+)
+async def test_an_http_answer_is_told_with_its_first_lines(
+    net: "Network", start: str, lines: list[str], body: bytes, words: str
+) -> None:
+    head = "\r\n".join([f"HTTP/1.1 {start}", *lines, "", ""])
+    error = await refused(net, answering(head.encode("latin-1") + body))
+    assert words in str(error)
+    assert start[:3] in {"101", "302", "304"} or str(error).endswith(words)
+    assert "the server 127.0.0.1:" in str(error)
+    assert "hunter2" not in str(error)
+    assert str(error).isprintable()
+
+
 @pytest.mark.parametrize("status", [200, 302, 401, 500, 503])
 async def test_other_statuses_are_refusals_too(net: "Network", status: int) -> None:
     start = f"HTTP/1.1 {status} Whatever"
