@@ -14,6 +14,8 @@ A wrong argument is a plain `TypeError` or `ValueError`.
 
 from typing import Final
 
+from ._display import printable
+
 __all__ = (
     "BufferFullError",
     "ConnectionClosedError",
@@ -61,7 +63,8 @@ class ConnectionClosedError(WebSocketError):
 
     def __str__(self) -> str:
         manner = "cleanly" if self.was_clean else "abnormally"
-        reason = f": {self.reason}" if self.reason else ""
+        # The peer's words: a log shows them.
+        reason = f": {printable(self.reason)}" if self.reason else ""
         return f"the connection has closed {manner} with code {self.code}{reason}"
 
 

@@ -16,6 +16,7 @@ from trio.lowlevel import disable_ki_protection, enable_ki_protection
 from ._alarms import Alarms
 from ._checks import check_thread
 from ._display import printable, redacted
+from ._failures import bare, failure_in
 from ._headers import Headers
 from ._http import FetchHandler, Request, RequestBodyError, Response
 from ._instruments import ConnectionInfo, tell_connected
@@ -188,8 +189,14 @@ class Handling:
 
     def _report(self, failure: Exception) -> None:
         """Tell the log what the handler has raised."""
+        end = self._coupling.half.outbox.end if self._coupling is not None else None
+        left = failure_in(failure, end)
+        if left is None:
+            what = "%s: the handler has ended with its client: %s"
+            _logger.debug(what, self._caller, bare(failure), extra=self._facts())
+            return
         what = "handling %s failed"
-        _logger.error(what, self._caller, exc_info=failure, extra=self._facts())
+        _logger.error(what, self._caller, exc_info=left, extra=self._facts())
 
     def _log(self, response: Response, seconds: float) -> None:
         """Write a line into the access log."""

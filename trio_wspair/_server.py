@@ -21,6 +21,7 @@ from ._checks import check_limit
 from ._codes import CloseCode, checked_close
 from ._display import printable
 from ._exchange import Exchange, Service, client_address
+from ._failures import bare
 from ._forwarded import ProxyHeaders, checked_proxy_headers
 from ._http import FetchHandler, Request, Response
 from ._http1 import ClientGoneError, HTTPConnection, Refusal
@@ -238,8 +239,8 @@ class _Acceptor:
                         await self._serve_admitted(stream)
                     return
             await self._turn_away(stream, 429, client)
-        except Exception:
-            _logger.exception("a connection has failed")
+        except Exception as exc:
+            _logger.exception("a connection has failed", exc_info=bare(exc))
         # serve_listeners() closes the stream.
 
     async def _serve_admitted(self, stream: trio.abc.Stream) -> None:

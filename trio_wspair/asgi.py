@@ -15,6 +15,7 @@ from ._application import Application, handler_of, open_application
 from ._asgi_scope import Scope
 from ._errors import InvalidStateError
 from ._exchange_asgi import ASGIExchange, ASGIService
+from ._failures import bare
 from ._limits import Limits
 from .transports._asgi import Receive, Send
 
@@ -133,8 +134,9 @@ class ASGIApp:
         except Exception as exc:
             if not phase:  # A task of the application has failed, unasked.
                 raise
-            _logger.exception("the application fails at %s", phase)
-            message = f"{type(exc).__name__}: {exc}"
+            failure = bare(exc)
+            _logger.exception("the application fails at %s", phase, exc_info=failure)
+            message = f"{type(failure).__name__}: {failure}"
             await send({"type": f"lifespan.{phase}.failed", "message": message})
         else:
             await send({"type": "lifespan.shutdown.complete"})

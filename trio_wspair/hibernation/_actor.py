@@ -303,7 +303,8 @@ class Actor:
         except DurableObjectResetError:
             pass  # Logged by whoever has reset it.
         except BaseException as exc:  # noqa: BLE001, ASYNC103 - the rest is raised
-            log_failure(exc, self.label, f"web_socket_{event.type}()")
+            what = f"web_socket_{event.type}()"
+            log_failure(exc, self.label, what, half_of(socket).inbox.end)
 
     async def _handle(
         self, handlers: Handlers, event: Event, on_wait: Callable[[], None]

@@ -4,6 +4,8 @@ import logging
 from typing import Final, cast
 
 from trio_wspair._errors import WebSocketError
+from trio_wspair._failures import bare, failure_in
+from trio_wspair._state import End
 
 __all__ = ("DurableObjectResetError", "log_failure")
 
@@ -18,12 +20,15 @@ class DurableObjectResetError(WebSocketError):
     """
 
 
-def log_failure(exc: BaseException, label: str, what: str) -> None:
+def log_failure(
+    exc: BaseException, label: str, what: str, end: End | None = None
+) -> None:
     """Log what an object has raised, and raise the rest: `Cancelled` and the like.
 
-    Both come in one group if tasks of it were cancelled and one failed over that.
+    Both come in one group if tasks of it were cancelled and one failed over that. What
+    says only that the peer of the socket has ended like this is no failure.
     """
-    errors: BaseException | None = None
+    errors: Exception | None = None
     others: BaseException | None = None
     if isinstance(exc, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", exc)
@@ -33,7 +38,13 @@ def log_failure(exc: BaseException, label: str, what: str) -> None:
     else:
         others = exc
     if errors is not None:
-        message = "%s of %s failed"
-        _logger.error(message, what, label, exc_info=errors, extra={"object": label})
+        facts = {"object": label}
+        left = failure_in(errors, end)
+        if left is None:
+            message = "%s of %s has ended with its client: %s"
+            _logger.debug(message, what, label, bare(errors), extra=facts)
+        else:
+            message = "%s of %s failed"
+            _logger.error(message, what, label, exc_info=left, extra=facts)
     if others is not None:
         raise others

@@ -18,6 +18,7 @@ import attrs
 import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
+from trio_wspair._failures import bare
 from trio_wspair._pair import current_nursery
 
 from ._failures import DurableObjectResetError, log_failure
@@ -105,9 +106,10 @@ class Instance(Generic[_O]):
                             self.leave()
                         finally:  # Before its nursery closes.
                             self.reset("one of its tasks failed")  # Unless it has left.
-            except Exception:
+            except Exception as exc:
                 what = "a task of %s failed: it is reset"
-                _logger.exception(what, self._label, extra={"object": self._label})
+                facts = {"object": self._label}
+                _logger.exception(what, self._label, exc_info=bare(exc), extra=facts)
             finally:
                 # Those that were cancelled clean up.
                 await self._wait_calm()  # noqa: ASYNC102 - in the shield above

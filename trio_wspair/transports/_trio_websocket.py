@@ -18,6 +18,7 @@ from wsproto.frame_protocol import FrameProtocol
 
 from trio_wspair._codes import Close
 from trio_wspair._errors import HandshakeError, ProtocolError
+from trio_wspair._failures import bare
 from trio_wspair._headers import encode_headers
 from trio_wspair._inbox import size_of
 from trio_wspair._nurseries import open_service_nursery
@@ -350,7 +351,7 @@ async def _open(
         except* HandshakeError as group:
             error = _only(group)
         except* Exception as group:
-            _logger.debug("trio-websocket's reader has ended", exc_info=group)
+            _logger.debug("trio-websocket's reader has ended", exc_info=bare(group))
         finally:
             over.set()
         if connection is None:

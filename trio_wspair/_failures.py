@@ -1,0 +1,56 @@
+"""What the log is told of a failure: the exception itself, if it is a failure at all.
+
+Knows exceptions and how a conversation ends; no logger. An error tracker groups
+records by the exception in their `exc_info`, so that is not a group around the only
+one that was raised, as nurseries make it.
+"""
+
+from typing import cast
+
+from ._codes import Close
+from ._errors import ConnectionClosedError
+from ._state import End
+
+__all__ = ("bare", "failure_in")
+
+
+def bare(exc: BaseException) -> BaseException:
+    """Return the only exception in a group, however deep, and else `exc` itself.
+
+    It has its own traceback, which leads from the nursery to where it was raised.
+    """
+    while isinstance(exc, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", exc)
+        if len(group.exceptions) != 1:
+            return group
+        exc = group.exceptions[0]
+    return exc
+
+
+def failure_in(exc: Exception, end: End | None) -> Exception | None:
+    """Return what is left of `exc` without those who say only that the peer has ended.
+
+    Any client can cause a `ConnectionClosedError` in a handler, and it is no failure of
+    the handler: the conversation is over.
+
+    Args:
+        exc: What was raised, perhaps a group.
+        end: What the peer has said last, if anything.
+    """
+
+    def tells_end(one: BaseException) -> bool:
+        if end is None or not isinstance(one, ConnectionClosedError):
+            return False
+        return one.code == (end.code if isinstance(end, Close) else 1006)
+
+    rest: BaseException | None = exc
+    if isinstance(exc, ExceptionGroup):
+        group = cast("ExceptionGroup[Exception]", exc)
+        _, rest = group.split(tells_end)
+    elif tells_end(exc):
+        rest = None
+    if rest is None:
+        return None
+    left = bare(rest)
+    assert isinstance(left, Exception)
+    return left
