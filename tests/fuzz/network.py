@@ -141,9 +141,9 @@ def listening_in_memory() -> Generator[Callable[[trio.abc.Stream], None]]:
 def dialling_in_memory(stream: trio.abc.Stream) -> Generator[None]:
     """Let a `connect()` in the block get this stream."""
 
-    async def open_tcp_stream(*_: object, **__: object) -> trio.abc.Stream:
+    async def open_tcp(*_: object, **__: object) -> trio.abc.Stream:
         await trio.lowlevel.checkpoint()
         return stream
 
-    with mock.patch.object(trio, "open_tcp_stream", open_tcp_stream):
+    with mock.patch("trio_wspair._dialing.open_tcp", open_tcp):
         yield
