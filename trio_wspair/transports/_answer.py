@@ -126,7 +126,8 @@ class _Reading:
                     body = await self._read_body()
                     raise refusal(self._host, event, body)
         except h11.RemoteProtocolError as exc:
-            raise self._nonsense(exc) from (self._lost or exc)
+            cause = exc if self._received else None  # Otherwise it says nothing.
+            raise self._nonsense(exc) from (self._lost or cause)
 
     def _switched(
         self, event: h11.InformationalResponse, head: bytearray, rest: bytes
