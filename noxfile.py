@@ -166,13 +166,23 @@ def apt_install(session: nox.Session, command: str, *packages: str) -> None:
 @nox.session
 def differential(session: nox.Session) -> None:
     """Random programs, played on Cloudflare's runtime and on ours: `--programs N`."""
+    play_on_workerd(session, "conformance.differential")
+
+
+@nox.session(name="differential-objects")
+def differential_objects(session: nox.Session) -> None:
+    """The same for Durable Objects: `--programs N`, `--seed N`, `--record FILE`."""
+    play_on_workerd(session, "conformance.hibernation.differential")
+
+
+def play_on_workerd(session: nox.Session, module: str) -> None:
     session.install("-e", ".", *group("differential"))  # Node and npm, too
     modules = node_modules(session, WORKERD)
     (workerd,) = modules.glob("@cloudflare/workerd-*/bin/workerd")
     session.run(
         "python",
         "-m",
-        "conformance.differential",
+        module,
         f"--workerd={workerd}",
         *session.posargs,
         env={"PYTHONPATH": "tests"},

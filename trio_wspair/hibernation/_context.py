@@ -111,7 +111,10 @@ class DurableObjectState:
         """Answer a text on all sockets of the object without waking it.
 
         A message that is this text, exactly, is not seen by `web_socket_message()`,
-        unless the answer finds no room, as the peer does not read.
+        unless the answer finds no room, as the peer does not read. The answer waits
+        for no handler that waits, and for no object that is blocked. It comes after
+        what the handlers of earlier messages of its socket send before they wait.
+        What is set counts for the messages that come later.
 
         Args:
             pair: The text and its answer; `None` for no automatic answers.
@@ -176,6 +179,8 @@ class DurableObjectState:
         self, async_fn: Callable[[*_Ts], Awaitable[_T]], *args: *_Ts
     ) -> Awaitable[_T]:
         """Run `async_fn(*args)` while no other event of the object begins.
+
+        Those that wait begin in the order in which they came.
 
         In the constructor the call is enough: it runs before the first event. In a
         handler, await what is returned; that is a checkpoint. Events that run already

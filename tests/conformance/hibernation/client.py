@@ -24,6 +24,7 @@ class Client:
         self._closing = False
         self._closed_with: dict[str, Any] = {"code": 1006, "reason": ""}
         self._scope = trio.CancelScope()
+        self._sending = trio.Lock()
 
     @property
     def closing(self) -> bool:
@@ -70,9 +71,9 @@ class Client:
             case {"close": arguments}:
                 await self._close(*arguments)
             case {"text": text} if not self._closing:
-                await self._peer.send(self._peer.text_frame(text))
+                await self._say(self._peer.text_frame(text))
             case {"bytes": data} if not self._closing:
-                await self._peer.send(self._peer.frame(BINARY, bytes.fromhex(data)))
+                await self._say(self._peer.frame(BINARY, bytes.fromhex(data)))
             case {"text": _} | {"bytes": _}:
                 pass  # Nothing is sent any more.
             case _:
@@ -95,10 +96,15 @@ class Client:
         if not self._closing:
             self._closing = True
             self._scope.deadline = trio.current_time() + CLOSE_TIMEOUT
-            with suppress(*_GONE):
-                await self._peer.send(self._peer.close_frame(code, reason))
+            await self._say(self._peer.close_frame(code, reason))
+
+    async def _say(self, frame: bytes) -> None:
+        async with self._sending:
+            with suppress(*_GONE):  # It has not heard of that yet.
+                await self._peer.send(frame)
 
     async def _end(self) -> None:
         assert isinstance(self._peer.stream, trio.abc.HalfCloseableStream)
-        with suppress(*_GONE):
-            await self._peer.stream.send_eof()
+        async with self._sending:
+            with suppress(*_GONE):
+                await self._peer.stream.send_eof()

@@ -8,8 +8,8 @@ nothing has moved in it for a while.
 import json
 import socket
 import subprocess
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import Generator
+from contextlib import contextmanager
 from itertools import count
 from operator import itemgetter
 from pathlib import Path
@@ -24,6 +24,7 @@ from conformance.stage import Scenario, Trace
 from .stage import Stage
 
 _CONFIG = Path(__file__).parent / "workerd" / "worker.capnp"
+_rooms = count()
 _POLL = 0.005
 """Seconds between two looks at what has moved."""
 
@@ -33,7 +34,6 @@ class Workerd:
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._rooms = count()
         self._moves: dict[str, int] = {}
         self._polled = trio.Event()
 
@@ -50,7 +50,7 @@ class Workerd:
     async def next_moves(self, room: str) -> int:
         """Return how often something has moved in a room, by the next look."""
         await self._polled.wait()
-        return self._moves[room]
+        return self._moves.get(room, 0)
 
     async def open_stream(self) -> trio.SocketStream:
         """Connect."""
@@ -67,11 +67,15 @@ class Workerd:
         ]
         request = h11.Request(method=method, target=target, headers=headers)
         async with await self.open_stream() as stream:
-            for event in (request, h11.Data(data), h11.EndOfMessage()):
-                await stream.send_all(http.send(event) or b"")
+            for part in (request, h11.Data(data), h11.EndOfMessage()):
+                await stream.send_all(http.send(part) or b"")
             status, received = 0, b""
             while True:
-                match http.next_event():
+                try:
+                    event = http.next_event()
+                except h11.RemoteProtocolError:
+                    return 500, None  # The object was reset while it answered.
+                match event:
                     case h11.NEED_DATA:
                         http.receive_data(await stream.receive_some())
                     case h11.Response(status_code=status):
@@ -85,7 +89,7 @@ class Workerd:
     async def play(self, scenario: Scenario, calm: int) -> Trace:
         """Return the trace of a scenario, settled after so many quiet looks."""
         async with trio.open_nursery() as nursery:
-            stage = _LiveStage(self, f"room-{next(self._rooms)}", nursery, calm)
+            stage = _LiveStage(self, f"room-{next(_rooms)}", nursery, calm)
             trace = await stage.play(scenario)
             nursery.cancel_scope.cancel()
         return trace
@@ -137,44 +141,46 @@ class _LiveStage(Stage):
             results = {"status": status}
         self._results.append({"step": number, "results": results})
 
-    async def open_gate(self, gate: str) -> None:
-        await self._workerd.ask("POST", f"/open?room={self._room}&gate={gate}")
+    async def open_gate(self, gate: str) -> bool:
+        target = f"/open?room={self._room}&gate={gate}"
+        _, answer = await self._workerd.ask("POST", target)
+        return bool(answer["waited"])
 
     async def let_pass(self, seconds: float) -> None:
         await trio.sleep(seconds)
 
 
-@asynccontextmanager
-async def running(program: str) -> AsyncGenerator[Workerd]:
-    """Start workerd for a block, on a socket of its own."""
+@contextmanager
+def running(program: str) -> Generator[int]:
+    """Start workerd for a block, on a port of its own."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         fd = listener.fileno()
         command = [program, "serve", str(_CONFIG), f"--socket-fd=player={fd}"]
-        with subprocess.Popen(  # noqa: ASYNC220 - it takes no time
+        with subprocess.Popen(
             command, pass_fds=[fd], stderr=subprocess.DEVNULL
         ) as process:
             try:
-                workerd = Workerd(listener.getsockname()[1])
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(workerd.watch)
-                    yield workerd
-                    nursery.cancel_scope.cancel()
+                yield listener.getsockname()[1]
             finally:
                 process.kill()
 
 
-async def play_all(
-    workerd: Workerd, scenarios: list[Scenario], calm: int, at_once: int = 64
-) -> list[Trace]:
+def play_all(port: int, scenarios: list[Scenario], calm: int) -> list[Trace]:
     """Return the traces of scenarios, played side by side."""
+    return trio.run(_play_all, port, scenarios, calm)
+
+
+async def _play_all(port: int, scenarios: list[Scenario], calm: int) -> list[Trace]:
     traces: list[Trace] = [{}] * len(scenarios)
-    room = trio.CapacityLimiter(at_once)
+    workerd = Workerd(port)
 
     async def play(number: int) -> None:
-        async with room:
-            traces[number] = await workerd.play(scenarios[number], calm)
+        traces[number] = await workerd.play(scenarios[number], calm)
 
-    async with trio.open_nursery() as nursery:
-        for number in range(len(scenarios)):
-            nursery.start_soon(play, number)
+    async with trio.open_nursery() as watching:
+        watching.start_soon(workerd.watch)
+        async with trio.open_nursery() as nursery:
+            for number in range(len(scenarios)):
+                nursery.start_soon(play, number)
+        watching.cancel_scope.cancel()
     return traces

@@ -61,6 +61,8 @@ class World:
         self.instances = 0
         self._names = Names() if lasting else None
         self._gates: dict[str, trio.Event] = {}
+        self.queued = False
+        """Something has waited for a handler of its own socket."""
 
     def enter(self) -> Names:
         """Count an instance; return the names that it knows."""
@@ -73,6 +75,11 @@ class World:
         """Return what an operation waits for, until a step opens it."""
         return self._gates.setdefault(name, trio.Event())
 
+    async def opened(self, name: str) -> None:
+        """Wait until a gate is open; no checkpoint if it is."""
+        if not self.gate(name).is_set():
+            await self.gate(name).wait()
+
 
 class Room(DurableObject):
     """The object of a scenario. The path of a request is the number of a step."""
@@ -81,6 +88,7 @@ class Room(DurableObject):
         super().__init__(ctx, env)
         self._world = env
         self._names = env.enter()
+        self._number = env.instances
         operations = env.handlers.get("construct")
         if operations is not None:
             entry: dict[str, Any] = {"event": "construct"}
@@ -192,11 +200,11 @@ class Room(DurableObject):
             if not waits:
                 return
             operation = operations[waits[0]]
+            gate = self._gate(operation, own)
             if operation["op"] == "wait":
-                await self._world.gate(operation["gate"]).wait()
+                await self._world.opened(gate)
             else:
                 await self._block(operation, own, of)
-            gate = operation["gate"]
             name = None if own is None else self._name(own)
             entry = {"event": "resumed", "of": of, "ws": name, "gate": gate}
             if own is not None:
@@ -204,15 +212,22 @@ class Room(DurableObject):
             self._world.log.append(entry)
             operations = operations[waits[0] + 1 :]
 
+    def _gate(self, operation: Operation, own: WebSocket | None) -> str:
+        """Return the name of a gate, which may contain that of the socket."""
+        gate: str = operation["gate"]
+        if own is not None:
+            gate = gate.replace("%ws", self._name(own))
+        return gate.replace("%n", str(self._number))
+
     def _block(
         self, operation: Operation, own: WebSocket | None, of: str
     ) -> Awaitable[None]:
-        gate = operation["gate"]
+        gate = self._gate(operation, own)
 
         async def blocking() -> None:
             self._world.log.append({"event": "blocking", "of": of, "gate": gate})
-            await self._world.gate(gate).wait()
-            entry = {"event": "unblocking", "of": of, "gate": gate}
+            await self._world.opened(gate)
+            entry: dict[str, Any] = {"event": "unblocking", "of": of, "gate": gate}
             self._world.log.append(entry)
             entry["results"] = self._perform_now(operation.get("do", []), own)
 

@@ -13,7 +13,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from conformance.stage import Scenario, Trace, let_time_pass, network_settled
 from trio_wspair import Headers, Request, Response, Server, serve
-from trio_wspair.hibernation import DurableObjectNamespace, DurableObjectStub
+from trio_wspair._socket import half_of
+from trio_wspair.hibernation import DurableObjectNamespace
 from trio_wspair.testing import ScriptedPeer, hibernate_after_every_event
 
 from .client import CLOSE_TIMEOUT, Client
@@ -23,15 +24,15 @@ Settle = Callable[[], Awaitable[None]]
 Sleeping = Callable[[DurableObjectNamespace], AbstractContextManager[object]]
 
 
-async def in_memory(scenario: Scenario) -> Trace:
+async def in_memory(scenario: Scenario, world: World | None = None) -> Trace:
     """Play a scenario on a network in memory."""
     with memory_network():
-        return await _play(scenario, World(scenario))
+        return await _play(scenario, world or World(scenario))
 
 
-async def on_the_wire(scenario: Scenario) -> Trace:
+async def on_the_wire(scenario: Scenario, world: World | None = None) -> Trace:
     """Play a scenario over sockets."""
-    return await _play(scenario, World(scenario), settle=network_settled)
+    return await _play(scenario, world or World(scenario), settle=network_settled)
 
 
 async def awake(scenario: Scenario) -> Trace:
@@ -58,13 +59,13 @@ async def _play(
         trio.open_nursery() as nursery,
         DurableObjectNamespace(Room, env=world) as rooms,
     ):
-        room = rooms.get_by_name("room")
+        room = rooms.get_by_name("room")  # As the stage calls it, too.
 
         async def fetch(request: Request) -> Response:
             return await room.fetch(request)
 
         server = await nursery.start(partial(serve, fetch, 0))
-        stage = _OurStage(room, world, server, nursery, settle)
+        stage = _OurStage(rooms, world, server, nursery, settle)
         with sleeping(rooms):
             for number, step in enumerate(scenario["steps"]):
                 await stage.take(number, step)
@@ -97,12 +98,15 @@ class Stage(ABC):
             case {"object": _}:
                 self.nursery.start_soon(self.ask, number, step)
                 await self.settle()
-            case {"client": name}:
+            case {"client": name} if name in self.clients:
                 await self.clients[name].take(step)
+            case {"client": _}:
+                pass  # It has not connected, in a program that was made smaller.
             case {"sleep": milliseconds}:
                 await self.let_pass(milliseconds / 1000)
             case {"open": gate}:
-                await self.open_gate(gate)
+                if not await self.open_gate(gate):
+                    return
             case _:
                 raise AssertionError(f"no such step: {step}")
         if step.get("calm", True):
@@ -125,8 +129,8 @@ class Stage(ABC):
         """Have the object perform what the step says."""
 
     @abstractmethod
-    async def open_gate(self, gate: str) -> None:
-        """Let the operations go on that wait for this."""
+    async def open_gate(self, gate: str) -> bool:
+        """Let the operations go on that wait for this; return whether there are any."""
 
     @abstractmethod
     async def let_pass(self, seconds: float) -> None:
@@ -138,24 +142,29 @@ class _OurStage(Stage):
 
     def __init__(
         self,
-        room: DurableObjectStub,
+        rooms: DurableObjectNamespace,
         world: World,
         server: Server,
         nursery: trio.Nursery,
         settle: Settle,
     ) -> None:
         super().__init__(nursery)
-        self._room = room
+        self._rooms = rooms
         self._world = world
         self._server = server
         self._settle = settle
 
     async def settle(self) -> None:
         await self._settle()
+        # A message or a Close waits behind a handler of its socket.
+        for actor in self._rooms._actors.values():
+            for half in map(half_of, actor.sockets.listed(None)):
+                taken = half.inbox.end is None or half.state.end is not None
+                self._world.queued |= half.inbox.weight > 0 or not taken
 
     async def end(self) -> None:
         """Wait for the last of all, also for clients that wait for a Close."""
-        await self._settle()
+        await self.settle()
         if any(client.closing for client in self.clients.values()):
             await self.let_pass(CLOSE_TIMEOUT)
 
@@ -171,13 +180,14 @@ class _OurStage(Stage):
             method="GET", url=url, headers=Headers(), nursery=self.nursery
         )
         try:
-            await self._room.fetch(request)
+            await self._rooms.get_by_name("room").fetch(request)
         except Exception:
             failed = {"step": number, "results": {"status": 500}}
             self._world.results.append(failed)
 
-    async def open_gate(self, gate: str) -> None:
+    async def open_gate(self, gate: str) -> bool:
         self._world.gate(gate).set()
+        return True
 
     async def let_pass(self, seconds: float) -> None:
         clock = trio.lowlevel.current_clock()

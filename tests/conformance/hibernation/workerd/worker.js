@@ -7,7 +7,7 @@ const worlds = new Map();
 const worldOf = (id) => {
   const key = String(id);
   if (!worlds.has(key)) {
-    worlds.set(key, { log: [], handlers: {}, instances: 0, open: new Set(), moves: 0 });
+    worlds.set(key, { log: [], handlers: {}, instances: 0, open: new Set(), waited: new Set(), moves: 0 });
   }
   return worlds.get(key);
 };
@@ -44,7 +44,7 @@ export class Room extends DurableObject {
   constructor(ctx, env) {
     super(ctx, env);
     this.world = worldOf(ctx.id);
-    this.world.instances++;
+    this.number = ++this.world.instances;
     this.labels = new WeakMap();
     this.sockets = new Map();
     const { construct } = this.world.handlers;
@@ -91,30 +91,38 @@ export class Room extends DurableObject {
       const number = ops.findIndex(({ op }) => op === "wait" || op === "block");
       const rest = number < 0 ? [] : ops.slice(number + 1);
       const waits = ops[number];
+      const gate = waits && this.gateOf(waits, own);
       try {
         entry.results = this.performNow(number < 0 ? ops : ops.slice(0, number), own);
       } finally {
         this.world.moves++;
       }
       if (!waits) return;
-      if (waits.op === "wait") await this.opened(waits.gate);
+      if (waits.op === "wait") await this.opened(gate);
       else await this.block(waits, of, own);
-      entry = this.log({ event: "resumed", of, ws: this.labelOf(own), gate: waits.gate });
+      entry = this.log({ event: "resumed", of, ws: this.labelOf(own), gate });
       if (own) entry.readyState = own.readyState;
       ops = rest;
     }
   }
 
   async opened(gate) {
+    this.world.waited.add(gate);
     while (!this.world.open.has(gate)) await scheduler.wait(2);
   }
 
-  block({ gate, do: ops }, of, own) {
+  // The name of a gate may contain that of the socket, and the number of the instance.
+  gateOf({ gate }, own) {
+    return gate.replace("%ws", this.labelOf(own)).replace("%n", this.number);
+  }
+
+  block(op, of, own) {
+    const gate = this.gateOf(op, own);
     return this.ctx.blockConcurrencyWhile(async () => {
       this.log({ event: "blocking", of, gate });
       await this.opened(gate);
       const entry = this.log({ event: "unblocking", of, gate });
-      entry.results = this.performNow(ops ?? [], own);
+      entry.results = this.performNow(op.do ?? [], own);
     });
   }
 
@@ -259,7 +267,7 @@ export default {
       case "/open":
         world.open.add(searchParams.get("gate"));
         world.moves++;
-        return new Response("");
+        return Response.json({ waited: world.waited.has(searchParams.get("gate")) });
       case "/end":
         worlds.delete(String(id));
         world.open.has = () => true; // Whatever still waits goes on.

@@ -1,0 +1,170 @@
+"""Random programs for objects, played on Cloudflare's runtime and on ours.
+
+`nox -s differential-objects`. Each program is played on a live workerd, and by an
+object of ours in memory and over sockets. Where traces differ and none of the rules of
+`explaining` says why, the program is made as small as it gets, and printed as a
+scenario.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from conformance import stage as stages
+from conformance.differential import laid_out
+from conformance.stage import Trace
+
+from . import live, stage
+from .comparing import differing_parts
+from .explaining import as_workers, explanation
+from .programs import Program, program, smaller
+from .room import World
+
+CALM = (6, 15, 30)
+"""Looks without a move after which a program on workerd counts as settled."""
+BATCH = 64
+PLACES: dict[str, Callable[..., Awaitable[Trace]]] = {
+    "in memory": stage.in_memory,
+    "over sockets": stage.on_the_wire,
+}
+
+
+@attrs.frozen
+class Mismatch:
+    """A program whose traces differ, and nobody knows why."""
+
+    program: Program
+    recorded: Trace
+    place: str
+    ours: Trace
+
+
+def compared(made: Program, recorded: Trace, luck: int) -> Mismatch | str:
+    """Return how a program of ours differs from what was recorded, or why it may."""
+    why = ""
+    for place, play in PLACES.items():
+        world = World(made)
+        ours = stages.run(partial(play, world=world), made, seed=luck)
+        if not differing_parts(recorded, as_workers(made, recorded, ours)):
+            continue
+        why = explanation(made, recorded, ours, queued=world.queued)
+        if not why:
+            return Mismatch(made, recorded, place, ours)
+    return why or "the same"
+
+
+def played(
+    port: int, programs: list[Program], calm: int, luck: int
+) -> list[Mismatch | str]:
+    """Play programs, and compare."""
+    traces = live.play_all(port, programs, calm)
+    return [
+        compared(made, recorded, luck)
+        for made, recorded in zip(programs, traces, strict=True)
+    ]
+
+
+def confirmed(port: int, mismatches: list[Mismatch], luck: int) -> list[Mismatch]:
+    """Play programs again, with more patience; return those that were no luck."""
+    for calm in CALM[1:]:
+        again = played(port, [one.program for one in mismatches], calm, luck)
+        mismatches = [
+            new
+            for old, new in zip(mismatches, again, strict=True)
+            if isinstance(new, Mismatch) and new.recorded == old.recorded
+        ]
+    return mismatches
+
+
+def smallest(port: int, mismatch: Mismatch, luck: int) -> Mismatch:
+    """Leave out of a program whatever is not needed for the mismatch."""
+    while True:
+        for batch in _batches(smaller(mismatch.program)):
+            outcomes = played(port, batch, CALM[0], luck)
+            found = [one for one in outcomes if isinstance(one, Mismatch)]
+            better = confirmed(port, found[:4], luck)
+            if better:
+                mismatch = better[0]
+                break
+        else:
+            return mismatch
+
+
+def _batches(programs: list[Program]) -> Iterator[list[Program]]:
+    for start in range(0, len(programs), BATCH):
+        yield programs[start : start + BATCH]
+
+
+def search(
+    path: str, count: int, luck: int, *, hibernating: int
+) -> tuple[Counter[str], Mismatch | None]:
+    """Play so many programs, and return one whose traces differ, made small."""
+    programs = [program(luck, number, hibernates=False) for number in range(count)]
+    programs += [program(luck, -n - 1, hibernates=True) for n in range(hibernating)]
+    seen: Counter[str] = Counter({"programs": len(programs)})
+    with live.running(path) as port:
+        for batch in _batches(programs):
+            outcomes = played(port, batch, CALM[0], luck)
+            seen.update(one for one in outcomes if isinstance(one, str))
+            found = [one for one in outcomes if isinstance(one, Mismatch)]
+            mismatches = confirmed(port, found, luck)
+            if mismatches:
+                return seen, smallest(port, mismatches[0], luck)
+            seen["left to workerd's luck"] += len(found)
+    return +seen, None
+
+
+def recorded(path: str, file: Path) -> None:
+    """Write into a file of scenarios what workerd does, three times alike."""
+    scenarios = json.loads(file.read_text("utf-8"))
+    with live.running(path) as port:
+        traces, *others = [live.play_all(port, scenarios, CALM[1]) for _ in range(3)]
+    for scenario, *plays in zip(scenarios, traces, *others, strict=True):
+        if any(trace != plays[0] for trace in plays):
+            sys.exit(f"{scenario['name']} is not always the same: {plays}")
+        scenario["expect"] = plays[0]
+    rows = ",\n".join(laid_out(scenario)[1:-1] for scenario in scenarios)
+    file.write_text(f"[{rows}]\n", "utf-8")
+
+
+def main() -> None:
+    name = "nox -s differential-objects --"
+    parser = argparse.ArgumentParser(prog=name, description=__doc__)
+    parser.add_argument("--programs", type=int, default=200, metavar="N")
+    parser.add_argument("--hibernating", type=int, default=20, metavar="N")
+    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    record = (
+        "record what Workers do with the scenarios of this file, and do nothing else"
+    )
+    parser.add_argument("--record", type=Path, metavar="FILE", help=record)
+    parser.add_argument("--workerd", required=True, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.record is not None:
+        recorded(options.workerd, options.record)
+        return
+    logging.disable(logging.CRITICAL)  # Objects tell of handlers that fail.
+    seen, mismatch = search(
+        options.workerd,
+        options.programs,
+        options.seed,
+        hibernating=options.hibernating,
+    )
+    print(", ".join(f"{count} {what}" for what, count in seen.items()))
+    if mismatch is not None:
+        expected: dict[str, Any] = {"expect": mismatch.recorded}
+        scenario = {"name": "found/1", "note": "", **mismatch.program, **expected}
+        print(laid_out(scenario))
+        where = f"Workers do as the scenario expects. Ours did, {mismatch.place}:"
+        sys.exit(f"{where}\n{json.dumps(mismatch.ours, default=str)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""What may differ between the traces of a random program, as `differences.toml` says.
+
+A rule that is about one thing turns a trace of ours into that of Workers. One whose
+consequences go further only explains.
+"""
+
+import copy
+from typing import Any
+
+from conformance.player import Failed
+from conformance.stage import Trace
+from trio_wspair import ConnectionClosedError, InvalidStateError
+
+from .comparing import differing_parts
+from .programs import Program
+
+RESET = [
+    ["closeFrame", {"code": 1011, "reason": ""}],
+    ["closed", {"code": 1011, "reason": ""}],
+]
+TAGS = "before attempting to access the tags"
+LOST = ["closed", {"code": 1006, "reason": ""}]
+
+
+def as_workers(program: Program, recorded: Trace, ours: Trace) -> Trace:
+    """Return a trace of ours with what is different on purpose as Workers have it."""
+    ours = copy.deepcopy(ours)
+    for name, events in ours["clients"].items():
+        theirs = recorded["clients"].get(name, [])
+        if events[-2:] == RESET and theirs[-1:] == [LOST]:
+            # A reset: there the connection ends, and what was sent just before is lost.
+            sent = theirs[:-1]
+            events[:] = theirs if sent == events[: len(sent)] else [*events[:-2], LOST]
+        # A Close that the handler has not answered: ours is.
+        if theirs[-1:] == [LOST] and events[-2:-1] and events[-2][0] == "closeFrame":
+            closes = [
+                s["close"] for s in program["steps"] if s.get("close") is not None
+            ]
+            answer = events[-2][1]
+            if [answer["code"], answer["reason"]] in [
+                (c or [1005, ""]) for c in closes
+            ]:
+                events[-2:] = [LOST]
+    for entry, theirs in zip(ours["object"], recorded["object"], strict=False):
+        # abort() does not return there.
+        if "results" in entry and "results" not in theirs and _aborts(program):
+            del entry["results"]
+        elif "results" in entry and "results" in theirs:
+            entry["results"] = _with_their_errors(entry["results"], theirs["results"])
+    for entry, theirs in zip(ours["results"], recorded["results"], strict=False):
+        if isinstance(entry["results"], list) and isinstance(theirs["results"], list):
+            entry["results"] = _with_their_errors(entry["results"], theirs["results"])
+    return ours
+
+
+def _aborts(program: Program) -> bool:
+    return "'abort'" in repr(program)
+
+
+def _resets(program: Program) -> bool:
+    blocks = "'block'" in repr(program) and "'throw'" in repr(program)
+    return _aborts(program) or blocks
+
+
+def _with_their_errors(ours: list[Any], theirs: list[Any]) -> list[Any]:
+    """Leave out or put in errors that only one of the two raises."""
+    found = {result["step"]: result for result in theirs}
+    results: list[Any] = []
+    for result in ours:
+        if isinstance(result, Failed):
+            # send() after an end says nothing there.
+            late = isinstance(result.error, ConnectionClosedError)
+            if not late or result.step in found:
+                results.append(result)
+        elif TAGS in found.get(result["step"], {}).get("message", ""):
+            results.append(Failed(result["step"], InvalidStateError()))
+        else:
+            results.append(result)
+    return results
+
+
+def explanation(program: Program, recorded: Trace, ours: Trace, *, queued: bool) -> str:
+    """Return why traces may differ so much that they can't be compared, if they may."""
+    if queued:
+        return "with handlers of a socket that overlap"
+    if _goes_on_while_blocked(ours["object"]):
+        return "with handlers that wait while the object is blocked"
+    seen = as_workers(program, recorded, ours)["object"]
+    if _resets(program) and not differing_parts(
+        {"object": recorded["object"]}, {"object": seen}
+    ):
+        return "with a reset that takes back what was said just before"
+    return ""
+
+
+def _goes_on_while_blocked(log: list[Any]) -> bool:
+    """Return whether a handler went on while the object was blocked."""
+    blocked: str | None = None
+    for entry in log:
+        if entry["event"] == "blocking":
+            blocked = entry["gate"]
+        elif entry["event"] == "unblocking":
+            blocked = None
+        elif entry["event"] == "resumed" and blocked is not None:
+            return True
+    return False
