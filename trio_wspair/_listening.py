@@ -239,12 +239,13 @@ async def _try_tcp(port: int, host: str | None) -> list[trio.SocketListener]:
     if port != 0:
         return opened
     # Each address got a number of its own: keep the first one's for all.
-    (_, number), *others = [_host_and_port(listener.socket) for listener in opened]
+    hosts = [_host_and_port(listener.socket)[0] for listener in opened]
+    number = opened[0].socket.getsockname()[1]
     listeners, given_up = opened[:1], opened[1:]
     for listener in given_up:
         listener.socket.close()
     try:
-        for other_host, _ in others:
+        for other_host in [*dict.fromkeys(hosts)][1:]:  # One may be there twice.
             listeners += await trio.open_tcp_listeners(number, host=other_host)
     except BaseException:
         for listener in listeners:

@@ -98,6 +98,20 @@ async def test_a_port_that_one_address_has_not_free_is_not_the_one(
         assert net.open_sockets() == before + 2
 
 
+async def test_an_address_that_a_name_has_twice_is_one_address(
+    net: "Network", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = trio.open_tcp_listeners
+
+    async def open_tcp_listeners(port: int, *, host: Any) -> list[trio.SocketListener]:
+        listeners = await opened(port, host=host)
+        return listeners if port else [*listeners, *await opened(port, host=host)]
+
+    monkeypatch.setattr(trio, "open_tcp_listeners", open_tcp_listeners)
+    async with serving(port=0, host="127.0.0.1") as server:
+        assert server.addresses == (("127.0.0.1", server.port),)
+
+
 async def test_when_no_port_is_free_for_all_addresses_that_is_an_error(
     net: "Network", monkeypatch: pytest.MonkeyPatch
 ) -> None:
