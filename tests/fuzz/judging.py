@@ -28,7 +28,8 @@ def judge_server(case: Case, seen: Seen) -> str:
     """
     if not seen.sent:
         assert case.ending != "silence", "no answer to a request that is late"
-        complete = END_OF_HEAD.search(seen.received) is not None
+        request = seen.received.lstrip(b"\r\n")
+        complete = END_OF_HEAD.search(request) is not None
         assert not complete or case.ending == "reset", "no answer to a request"
         return "no answer"
     answer = ANSWER.match(seen.sent)
@@ -38,9 +39,10 @@ def judge_server(case: Case, seen: Seen) -> str:
         accept = header(answer, b"Sec-WebSocket-Accept").decode()
         keys = re.findall(rb"[A-Za-z0-9+/]{22}==", seen.received)
         assert accept in [accept_key(key.decode()) for key in keys], "a wrong key"
-        start = END_OF_HEAD.search(seen.received)
+        lines = len(seen.received) - len(seen.received.lstrip(b"\r\n"))
+        start = END_OF_HEAD.search(seen.received, lines)  # RFC 9112, section 2.2.
         assert start is not None, "101 to what is no head"
-        assert start.end() <= MAX_REQUEST, "a head that is too large"
+        assert start.end() - lines <= MAX_REQUEST, "a head that is too large"
         return judge_frames(case, seen, seen.received[start.end() :], rest)
     assert not seen.hung_up, "a connection of no use is kept"
     assert int(answer[1]) in STATUSES, f"status {answer[1]!r}"
@@ -48,7 +50,8 @@ def judge_server(case: Case, seen: Seen) -> str:
     assert not seen.takings, "a half, but no 101"
     assert header(answer, b"Connection").startswith(b"close"), "it doesn't close"
     length = int(header(answer, b"Content-Length"))
-    if seen.received.startswith(b"HEAD ") and END_OF_HEAD.search(seen.received):
+    request = seen.received.lstrip(b"\r\n")
+    if request.startswith(b"HEAD ") and END_OF_HEAD.search(request):
         length = 0  # RFC 9110, section 9.3.2
     assert len(rest) == length, f"a body of {len(rest)} bytes, not of {length}"
     return f"status {int(answer[1])}"
