@@ -619,14 +619,14 @@ async def test_an_abort_in_the_constructor_is_an_error_for_who_asks(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def abort(room: Room) -> None:
-        room.ctx.abort("not today")
+        room.ctx.abort("not today\x1b[31m")
 
     async with open_house(World(on_build=abort)) as house:
         with pytest.raises(DurableObjectResetError, match="not today"):
             await house.ask()
         house.world.on_build = None
         await house.visit()
-    assert complaints(caplog) == ["Room 'room' calls abort(): not today"]
+    assert complaints(caplog) == ["Room 'room' calls abort(): not today\\x1b[31m"]
 
 
 @in_virtual_time

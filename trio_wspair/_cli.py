@@ -273,10 +273,25 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
     )
     where.add_argument("--port", type=_port, help="0 picks a free one; default: 8000")
     where.add_argument("--unix", metavar="PATH", help="a Unix socket instead of a port")
-    where.add_argument(
+    believed = where.add_mutually_exclusive_group()
+    believed.add_argument(
         "--proxy-headers",
         action="store_true",
-        help="believe X-Forwarded-For, -Proto and -Host; only behind a proxy",
+        help="believe X-Forwarded-For, -Proto, -Host and -Port; only behind a proxy "
+        "that sets them",
+    )
+    believed.add_argument(
+        "--forwarded",
+        action="store_const",
+        const="forwarded",
+        dest="proxy_headers",
+        help="believe Forwarded (RFC 7239) instead",
+    )
+    where.add_argument(
+        "--proxies",
+        type=_count,
+        metavar="N",
+        help="so many proxies add to these headers, one behind the other; default: 1",
     )
     where.add_argument(
         "--max-connections-per-client",

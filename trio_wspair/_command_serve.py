@@ -30,6 +30,7 @@ from ._command_process import (
 )
 from ._command_program import program_error
 from ._command_tls import server_context
+from ._forwarded import ProxyHeaders
 from ._http import FetchHandler
 from ._nurseries import open_service_nursery
 from ._server import Server, serve
@@ -60,7 +61,8 @@ class Serving:
     certfile: str | None = None
     keyfile: str | None = None
     client_ca: str | None = None
-    proxy_headers: bool = False
+    proxy_headers: ProxyHeaders = False
+    proxies: int = 1
     max_connections_per_client: int | None = None
     log_query: bool = False
     inspect_port: int | None = None
@@ -105,6 +107,7 @@ class Serving:
             port=self.port if self.unix is None else None,
             ssl_context=server_context(self.certfile, self.keyfile, self.client_ca),
             proxy_headers=self.proxy_headers,
+            proxies=self.proxies,
             log_query=self.log_query,
             max_connections_per_client=self.max_connections_per_client,
             stop_code=CloseCode.SERVICE_RESTART if restarts else CloseCode.GOING_AWAY,

@@ -70,6 +70,8 @@ MISUSES = {
     ("serve", "app", "--port", "1_0"): "from 0 to 65535, not '1_0'",
     ("serve", "app", "--inspect", "x"): "from 0 to 65535, not 'x'",
     ("serve", "app", "--max-connections-per-client", "0"): "from 1 to 999999999",
+    ("serve", "app", "--proxies", "0"): "from 1 to 999999999",
+    ("serve", "app", "--forwarded", "--proxy-headers"): "not allowed with argument",
     ("serve", "app", "--unix", "s", "--port", "1"): "instead of --host and --port",
     ("serve", "app", "--compression"): "engine='websockets', too",
     ("serve", "app", "--engine", "ws"): "invalid choice: 'ws'",
@@ -187,6 +189,33 @@ async def test_the_query_is_in_the_log_if_asked_for(app: Path) -> None:
             process.send_signal(signal.SIGTERM)
             log = await read_to_end(process.stderr)
             assert shown in log
+
+
+@pytest.mark.parametrize(
+    ("options", "client"),
+    [
+        ([], "127.0.0.1"),
+        (["--proxy-headers"], "192.0.2.3"),
+        (["--proxies", "2", "--proxy-headers"], "192.0.2.2"),
+        (["--forwarded"], "2001:db8::3"),
+        (["--forwarded", "--proxies", "2"], "2001:db8::2"),
+    ],
+)
+async def test_the_client_is_the_one_that_known_proxies_tell(
+    app: Path, options: list[str], client: str
+) -> None:
+    x_forwarded = "X-Forwarded-For: 192.0.2.1, 192.0.2.2, 192.0.2.3"
+    forwarded = ", ".join(f'for="[2001:db8::{number}]"' for number in (1, 2, 3))
+    headers = f"{x_forwarded}\r\nForwarded: {forwarded}\r\nConnection: close\r\n"
+    async with serving(str(app), *options) as (process, url):
+        port = int(url.rstrip("/").rpartition(":")[2])
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            request = f"GET /page HTTP/1.1\r\nHost: a\r\n{headers}\r\n"
+            await stream.send_all(request.encode())
+            await read_to_end(stream)
+        process.send_signal(signal.SIGTERM)
+        log = await read_to_end(process.stderr)
+    assert f'{client} "GET /page" 200' in log
 
 
 async def test_each_request_is_a_line_unless_the_log_is_quiet(app: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Final, TypeVar, TypeVarTuple
 from trio.lowlevel import enable_ki_protection
 
 from trio_wspair._checks import check_thread
+from trio_wspair._display import printable
 from trio_wspair._errors import InvalidStateError
 from trio_wspair._socket import WebSocket, home_of
 
@@ -234,7 +235,8 @@ class DurableObjectState:
             raise TypeError(msg)
         self._check_alive("abort()")
         label = self._actor.label
-        _logger.error("%s calls abort(): %s", label, reason, extra={"object": label})
+        shown = printable(reason)
+        _logger.error("%s calls abort(): %s", label, shown, extra={"object": label})
         self._instance.reset(reason or "it has called abort()")
 
     def _check_alive(self, verb: str) -> None:
