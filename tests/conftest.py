@@ -10,16 +10,22 @@ import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 import trio
 import trustme
-from engines import ENGINES, using
-from programs import default_signals
 
-from trio_wspair import (
+# What test modules share asserts as they do, also with `python -O`.
+SHARED = {path.stem for path in Path(__file__).parent.glob("*.py")} - {"conftest"}
+pytest.register_assert_rewrite(*SHARED)
+
+from engines import ENGINES, using  # noqa: E402 - see above
+from programs import default_signals  # noqa: E402
+
+from trio_wspair import (  # noqa: E402
     CloseEvent,
     ErrorEvent,
     MessageEvent,
@@ -31,12 +37,12 @@ from trio_wspair import (
     connect,
     serve,
 )
-from trio_wspair.testing import (
+from trio_wspair.testing import (  # noqa: E402
     ScriptedPeer,
     open_scripted_client,
     open_scripted_server,
 )
-from trio_wspair.testing._peer_frames import (
+from trio_wspair.testing._peer_frames import (  # noqa: E402
     BINARY,
     CLOSE,
     CONTINUATION,
@@ -48,7 +54,7 @@ from trio_wspair.testing._peer_frames import (
     accept_key,
     head,
 )
-from trio_wspair.transports._engines import EngineName
+from trio_wspair.transports._engines import EngineName  # noqa: E402
 
 pytest_plugins = ["pytester"]
 

@@ -81,8 +81,11 @@ def read_frame(data: bytes | bytearray, *, masked: bool) -> tuple[Said, int] | N
     if len(data) < 2:
         return None
     size, start = data[1] & 0x7F, 2
-    assert bool(data[1] & 0x80) is masked, "a client masks, a server does not"
-    assert data[0] & 0xF0 == 0x80, "nothing but whole frames is sent"
+    # Raised, not asserted: `python -O` leaves assertions out.
+    if bool(data[1] & 0x80) is not masked:
+        raise AssertionError("a client masks, a server does not")
+    if data[0] & 0xF0 != 0x80:
+        raise AssertionError("nothing but whole frames is sent")
     if size >= 126:
         start = 4 if size == 126 else 10
         size = int.from_bytes(data[2:start], "big")
