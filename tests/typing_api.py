@@ -378,6 +378,10 @@ async def serving(
     await serve(a_server, "8000")  # type: ignore[arg-type]
 
 
+async def a_url() -> str:
+    return "ws://localhost/"
+
+
 async def connecting(nursery: trio.Nursery, connection: Connection) -> None:
     ws = await connect(
         "ws://localhost/",
@@ -392,6 +396,15 @@ async def connecting(nursery: trio.Nursery, connection: Connection) -> None:
         assert_type(every, AsyncIterator[WebSocket])
         async for ws in every:
             assert_type(ws, WebSocket)
+
+    async def headers() -> dict[str, str]:
+        return {"Authorization": "Bearer x"}
+
+    reconnecting(lambda: "ws://localhost/", headers=headers)
+    reconnecting(a_url, headers=lambda: [("Authorization", "Bearer x")])
+    reconnecting(a_url, should_retry=lambda exc: isinstance(exc, OSError))
+    reconnecting(lambda: b"ws://localhost/")  # type: ignore[arg-type, return-value]
+    reconnecting("ws://localhost/", nursery=nursery)  # type: ignore[call-arg]
     assert_type(await couple(ws, connection, close_grace=1), CloseEvent)
     await couple(ws, ws)  # type: ignore[arg-type]
 

@@ -1,12 +1,17 @@
 """A client checks a 101 as strictly as a server checks a request, on both engines."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
+import trio.testing
+from hypothesis import example, given, settings, strategies as st
 
 from trio_wspair import HandshakeError, open_websocket
 from trio_wspair.testing import ScriptedPeer
+from trio_wspair.transports._answer import ask, check_answer
 
 if TYPE_CHECKING:
     from conftest import Network, Script
@@ -160,3 +165,71 @@ async def test_an_extension_that_was_not_offered_opens_none(
             async with open_websocket(url, **COMPRESSING):
                 pass
     assert caught.value.__cause__ is not None
+
+
+# -- whatever a server says -----------------------------------------------------------
+
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+ANSWER = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
+    b"Sec-WebSocket-Protocol: a\r\n\r\n"
+)
+pieces = st.sampled_from(
+    [
+        *(b"\r\n", b"\n", b" ", b":", b"\0", b"\xff", b"\x1b[2J", b"HTTP/1.1 ", b"101"),
+        *(b"Location: ", b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n"),
+        *(b"HTTP/1.1 103 X\r\n\r\n", b"HTTP/1.1 302 X\r\n", b"\x15\x03", b"\r\n\r\n"),
+    ]
+)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, len(ANSWER)), st.integers(0, 20), pieces)),
+    st.integers(1, 50),
+)
+@settings(max_examples=300, deadline=None)
+@example([], 1)
+def test_whatever_a_server_says_is_a_good_answer_or_a_handshake_error(
+    changes: list[tuple[int, int, bytes]], size: int
+) -> None:
+    data = ANSWER
+    for start, length, piece in changes:
+        data = data[:start] + piece + data[start + length :]
+
+    async def main() -> None:
+        near, far = trio.testing.memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(say, far)
+            try:
+                answer = await ask(near, b"", "h")
+                chosen = check_answer(answer, host="h", key=KEY, subprotocols=["a"])
+            except HandshakeError as exc:
+                assert str(exc).isprintable()  # noqa: PT017
+                assert len(str(exc)) < 600  # noqa: PT017
+            else:
+                assert chosen in {"", "a"}
+            await trio.aclose_forcefully(near)
+
+    async def say(stream: trio.abc.SendStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            for start in range(0, len(data), size):
+                await stream.send_all(data[start : start + size])
+        await stream.aclose()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@pytest.mark.parametrize("size", [10**4, 10**6])
+async def test_a_long_url_is_asked_for_whole(net: "Network", size: int) -> None:
+    heads: list[str] = []
+
+    async def script(peer: ScriptedPeer) -> None:
+        heads.append(await peer.handshake())
+        await peer.receive_all()
+
+    async with net.script(script) as url:
+        long = f"{url}?a={'b' * size}"
+        async with open_websocket(long, close_grace=0.1) as ws:
+            assert ws.url == long
+    assert heads[0].startswith(f"GET /?a={'b' * size} HTTP/1.1\r\n")
