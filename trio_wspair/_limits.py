@@ -6,13 +6,18 @@ have the same names and defaults; each passes on what it was given, and the room
 take the whole. ``docs/serving.rst`` has the table of what happens beyond each.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from ._checks import check_limit, check_seconds
 
-__all__ = ("Limits",)
+__all__ = ("MAX_ANSWER_BODY_BYTES", "MAX_ANSWER_HEAD_BYTES", "Limits")
+
+MAX_ANSWER_HEAD_BYTES: Final = 2**16
+"""The head of a server's answer to `connect()`."""
+MAX_ANSWER_BODY_BYTES: Final = 2**20
+"""What is kept of the body of such an answer, if it is a refusal."""
 
 
 def _count(default: int | None, *, least: int = 1) -> Any:  # noqa: ANN401 - of a field

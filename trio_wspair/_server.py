@@ -10,7 +10,7 @@ import os
 import ssl
 from collections.abc import Sequence
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -30,7 +30,7 @@ from ._listening import Listener, Server, checked_listeners, endpoint_of, open_t
 from ._tls import check_ssl_context
 from ._unix_listener import checked_path, open_unix_listener
 from .transports._engines import EngineName, engine_named
-from .transports._linger import below_tls, linger
+from .transports._linger import linger
 
 __all__ = ("Server", "serve")
 
@@ -306,7 +306,7 @@ class _Acceptor:
                 return None if head is None else Exchange(self.service, http, head)
             except Refusal as exc:
                 refusal = exc.response
-        if patience.cancelled_caught and not _is_secure(http.stream):
+        if patience.cancelled_caught and _can_answer(http.stream):
             refusal = Response("The request took too long.\n", status=408)
         if refusal is not None:
             await self._refuse(http, refusal)
@@ -347,5 +347,11 @@ async def _answer_with(response: Response, _request: Request) -> Response:
     return response
 
 
-def _is_secure(stream: trio.abc.Stream) -> bool:
-    return below_tls(stream) is not stream
+def _can_answer(stream: trio.abc.Stream) -> bool:
+    """Return whether the client can read an answer: not before TLS has begun."""
+    if isinstance(stream, trio.SSLStream):
+        try:
+            cast("trio.SSLStream[trio.abc.Stream]", stream).version()
+        except trio.NeedHandshakeError:
+            return False
+    return True

@@ -21,6 +21,7 @@ import trio
 from trio_wspair._display import printable
 from trio_wspair._errors import HandshakeError
 from trio_wspair._headers import decode_headers
+from trio_wspair._limits import MAX_ANSWER_BODY_BYTES, MAX_ANSWER_HEAD_BYTES
 from trio_wspair._nurseries import open_service_nursery
 from trio_wspair._tls import tls_error
 
@@ -28,8 +29,6 @@ from ._refusal import refusal
 
 __all__ = ("Answer", "accept_for", "ask", "bad_answer", "check_answer")
 
-_MAX_HEAD_BYTES: Final = 2**16
-_MAX_BODY_BYTES: Final = 2**20
 _BODY_SECONDS: Final = 1.0
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """What is added to a key (RFC 6455, section 1.3)."""
@@ -95,7 +94,7 @@ class _Reading:
         self._host = host
         # h11's limit is for what it can't parse yet; ours comes first.
         self._parser = h11.Connection(
-            h11.CLIENT, max_incomplete_event_size=2 * _MAX_HEAD_BYTES
+            h11.CLIENT, max_incomplete_event_size=2 * MAX_ANSWER_HEAD_BYTES
         )
         upgrade = [("Host", "x"), ("Connection", "Upgrade"), ("Upgrade", "websocket")]
         self._parser.send(h11.Request(method="GET", target="/", headers=upgrade))
@@ -110,7 +109,7 @@ class _Reading:
                 event = self._parser.next_event()
                 rest = bytes(self._parser.trailing_data[0])
                 head = self._received[: len(self._received) - len(rest)]
-                if len(head) > _MAX_HEAD_BYTES:
+                if len(head) > MAX_ANSWER_HEAD_BYTES:
                     msg = f"the answer of the server {self._host} is too large"
                     raise HandshakeError(msg)
                 if isinstance(event, h11.InformationalResponse):
@@ -160,7 +159,7 @@ class _Reading:
         left = trio.current_effective_deadline() - now
         with trio.move_on_at(now + min(_BODY_SECONDS, left / 2)):
             try:
-                while len(body) < _MAX_BODY_BYTES:
+                while len(body) < MAX_ANSWER_BODY_BYTES:
                     event = self._parser.next_event()
                     if isinstance(event, h11.Data):
                         body += event.data
