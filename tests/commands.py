@@ -87,6 +87,9 @@ async def serving(*arguments: str) -> AsyncGenerator[tuple[trio.Process, str]]:
     """Run `trio-wspair serve` for a block; give the process and its WebSocket URL."""
     async with running(*COMMAND, "serve", "--port", "0", *arguments) as process:
         yield process, await read_url(process)
+        process.terminate()
+        with trio.fail_after(30):
+            await process.wait()
 
 
 async def read_url(process: trio.Process) -> str:

@@ -199,6 +199,11 @@ def test_what_is_no_application_is_refused_with_a_hint(app: object, words: str) 
     assert "\n" not in text
 
 
+def test_of_what_is_not_written_in_python_nothing_is_known() -> None:
+    unknown: Any = getattr
+    ASGIApp(unknown)
+
+
 async def test_a_coroutine_is_refused_without_a_second_warning() -> None:
     coroutine: Any = fetch("a request")  # type: ignore[arg-type]
     assert "use fetch instead of fetch(...)" in refusal_of(coroutine)

@@ -86,8 +86,8 @@ def _status(arguments: Sequence[str]) -> int:
         options = _parser().parse_args(arguments)
         _check_engine(options)
         status: int = options.run(options, arguments)
-    except BaseException as exc:  # noqa: BLE001 - raised again, if not told
-        return _status_of(exc)
+    except BaseException as exc:  # noqa: BLE001, ASYNC103 - outside of Trio
+        return _status_of(exc)  # noqa: ASYNC104
     return status
 
 
@@ -131,7 +131,7 @@ def _serve(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         if is_file and not place.is_file():
             msg = f"there is no file {str(place)!r}"
             raise UsageError(msg)
-        folder = place.parent if is_file else Path.cwd()
+        folder = place.resolve().parent if is_file else Path.cwd()
         others = [argument for argument in arguments if argument != "--reload"]
         return trio.run(run_reloading, others, folder)
     log = Log()
@@ -166,7 +166,7 @@ class _Parser(argparse.ArgumentParser):
         """Tell of a mistake; called by `argparse`."""
         raise UsageError(f"{message} (see: {self.prog} --help)")
 
-    def _print_message(self, message: str, _file: object = None) -> None:
+    def _print_message(self, message: str, file: object = None) -> None:  # noqa: ARG002
         """Print a help text; `argparse` would not tell that it can't be written."""
         print_output(message)
 

@@ -68,7 +68,7 @@ async def run_reloading(arguments: Sequence[str], folder: Path) -> int:
             nursery.start_soon(_cancel_on, stop, scope)
             while True:
                 async with open_service_nursery() as one:
-                    one.start_soon(_run, arguments, folder, stop)
+                    one.start_soon(_run, arguments, folder)
                     files = await _next_change(changes, folder)
                     state(f"trio-wspair: {files} changed: starting again", "dim")
     assert stop.status is not None
@@ -96,13 +96,13 @@ async def _next_change(
     return ", ".join(sorted({Path(file).name for _, file in changed}))
 
 
-async def _run(arguments: Sequence[str], folder: Path, stop: Stop) -> None:
+async def _run(arguments: Sequence[str], folder: Path) -> None:
     """Run the server once; when this is cancelled, it is stopped gracefully."""
     theirs, ours = os.pipe()
     lifeline = open(ours, "wb")  # noqa: ASYNC230, SIM115 - it does not block
     command = [sys.executable, "-c", _CODE, json.dumps(sys.path), *arguments]
     try:
-        done = await trio.run_process(
+        await trio.run_process(
             [*command, f"--lifeline={theirs}"],
             stdin=None,
             pass_fds=[theirs],
@@ -112,9 +112,8 @@ async def _run(arguments: Sequence[str], folder: Path, stop: Stop) -> None:
     finally:
         os.close(theirs)
         lifeline.close()
-    if stop.status is None and done.returncode != INTERRUPTED:
-        what = "the server has ended; it starts again when a file changes"
-        state(f"trio-wspair: {what} in {folder}", "dim")
+    what = f"the server has ended; it starts again when a .py file in {folder} changes"
+    state(f"trio-wspair: {what}", "dim")
 
 
 async def _let_go(lifeline: BinaryIO, process: trio.Process) -> None:

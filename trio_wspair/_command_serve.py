@@ -139,17 +139,15 @@ class Serving:
     @asynccontextmanager
     async def _inspecting(self) -> AsyncGenerator[None, None]:
         """Show the connections that are made in the block, if there is a port."""
-        if self.inspect_port is None:
-            yield
-            return
         async with AsyncExitStack() as stack:
-            try:
-                opened = open_inspector(self.inspect_port)
-                inspector = await stack.enter_async_context(opened)
-            except OSError as exc:
-                what = f"can't inspect on port {self.inspect_port}"
-                raise CommandError(f"{what}: {exc.strerror or exc}") from exc
-            print_output(f"Inspect the connections on {inspector.url}\n")
+            if self.inspect_port is not None:
+                try:
+                    opened = open_inspector(self.inspect_port)
+                    inspector = await stack.enter_async_context(opened)
+                except OSError as exc:
+                    what = f"can't inspect on port {self.inspect_port}"
+                    raise CommandError(f"{what}: {exc.strerror or exc}") from exc
+                print_output(f"Inspect the connections on {inspector.url}\n")
             yield
 
 

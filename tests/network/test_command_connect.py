@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -267,6 +268,31 @@ async def test_a_message_beyond_the_limit_of_the_server_is_told_by_its_close(
     assert "closed with 1009 (message too big)" in capfd.readouterr().err
 
 
+async def test_what_is_typed_after_the_close_is_not_sent(
+    net: "Network",
+    typed: Callable[[bytes], None],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    closing = trio.Event()
+
+    async def write_slowly(_text: str) -> None:
+        closing.set()
+        await trio.sleep(0.3)
+
+    async def type_late() -> None:
+        await closing.wait()
+        await trio.sleep(0.1)
+        typed(b"too late\n")
+
+    monkeypatch.setattr("trio_wspair._command_connect.write_output", write_slowly)
+    handler = Handler("x", close=(1000, "enough"))
+    async with net.serve(handler.fetch) as server, trio.open_nursery() as nursery:
+        nursery.start_soon(type_late)
+        assert await talk(server.url) == 0
+    assert "closed with 1000 (normal closure): enough\n" in capfd.readouterr().err
+
+
 # -- lines -----------------------------------------------------------------------------
 
 
@@ -336,6 +362,21 @@ async def open_deaf_listener() -> trio.SocketListener:
     return (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
 
 
+async def test_a_signal_ends_it_in_time_though_nothing_takes_the_output(
+    net: "Network",
+) -> None:
+    async with (
+        net.serve_halves() as (server, halves),
+        running(*COMMAND, "connect", server.url, "--wait=inf") as process,
+    ):
+        half = await halves.receive()
+        half.accept()
+        half.send("x" * 2**20)  # More than a pipe takes.
+        await half.drain()
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 130
+
+
 async def test_a_second_signal_ends_it_at_once(net: "Network") -> None:
     async with (
         net.serve_halves() as (server, halves),
@@ -371,7 +412,11 @@ STREAMS = {
     '"$@" <&- >&- 2>&-': (0, "", []),
     'echo hi | PYTHONIOENCODING=ascii "$@"': (0, "hi\n", ["closed with 1000"]),
     "printf 'h\\303\\274' | PYTHONIOENCODING=ascii \"$@\"": (0, "h\\xfc\n", []),
-    '{ seq 9; sleep 9; } | "$@" | head -1; exit ${PIPESTATUS[1]}': (141, "1\n", []),
+    '{ seq 9; sleep 2; seq 9; sleep 2; } | "$@" | head -1; exit ${PIPESTATUS[1]}': (
+        141,
+        "1\n",
+        [],
+    ),
     'exec < <(sleep 9) ; "$@" --no-such': (2, "", ["unrecognized arguments"]),
 }
 
@@ -425,6 +470,26 @@ async def test_the_help_ends_quietly_when_its_reader_has_gone(net: "Network") ->
     for command in [["--help"], ["connect", "--help"], ["--version"]]:
         done = await in_shell(f"sleep 0.2; {script}", *command)
         assert done.stderr == b"141\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "told"),
+    [
+        ('PYTHONUNBUFFERED= "$@" >/dev/full', 3, "can't write to the standard output"),
+        ('{ sleep 0.2; PYTHONUNBUFFERED= "$@"; exit $?; } | true', 141, ""),
+    ],
+)
+async def test_what_a_program_has_printed_and_can_not_be_written_is_told(
+    net: "Network", tmp_path: Path, script: str, status: int, told: str
+) -> None:
+    file = tmp_path / "printing.py"
+    source = "import sys\nprint('x')\nsys.exit(3)\n"
+    await trio.Path(file).write_text(source)
+    done = await in_shell(f"set -o pipefail; {script}", "serve", str(file))
+    assert done.returncode == status
+    assert told in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()
+    assert "Exception ignored" not in done.stderr.decode()
 
 
 async def test_a_help_that_can_not_be_written_is_told(net: "Network") -> None:

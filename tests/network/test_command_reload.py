@@ -1,5 +1,6 @@
 """`trio-wspair serve --reload`: a change starts the server again, a mistake waits."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 import trio
-from commands import COMMAND, HANDLER, line_in, ran, refused
+from commands import COMMAND, HANDLER, called, line_in, ran, refused
 from programs import running
+from trio.testing import MockClock
 
 from trio_wspair import connect, open_websocket
+from trio_wspair._command_reload import _let_go
 
 if TYPE_CHECKING:
     from conftest import Network
@@ -89,7 +92,9 @@ async def test_a_change_closes_with_1012_and_serves_what_is_new(app: Path) -> No
 async def test_a_mistake_is_shown_and_its_correction_waited_for(app: Path) -> None:
     await trio.Path(app).write_text("import nothing_of_the_kind\n")
     async with reloading(str(app)) as server:
-        shown = await server.until("starts again when a file changes")
+        shown = await server.until(
+            f"starts again when a .py file in {app.parent} changes"
+        )
         assert shown.startswith(
             f'Traceback (most recent call last):\n  File "{app}", line 1, in <module>\n'
         )
@@ -136,6 +141,30 @@ async def test_a_folder_that_can_not_be_watched_is_told(
     done = await ran("serve", "--reload", "no/such.py")
     assert done.returncode == 2
     assert line_in(done.stderr.decode()) == "there is no file 'no/such.py'"
+
+
+def test_what_keeps_a_folder_from_being_watched_is_told(
+    app: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def awatch(*_: object, **__: object) -> AsyncGenerator[None]:
+        raise OSError("inotify has no more watches")
+        yield
+
+    monkeypatch.setattr("watchfiles.awatch", awatch)
+    status, errors = called("serve", "--reload", "--port=0", str(app), capsys=capsys)
+    assert status == 1
+    told = f"can't watch {app.parent}: inotify has no more watches"
+    assert line_in(errors) == told
+
+
+async def test_a_server_that_does_not_stop_in_time_is_killed(
+    autojump_clock: MockClock,
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    async with running(sys.executable, "-c", "import time; time.sleep(60)") as process:
+        await _let_go(open(writing, "wb"), process)  # noqa: ASYNC230, SIM115
+        assert await process.wait() == -signal.SIGKILL
 
 
 def test_the_extra_for_reload_is_named_when_it_is_missing(

@@ -9,6 +9,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 import trio
 import trustme
@@ -260,6 +261,8 @@ async def test_connections_can_be_inspected(app: Path) -> None:
             update = json.loads(await page.receive())
             assert [row["url"] for row in update["connections"]] == [serve]
             assert {frame["data"] for frame in update["frames"]} == {"hello"}
+        process.terminate()
+        assert await process.wait() == 0
 
 
 async def test_nothing_is_inspected_unless_asked_for(app: Path) -> None:
@@ -386,15 +389,59 @@ async def test_an_application_that_fails_shows_its_own_traceback_only(
     assert re.findall('File "([^"]+)"', errors) == [str(app)]
 
 
-async def test_a_handler_that_exits_decides_on_the_status(app: Path) -> None:
-    source = "import sys\nasync def fetch(request): sys.exit(7)"
+@pytest.mark.parametrize(
+    ("code", "status", "told"),
+    [("7", 7, ""), ("", 0, ""), ("'no'", 1, "trio-wspair: no\n")],
+)
+async def test_a_handler_that_exits_decides_on_the_status(
+    app: Path, code: str, status: int, told: str
+) -> None:
+    source = f"import sys\nasync def fetch(request): sys.exit({code})"
     await trio.Path(app).write_text(source)
     async with serving(str(app)) as (process, url):
         with trio.fail_after(10), pytest.raises(HandshakeError):
             async with open_websocket(url):
                 pass
-        assert await process.wait() == 7
+        assert await process.wait() == status
+        errors = await read_to_end(process.stderr)
+        assert errors.endswith(told)
+        assert "Traceback" not in errors
+
+
+async def test_a_handler_that_interrupts_ends_the_server(app: Path) -> None:
+    source = "async def fetch(request): raise KeyboardInterrupt"
+    await trio.Path(app).write_text(source)
+    async with serving(str(app)) as (process, url):
+        with trio.fail_after(10), pytest.raises(HandshakeError):
+            async with open_websocket(url):
+                pass
+        assert await process.wait() == 130
         assert "Traceback" not in await read_to_end(process.stderr)
+
+
+def test_a_fault_of_the_command_itself_is_not_hidden(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise BaseExceptionGroup("", [LookupError()])
+
+    monkeypatch.setattr("trio_wspair._cli.Conversation", attrs.make_class("X", []))
+    monkeypatch.setattr("trio_wspair._cli._fields", fail)
+    with pytest.raises(BaseExceptionGroup):
+        main(["connect", "ws://x/"])
+
+
+async def test_one_client_may_have_as_many_connections_as_the_option_says(
+    app: Path,
+) -> None:
+    async with (
+        serving(str(app), "--max-connections-per-client", "1") as (_, url),
+        open_websocket(url),
+    ):
+        with pytest.raises(HandshakeError) as caught:
+            async with open_websocket(url):
+                pass
+        assert caught.value.status in (429, 503)
 
 
 # -- signals ---------------------------------------------------------------------------
