@@ -1,10 +1,11 @@
 """Automatic answers of an object wait for no handler, in memory and on every engine."""
 
-from collections.abc import AsyncGenerator
+import types
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -18,6 +19,7 @@ from trio.testing import wait_all_tasks_blocked
 from trio_wspair import (
     ConnectionClosedError,
     Instrument,
+    MessageEvent,
     Request,
     Response,
     WebSocket,
@@ -31,6 +33,7 @@ from trio_wspair.hibernation import (
     DurableObjectResetError,
     WebSocketRequestResponsePair,
 )
+from trio_wspair.hibernation._handlers import call_handler
 
 WAYS = ("memory", *ENGINES)
 
@@ -457,3 +460,45 @@ async def test_an_instrument_sees_what_is_taken_out_of_the_queue() -> None:
                 ("received", "w begins"),
                 ("received", "pong"),
             ]
+
+
+# -- the moment in which a handler waits -----------------------------------------------
+
+
+@types.coroutine
+def step(value: str) -> Generator[str, object, object]:
+    """Wait once."""
+    return (yield value)
+
+
+class Obeying:
+    """Handlers of which one waits, and takes what is thrown into it."""
+
+    def __init__(self) -> None:
+        self.log: list[object] = []
+
+    async def web_socket_message(self, _ws: WebSocket, _message: str | bytes) -> None:
+        self.log.append("begins")
+        self.log.append(await step("one"))
+        try:
+            await step("two")
+        except KeyError as error:
+            self.log.append(error)
+        await step("three")
+
+
+def test_whatever_is_sent_or_thrown_reaches_a_handler_and_its_first_wait_is_told() -> (
+    None
+):
+    handlers: Any = Obeying()
+    log = handlers.log
+    event: Any = MessageEvent("hello", target=cast("WebSocket", object()))
+    handling = call_handler(handlers, event, lambda: log.append("waits"))
+    assert handling.send(None) == "one"
+    assert log == ["begins", "waits"]
+    assert handling.send("sent") == "two"
+    error = KeyError()
+    assert handling.throw(error) == "three"
+    with pytest.raises(StopIteration):
+        handling.send(None)
+    assert log == ["begins", "waits", "sent", error]

@@ -1,7 +1,9 @@
 """The queue in front of a half, where no half can show it."""
 
+from collections.abc import Callable
+
 from trio_wspair._codes import Close
-from trio_wspair._inbox import Inbox
+from trio_wspair._inbox import Inbox, Message
 
 
 async def test_a_message_that_is_released_after_the_end_is_not_counted_twice() -> None:
@@ -19,3 +21,36 @@ async def test_only_the_first_end_counts() -> None:
     inbox.put_end(Close(1000))
     inbox.put_end(Close(1001))
     assert inbox.end == Close(1000)
+
+
+async def test_a_message_that_comes_after_the_end_is_not_intercepted() -> None:
+    inbox = Inbox(limit=1000)
+    seen: list[Message] = []
+
+    def intercept(message: Message) -> Callable[[], None]:
+        return lambda: seen.append(message)
+
+    inbox.intercept = intercept
+    assert inbox.put("in time", 7)
+    inbox.put_end(Close(1000))
+    assert inbox.put("late", 4, limited=False)
+    assert seen == ["in time"]
+    assert inbox.late
+
+
+async def test_what_is_taken_out_of_the_queue_leaves_the_end_where_it_is() -> None:
+    inbox = Inbox(limit=1000)
+    for message in ("a", "ping", "b"):
+        inbox.put(message, len(message))
+    inbox.put_end(Close(1000))
+    seen: list[Message] = []
+
+    def intercept(message: Message) -> Callable[[], None] | None:
+        return (lambda: seen.append(message)) if message == "ping" else None
+
+    inbox.intercept = intercept
+    inbox.sift()
+    assert seen == ["ping"]
+    left = [inbox.items.receive_nowait() for _ in range(3)]
+    assert left == ["a", "b", Close(1000)]
+    assert inbox.buffered == 2

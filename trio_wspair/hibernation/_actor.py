@@ -107,13 +107,20 @@ class Actor:
 
     # -- instances ----------------------------------------------------------------
 
-    async def _enter(self) -> Instance[Handlers]:
-        """Return the instance for an event, which has to enter it at once."""
+    async def _wait_turn(self) -> None:
+        """Wait until no instance is about to leave: there is one at a time."""
         try:
-            await self._entrance.pass_through()  # One at a time.
+            await self._entrance.pass_through()
         except BaseException:
             self._look_around()  # It may be over at this very moment.
             raise
+
+    def _enter(self) -> Instance[Handlers]:
+        """Return the instance for an event that was let in; it has to enter at once.
+
+        Raises:
+            DurableObjectResetError: The namespace has ended.
+        """
         if self._ended:
             raise DurableObjectResetError(f"the namespace of {self.label} has ended")
         if self._instance is None:
@@ -181,8 +188,8 @@ class Actor:
     async def fetch(self, request: Request) -> Response:
         """Let the object answer a request."""
         with ending_untaken():
-            instance = await self._enter()
-            with instance.event() as running:
+            await self._wait_turn()
+            with self._enter().event() as running:
                 handlers = await running.get()
                 response: object = await call_fetch(handlers, request)
                 if not isinstance(response, Response):
@@ -253,7 +260,7 @@ class Actor:
     def _answering(self, half: Half, message: Message) -> Callable[[], None] | None:
         """Return what answers a message automatically, if it has such an answer."""
         pair = self.automatic
-        if pair is None or message != pair.request:
+        if pair is None or isinstance(message, bytes) or message != pair.request:
             return None
         size = size_of(pair.response)
         try:
@@ -288,14 +295,12 @@ class Actor:
     async def _run(self, event: Event, on_wait: Callable[[], None] = _ignore) -> None:
         """Call the handler of an event. What it raises is logged."""
         socket = target_of(event)
-        if socket not in self.sockets:
-            return  # The object was reset since it came.
         try:
-            instance = await self._enter()
-            with instance.event() as running:
+            await self._wait_turn()
+            if socket not in self.sockets:
+                return  # The object was reset since it came.
+            with self._enter().event() as running:
                 handlers = await running.get()
-                if socket not in self.sockets:
-                    return  # Or while it waited.
                 if not isinstance(event, MessageEvent):
                     self.sockets.begin_closing(socket)
                     half_of(socket).state.show_end()

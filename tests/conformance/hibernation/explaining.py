@@ -53,6 +53,12 @@ def as_workers(program: Program, recorded: Trace, ours: Trace) -> Trace:
     return ours
 
 
+def _leaves_unanswered(program: Program, recorded: Trace) -> bool:
+    answers = any(op["op"] == "close" for op in program["handlers"].get("close", []))
+    ends = [e for e in recorded["object"] if e["event"] == "close"]
+    return not answers and any(end["readyState"] == 2 for end in ends)
+
+
 def _aborts(program: Program) -> bool:
     return "'abort'" in repr(program)
 
@@ -85,6 +91,8 @@ def explanation(program: Program, recorded: Trace, ours: Trace, *, queued: bool)
         return "with handlers of a socket that overlap"
     if _goes_on_while_blocked(ours["object"]):
         return "with handlers that wait while the object is blocked"
+    if _leaves_unanswered(program, recorded):
+        return "with a Close that its handler does not answer"
     seen = as_workers(program, recorded, ours)["object"]
     if _resets(program) and not differing_parts(
         {"object": recorded["object"]}, {"object": seen}
