@@ -27,6 +27,7 @@ from starlette.websockets import WebSocket as StarletteWebSocket, WebSocketDisco
 from trio_wspair import (
     CloseEvent,
     ConnectionClosedError,
+    FetchHandler,
     HandshakeError,
     MessageEvent,
     Request,
@@ -39,7 +40,7 @@ from trio_wspair.asgi import ASGIApp
 from trio_wspair.testing import ScriptedPeer, open_asgi_websocket
 
 if TYPE_CHECKING:
-    from conftest import Network
+    from conftest import Logged, Network
 
 
 @pytest.fixture(scope="module")
@@ -546,3 +547,53 @@ def test_hypercorn_with_asyncio_says_what_to_use_instead() -> None:
     app: Any = ASGIApp(Running("", 0, trio.Event()).fetch)
     with pytest.raises(Exception, match="hypercorn --worker-class trio"):
         asyncio.run(hypercorn.asyncio.serve(app, config))
+
+
+# -- applications that are opened -----------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SERVERS)
+async def test_an_application_with_a_nursery_is_open_as_long_as_the_server_runs(
+    net: "Network", name: str
+) -> None:
+    steps: list[str] = []
+
+    @asynccontextmanager
+    async def app() -> AsyncGenerator[FetchHandler, None]:
+        async with trio.open_nursery() as nursery:
+            steps.append("opened")
+            nursery.start_soon(trio.sleep_forever)
+            yield fetch
+            steps.append("left")
+            nursery.cancel_scope.cancel()
+
+    async def fetch(request: Request) -> Response:
+        client, server = WebSocketPair()
+        server.add_event_listener("message", lambda event: server.send(event.data))
+        server.accept()
+        return Response(None, status=101, web_socket=client)
+
+    async with serving(ASGIApp(app), name) as running:
+        async with open_websocket(running.url()) as ws:
+            ws.send("hello")
+            assert await ws.receive() == "hello"
+        assert steps == ["opened"]
+    assert steps == ["opened", "left"]
+
+
+@pytest.mark.parametrize("name", SERVERS)
+async def test_an_application_that_can_not_be_opened_keeps_the_server_from_starting(
+    net: "Network", logged: "Logged", name: str
+) -> None:
+    @asynccontextmanager
+    async def app() -> AsyncGenerator[FetchHandler, None]:
+        raise OSError("no database")
+        yield
+
+    with pytest.RaisesGroup(
+        pytest.RaisesExc(Exception, match="OSError: no database"),
+        flatten_subgroups=True,
+    ):
+        async with serving(ASGIApp(app), name):
+            pass
+    assert "the application fails at startup" in logged.take()
