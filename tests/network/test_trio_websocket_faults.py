@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
+import trio_websocket
 
 from trio_wspair import (
     CloseEvent,
@@ -637,3 +638,21 @@ async def test_a_reader_that_was_interrupted_is_no_vanished_peer(
             with pytest.raises(ProtocolError) as caught:
                 await connection.receive()
             assert caught.value.code == 1011
+
+
+async def test_an_engine_that_fails_in_the_handshake_is_a_handshake_error(
+    net: "Network", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a fault of trio-websocket could do that: it gets a good answer."""
+
+    async def fail(*_: object, **__: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise trio_websocket.HandshakeError
+
+    monkeypatch.setattr(trio_websocket, "wrap_client_stream", fail)
+    async with net.serve(net.echo) as server:
+        before = net.open_sockets()
+        with pytest.raises(HandshakeError, match="trio-websocket does not take"):
+            async with open_websocket(server.url, engine="trio-websocket"):
+                pass
+        await net.until_open_sockets(before)
