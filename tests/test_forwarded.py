@@ -176,6 +176,7 @@ def test_a_port_is_for_a_host_that_has_none(
         ('host="\\e\\x\\a"', Forwarded(None, None, Authority("exa"))),
         ("  ,, ;for=192.0.2.1 ;; , ,", Forwarded("192.0.2.1")),
         ('for="";ext=1', Forwarded()),
+        ("for=192.0.2.1;", Forwarded("192.0.2.1")),
         (
             'for=192.0.2.9;host="a, for=192.0.2.8", for=192.0.2.1',
             Forwarded("192.0.2.1"),

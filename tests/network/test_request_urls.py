@@ -2,6 +2,8 @@
 
 import logging
 import ssl
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -214,6 +216,21 @@ async def test_without_a_host_the_url_has_the_address_of_the_server(
     assert {request.url for request in seen.requests} == {
         f"{server.url}x".replace("ws", "http", 1)
     }
+
+
+async def test_on_a_unix_socket_a_url_without_a_host_has_that_of_this_machine(
+    net: "Network", tmp_path: Path
+) -> None:
+    seen = Seen()
+    path = tmp_path / "s"
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(serve, seen.fetch, unix=path))
+        with trio.fail_after(5):
+            async with await trio.open_unix_socket(path) as stream:
+                await stream.send_all(b"GET /x HTTP/1.0\r\n\r\n")
+                assert b" 200 " in await stream.receive_some()
+        nursery.cancel_scope.cancel()
+    assert [request.url for request in seen.requests] == ["http://localhost/x"]
 
 
 async def test_a_server_for_https_takes_targets_of_https_only(net: "Network") -> None:
