@@ -209,9 +209,8 @@ async def _ask_http_proxy(stream: trio.abc.Stream, proxy: _Proxy, target: str) -
         if parser.trailing_data[0]:
             raise HandshakeError(f"{failed}: it has sent more than its answer")
         return
-    if status == 407:
-        wrong = "refused" if proxy.user else "requires"
-        what = f"it {wrong} the user name and the password (status 407)"
+    if status in (401, 407):  # Some say 401, which is for servers.
+        what = f"{_about_password(proxy)} (status {status})"
     else:
         reason = printable(event.reason.decode("latin-1")[:60])
         what = f"it answered with status {status} ({reason})"
@@ -271,8 +270,13 @@ def _refused_by_socks(proxy: _Proxy, reason: str) -> str:
     """Return what python-socks has to say about a reply, in other words for some."""
     if "authentication" not in reason.lower():
         return printable(reason[:100])
-    wrong = "refused" if proxy.user else "requires"
-    return f"it {wrong} the user name and the password"
+    return _about_password(proxy)
+
+
+def _about_password(proxy: _Proxy) -> str:
+    if proxy.user or proxy.password:
+        return "it refused the user name and the password"
+    return "it requires a user name and a password"
 
 
 # -- the environment ---------------------------------------------------------------

@@ -291,7 +291,7 @@ async def test_an_http_proxy_gets_user_name_and_password(
 @pytest.mark.parametrize(
     ("userinfo", "words"),
     [
-        ("", "it requires the user name and the password (status 407)"),
+        ("", "it requires a user name and a password (status 407)"),
         ("me:hunter2@", "it refused the user name and the password (status 407)"),
     ],
 )
@@ -397,7 +397,7 @@ async def test_a_socks_proxy_gets_user_name_and_password(net: "Network") -> None
 
 @pytest.mark.parametrize(
     ("userinfo", "words"),
-    [("", "it requires the user name"), ("me:hunter2@", "it refused the user name")],
+    [("", "it requires a user name"), ("me:hunter2@", "it refused the user name")],
 )
 async def test_a_wrong_password_for_a_socks_proxy_is_an_error_at_once(
     net: "Network", userinfo: str, words: str
