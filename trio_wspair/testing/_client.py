@@ -425,8 +425,12 @@ class _Site:
         """Return the path and the query of a URL of this server.
 
         Raises:
+            TypeError: It is no str.
             ValueError: It is of another server, or has a fragment.
         """
+        if not isinstance(url, str):
+            msg = f"a URL is a str such as '/chat?room=1', not {type(url).__name__}"
+            raise TypeError(msg)
         path = url.removeprefix(self.origin) or "/"
         if not path.startswith("/"):
             msg = (
@@ -711,6 +715,9 @@ def _raising(
 
 
 def _check_path(path: str) -> None:
+    if not isinstance(path, str):
+        msg = f"path is a str such as '/chat?room=1', not {type(path).__name__}"
+        raise TypeError(msg)
     if not path.startswith("/"):
         msg = f"path begins with a slash, such as '/chat?room=1'; this is {path!r}"
         raise ValueError(msg)

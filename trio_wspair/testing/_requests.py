@@ -102,6 +102,9 @@ class RequestToSend:
         body: str | bytes | None = None,
         json: object = ...,
     ) -> None:
+        if not isinstance(method, str):
+            msg = f"a method is a str such as 'GET', not {type(method).__name__}"
+            raise TypeError(msg)
         if not is_method(method) or method == "CONNECT":
             msg = f"{method!r} can't be the method of a request to a fetch handler"
             raise ValueError(msg)
