@@ -9,7 +9,7 @@ from collections.abc import (
     Iterable,
     Sequence,
 )
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any
@@ -26,6 +26,7 @@ from pairs import in_virtual_time
 from trio.testing import MockClock
 
 from trio_wspair import (
+    BufferFullError,
     CloseEvent,
     ErrorEvent,
     Request,
@@ -178,6 +179,42 @@ class SwallowsCancellation(MemoryConnection):
             raise
 
 
+class Pings(MemoryConnection):
+    """The time of a ping is what it is told to be."""
+
+    seconds = 0.001
+
+    @property
+    def heard_at(self) -> float:
+        return trio.current_time()
+
+    async def ping(self) -> float:
+        await trio.sleep(0.001)
+        return self.seconds
+
+
+class PingsBackwards(Pings):
+    """A pong comes before its ping."""
+
+    seconds = -1.0
+
+
+class PingsAtOnce(Pings):
+    """A ping does not wait."""
+
+    async def ping(self) -> float:
+        return 0.0
+
+
+class PingsOn(Pings):
+    """A ping can't be cancelled."""
+
+    async def ping(self) -> float:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(0.001)
+        return 0.001
+
+
 def coupled(kind: type[MemoryConnection], **options: Any) -> MakePair:
     return partial(open_coupled_pair, kind, **options)
 
@@ -320,6 +357,39 @@ class Vain(WebSocket):
         raise half_of(self).gone_error()
 
 
+class Boundless(WebSocket):
+    """It has room for anything."""
+
+    def send(self, message: Any) -> None:
+        with suppress(BufferFullError):
+            super().send(message)
+
+
+class Forgetful(WebSocket):
+    """A refused message counts as sent."""
+
+    _refused = 0
+
+    def send(self, message: Any) -> None:
+        try:
+            super().send(message)
+        except BufferFullError:
+            self._refused += len(message)
+            raise
+
+    @property
+    def buffered_amount(self) -> int:
+        return super().buffered_amount + self._refused
+
+
+class Echoing(WebSocket):
+    """A ping is answered by nobody."""
+
+    async def ping(self) -> float:
+        await trio.lowlevel.checkpoint()
+        return 0.0
+
+
 class Counting(WebSocket):
     """`buffered_amount` counts messages."""
 
@@ -440,10 +510,25 @@ FAULTS: dict[str, tuple[MakePair, str]] = {
     "no error event": (made_of(Quiet), r"G7 .* has heard of \[\]"),
     "a send that does not copy": (made_of(Sharing), r"G3 .*b'later', which was not"),
     "an end that is not clean": (made_of(Unclean), r"G2 .* with 1000, .*=False"),
+    "a pong before its ping": (coupled(PingsBackwards), r"G5 .* has returned -1\.0"),
+    "a ping that does not wait": (coupled(PingsAtOnce), r"G5 .*did not yield"),
+    "a cancelled ping": (coupled(PingsOn), r"G5 .*ping\(\) .*swallowed"),
+    "a ping without a network": (made_of(Echoing), r"G5 .* 0\.0, latency is None"),
+    "a buffer without a bound": (made_of(Boundless), r"G9 .* without BufferFullError"),
+    "a refused message that counts": (
+        made_of(Forgetful),
+        r"G9 .*a refused message",
+    ),
     "a block that ends late": (open_too_long, r"G6 .* leaving"),
     "a block without end": (open_for_ever, r"G6 .* leaving"),
     "a block without beginning": (never_open, r"G6 .* entering"),
 }
+
+
+async def test_a_connection_with_pings_keeps_all_promises(
+    autojump_clock: MockClock,
+) -> None:
+    await check_websocket_pair(coupled(Pings))
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -315,7 +315,7 @@ class _Site:
         self._ssl_context = ssl_context
         self._server_ssl_context = server_ssl_context
         self._options = options
-        self.cookies = Cookies()
+        self.cookies: Cookies = Cookies()
         self.sockets: list[WebSocket] = []
         """All that were opened, for closing."""
         self.records: list[Record] = []
@@ -324,7 +324,7 @@ class _Site:
         self._opening: Record | None = None
         """Of the WebSocket that is being opened, until its request has come."""
         self._dial: Dialer = trio.open_tcp_stream
-        self.origin = ""
+        self.origin: str = ""
 
     # -- the server ---------------------------------------------------------------
 

@@ -129,7 +129,7 @@ class _Ear(logging.Filter):
         super().__init__()
         self.shared: list[Exception] = []
         """What was logged for no client in particular."""
-        self.logged = ParkingLot()
+        self.logged: ParkingLot = ParkingLot()
         self._told: list[Failures] = []
         # What was lifted:
         self._disabled = False

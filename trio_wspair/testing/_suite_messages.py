@@ -8,6 +8,8 @@ from typing import Final
 
 import trio
 
+from trio_wspair._errors import BufferFullError
+
 from ._suite_ends import Check, End, Meeting, broken
 
 __all__ = ("CHECKS",)
@@ -29,6 +31,9 @@ _REASON: Final = "é" * 61 + "!"
 _MOMENT: Final = 0.2
 """Seconds after which what has not come is taken not to come."""
 _CHUNK: Final = bytes(2**18)
+_LARGE_CHUNK: Final = bytes(2**22)
+_TOO_MUCH_TO_HOLD: Final = 64
+"""So many of them, 256 MiB, are not to be held for an end that takes nothing."""
 _TOO_MUCH: Final = 256
 """So many chunks, 64 MiB, have no place between two ends."""
 
@@ -164,6 +169,32 @@ async def a_slow_end_stops_the_other(meeting: Meeting) -> None:
             far.check_messages(chunks, [message async for message in far.socket])
 
 
+async def a_sender_without_a_taker_is_refused(meeting: Meeting) -> None:
+    """G9: with `BufferFullError`, which changes nothing; what was taken arrives."""
+    async with meeting.ends() as (near, far):
+        near.accept()
+        far.accept(pull=True)
+        taken = 0
+        before = 0
+        try:
+            while taken < _TOO_MUCH_TO_HOLD:
+                before = near.socket.buffered_amount
+                near.socket.send(_LARGE_CHUNK)
+                taken += 1
+        except BufferFullError:
+            after = near.socket.buffered_amount
+        else:
+            size = taken * len(_LARGE_CHUNK)
+            what = f"{near.name} has taken {size} bytes at once without BufferFullError"
+            raise broken("G9", what)
+        with far.keeping("G3", f"receive() of {taken} messages"):
+            arrived = [await far.socket.receive() for _ in range(taken)]
+        if after != before:
+            what = f"a refused message has changed the buffered_amount of {near.name}"
+            raise broken("G9", f"{what} from {before} to {after}")
+        far.check_messages([_LARGE_CHUNK] * taken, arrived)
+
+
 CHECKS: Final[tuple[Check, ...]] = (
     messages_keep_their_order,
     both_directions_work_at_once,
@@ -174,6 +205,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     an_end_may_be_half_open,
     drain_waits_until_all_is_taken,
     a_slow_end_stops_the_other,
+    a_sender_without_a_taker_is_refused,
 )
 
 

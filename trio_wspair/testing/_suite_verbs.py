@@ -111,6 +111,46 @@ async def a_cancelled_aclose_has_closed(meeting: Meeting) -> None:
         await far.hears(code=1000)
 
 
+async def a_ping_measures_the_way_or_is_refused(meeting: Meeting) -> None:
+    """G5: on a network connection it returns seconds, and without one it says so."""
+    async with meeting.ends() as (near, far):
+        near.accept()
+        far.accept()
+        near.send("before the pings")
+        await far.hears("before the pings")
+        with near.keeping("G5", "ping()"), assert_checkpoints():
+            seconds = await _ping(near)
+        latency = near.socket.latency
+        if seconds is None and latency is None:
+            return
+        if seconds is None or seconds < 0 or latency is None or latency < 0:
+            what = f"ping() of {near.name} has returned {seconds}, latency is {latency}"
+            raise broken("G5", what)
+        with near.keeping("G5", "ping()"), trio.CancelScope() as scope:
+            scope.cancel()
+            await near.socket.ping()
+        if not scope.cancelled_caught:
+            what = f"ping() of {near.name} has swallowed its cancellation"
+            raise broken("G5", what)
+        near.send("after the pings")
+        await far.hears("before the pings", "after the pings")
+        near.close(1000)
+        await near.hears(code=1000)
+        with near.keeping("G5", "ping() at the end"):
+            try:
+                await near.socket.ping()
+            except ConnectionClosedError:
+                return
+        raise broken("G5", f"ping() of {near.name} has found a peer after the end")
+
+
+async def _ping(end: End) -> float | None:
+    try:
+        return await end.socket.ping()
+    except InvalidStateError:
+        return None
+
+
 async def a_block_may_end_in_any_way(meeting: Meeting) -> None:
     """G6 and G10: by an exception, or cancelled, with messages under way."""
     for raises in (True, False):
@@ -176,6 +216,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     a_cancelled_verb_has_done_nothing,
     aclose_closes_once,
     a_cancelled_aclose_has_closed,
+    a_ping_measures_the_way_or_is_refused,
     a_block_may_end_in_any_way,
     a_listener_that_raises_fails_its_half,
     async_listeners_never_overlap,
