@@ -307,7 +307,7 @@ async def test_that_the_connection_has_ended_is_no_failure_of_the_handler(
 
     async with open_test_client(fetch, "/"):
         pass
-    assert "ConnectionClosedError" in logged.take()
+    assert logged.records == []
 
 
 @over_both

@@ -582,8 +582,7 @@ def open_test_client(
     a listener, in a task in ``request.nursery``, or in a Durable Object. Besides, it
     comes out of the block at its end, so that a test can't pass by mistake, unless
     `expect_handler_error()` has taken it: as it is, or in an `ExceptionGroup`, before
-    what the block itself has raised. Only a `ConnectionClosedError` doesn't: that the
-    connection has ended is no failure. What comes out has the conversation as a note.
+    what the block itself has raised. What comes out has the conversation as a note.
 
     Args:
         app: The handler or another application, as for `serve()`. What has to be opened

@@ -16,7 +16,7 @@ from typing import Final, cast
 
 from trio.lowlevel import ParkingLot, RunVar, in_trio_run
 
-from trio_wspair._errors import ConnectionClosedError, InvalidStateError
+from trio_wspair._errors import InvalidStateError
 from trio_wspair.hibernation import DurableObjectResetError
 
 from ._record import Record
@@ -79,13 +79,12 @@ class Failures:
     def take_rest(self) -> list[Exception]:
         """Return all that nobody has expected, and forget it.
 
-        It is no failure that a connection has ended; nor that an object was reset,
-        when the reason for the reset is a failure itself.
+        It is no failure that an object was reset, when the reason for the reset is a
+        failure itself.
         """
         failures = self.pending()
         self.own.clear()
         self._ear.shared.clear()
-        failures = [rest for f in failures if (rest := _without_ends(f)) is not None]
         causes = [f for f in failures if not isinstance(f, DurableObjectResetError)]
         return causes if causes or self._any else failures
 
@@ -206,11 +205,6 @@ def _split(
     parts = group.split(is_expected)
     taken, rest = (None if part is None else _unwrapped(part) for part in parts)
     return taken, rest
-
-
-def _without_ends(failure: Exception) -> Exception | None:
-    """Return a failure without what only tells that a connection has ended."""
-    return _split(failure, ConnectionClosedError, None)[1]
 
 
 def _unwrapped(exc: Exception) -> Exception:
