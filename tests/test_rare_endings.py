@@ -185,6 +185,7 @@ async def test_a_handler_that_lost_its_own_connection_has_refused(
     async def fetch(_request: Request) -> Response:
         raise ConnectionClosedError(CloseCode.GOING_AWAY, "upstream", was_clean=True)
 
-    with pytest.raises(HandshakeError, match="500"):
-        async with open_test_client(fetch, "/"):
-            raise AssertionError
+    async with open_test_client(fetch) as client:
+        with pytest.raises(HandshakeError, match="500"):
+            await client.open_websocket("/")
+        await client.expect_handler_error(ConnectionClosedError, "upstream")
