@@ -195,8 +195,7 @@ class Proxied:
     async def get(self, path: str, *headers: str, until: bytes = b"") -> bytes:
         """Return the answer to a request, to its end or to these bytes."""
         stream = await self.open_stream()
-        host = f"Host: localhost:{self.port}"
-        lines = [f"GET {path} HTTP/1.1", host, *headers, "Connection: close", "", ""]
+        lines = [f"GET {path} HTTP/1.1", *headers, "Connection: close", "", ""]
         answer = b""
         async with stream:
             await stream.send_all("\r\n".join(lines).encode())
@@ -209,7 +208,12 @@ class Proxied:
 
 @asynccontextmanager
 async def proxied(
-    command: Command, folder: Path, tls: "Tls | None", *, unix: bool = False
+    command: Command,
+    folder: Path,
+    tls: "Tls | None",
+    *,
+    unix: bool = False,
+    believed: bool = True,
 ) -> AsyncGenerator[Proxied]:
     """Run a proxy in front of a server for a block."""
     pem = None
@@ -220,7 +224,7 @@ async def proxied(
     async with trio.open_nursery() as nursery:
         path = folder / "app.sock"
         where: dict[str, Any] = {"unix": path} if unix else {"port": 0}
-        run = partial(serve, fetch, proxy_headers=True, close_grace=1, **where)
+        run = partial(serve, fetch, proxy_headers=believed, close_grace=1, **where)
         server: Server = await nursery.start(run)
         place = Place(folder, free_port(), path if unix else server.port, pem)
         env = {**os.environ, "HOME": str(folder), "XDG_DATA_HOME": str(folder)}
@@ -339,6 +343,14 @@ async def test_a_page_of_another_origin_gets_403(proxy: Proxied, wrong: str) -> 
     assert caught.value.status == 403
 
 
+def facts_in(answer: bytes) -> dict[str, Any]:
+    """Return what the handler has seen; the body may be in chunks."""
+    assert answer.startswith(b"HTTP/1.1 200 "), answer
+    _, _, body = answer.partition(b"\r\n\r\n")
+    facts: dict[str, Any] = json.loads(body[body.index(b"{") : body.rindex(b"}") + 1])
+    return facts
+
+
 LIES = (
     "X-Forwarded-For: 203.0.113.7",
     "X-Forwarded-Proto: gopher",
@@ -349,15 +361,30 @@ LIES = (
 
 
 @pytest.mark.parametrize("lies", [(), LIES], ids=["honest", "lying"])
+@pytest.mark.parametrize("with_port", [True, False], ids=["port", "no port"])
 async def test_what_a_client_says_of_itself_is_not_believed(
-    proxy: Proxied, lies: tuple[str, ...]
+    proxy: Proxied, lies: tuple[str, ...], *, with_port: bool
 ) -> None:
-    answer = await proxy.get("/page?x=1", f"Origin: {proxy.origin}", *lies)
-    head, _, body = answer.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 200 ")
-    facts = body[body.index(b"{") : body.rindex(b"}") + 1]
-    assert json.loads(facts) == expected(proxy, "/page?x=1")
+    origin = proxy.origin if with_port else proxy.origin.rpartition(":")[0]
+    headers = f"Host: {origin.partition('//')[2]}", f"Origin: {origin}", *lies
+    answer = await proxy.get("/page?x=1", *headers)
+    assert facts_in(answer) == {
+        **expected(proxy, "/page?x=1"),
+        "url": f"{origin}/page?x=1",
+    }
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=NAMES)
+async def test_a_server_that_does_not_believe_it_knows_host_and_port(
+    tmp_path: Path, command: Command
+) -> None:
+    with trio.fail_after(30):
+        async with proxied(command, tmp_path, None, believed=False) as proxy:
+            headers = f"Host: localhost:{proxy.port}", f"Origin: {proxy.origin}"
+            facts = facts_in(await proxy.get("/page", *headers))
+    assert facts == {**expected(proxy, "/page"), "client": "127.0.0.1"}
 
 
 async def test_a_streamed_answer_comes_piece_by_piece(proxy: Proxied) -> None:
-    assert b"first piece" in await proxy.get("/stream", until=b"first piece\n")
+    host = f"Host: localhost:{proxy.port}"
+    assert b"first piece" in await proxy.get("/stream", host, until=b"first piece\n")
