@@ -47,7 +47,7 @@ class Spans(Instrument):
             attributes={
                 "network.protocol.name": "websocket",
                 "network.peer.address": connection.peer,
-                "url.full": connection.url,
+                "url.full": str(connection.extra["url"]),  # Without secrets.
             },
         )
 

@@ -295,6 +295,9 @@ async def a_server(request: Request) -> Response:
     assert_type(request.client, str)
     assert_type(request.path, str)
     assert_type(request.secure, bool)
+    assert_type(request.wants_websocket, bool)
+    Request(method="GET", url="http://h/", nursery=request.nursery, headers={"a": "b"})
+    Request(method="GET", url=5, nursery=request.nursery)  # type: ignore[arg-type]
     assert_type(same_origin(request), bool)
     request.url = "elsewhere"  # type: ignore[misc]
     client, server = WebSocketPair()
@@ -367,6 +370,8 @@ async def serving(
     assert_type(server.addresses, tuple[tuple[str, int] | str, ...])
     await serve(a_server, 8000, host="localhost", ssl_context=context)
     await serve(a_server, 0, host=None, proxy_headers=True, stop_code=1012)
+    await serve(a_server, 0, proxy_headers="forwarded", proxies=2, log_query=True)
+    await serve(a_server, 0, proxy_headers="x")  # type: ignore[arg-type]
     await serve(a_server, listeners=listeners, idle_timeout=5, body_timeout=0.5)
     await serve(a_server, 0, max_connections=5, max_body_bytes=0)
     await serve(a_server, 0, max_connections_per_client=5, max_head_bytes=2**14)
