@@ -60,10 +60,6 @@ __all__ = ("Actor",)
 _logger: Final = logging.getLogger("trio_wspair")
 
 
-def _ignore() -> None:
-    pass
-
-
 class Actor:
     """An object, whether it is in memory or not.
 
@@ -188,7 +184,8 @@ class Actor:
     async def fetch(self, request: Request) -> Response:
         """Let the object answer a request."""
         with ending_untaken():
-            await self._wait_turn()
+            if not self._entrance.is_clear():
+                await self._wait_turn()
             with self._enter().event() as running:
                 handlers = await running.get()
                 response: object = await call_fetch(handlers, request)
@@ -277,26 +274,27 @@ class Actor:
         self, event: MessageEvent, half: Half, membership: Membership
     ) -> None:
         """Call the handler of a message."""
-
-        @enable_ki_protection
-        def on_wait() -> None:
-            if membership.progress is Progress.BEGINNING:
-                membership.progress = Progress.WAITING
-                if self.automatic is not None and half.inbox.weight:
-                    half.inbox.sift()
-
         try:
-            await self._run(event, on_wait)
+            await self._run(event, partial(self._begin_waiting, half, membership))
         finally:
             if membership.progress is Progress.BEGINNING or not half.inbox.weight:
                 membership.progress = Progress.IDLE
 
     @enable_ki_protection
-    async def _run(self, event: Event, on_wait: Callable[[], None] = _ignore) -> None:
+    def _begin_waiting(self, half: Half, membership: Membership) -> None:
+        """Let automatic answers overtake a handler that waits from now on."""
+        if membership.progress is Progress.BEGINNING:
+            membership.progress = Progress.WAITING
+            if self.automatic is not None and half.inbox.weight:
+                half.inbox.sift()
+
+    @enable_ki_protection
+    async def _run(self, event: Event, on_wait: Callable[[], object]) -> None:
         """Call the handler of an event. What it raises is logged."""
         socket = target_of(event)
         try:
-            await self._wait_turn()
+            if not self._entrance.is_clear():
+                await self._wait_turn()
             if socket not in self.sockets:
                 return  # The object was reset since it came.
             with self._enter().event() as running:
@@ -312,7 +310,7 @@ class Actor:
             log_failure(exc, self.label, what, half_of(socket).inbox.end)
 
     async def _handle(
-        self, handlers: Handlers, event: Event, on_wait: Callable[[], None]
+        self, handlers: Handlers, event: Event, on_wait: Callable[[], object]
     ) -> None:
         """Call the handler of an event, and cancel it if it takes too long."""
         if self.event_timeout is None:
@@ -334,13 +332,18 @@ class Actor:
             return  # The object was reset.
         closing_socket.set(socket)
         try:
-            await self._run(event)
+            # Differs: workerd lists the socket only until its handler waits first.
+            await self._run(event, _nothing)
         finally:
             # Differs: workerd leaves the Close unanswered.
             half_of(socket).answer()
             if socket in self.sockets:
                 self.sockets.remove(socket, membership_of(socket, self.owner).tags)
                 self._look_around()
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def _answer(half: Half, text: str, size: int) -> None:

@@ -66,7 +66,7 @@ async def call_fetch(handlers: Handlers, request: Request) -> object:
 
 @disable_ki_protection
 async def call_handler(
-    handlers: Handlers, event: Event, on_wait: Callable[[], None]
+    handlers: Handlers, event: Event, on_wait: Callable[[], object]
 ) -> None:
     """Let an object take an event; call `on_wait` when its handler waits first."""
     socket = target_of(event)
@@ -85,7 +85,7 @@ async def call_handler(
 
 @types.coroutine
 def _telling_wait(
-    awaitable: Awaitable[object], on_wait: Callable[[], None]
+    awaitable: Awaitable[object], on_wait: Callable[[], object]
 ) -> Generator[Any, Any, None]:
     """Await something; call `on_wait` in the moment in which it waits first."""
     # As `yield from` does it (PEP 380): Trio sends a value, or throws.

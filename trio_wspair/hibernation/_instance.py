@@ -233,7 +233,8 @@ class Instance(Generic[_O]):
         Raises:
             Exception: What the constructor has raised.
         """
-        await self._entrance.pass_through()
+        if not self._entrance.is_clear():
+            await self._entrance.pass_through()
         if self._failure is not None:
             raise self._failure
         if self._object is None:  # It was reset when this had been woken already.

@@ -32,10 +32,12 @@ class Turnstile:
         """Return whether a task waits."""
         return self._admitting or bool(self._turns)
 
+    def is_clear(self) -> bool:
+        """Return whether a task may go on without `pass_through()`."""
+        return not self._turns and not self._admitting and self._is_open()
+
     async def pass_through(self) -> None:
-        """Wait for one's turn. A checkpoint if it waits."""
-        if self._is_open() and not self:
-            return
+        """Wait for one's turn, where it is not clear."""
         turn = trio.Event()
         self._turns.append(turn)
         while True:

@@ -53,6 +53,12 @@ def as_workers(program: Program, recorded: Trace, ours: Trace) -> Trace:
     return ours
 
 
+def _waits_in_the_end(program: Program, recorded: Trace) -> bool:
+    ops = program["handlers"].get("close", [])
+    waits = any(op["op"] in {"wait", "block"} for op in ops)
+    return waits and any(e["event"] == "close" for e in recorded["object"])
+
+
 def _leaves_unanswered(program: Program, recorded: Trace) -> bool:
     answers = any(op["op"] == "close" for op in program["handlers"].get("close", []))
     ends = [e for e in recorded["object"] if e["event"] == "close"]
@@ -91,6 +97,8 @@ def explanation(program: Program, recorded: Trace, ours: Trace, *, queued: bool)
         return "with handlers of a socket that overlap"
     if _goes_on_while_blocked(ours["object"]):
         return "with handlers that wait while the object is blocked"
+    if _waits_in_the_end(program, recorded):
+        return "with a close handler that waits, and is still shown its socket"
     if _leaves_unanswered(program, recorded):
         return "with a Close that its handler does not answer"
     seen = as_workers(program, recorded, ours)["object"]
