@@ -156,8 +156,11 @@ def check_single_values(headers: Headers) -> None:
     Raises:
         ValueError: One does.
     """
+    names = [name.lower() for name, _ in headers.pairs()]
+    if len(set(names)) == len(names):
+        return
     for name in _SINGLE:
-        if len(headers.get_all(name)) > 1:
+        if names.count(name) > 1:
             msg = f"the header {name!r} comes more than once"
             raise ValueError(msg)
 
