@@ -132,7 +132,21 @@ async def test_a_websocket_over_http_2_is_the_same_to_the_handler(
     (request,) = opened.requests
     assert request.method == "GET"
     assert request.headers["upgrade"] == "websocket"
+    assert request.wants_websocket
     assert request.url == "https://test/"
+
+
+@bounded
+async def test_a_client_whose_subprotocols_are_all_left_is_told_of_in_the_log_once(
+    autojump_clock: MockClock, logged: "Logged"
+) -> None:
+    app = ASGIApp(Opened().fetch)
+    for _ in range(3):
+        server = ByHand(WEBSOCKET, CONNECT, disconnect(1000), subprotocols=["a", "b"])
+        await server.run(app)
+    record = logged.take()
+    assert 'GET /: the client offers the subprotocols "a, b"' in record
+    assert "browsers fail such a connection" in record
 
 
 @bounded
