@@ -87,6 +87,7 @@ def test_a_file_may_be_called_as_a_module_that_is_needed(app: Path) -> None:
         ("nothing.py", "there is no file 'nothing.py'"),
         ("nothing", "there is no file and no module 'nothing'"),
         ("not/there", "there is no file 'not/there'"),
+        ("", "there is no file ''"),
         ("nothing.at.all:fetch", "there is no file and no module 'nothing.at.all'"),
         ("app_of_a_test.py:missing", f"app_of_a_test.py has no 'missing'{CANDIDATES}"),
         ("folder.py", "'folder.py' is no file"),

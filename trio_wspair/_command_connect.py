@@ -149,7 +149,8 @@ class Conversation:
             what = str(exc)
             if isinstance(exc, OSError) and exc.strerror:
                 what = exc.strerror
-            msg = f"no connection to {where}: {what}"
+            through = f" through the Unix socket {self.unix}" if self.unix else ""
+            msg = f"no connection to {where}{through}: {what}"
             raise CommandError(msg) from exc
         chosen = f", subprotocol {ws.protocol}" if ws.protocol else ""
         chosen += f", {ws.extensions}" if ws.extensions else ""

@@ -139,7 +139,7 @@ def _load(place: str) -> ModuleType:
 
 
 def _load_module(place: str) -> ModuleType:
-    if Path(place).is_dir() and not Path(place, "__init__.py").exists():
+    if place and Path(place).is_dir() and not Path(place, "__init__.py").exists():
         msg = f"{place!r} is a directory: name the file in it"
         raise UsageError(msg)
     if not all(map(str.isidentifier, place.split("."))):

@@ -5,10 +5,11 @@ Knows certificates and keys; not what is spoken with them.
 
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NoReturn
 
-from ._command_process import UsageError
+from ._command_process import UsageError, state
 
 __all__ = ("client_context", "server_context")
 
@@ -42,6 +43,7 @@ def server_context(
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     _load_certificate(context, certfile, keyfile)
+    _warn_of_refusals(context, certfile)
     if client_ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         _load_authorities(context, client_ca)
@@ -96,6 +98,27 @@ def _load_certificate(
 
     files = [certfile] if keyfile is None else [certfile, keyfile]
     _load(load, files, _NO_PEM)
+
+
+def _warn_of_refusals(context: ssl.SSLContext, certfile: str) -> None:
+    """Say that clients will refuse a certificate, most often as it has expired.
+
+    A client in memory, which trusts the certificate and checks no name, tells.
+    """
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+    client.load_verify_locations(certfile)
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = context.wrap_bio(to_server, to_client, server_side=True)
+    theirs = client.wrap_bio(to_client, to_server)
+    try:
+        for side in (theirs, ours, theirs):
+            with suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    except ssl.SSLError as exc:
+        why = getattr(exc, "verify_message", exc.reason)
+        state(f"trio-wspair: warning: clients will refuse {certfile}: {why}", "red")
 
 
 def _load_authorities(context: ssl.SSLContext, file: str) -> None:

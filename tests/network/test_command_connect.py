@@ -187,6 +187,15 @@ async def test_server_and_client_agree_on_compression_if_both_are_told_to(
     assert f"connected to {server.url}, permessage-deflate" in err
 
 
+async def test_a_unix_socket_that_is_not_there_is_named(
+    net: "Network", typed: Callable[[bytes], None]
+) -> None:
+    with pytest.raises(CommandError) as caught:
+        await talk("ws://x/", unix="no.sock")
+    what = "through the Unix socket no.sock: No such file or directory"
+    assert str(caught.value) == f"no connection to ws://x/ {what}"
+
+
 async def test_secrets_of_the_url_are_not_shown(
     net: "Network",
     typed: Callable[[bytes], None],

@@ -6,6 +6,7 @@ import re
 import signal
 import tempfile
 from collections.abc import Generator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -509,6 +510,12 @@ class Pki:
                 Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
             ),
         )
+        old = authority.issue_cert(
+            "127.0.0.1", not_after=datetime(2020, 1, 1, tzinfo=UTC)
+        )
+        self.old = self.write(
+            folder / "old.pem", old.private_key_and_cert_chain_pem.bytes()
+        )
         self.nonsense = self.write(folder / "nonsense.pem", b"nonsense")
 
     @staticmethod
@@ -538,6 +545,19 @@ def test_files_of_tls_that_can_not_be_used_are_told(
 ) -> None:
     arguments = [f"--{name}={getattr(pki, file)}" for name, file in options.items()]
     assert what in refused("serve", str(app), "--port=0", *arguments, capsys=capsys)
+
+
+async def test_a_certificate_that_has_expired_is_told_on_both_sides(
+    app: Path, pki: Pki, net: "Network"
+) -> None:
+    async with serving(str(app), f"--certfile={pki.old}") as (process, url):
+        done = await ran("connect", url, f"--cafile={pki.ca}")
+        assert done.returncode == 1
+        assert "certificate has expired" in line_in(done.stderr.decode())
+        process.send_signal(signal.SIGTERM)
+        first, *_ = (await read_to_end(process.stderr)).splitlines()
+    what = f"clients will refuse {pki.old}: certificate has expired"
+    assert first == f"trio-wspair: warning: {what}"
 
 
 def test_missing_files_of_tls_are_named(
