@@ -390,6 +390,16 @@ class Echoing(WebSocket):
         return 0.0
 
 
+class Undead(WebSocket):
+    """A ping is answered for ever."""
+
+    latency = 0.001
+
+    async def ping(self) -> float:
+        await trio.sleep(0.001)
+        return 0.001
+
+
 class Counting(WebSocket):
     """`buffered_amount` counts messages."""
 
@@ -514,6 +524,7 @@ FAULTS: dict[str, tuple[MakePair, str]] = {
     "a ping that does not wait": (coupled(PingsAtOnce), r"G5 .*did not yield"),
     "a cancelled ping": (coupled(PingsOn), r"G5 .*ping\(\) .*swallowed"),
     "a ping without a network": (made_of(Echoing), r"G5 .* 0\.0, latency is None"),
+    "a ping after the end": (made_of(Undead), r"G5 .* found a peer after the end"),
     "a buffer without a bound": (made_of(Boundless), r"G9 .* without BufferFullError"),
     "a refused message that counts": (
         made_of(Forgetful),

@@ -485,10 +485,20 @@ async def test_a_connection_that_breaks_is_told(
 
 
 async def test_an_interim_response_is_none_yet(autojump_clock: MockClock) -> None:
+    near, far = trio.testing.memory_stream_pair()
+
+    async def dial(_host: str, _port: int) -> trio.abc.Stream:
+        return near
+
     async with open_test_client(site) as client:
-        expecting = {"Expect": "100-continue"}
-        response = await client.post("/", body="hello", headers=expecting)
-        assert (response.status, response.json()["body"]) == (200, "hello")
+        client._site._dial = dial
+        await far.send_all(
+            b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
+            b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+        )
+        response = await client.get("/")
+        assert (response.status, response.text()) == (200, "hello")
+        assert "link" not in response.headers
 
 
 @pytest.mark.parametrize(

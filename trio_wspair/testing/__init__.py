@@ -1,11 +1,13 @@
 """Tools for testing code that uses WebSockets, and other Trio code.
 
-`cancel_at_every_step()` cancels an operation wherever that is possible,
-`FaultyStream` is a network that breaks in the way you choose, a `ScriptedPeer` is a
-server or a client that misbehaves, `open_asgi_websocket()` is a client of any ASGI
-application, without a network, `check_websocket_pair()` tries whether a transport keeps
-the promises, and `hibernate_after_every_event()` makes Durable Objects forget all they
-may forget.
+`open_test_client()` is a client of an application on its real server, without a
+network: it makes requests, keeps cookies, and opens WebSockets with a record.
+`open_recorded_pair()` is a pair with such a record. `cancel_at_every_step()` cancels an
+operation wherever that is possible, `FaultyStream` is a network that breaks in the way
+you choose, a `ScriptedPeer` is a server or a client that misbehaves,
+`open_asgi_websocket()` is a client of any ASGI application, `check_websocket_pair()`
+tries whether a transport keeps the promises, and `hibernate_after_every_event()` makes
+Durable Objects forget all they may forget.
 """
 
 from ._asgi import open_asgi_websocket

@@ -5,6 +5,10 @@ cookies, its WebSockets, and what handlers have raised for it. `TestClient` and
 `TestWebSocket` are the two faces of a site: a client that has no WebSocket of its own,
 and a WebSocket that was opened by one.
 
+A path decides which of the two `open_test_client()` gives. Most tests are of one
+conversation, which has to take one line; tests of pages have no WebSocket; and tests of
+a login make requests before they open one. Either face can do what a client can.
+
 Each WebSocket has a record. The server's half is made by the handler, in a task of the
 server that knows nothing of records. So a site opens one WebSocket at a time: the next
 upgrade that its server gets belongs to it, and the handler is called with that record
