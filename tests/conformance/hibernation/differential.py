@@ -138,8 +138,8 @@ def recorded(path: str, file: Path) -> None:
 def main() -> None:
     name = "nox -s differential-objects --"
     parser = argparse.ArgumentParser(prog=name, description=__doc__)
-    parser.add_argument("--programs", type=int, default=200, metavar="N")
-    parser.add_argument("--hibernating", type=int, default=20, metavar="N")
+    parser.add_argument("--programs", type=int, default=120, metavar="N")
+    parser.add_argument("--hibernating", type=int, default=16, metavar="N")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     record = (
         "record what Workers do with the scenarios of this file, and do nothing else"

@@ -47,16 +47,12 @@ def as_workers(program: Program, recorded: Trace, ours: Trace) -> Trace:
             del entry["results"]
         elif "results" in entry and "results" in theirs:
             entry["results"] = _with_their_errors(entry["results"], theirs["results"])
+            if entry.get("of") == "close":
+                _leave_out_own_socket(entry, theirs)
     for entry, theirs in zip(ours["results"], recorded["results"], strict=False):
         if isinstance(entry["results"], list) and isinstance(theirs["results"], list):
             entry["results"] = _with_their_errors(entry["results"], theirs["results"])
     return ours
-
-
-def _waits_in_the_end(program: Program, recorded: Trace) -> bool:
-    ops = program["handlers"].get("close", [])
-    waits = any(op["op"] in {"wait", "block"} for op in ops)
-    return waits and any(e["event"] == "close" for e in recorded["object"])
 
 
 def _leaves_unanswered(program: Program, recorded: Trace) -> bool:
@@ -91,14 +87,26 @@ def _with_their_errors(ours: list[Any], theirs: list[Any]) -> list[Any]:
     return results
 
 
+def _leave_out_own_socket(entry: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """Change the lists that a close handler gets after it has waited."""
+    own = entry["gate"].rpartition("/")[2]
+    values = {result["step"]: result.get("value") for result in theirs["results"]}
+    for result in entry["results"]:
+        listed = values.get(result["step"]) if isinstance(result, dict) else None
+        if isinstance(listed, list) and isinstance(result["value"], list):
+            result["value"] = [
+                one
+                for one in result["value"]
+                if own not in (one, one[0]) or one in listed
+            ]
+
+
 def explanation(program: Program, recorded: Trace, ours: Trace, *, queued: bool) -> str:
     """Return why traces may differ so much that they can't be compared, if they may."""
     if queued:
         return "with handlers of a socket that overlap"
     if _goes_on_while_blocked(ours["object"]):
         return "with handlers that wait while the object is blocked"
-    if _waits_in_the_end(program, recorded):
-        return "with a close handler that waits, and is still shown its socket"
     if _leaves_unanswered(program, recorded):
         return "with a Close that its handler does not answer"
     seen = as_workers(program, recorded, ours)["object"]
