@@ -1208,3 +1208,13 @@ async def test_a_cancelled_wait_closed_changes_nothing(
         server.send("answer")
         await server.aclose()
     assert heard == ["answer", clean(1000)]
+
+
+@bounded
+async def test_aclose_with_zero_grace_waits_for_nothing() -> None:
+    async with open_websocket_pair(close_grace=0) as (client, _):
+        heard = hear(client)
+        client.accept()
+        await client.aclose()
+        assert client.ready_state is CLOSED
+    assert [type(event) for event in heard] == [ErrorEvent, CloseEvent]
