@@ -1,5 +1,6 @@
 """How the command finds an application in a file or module, and tells of failures."""
 
+import re
 import stat
 import sys
 from collections.abc import Callable, Generator
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from commands import HANDLER, called
 
 from trio_wspair._command_process import CommandError, UsageError
@@ -234,3 +236,20 @@ def test_a_nursery_around_one_exception_is_not_shown() -> None:
     report = str(program_error(ExceptionGroup("Exceptions from Trio nursery", [error])))
     assert "nursery" not in report
     assert report.endswith("ValueError: invalid literal for int() with base 10: 'x'")
+
+
+async def test_that_the_program_was_cancelled_is_not_shown() -> None:
+    async def fail() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("not saved") from KeyError("cause")
+
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        with pytest.raises(ValueError, match="not saved") as caught:
+            await fail()
+    report = str(program_error(caught.value))
+    assert "Cancelled" not in report
+    assert "KeyError: 'cause'" in report
+    assert re.findall("in (.*)", report)[-1] == "fail"

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final, NoReturn, cast
 
+import outcome
 import trio
 
 from ._application import Application, handler_of
@@ -28,6 +29,7 @@ _NAMES: Final = ("app", "fetch")
 _FOREIGN: Final = (
     str(Path(__file__).parent) + os.sep,
     str(Path(trio.__file__).parent) + os.sep,
+    str(Path(outcome.__file__).parent) + os.sep,
     str(Path(importlib.__file__).parent) + os.sep,
     contextlib.__file__,
     "<frozen ",  # importlib and runpy
@@ -173,13 +175,20 @@ def program_error(exc: BaseException) -> ProgramError:
     if len(leaves) == 1:  # The group around it is one of Trio's nurseries.
         exc = leaves[0]
     report = traceback.TracebackException.from_exception(exc)
-    _leave_out_foreign_frames(report)
+    _leave_out_foreign(report, exc)
     return ProgramError("".join(report.format()).rstrip("\n"))
 
 
-def _leave_out_foreign_frames(report: traceback.TracebackException) -> None:
+def _leave_out_foreign(
+    report: traceback.TracebackException, exc: BaseException
+) -> None:
+    """Leave out foreign frames, and that the program was cancelled at the time."""
     own = [frame for frame in report.stack if not frame.filename.startswith(_FOREIGN)]
     report.stack[:] = own
-    linked = [report.__cause__, report.__context__, *(report.exceptions or ())]
-    for other in filter(None, linked):
-        _leave_out_foreign_frames(other)
+    if isinstance(exc.__context__, trio.Cancelled):
+        report.__context__ = None
+    reports = [report.__cause__, report.__context__, *(report.exceptions or ())]
+    linked = [exc.__cause__, exc.__context__, *getattr(exc, "exceptions", ())]
+    for inner, other in zip(reports, linked, strict=True):
+        if inner is not None and other is not None:
+            _leave_out_foreign(inner, other)
