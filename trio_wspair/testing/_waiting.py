@@ -44,17 +44,20 @@ def waits_of(socket: WebSocket) -> list[str]:
     if half.inbox.items.statistics().tasks_waiting_receive:
         lines.append("receive(), or iteration, waits for a message")
     if half.listener_task is not None:
-        lines.append(f"a listener waits, {_place(half.listener_task)}")
+        lines.append(f"a listener waits{_place(half.listener_task)}")
     return lines
 
 
 def _place(task: trio.lowlevel.Task) -> str:
-    """Return where a task waits, in the code of the user."""
-    place = "not in your code"
+    """Return where a task waits in the code of the user, ``""`` if that is unknown.
+
+    It is unknown of a handler of a Durable Object, which is driven step by step.
+    """
+    place = ""
     for frame, line in task.iter_await_frames():
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         if package not in _INNER_PACKAGES:
             code = frame.f_code
             name = code.co_qualname.rpartition("<locals>.")[2]
-            place = f"in {name}, {PurePath(code.co_filename).name}:{line}"
+            place = f", in {name}, {PurePath(code.co_filename).name}:{line}"
     return place
