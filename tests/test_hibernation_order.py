@@ -19,6 +19,7 @@ from trio_wspair.hibernation import (
     _namespace,
 )
 from trio_wspair.hibernation._actor import Actor
+from trio_wspair.hibernation._turnstile import Turnstile
 
 
 async def settled() -> None:
@@ -171,6 +172,32 @@ async def test_who_gives_up_waiting_holds_up_nobody() -> None:
         scope.cancel()
         await settled()
         assert world.log == ["/say/1", "/say/2"]
+
+
+@in_virtual_time
+async def test_the_turn_of_a_task_that_has_just_been_cancelled_goes_to_the_next() -> (
+    None
+):
+    is_open = False
+    turnstile = Turnstile(lambda: is_open)
+    passed: list[str] = []
+    scope = trio.CancelScope()
+
+    async def pass_through(name: str, scope: trio.CancelScope) -> None:
+        with scope:
+            await turnstile.pass_through()
+            passed.append(name)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pass_through, "first", scope)
+        await settled()
+        nursery.start_soon(pass_through, "second", trio.CancelScope())
+        await settled()
+        scope.cancel()
+        is_open = True
+        turnstile.admit()
+    assert passed == ["second"]
+    assert turnstile.is_clear()
 
 
 # -- a socket that ends while its object is blocked ------------------------------------
