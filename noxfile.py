@@ -61,7 +61,6 @@ def lint(session: nox.Session) -> None:
     session.run(
         "codespell",
         "trio_wspair",
-        "pytest_trio_wspair.py",
         "tests",
         "examples",
         "benchmarks",
@@ -79,7 +78,6 @@ def lint(session: nox.Session) -> None:
         "--enable",
         "ASYNC102,ASYNC103,ASYNC104,ASYNC105,ASYNC119,ASYNC120",
         *map(str, [*Path("trio_wspair").rglob("*.py"), *Path("examples").glob("*.py")]),
-        "pytest_trio_wspair.py",
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 Run = Callable[..., pytest.RunResult]
 
-PLUGIN = "pytest_trio_wspair"
+PLUGIN = "trio_wspair.testing.pytest_plugin"
 HANDLER = """
 import pytest
 import trio
@@ -352,26 +352,6 @@ def test_the_option_takes_what_is_said_now(run: Run) -> None:
 
 def test_a_missing_record_says_how_to_make_it(run: Run) -> None:
     assert "to_json() returns there" in printed(run(GOLDEN))
-
-
-# -- where it is installed, and not used -----
-
-
-def test_the_plugin_imports_neither_the_package_nor_trio() -> None:
-    code = """if True:
-        import sys
-        sys.modules["pytest_trio"] = None  # Which imports Trio.
-        import pytest_trio_wspair
-        print(sorted({"trio", "trio_wspair", "h11"} & set(sys.modules)))
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    assert done.stdout == "[]\n"
 
 
 # -- without pytest-trio ---------------------

@@ -1,4 +1,4 @@
-"""What the pytest plugin's fixtures do: the plugin imports this when they are used.
+"""What the pytest plugin's fixtures do.
 
 Knows pytest's items and reports; not how a fixture is declared.
 """

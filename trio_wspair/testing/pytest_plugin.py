@@ -1,8 +1,7 @@
-"""The pytest plugin of trio-wspair: fixtures on top of pytest-trio, and reports.
+"""The pytest plugin: declares the fixtures, on top of pytest-trio, and the reports.
 
-pytest loads it wherever trio-wspair is installed, also for tests that have nothing to
-do with it. So it is a module beside the package, and imports the package only when one
-of its fixtures is used: importing that takes longer than many tests.
+pytest loads it wherever trio-wspair is installed. What the fixtures do is in
+`_fixtures`.
 """
 
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -10,6 +9,19 @@ from importlib import import_module
 from typing import Any, TypeVar, cast
 
 import pytest
+
+from trio_wspair._pair import WebSocketPair, open_websocket_pair
+
+from ._client import OpenClient, Transport
+from ._fixtures import (
+    Golden,
+    add_conversations,
+    handlers_first,
+    open_clients,
+    open_pair,
+)
+from ._recorded import RecordedWebSocket
+from ._replay import GoldenRecord
 
 __all__ = (
     "golden_record",
@@ -39,7 +51,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         return (yield)
     except BaseExceptionGroup as group:
         if _uses_fixtures(item):
-            raise _fixtures().handlers_first(item, group) from None
+            raise handlers_first(item, group) from None
         raise
 
 
@@ -50,17 +62,13 @@ def pytest_runtest_makereport(
     """Show the conversations of a test that has failed without telling them."""
     report = yield
     if report.failed and call.excinfo is not None and _uses_fixtures(item):
-        _fixtures().add_conversations(item, call.excinfo.value, report)
+        add_conversations(item, call.excinfo.value, report)
     return report
 
 
 def _uses_fixtures(item: pytest.Item) -> bool:
     names: list[str] = getattr(item, "fixturenames", [])
     return not {"recorded_pair", "websocket_client"}.isdisjoint(names)
-
-
-def _fixtures() -> Any:  # noqa: ANN401 - importing it for its types is what must not be
-    return import_module("trio_wspair.testing._fixtures")
 
 
 def _trio_fixture(function: _F) -> _F:
@@ -78,7 +86,7 @@ def _trio_fixture(function: _F) -> _F:
 
 
 @pytest.fixture
-def websocket_transport() -> str:
+def websocket_transport() -> Transport:
     """What lies between client and server: "memory", or by a parameter "loopback".
 
     ``@pytest.mark.parametrize("websocket_transport", ["memory", "loopback"])`` runs a
@@ -88,23 +96,25 @@ def websocket_transport() -> str:
 
 
 @_trio_fixture
-async def websocket_pair() -> AsyncGenerator[Any, None]:
+async def websocket_pair() -> AsyncGenerator[WebSocketPair, None]:
     """A pair that nobody has accepted, from `open_websocket_pair()`."""
-    async with import_module("trio_wspair").open_websocket_pair() as pair:
+    async with open_websocket_pair() as pair:
         yield pair  # noqa: ASYNC119 - pytest-trio closes it
 
 
 @_trio_fixture
-async def recorded_pair(request: pytest.FixtureRequest) -> AsyncGenerator[Any, None]:
+async def recorded_pair(
+    request: pytest.FixtureRequest,
+) -> AsyncGenerator[tuple[RecordedWebSocket, RecordedWebSocket], None]:
     """A pair with a record, from `open_recorded_pair()`."""
-    async with _fixtures().open_pair(request.node) as pair:
+    async with open_pair(request.node) as pair:
         yield pair  # noqa: ASYNC119 - as above
 
 
 @_trio_fixture
 async def websocket_client(
-    request: pytest.FixtureRequest, websocket_transport: str
-) -> AsyncGenerator[Any, None]:
+    request: pytest.FixtureRequest, websocket_transport: Transport
+) -> AsyncGenerator[OpenClient, None]:
     """Open clients of an application.
 
     ``client = await websocket_client(fetch, "/chat")``, as often as needed. The
@@ -113,12 +123,14 @@ async def websocket_client(
     be opened is opened once. They are closed after the test, which fails if the
     application has raised. Its type is `trio_wspair.testing.OpenClient`.
     """
-    async with _fixtures().open_clients(request.node, websocket_transport) as opener:
+    async with open_clients(request.node, websocket_transport) as opener:
         yield opener  # noqa: ASYNC119 - as above
 
 
 @pytest.fixture
-def golden_record(request: pytest.FixtureRequest, websocket_transport: str) -> object:
+def golden_record(
+    request: pytest.FixtureRequest, websocket_transport: Transport
+) -> GoldenRecord:
     """Check an application against a recorded conversation.
 
     ``await golden_record(fetch, "chat.json")``. The file lies beside the test, and is
@@ -127,4 +139,4 @@ def golden_record(request: pytest.FixtureRequest, websocket_transport: str) -> o
     of `replay_file()`. Its type is `trio_wspair.testing.GoldenRecord`.
     """
     update = bool(request.config.getoption("update_records"))
-    return _fixtures().Golden(request.path.parent, websocket_transport, update=update)
+    return Golden(request.path.parent, websocket_transport, update=update)
