@@ -152,12 +152,15 @@ class _Writer:
         steps += self.connect()
         for number in range(1, 6):
             self.gates[f"construct/{number}"] = None
+        # Blocked for 30 s, an object of Workers is reset.
+        naps = 2 if self.hibernates else 0
         kinds = [self.say] * 5 + [self.ask] * 2 + [self.open] * 2 + [self.end]
         for _ in range(self.luck.randint(2, 9)):
             if len(self.clients) < 3 and self.maybe(0.2):
                 steps += self.connect()
-            elif self.hibernates and self.maybe(0.15):
+            elif naps and self.maybe(0.15):
                 steps.append(HIBERNATION)
+                naps -= 1
             else:
                 steps += self.luck.choice(kinds)()
         steps += [{"open": gate} for gate in self.gates]
