@@ -171,7 +171,7 @@ class Golden:
 
     _folder: Path
     _over: Transport
-    _update: bool = attrs.field(kw_only=True)
+    _update: bool = attrs.field(alias="update", kw_only=True)
 
     async def __call__(
         self,
