@@ -31,7 +31,9 @@ def failure_in(exc: Exception, end: End | None) -> Exception | None:
     """Return what is left of `exc` without those who say only that the peer has ended.
 
     Any client can cause a `ConnectionClosedError` in a handler, and it is no failure of
-    the handler: the conversation is over.
+    the handler: the conversation is over. One that was raised while another exception
+    was handled is left, as that one may be a failure: of ``finally: ws.send("bye")``
+    nobody would see it otherwise.
 
     Args:
         exc: What was raised, perhaps a group.
@@ -41,7 +43,8 @@ def failure_in(exc: Exception, end: End | None) -> Exception | None:
     def tells_end(one: BaseException) -> bool:
         if end is None or not isinstance(one, ConnectionClosedError):
             return False
-        return one.code == (end.code if isinstance(end, Close) else 1006)
+        code = end.code if isinstance(end, Close) else 1006
+        return one.code == code and all(map(tells_end, _handled_before(one)))
 
     rest: BaseException | None = exc
     if isinstance(exc, ExceptionGroup):
@@ -54,3 +57,17 @@ def failure_in(exc: Exception, end: End | None) -> Exception | None:
     left = bare(rest)
     assert isinstance(left, Exception)
     return left
+
+
+def _handled_before(exc: BaseException) -> list[Exception]:
+    """Return the exception that was handled when `exc` was raised, if there is one.
+
+    Cancellation and the like are passed over.
+    """
+    before: BaseException | None = exc
+    while before is not None:
+        is_hidden = before.__suppress_context__
+        before = before.__cause__ or (None if is_hidden else before.__context__)
+        if isinstance(before, Exception):
+            return [before]
+    return []

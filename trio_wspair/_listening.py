@@ -7,7 +7,8 @@ import errno
 import ipaddress
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 
 import attrs
@@ -21,6 +22,7 @@ __all__ = (
     "Listener",
     "Server",
     "checked_listeners",
+    "closing_listeners",
     "endpoint_of",
     "open_tcp",
 )
@@ -210,6 +212,19 @@ def checked_listeners(listeners: object, *, adds_tls: bool) -> list[Listener]:
             msg = "these listeners speak TLS already: leave out ssl_context"
             raise ValueError(msg)
     return checked
+
+
+@asynccontextmanager
+async def closing_listeners(
+    listeners: Sequence[Listener],
+) -> AsyncGenerator[None, None]:
+    """Close listeners after the block, however that ends."""
+    try:
+        yield
+    finally:
+        with trio.CancelScope(shield=True):  # Closing a listener does not wait.
+            for listener in listeners:
+                await trio.aclose_forcefully(listener)
 
 
 async def open_tcp(port: int, host: str | None) -> list[trio.SocketListener]:

@@ -26,7 +26,14 @@ from ._forwarded import ProxyHeaders, checked_proxy_headers
 from ._http import FetchHandler, Request, Response
 from ._http1 import ClientGoneError, HTTPConnection, Refusal
 from ._limits import Limits
-from ._listening import Listener, Server, checked_listeners, endpoint_of, open_tcp
+from ._listening import (
+    Listener,
+    Server,
+    checked_listeners,
+    closing_listeners,
+    endpoint_of,
+    open_tcp,
+)
 from ._tls import check_ssl_context
 from ._unix_listener import checked_path, open_unix_listener
 from .transports._engines import EngineName, engine_named
@@ -179,9 +186,12 @@ async def serve(
             opened = await open_tcp(port or 0, host)
         else:
             opened = listeners
-        await _listen(acceptor, opened, ssl_context, task_status)
+        async with closing_listeners(opened):
+            await _listen(acceptor, opened, ssl_context, task_status)
 
-    await run_application(app, run)
+    # Those of the caller are closed, too, when the application could not be opened.
+    async with closing_listeners(listeners or ()):
+        await run_application(app, run)
 
 
 async def _listen(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 from pairs import Heard, hear
+from trio._core._run import _r as scheduler_luck
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_wspair import (
@@ -111,6 +112,30 @@ async def test_a_peer_that_answers_no_more_is_given_up(
         assert str(error.error) == NOTHING_HEARD
         assert close == GONE
         assert peer.sent == []
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+async def test_g11_a_close_at_the_moment_of_the_verdict_is_answered_in_its_own_time(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, reverse: bool
+) -> None:
+    """Whichever of the two Trio happens to run first, the closing handshake begins."""
+
+    def put_in_order(batch: list[trio.lowlevel.Task]) -> None:
+        batch.sort(key=lambda task: task._counter, reverse=reverse)
+
+    monkeypatch.setattr(scheduler_luck, "shuffle", put_in_order)
+    async with joined(math.inf, close_grace=3.0) as (far, peer):
+        heard = hear(far)
+        far.accept()
+        await trio.sleep_until(15)
+        far.close(1000)
+        await peer.aborted.wait()
+        assert trio.current_time() == 18
+        assert peer.sent == [Close(1000)]
+        await far.wait_closed()
+        error = heard[0]
+        assert isinstance(error, ErrorEvent)
+        assert str(error.error) == "the peer did not answer the Close in 3.0 s"
 
 
 async def test_any_message_is_a_sign_of_life(autojump_clock: MockClock) -> None:

@@ -4,6 +4,7 @@ An error tracker groups records by the type of the exception in `exc_info`, and 
 the line where it was raised.
 """
 
+import contextlib
 import logging
 import traceback
 from collections.abc import Awaitable, Callable
@@ -326,6 +327,92 @@ async def test_a_bug_beside_the_end_of_a_peer_is_logged_alone(
         await end_with_1011(peer)
         await net.until(lambda: logged.records)
     assert type(only(logged)) is BugError
+
+
+async def fail_and_say_so(ws: WebSocket) -> None:
+    try:
+        fail()
+    finally:
+        ws.send("goodbye")
+
+
+async def fail_and_say_so_cancelled(ws: WebSocket) -> None:
+    try:
+        fail()
+    finally:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            try:
+                await trio.lowlevel.checkpoint()
+            finally:
+                ws.send("goodbye")
+
+
+async def fail_and_name_the_end(ws: WebSocket) -> None:
+    with pytest.raises(ConnectionClosedError) as ended:
+        ws.send("goodbye")
+    try:
+        fail()
+    except BugError as exc:
+        raise ended.value from exc
+
+
+@pytest.mark.parametrize(
+    "react", [fail_and_say_so, fail_and_say_so_cancelled, fail_and_name_the_end]
+)
+async def test_a_bug_is_not_hidden_by_the_end_of_the_peer_that_follows_it(
+    net: "Network", logged: "Logged", react: Talk
+) -> None:
+    async def fetch(request: Request) -> Response:
+        client, server = WebSocketPair()
+        request.nursery.start_soon(talk, server)
+        return Response(None, status=101, web_socket=client)
+
+    async def talk(ws: WebSocket) -> None:
+        ws.accept(pull=True)
+        with contextlib.suppress(ConnectionClosedError):
+            await ws.receive()
+        await react(ws)
+
+    async with net.serve(fetch) as server, net.peer(server) as peer:
+        await end_with_1011(peer)
+        await net.until(lambda: logged.records)
+    assert "BugError: the line of the user" in logged.take()
+
+
+async def end_when_it_has_ended(ws: WebSocket) -> None:
+    ws.accept(pull=True)
+    try:
+        await ws.receive()
+    except ConnectionClosedError:
+        await ws.receive()
+
+
+async def end_without_what_was_before(ws: WebSocket) -> None:
+    ws.accept(pull=True)
+    try:
+        await ws.receive()
+    except ConnectionClosedError as end:
+        try:
+            fail()
+        except BugError:  # Which is taken care of.
+            raise end from None
+
+
+@pytest.mark.parametrize("talk", [end_when_it_has_ended, end_without_what_was_before])
+async def test_the_end_of_a_peer_is_no_error_when_only_that_was_before(
+    net: "Network", logged: "Logged", caplog: pytest.LogCaptureFixture, talk: Talk
+) -> None:
+    caplog.set_level(logging.DEBUG, "trio_wspair")
+
+    async def fetch(request: Request) -> Response:
+        client, server = WebSocketPair()
+        request.nursery.start_soon(talk, server)
+        return Response(None, status=101, web_socket=client)
+
+    async with net.serve(fetch) as server, net.peer(server) as peer:
+        await end_with_1011(peer)
+        await net.until(lambda: "has ended with its client" in caplog.text)
 
 
 async def test_the_end_of_another_peer_is_an_error(

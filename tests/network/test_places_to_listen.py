@@ -1,5 +1,6 @@
 """Where a server listens: ports, Unix sockets, and listeners that a program brings."""
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -19,7 +20,8 @@ import trio
 from exchanges import ask
 from trio.testing import MockClock
 
-from trio_wspair import Request, Response, Server, open_websocket, serve
+from trio_wspair import Application, Request, Response, Server, open_websocket, serve
+from trio_wspair._http import FetchHandler
 from trio_wspair._listening import Endpoint
 from trio_wspair._unix_listener import open_unix_listener
 
@@ -514,6 +516,33 @@ async def test_listeners_that_are_none_are_refused(
 ) -> None:
     with pytest.raises(error, match=words):
         await serve(show, listeners=listeners)
+
+
+@asynccontextmanager
+async def never_open() -> AsyncGenerator[FetchHandler]:
+    await trio.sleep_forever()
+    yield show
+
+
+@asynccontextmanager
+async def broken() -> AsyncGenerator[FetchHandler]:
+    await trio.lowlevel.checkpoint()
+    msg = "no database"
+    raise OSError(msg)
+    yield show
+
+
+@pytest.mark.parametrize("app", [never_open, broken, show])
+async def test_listeners_are_closed_when_the_application_was_never_open(
+    net: "Network", app: Application
+) -> None:
+    """Cancelled while it opens, failed, or cancelled before anything."""
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    with trio.CancelScope() as scope, contextlib.suppress(OSError):
+        if app is not broken:
+            scope.cancel()
+        await serve(app, listeners=listeners)
+    assert [listener.socket.fileno() for listener in listeners] == [-1]
 
 
 async def test_a_single_listener_is_no_sequence(net: "Network") -> None:

@@ -118,6 +118,8 @@ class Patience:
                 await let_unread_bytes_count()
                 # Any byte is a sign of life, and during a pause none is read.
                 since = max(asked, self._pings.heard_at, min(self._reads_since, now))
+                if not self._watchful:
+                    break  # A Close was said in time: whether it is answered counts.
                 if now >= since + timeout:
                     error = TimeoutError(
                         f"nothing was heard for {timeout} s after a ping"
