@@ -510,7 +510,9 @@ async def test_without_upgrade_it_is_a_plain_request_and_without_connection_a_wr
         assert "'Connection: Upgrade'" in words_of(answer)
 
 
-@pytest.mark.parametrize("other", ["h2c", "websockets", "web socket", ""])
+@pytest.mark.parametrize(
+    "other", ["h2c", "websockets", "web socket", "\xa0websocket", ""]
+)
 async def test_an_upgrade_to_something_else_is_a_plain_request(other: str) -> None:
     assert (await read_good(upgrade(upgrade=other))).wants_websocket is False
 
@@ -525,6 +527,8 @@ async def test_an_upgrade_to_something_else_is_a_plain_request(other: str) -> No
         (["a, B ,c d"], ["a", "B", "c d"]),
         ([",a,,b,"], ["a", "b"]),
         (["a,b", "c"], ["a", "b", "c"]),
+        (["\ta \t,\tb"], ["a", "b"]),
+        (["\xa0a,b\x85"], ["\xa0a", "b\x85"]),
     ],
     ids=str,
 )

@@ -199,7 +199,8 @@ def _seconds(text: str) -> float:
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon:
-        msg = f"a header is 'Name: value', not {text!r}"
+        # Not shown: it may be a secret.
+        msg = "a header is 'Name: value', and this one has no colon"
         raise argparse.ArgumentTypeError(msg)
     header = name.strip(), value.strip()
     try:

@@ -242,13 +242,16 @@ def _checked_protocols(protocols: str | Sequence[str]) -> list[str]:
     offered = [protocols] if isinstance(protocols, str) else list(protocols)
     for protocol in offered:
         if not isinstance(protocol, str):
-            msg = f"a subprotocol is a str, not {protocol!r}"
+            msg = f"a subprotocol is a str, not {type(protocol).__name__}"
             raise TypeError(msg)
-        if not is_token(protocol):
-            msg = f"{protocol!r} can't be a subprotocol (RFC 6455, section 4.1)"
+        # They are not shown: for lack of headers, there may be a token among them.
+        wrong = next((c for c in protocol if not is_token(c)), None)
+        if not protocol or wrong is not None:
+            what = "empty" if wrong is None else f"a name with {wrong!r} in it"
+            msg = f"a subprotocol can't be {what} (RFC 6455, section 4.1)"
             raise ValueError(msg)
     if len(set(offered)) < len(offered):
-        msg = f"a subprotocol is offered twice: {offered!r}"
+        msg = "a subprotocol is offered twice"
         raise ValueError(msg)
     return offered
 

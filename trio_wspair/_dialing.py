@@ -111,7 +111,8 @@ def _parse_proxy(url: str) -> _Proxy:
         ValueError: It is not such a URL.
     """
     if not isinstance(url, str):
-        msg = f"proxy must be a URL such as 'socks5h://host:1080', not {url!r}"
+        what = type(url).__name__
+        msg = f"proxy must be a URL such as 'socks5h://host:1080', not {what}"
         raise TypeError(msg)
     try:
         return _parsed_proxy(strip(url))

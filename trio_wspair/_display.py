@@ -15,8 +15,12 @@ _INVISIBLE: Final = re.compile(
 )
 """What shows nothing and is still counted as printable: most of Unicode's
 ``Default_Ignorable_Code_Point``, and the blank Braille pattern."""
-_AUTHORITY: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:)?[/\\]{2}|")
-"""What stands before the authority of a URL; nothing if the scheme is missing."""
+_BEFORE_AUTHORITY: Final = re.compile(
+    r"(?:wss?|https?):[/\\]+|(?:[^:/?#@\\]*:)?[/\\]{2,}|", re.IGNORECASE
+)
+"""What stands before the authority of a URL; nothing if the scheme is missing. Browsers
+take any number of slashes after the schemes of HTTP and WebSockets."""
+_NO_PORT: Final = re.compile(r"(\[[^\[\]]*\]|[^:]*):.*", re.DOTALL)
 _HOST_AND_PORT: Final = re.compile(r"(\[[^\[\]@]*\]|[^\[\]@:\s]*)(:[0-9]*)?")
 
 
@@ -52,15 +56,16 @@ def redacted(url: str) -> str:
     the query without a name is replaced, too. Never raises: text that is not a URL is
     shortened in the same way. The result is `printable`.
     """
+    url = re.sub(r"[\t\r\n]", "", url)  # As browsers do.
     rest, hash_sign, _ = url.partition("#")
     rest, question_mark, query = rest.partition("?")
-    if not _has_host(rest) and "@" in url:
+    before, authority, path = _split(rest)
+    if "@" in url and not _is_host(authority):
         # The userinfo may have a "/", "?" or "#" in it that should have been encoded.
-        before = _before_authority(url)
         return redacted(before + url[len(before) :].rpartition("@")[2])
-    before = _before_authority(rest)
-    authority, slash, path = _split_path(rest[len(before) :])
-    shown = before + authority.rpartition("@")[2] + slash + path
+    if not _is_host(authority):  # As in "host:port:user:password".
+        authority = _NO_PORT.sub(r"\1:...", authority)
+    shown = before + authority + path
     if question_mark:
         shown += "?" + "&".join(map(_without_value, query.split("&")))
     if hash_sign:
@@ -68,24 +73,24 @@ def redacted(url: str) -> str:
     return printable(shown)
 
 
-def _before_authority(url: str) -> str:
-    found = _AUTHORITY.match(url)
+def _split(url: str) -> tuple[str, str, str]:
+    """Return what is before the authority, the authority without userinfo, the path.
+
+    A slash of either kind ends the authority, as for browsers.
+    """
+    found = _BEFORE_AUTHORITY.match(url)
     assert found is not None  # It matches the empty string.
-    return found[0]
+    before, rest = found[0], url[found.end() :]
+    if not before and not rest.startswith(("/", "\\")):
+        rest = rest.rpartition("@")[2]  # A scheme may be there that is none: "ws//".
+    slash = re.search(r"[/\\]", rest)
+    end = len(rest) if slash is None else slash.start()
+    return before, rest[:end].rpartition("@")[2], rest[end:]
 
 
-def _split_path(text: str) -> tuple[str, str, str]:
-    """Split at the first slash of either kind, as browsers do."""
-    found = re.search(r"[/\\]", text)
-    if found is None:
-        return text, "", ""
-    return text[: found.start()], found[0], text[found.end() :]
-
-
-def _has_host(url: str) -> bool:
-    """Return whether an authority is there that can be one, or a path only."""
-    authority = _split_path(url[len(_before_authority(url)) :])[0]
-    return _HOST_AND_PORT.fullmatch(authority.rpartition("@")[2]) is not None
+def _is_host(authority: str) -> bool:
+    """Return whether this can be a host, maybe with a port, or is nothing."""
+    return _HOST_AND_PORT.fullmatch(authority) is not None
 
 
 def _without_value(part: str) -> str:

@@ -15,7 +15,7 @@ from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from ._alarms import Alarms
 from ._checks import check_thread
-from ._display import printable, redacted
+from ._display import redacted
 from ._failures import bare, failure_in
 from ._headers import Headers
 from ._http import FetchHandler, Request, RequestBodyError, Response
@@ -39,7 +39,6 @@ _HEADERS_OF_THE_HANDSHAKE: Final = frozenset(
         "upgrade",
     }
 )
-_MAX_SHOWN: Final = 100
 _logger: Final = logging.getLogger("trio_wspair")
 _access: Final = logging.getLogger("trio_wspair.access")
 
@@ -295,17 +294,22 @@ class Handling:
         offered = self._caller.protocols or ()
         chosen = response.headers.get("sec-websocket-protocol")
         if chosen is not None and chosen not in offered:
-            msg = f"subprotocol {chosen!r} was not offered by the client: {offered!r}"
+            # Those offered are not shown: for lack of headers, pages put tokens there.
+            what = "a list" if "," in chosen else f"{chosen!r}"
+            msg = (
+                f"the subprotocol that fetch chose, {what}, was not offered: it is one "
+                "of those in request.headers['Sec-WebSocket-Protocol']"
+            )
             raise ValueError(msg)
         if chosen is None and offered and "subprotocol" not in self._warned:
             self._warned.add("subprotocol")
             what = (
-                '%s: the client offers the subprotocols "%s" and fetch chose none: '
-                "browsers fail such a connection. Choose one with headers="
-                '{"Sec-WebSocket-Protocol": ...} in the Response (this is said once)'
+                "%s: the client offers subprotocols (%d) and fetch chose none: "
+                "browsers fail such a connection. Choose one of those in "
+                "request.headers['Sec-WebSocket-Protocol'] with headers="
+                "{'Sec-WebSocket-Protocol': ...} in the Response (this is said once)"
             )
-            shown = printable(", ".join(offered)[:_MAX_SHOWN])
-            _logger.warning(what, self._caller, shown, extra=self._facts())
+            _logger.warning(what, self._caller, len(offered), extra=self._facts())
         for name in response.headers:
             if name in _HEADERS_OF_THE_HANDSHAKE:
                 msg = f"a 101 can't have the header {name!r}: the server makes it"

@@ -167,7 +167,8 @@ def check_single_values(headers: Headers) -> None:
 
 def comma_list(headers: Headers, name: str) -> list[str]:
     """Return the elements of a header that is a list (RFC 9110, section 5.6.1)."""
-    elements = [element.strip() for element in headers.get(name, "").split(",")]
+    # Not strip(): to others on the way, U+0085 and U+00A0 are part of an element.
+    elements = [element.strip(" \t") for element in headers.get(name, "").split(",")]
     return [element for element in elements if element]
 
 

@@ -176,7 +176,7 @@ def _retry_after(error: HandshakeError) -> float:
     A date is compared with that of the answer, so that this machine's clock doesn't
     matter, if the server says what time it is.
     """
-    fields = {name.lower(): value.strip() for name, value in error.headers}
+    fields = {name.lower(): value.strip(" \t") for name, value in error.headers}
     value = fields.get("retry-after", "")
     if value.isascii() and value.isdigit():
         return float(value)

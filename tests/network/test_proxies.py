@@ -478,6 +478,8 @@ async def test_the_name_of_a_proxy_may_not_be_found(
         ("http://h?hunter2", "it is like 'http://host:3128'"),
         ("http://", "it has no host"),
         ("http://h:0", "its port has to be"),
+        ("http://h:3128:me:hunter2", "it has no valid host"),
+        ("http:/me:hunter2@h:3128", "it is like 'http://host:3128'"),
         ("http://me:hunter2@h:99999", "its port has to be"),
         ("http://me:hunter2@a b", "can't be the name of a host"),
         ("http://m%3Ae:hunter2@h", "its user name can't have a colon"),
@@ -497,10 +499,11 @@ async def test_what_is_no_proxy_is_an_error(proxy: str, words: str) -> None:
 
 
 async def test_a_proxy_is_a_str() -> None:
-    with pytest.raises(TypeError, match="proxy must be a URL such as"):
-        # On purpose.
-        async with open_websocket("ws://localhost/", proxy=5):  # type: ignore[arg-type]
+    proxy: Any = b"http://me:hunter2@h"
+    with pytest.raises(TypeError, match="proxy must be a URL such as") as caught:
+        async with open_websocket("ws://localhost/", proxy=proxy):
             pass
+    assert "hunter2" not in str(caught.value)
 
 
 async def test_the_extra_for_proxies_is_named_when_it_is_missing(

@@ -9,14 +9,17 @@ import pytest
 from trio_wspair import (
     ConnectionInfo,
     Instrument,
+    Request,
+    Response,
     WebSocket,
+    WebSocketPair,
     open_websocket,
     use_instrument,
 )
 from trio_wspair.testing import ScriptedPeer
 
 if TYPE_CHECKING:
-    from conftest import Network
+    from conftest import Logged, Network
 
 SECRETS = ("hunter2", "bWU6aHVudGVyMg")
 """A password, and how it begins in Base64 behind the user name."""
@@ -77,6 +80,7 @@ async def test_no_log_line_of_a_connection_shows_a_secret(
         b"nonsense",
         b"HTTP/1.1 403 No\r\n\r\nno",
         b"HTTP/1.1 302 X\r\nLocation: https://me:hunter2@h/?token=hunter2\r\n\r\n",
+        b"HTTP/1.1 302 X\r\nLocation: https:/me:hunter2@h/\r\n\r\n",
         b"HTTP/1.1 101 X\r\n\r\n",
         b"HTTP/1.0 101 X\r\n\r\n",
     ],
@@ -116,12 +120,40 @@ async def test_no_error_shows_a_secret(
         ("ftp://127.0.0.1:1/", {}),
         ("ws://127.0.0.1:0/", {}),
         ("ws://a b/", {}),
+        ("ws:///127.0.0.1:1/", {}),
+        ("ws://127.0.0.1:1/", {"protocols": ["bearer", "hunter2="]}),
+        ("ws://127.0.0.1:1/", {"protocols": ["hunter2", "hunter2"]}),
+        ("ws://127.0.0.1:1/", {"protocols": [b"hunter2"]}),
+        ("ws://127.0.0.1:1/", {"proxy": b"http://me:hunter2@127.0.0.1:1"}),
+        ("ws://127.0.0.1:1/", {"proxy": "http://127.0.0.1:1:me:hunter2"}),
     ],
 )
 async def test_no_error_before_a_connection_shows_a_secret(
     net: "Network", url: str, options: dict[str, Any]
 ) -> None:
     await fails(with_secrets(url), **options)
+
+
+async def test_no_error_shows_the_subprotocols_that_are_offered(
+    net: "Network", logged: "Logged"
+) -> None:
+    async def fetch(request: Request) -> Response:
+        client, _ = WebSocketPair()
+        offered = request.headers["Sec-WebSocket-Protocol"]
+        headers = {"Sec-WebSocket-Protocol": offered}  # All of them: a mistake.
+        return Response(None, status=101, web_socket=client, headers=headers)
+
+    async with net.serve(fetch) as server:
+        await fails(server.url, protocols=["bearer", "hunter2"])
+    record = logged.take()
+    assert "a list, was not offered" in record
+    check(record)
+
+    async def script(peer: ScriptedPeer) -> None:
+        await peer.handshake("Sec-WebSocket-Protocol: bearer, hunter2")
+
+    async with net.script(script) as url:
+        await fails(url, protocols=["bearer", "hunter2"])
 
 
 async def fails(url: str, **options: Any) -> None:

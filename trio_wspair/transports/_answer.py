@@ -20,7 +20,7 @@ import trio
 
 from trio_wspair._display import printable
 from trio_wspair._errors import HandshakeError
-from trio_wspair._headers import decode_headers
+from trio_wspair._headers import decode_headers, is_token
 from trio_wspair._limits import MAX_ANSWER_BODY_BYTES, MAX_ANSWER_HEAD_BYTES
 from trio_wspair._nurseries import open_service_nursery
 from trio_wspair._tls import tls_error
@@ -250,9 +250,12 @@ def _what_is_wrong(
         found = _found(accept)
         return f"'Sec-WebSocket-Accept: {accept_for(key)}' is wanted, once, {found}"
     chosen = answer.values("sec-websocket-protocol")
-    if chosen and (len(chosen) > 1 or chosen[0] not in subprotocols):
-        offered = ", ".join(subprotocols) or "none"
-        return f"the subprotocols offered are: {offered}, {_found(chosen)}"
+    if len(chosen) > 1:
+        return "'Sec-WebSocket-Protocol' is wanted once"
+    if chosen and chosen[0] not in subprotocols:
+        # A list is not shown: it may repeat what was offered, a secret token included.
+        found = f' "{chosen[0][:60]}"' if is_token(chosen[0]) else ""
+        return f"the subprotocol{found} was not offered"
     agreed = [value for value in answer.values("sec-websocket-extensions") if value]
     if agreed and not extensions:
         return f"no extension was offered, {_found(agreed)}"

@@ -22,12 +22,17 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
+from trio_wspair._display import printable
+
 from ._answer import Answer, accept_for, bad_answer, check_answer
 
 __all__ = ("Agreed", "Asking", "answer_request")
 
 _NOWHERE: Final = parse_uri("ws://localhost/")
 """Only the headers of a request are made by `websockets`."""
+
+_MAX_SHOWN: Final = 100
+"""Characters of what a server says, in an error."""
 
 Pairs = Sequence[tuple[str, str]]
 """Names and values of headers."""
@@ -166,7 +171,8 @@ class Asking:
         try:
             self._protocol.process_response(Response(101, "", headers))
         except InvalidHandshake as exc:
-            what = f"these extensions were not offered: {extensions!r}"
+            shown = printable(extensions[:_MAX_SHOWN])
+            what = f'these extensions were not offered: "{shown}"'
             raise bad_answer(self._host, what, answer.headers) from exc
         deflate = self._protocol.extensions[0]
         return Agreed(subprotocol, extensions, deflate)
