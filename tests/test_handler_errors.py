@@ -1,13 +1,16 @@
 """What an application raises: it fails a test, unless that has expected it."""
 
 import logging
+import math
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio._core._run import _r as scheduler_luck
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_wspair import (
     HandshakeError,
@@ -201,6 +204,66 @@ async def test_waiting_for_a_failure_can_be_cancelled(
         assert patience.cancelled_caught
         with pytest.raises(ValueError, match="within must be 0 or more"):
             await client.expect_handler_error(within=-1)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+async def test_of_two_that_wait_the_first_gets_the_failure(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, reverse: bool
+) -> None:
+    """Whichever of the two tasks Trio happens to run first."""
+
+    def put_in_order(batch: list[trio.lowlevel.Task]) -> None:
+        batch.sort(key=lambda task: task._counter, reverse=reverse)
+
+    monkeypatch.setattr(scheduler_luck, "shuffle", put_in_order)
+    got: list[object] = []
+    async with open_test_client(failing, "/") as client:
+
+        async def expect(kind: type[Exception], match: str) -> None:
+            got.append(await client.expect_handler_error(kind, match))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(expect, LookupError, "")
+            await wait_all_tasks_blocked()
+            nursery.start_soon(expect, KeyError, "one|two")
+            await wait_all_tasks_blocked()
+            client.send("one")
+            await wait_all_tasks_blocked()
+            assert list(map(str, got)) == ["'one'"]
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_failure_at_the_moment_of_a_cancellation_is_not_lost(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_test_client(failing, "/") as client, trio.open_nursery() as nursery:
+
+        async def expect(scope: trio.CancelScope) -> None:
+            with scope:
+                await client.expect_handler_error(KeyError)
+
+        scope = trio.CancelScope()
+        nursery.start_soon(expect, scope)
+        await wait_all_tasks_blocked()
+        scope.cancel()
+        log_failure()
+        await wait_all_tasks_blocked()
+        assert scope.cancelled_caught
+        await client.expect_handler_error(KeyError, "logged")
+
+
+def log_failure() -> None:
+    """Log a failure that belongs to all clients, as an object does."""
+    error = KeyError("logged")
+    logging.getLogger("trio_wspair").error("a task failed", exc_info=error)
+
+
+async def test_a_pattern_that_is_none_is_refused_before_anything_is_waited_for(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_test_client(failing, "/") as client:
+        with pytest.raises(re.error):
+            await client.expect_handler_error(KeyError, "(", within=math.inf)
 
 
 # -- failures that are not ---------------------

@@ -519,13 +519,10 @@ class _Site:
         """See `TestClient`."""
         seconds = self._within if within is None else within
         check_seconds("within", seconds)
-        await trio.lowlevel.checkpoint()
-        with trio.move_on_after(seconds):
-            while True:
-                failure = self.failures.take(expected, match)
-                if failure is not None:
-                    return failure
-                await self.failures.wait()
+        pattern = None if match is None else re.compile(match)
+        failure = await self.failures.expect(expected, pattern, seconds)
+        if failure is not None:
+            return failure
         kinds = expected if isinstance(expected, tuple) else (expected,)
         what = " or ".join(kind.__name__ for kind in kinds)
         what += "" if match is None else f" that matches {match!r}"

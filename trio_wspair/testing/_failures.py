@@ -14,7 +14,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final, cast
 
-from trio.lowlevel import ParkingLot, RunVar, in_trio_run
+import attrs
+import trio
+from trio.lowlevel import RunVar, in_trio_run
 
 from trio_wspair._errors import InvalidStateError
 from trio_wspair.hibernation import DurableObjectResetError
@@ -60,21 +62,36 @@ class Failures:
         """Return those that were raised and not taken."""
         return [*self.own, *self._ear.shared]
 
-    def take(
-        self, expected: Expected, match: str | re.Pattern[str] | None
+    async def expect(
+        self, expected: Expected, match: str | re.Pattern[str] | None, within: float
     ) -> Exception | None:
-        """Return the first failure that is as expected, and forget it.
+        """Wait for a failure that is as expected, and forget it. Always a checkpoint.
 
-        Of a group, the part that is as expected is taken, and the rest stays.
+        Of a group, the part that is as expected is taken, and the rest stays. When
+        several tasks wait, a failure is for the one that has asked first.
+
+        Args:
+            expected: Its type, or several.
+            match: What is found in its text.
+            within: Seconds to wait; `None` comes back then.
         """
-        for failures in (self.own, self._ear.shared):
-            for index, failure in enumerate(failures):
-                taken, rest = _split(failure, expected, match)
-                if taken is not None:
-                    failures[index : index + 1] = [] if rest is None else [rest]
-                    self._any = True
-                    return taken
-        return None
+        wish = _Wish(self, expected, match)
+        waiting = self._ear.waiting
+        await trio.lowlevel.checkpoint()
+        waiting.append(wish)
+        self._ear.give()
+        try:
+            with trio.move_on_after(within):
+                await wish.given.wait()
+        except BaseException:
+            wish.give_back()
+            self._ear.give()
+            raise
+        finally:
+            if wish in waiting:
+                waiting.remove(wish)
+        self._any = self._any or wish.failure is not None
+        return wish.failure
 
     def take_rest(self) -> list[Exception]:
         """Return all that nobody has expected, and forget it.
@@ -93,9 +110,37 @@ class Failures:
         for record in self._records:
             record._hear_failure(failure, connection)
 
-    async def wait(self) -> None:
-        """Wait until one more failure is logged."""
-        await self._ear.logged.park()
+
+@attrs.define(eq=False)
+class _Wish:
+    """What a task waits for."""
+
+    failures: Failures
+    """Those of its client."""
+    expected: Expected
+    match: str | re.Pattern[str] | None
+    failure: Exception | None = None
+    """What was given to it."""
+    _source: list[Exception] = attrs.field(factory=list[Exception])
+    """Where that was."""
+    given: trio.Event = attrs.field(factory=trio.Event)
+
+    def take(self, shared: list[Exception]) -> bool:
+        """Take a failure that was raised; return whether there is one."""
+        for source in (self.failures.own, shared):
+            for index, failure in enumerate(source):
+                taken, rest = _split(failure, self.expected, self.match)
+                if taken is not None:
+                    source[index : index + 1] = [] if rest is None else [rest]
+                    self.failure, self._source = taken, source
+                    self.given.set()
+                    return True
+        return False
+
+    def give_back(self) -> None:
+        """Let others have it, as the task was cancelled in the same moment."""
+        if self.failure is not None:
+            self._source.insert(0, self.failure)
 
 
 @contextmanager
@@ -128,7 +173,8 @@ class _Ear(logging.Filter):
         super().__init__()
         self.shared: list[Exception] = []
         """What was logged for no client in particular."""
-        self.logged: ParkingLot = ParkingLot()
+        self.waiting: list[_Wish] = []
+        """What tasks wait for, in the order in which they have begun."""
         self._told: list[Failures] = []
         # What was lifted:
         self._disabled = False
@@ -176,6 +222,10 @@ class _Ear(logging.Filter):
         self._disabled, self._level, self._shown_from = False, None, logging.NOTSET
         self.shared.clear()
 
+    def give(self) -> None:
+        """Give the tasks that wait what was raised."""
+        self.waiting[:] = [w for w in self.waiting if not w.take(self.shared)]
+
     def filter(self, record: logging.LogRecord) -> bool:
         """Keep what a record of this run tells as a failure."""
         failure = record.exc_info[1] if record.exc_info else None
@@ -186,7 +236,7 @@ class _Ear(logging.Filter):
             (self.shared if served is None else served.own).append(failure)
             for each in self._told if served is None else [served]:
                 each.keep(failure, getattr(record, "connection", None))
-            self.logged.unpark_all()
+            self.give()
         return not self._disabled and record.levelno >= self._shown_from
 
 
