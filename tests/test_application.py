@@ -435,6 +435,35 @@ async def test_asgi_opens_it_at_startup_and_leaves_it_at_shutdown(
         await ask()
 
 
+@bounded
+async def test_a_server_that_shuts_down_leaves_it_open_for_another_server(
+    autojump_clock: MockClock,
+) -> None:
+    asgi_app = ASGIApp(with_room)
+    statuses: list[int] = []
+
+    async def ask() -> None:
+        server = await ByHand(HTTP, {"type": "http.request"}).run(asgi_app)
+        statuses.append(server.status)
+
+    async with trio.open_nursery() as nursery:
+        other_ends = trio.Event()
+
+        async def run_another() -> None:
+            await in_lifespan(asgi_app, other_ends.wait)
+
+        async def meet_another() -> None:
+            nursery.start_soon(run_another)
+            await trio.testing.wait_all_tasks_blocked()
+
+        await in_lifespan(asgi_app, meet_another)
+        await ask()
+        other_ends.set()
+    assert len(statuses) == 1
+    with pytest.raises(InvalidStateError, match="this server has shut down"):
+        await ask()
+
+
 @pytest.mark.parametrize("scope", [HTTP, WEBSOCKET], ids=["http", "websocket"])
 @bounded
 async def test_a_server_that_does_not_open_it_is_told_what_to_do(

@@ -727,6 +727,28 @@ async def test_a_stop_while_the_websocket_is_opened_is_told(
     assert server.types == ["accept", "close"]
 
 
+@pytest.mark.parametrize("stopped", [True, False])
+@bounded
+async def test_a_client_that_never_takes_the_acceptance_is_waited_for_in_vain(
+    autojump_clock: MockClock, stopped: bool
+) -> None:
+    """As over HTTP/2, where a client may read nothing more on its connection."""
+    opened = Opened()
+    server = ByHand(WEBSOCKET, CONNECT)
+    server.takes = trio.Event()
+    app = ASGIApp(opened.fetch, close_grace=2.0, body_timeout=7.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.run, app)
+        await trio.testing.wait_all_tasks_blocked()
+        if stopped:
+            nursery.cancel_scope.cancel()
+    assert server.types == ["accept"]
+    assert trio.current_time() == (2.0 if stopped else 7.0)
+    end = opened.heard[-1]
+    assert isinstance(end, CloseEvent)
+    assert end.code == 1006
+
+
 @bounded
 async def test_the_handler_has_the_grace_to_finish_when_the_server_stops(
     autojump_clock: MockClock,

@@ -76,6 +76,8 @@ class ASGIExchange:
         self._giving_up = trio.CancelScope()
         """Around an answer, which may be given up until all of it is said."""
         self._all_is_said = False
+        self._opening = trio.CancelScope()
+        """Around accepting a WebSocket, which is shielded from the server's stop."""
         self.answered: bool = False
 
     async def run(self) -> None:
@@ -107,6 +109,7 @@ class ASGIExchange:
         finally:
             handling.stop()
             self._connection.stop()
+            self._bound_opening(self._service.limits.close_grace)
 
     # -- the request -----------------------------------------------------------------
 
@@ -200,7 +203,8 @@ class ASGIExchange:
         nursery: trio.Nursery,  # noqa: ARG002 - the server has the tasks
     ) -> AsyncGenerator[Connection, None]:
         """Accept the WebSocket; see `Caller`."""
-        with suppress(*GONE):  # Which is what it receives next.
+        self._bound_opening(self._service.limits.body_timeout)
+        with self._opening, suppress(*GONE):  # Which is what it receives next.
             await self._send(
                 {
                     "type": "websocket.accept",
@@ -208,9 +212,16 @@ class ASGIExchange:
                     "headers": _as_bytes(headers),
                 }
             )
+        if self._opening.cancelled_caught:  # The client takes nothing.
+            self._connection.give_up()
         yield self._connection
         with trio.move_on_after(_LEFTOVER_SECONDS):
             await self._connection.discard()
+
+    def _bound_opening(self, seconds: float) -> None:
+        """Wait no longer than this until a WebSocket is accepted."""
+        end = trio.current_time() + seconds
+        self._opening.deadline = min(self._opening.deadline, end)
 
 
 class _RequestBody(RequestBody):

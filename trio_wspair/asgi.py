@@ -83,8 +83,10 @@ class ASGIApp:
         )
         self._make_service = partial(ASGIService, limits=limits, log_query=log_query)
         self._app = app
-        self._lasting_service = None if fetch is None else self._make_service(fetch)
-        self._service = self._lasting_service
+        self._services: list[ASGIService] = []
+        """Of the applications that are open; of several servers, if several have it."""
+        if fetch is not None:
+            self._services.append(self._make_service(fetch))
         self._missing = "has not said so"
 
     @enable_ki_protection
@@ -105,9 +107,9 @@ class ASGIApp:
         if kind not in ("http", "websocket"):
             msg = f"ASGIApp knows http, websocket and lifespan, not {kind!r}"
             raise ValueError(msg)
-        service = self._service
-        if service is None:
+        if not self._services:
             raise InvalidStateError(_NOT_OPEN.format(self._missing))
+        service = self._services[-1]
         if kind == "websocket" and (await receive())["type"] != "websocket.connect":
             return  # The client has gone already.
         await ASGIExchange(service, scope, receive, send).run()
@@ -122,14 +124,15 @@ class ASGIApp:
         try:
             # This task enters and leaves it, as nurseries in it demand.
             async with open_application(self._app) as fetch:
-                self._service = self._make_service(fetch)
+                service = self._make_service(fetch)
+                self._services.append(service)
                 phase = ""
                 try:
                     await send({"type": "lifespan.startup.complete"})
                     await receive()
                     phase = "shutdown"
                 finally:
-                    self._service = self._lasting_service
+                    self._services.remove(service)
                     self._missing = "has shut down"
         except Exception as exc:
             if not phase:  # A task of the application has failed, unasked.

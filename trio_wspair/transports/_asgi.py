@@ -122,6 +122,10 @@ class ASGIConnection:
         self._stopped = True
         self._look_for_stop()
 
+    def give_up(self) -> None:
+        """Take note that the client has taken nothing for too long."""
+        self._disconnected = True
+
     def _look_for_stop(self) -> None:
         if self._stopped and self._said_close:
             self._listening.cancel(reason=_STOPPED)
