@@ -28,6 +28,7 @@ from ._command_process import (
     print_errors,
     print_output,
     secure_streams,
+    shown_lines,
 )
 from ._command_program import ProgramError, load_application, split_name
 from ._command_reload import run_reloading
@@ -100,7 +101,7 @@ def _status_of(exc: BaseException) -> int:
     leaves = leaves_of(exc)
     for error in (leaf for leaf in leaves if isinstance(leaf, CommandError)):
         if isinstance(error, ProgramError):
-            print_errors(str(error))
+            print_errors(shown_lines(str(error)))
         elif not isinstance(error, ReaderGoneError):
             complain(str(error))
         return error.status

@@ -35,6 +35,7 @@ __all__ = (
     "print_output",
     "secure_streams",
     "shown",
+    "shown_lines",
     "state",
     "write_output",
 )
@@ -147,6 +148,14 @@ def shown(text: str) -> str:
     """Return text from elsewhere as it can be shown on one line of a terminal."""
     # Quotes and backslashes are left alone, for the sake of those who read JSON.
     return re.sub(r'[^"\\]+', lambda part: printable(part[0]), text)
+
+
+def shown_lines(text: str) -> str:
+    """Return text of several lines, such as a traceback, as a terminal can show it.
+
+    Line feeds and tabs stay.
+    """
+    return re.sub(r"[^\n\t]+", lambda part: shown(part[0]), text)
 
 
 def painted(text: str, colour: str, file: TextIO | None) -> str:

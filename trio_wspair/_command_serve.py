@@ -27,6 +27,7 @@ from ._command_process import (
     open_stop,
     print_output,
     shown,
+    shown_lines,
 )
 from ._command_program import program_error
 from ._command_tls import server_context
@@ -177,12 +178,24 @@ async def _watch(lifeline: int, stop: Stop) -> None:
     stop.ask(0)
 
 
+class _LogFormatter(logging.Formatter):
+    """Keeps what clients say from commanding the terminal, and from faking a line.
+
+    It is in the texts of exceptions and in what the application logs. All lines of a
+    record but the first are indented.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record as text; called by `logging`."""
+        return shown_lines(super().format(record)).replace("\n", "\n  ")
+
+
 class Log(logging.StreamHandler[TextIO]):
     """Writes the log to the standard error, as long as something reads that."""
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
-        self.setFormatter(logging.Formatter(_LOG_LINE, datefmt="%H:%M:%S"))
+        self.setFormatter(_LogFormatter(_LOG_LINE, datefmt="%H:%M:%S"))
         self.stop: Stop | None = None
         """What is asked for the end when the reader has gone."""
 

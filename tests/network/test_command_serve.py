@@ -9,6 +9,7 @@ from collections.abc import Generator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import attrs
 import pytest
@@ -393,6 +394,47 @@ async def test_an_application_that_fails_shows_its_own_traceback_only(
     assert errors.startswith("Traceback (most recent call last):\n")
     assert errors.endswith("raise OSError('oh no')\nOSError: oh no\n")
     assert re.findall('File "([^"]+)"', errors) == [str(app)]
+
+
+HANDLER_THAT_SHOWS = """
+import logging
+
+async def fetch(request):
+    logging.warning("asked for %s", request.path)
+    raise ValueError(request.path)
+"""
+COMMANDS = "\x1b]0;title\x07\n00:00:00 ERROR   fake\r\x9b31m\u202e"
+
+
+async def test_the_log_shows_nothing_that_commands_the_terminal_or_fakes_a_line(
+    app: Path, net: "Network"
+) -> None:
+    await trio.Path(app).write_text(HANDLER_THAT_SHOWS)
+    async with serving(str(app)) as (process, url):
+        target = "/" + quote(COMMANDS)
+        with pytest.raises(HandshakeError, match="500"):
+            async with open_websocket(url + target[1:]):
+                pass
+        process.send_signal(signal.SIGINT)
+        errors = await read_to_end(process.stderr)
+    assert all(line.isprintable() for line in errors.split("\n"))
+    assert r"ValueError: /\x1b]0;title\x07" in errors
+    assert "\n  Traceback" in errors
+    lines = [line for line in errors.split("\n") if "fake" in line]
+    assert len(lines) >= 2
+    for line in lines:
+        assert line.startswith("  ") or "INFO" in line or "handling GET" in line
+
+
+async def test_the_traceback_of_an_application_commands_no_terminal(
+    app: Path, net: "Network"
+) -> None:
+    code = {"in_task": f"raise OSError({COMMANDS!r})", "on_entering": "pass"}
+    await trio.Path(app).write_text(APPLICATION_THAT_FAILS.format(**code))
+    done = await ran("serve", str(app), "--port=0")
+    errors = done.stderr.decode()
+    assert "OSError: \\x1b]0;title\\x07\n" in errors
+    assert all(line.isprintable() for line in errors.split("\n"))
 
 
 @pytest.mark.parametrize(
