@@ -50,6 +50,19 @@ def test_the_path_is_as_it_was_on_the_wire(
     assert url(path=path, raw_path=raw, query_string=query) == f"http://test{seen}"
 
 
+@pytest.mark.parametrize("kind", [HTTP, WEBSOCKET], ids=["http", "websocket"])
+def test_an_absolute_target_counts_and_not_the_host(kind: dict[str, Any]) -> None:
+    target = {"path": "http://EXAMPLE:81/x", "raw_path": b"http://EXAMPLE:81/x"}
+    headers = [(b"host", b"other"), (b"a", b"b")]
+    request = read_scope({**kind, **target, "headers": headers})
+    assert str(request.url) == "http://example:81/x"
+    assert request.headers["host"] == "example:81"
+    with pytest.raises(ValueError, match="is not a host"):
+        read_scope({**kind, **target, "headers": [(b"host", b"a/b")]})
+    with pytest.raises(ValueError, match="this is a server for https, not http"):
+        read_scope({**kind, **target, "scheme": "https"})
+
+
 def test_the_path_that_routers_look_at_decides() -> None:
     request = read_scope(scope(path="/public", raw_path=b"/admin"))
     assert request.url.path == "/public"

@@ -157,20 +157,24 @@ def _body_length(headers: Headers) -> int | None:
 
 
 def _url_of(scope: Scope, method: str, headers: Headers) -> RequestURL:
-    """Return the URL that the client has asked for.
+    """Return the URL that the client has asked for, which ``Host`` then agrees with.
 
     Raises:
         TypeError: The server has not kept to the specification.
-        ValueError: It is not valid.
+        ValueError: It is not valid, or has another scheme.
     """
     path = _raw_path(scope) or "/"
     query: str = _part(scope, "query_string", bytes, b"").decode("latin-1")
     target = parse_target(method, f"{path}?{query}" if query else path)
     scheme = http_scheme(_part(scope, "scheme", str, "") or "http")
-    authority = target.authority
-    if authority is None:
-        host = headers.get("host")
-        authority = parse_authority(host) if host else _server_of(scope, scheme)
+    if target.scheme not in (None, scheme):  # RFC 9110, section 7.4.
+        msg = f"this is a server for {scheme}, not {target.scheme}"
+        raise ValueError(msg)
+    host = headers.get("host")
+    authority = parse_authority(host) if host else _server_of(scope, scheme)
+    if target.authority is not None:  # RFC 9112, section 3.2.2.
+        authority = target.authority
+        headers["Host"] = str(authority)
     return RequestURL(scheme, authority, target)
 
 
