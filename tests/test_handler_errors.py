@@ -16,6 +16,7 @@ from trio_wspair import (
     HandshakeError,
     InvalidStateError,
     Request,
+    RequestBodyError,
     Response,
     WebSocket,
     WebSocketPair,
@@ -264,6 +265,22 @@ async def test_a_pattern_that_is_none_is_refused_before_anything_is_waited_for(
     async with open_test_client(failing, "/") as client:
         with pytest.raises(re.error):
             await client.expect_handler_error(KeyError, "(", within=math.inf)
+
+
+async def test_a_failure_is_not_hidden_by_a_body_that_is_refused_after_it(
+    autojump_clock: MockClock,
+) -> None:
+    async def fetch(request: Request) -> Response:
+        try:
+            raise KeyError("a mistake")
+        finally:
+            await request.text()
+
+    async with open_test_client(fetch) as client:
+        response = await client.post("/", body=bytes(2**20 + 1))
+        assert response.status == 413
+        error = await client.expect_handler_error(RequestBodyError)
+        assert isinstance(error.__context__, KeyError)
 
 
 # -- failures that are not ---------------------

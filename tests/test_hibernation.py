@@ -944,6 +944,81 @@ async def test_who_waits_for_the_next_instance_is_told_that_there_is_none() -> N
 
 
 @in_virtual_time
+async def test_a_namespace_that_was_cancelled_keeps_nothing_of_its_objects() -> None:
+    actors: list[weakref.ref[object]] = []
+
+    def on_build(room: Room) -> None:
+        actors.append(weakref.ref(room.ctx._actor))
+
+    rooms = DurableObjectNamespace(Room, world := World(on_build=on_build))
+    async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as scope:
+            async with rooms:
+                await House(rooms, nursery, world).ask()
+                scope.cancel()
+                await trio.lowlevel.checkpoint()
+    gc.collect()
+    assert [actor() for actor in actors] == [None]
+
+
+@in_virtual_time
+async def test_a_failure_is_not_hidden_by_the_reset_of_another_object(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def on_fetch(room: Room, request: Request) -> Response | None:
+        if request.path == "/abort":
+            room.ctx.abort("of the other")
+            return Response()
+        return None
+
+    async def on_message(room: Room, _ws: WebSocket, message: object) -> None:
+        if message == "task":
+            room.ctx.wait_until(fail_and_tell_another)
+        else:
+            await fail_and_tell_another()
+
+    async def fail_and_tell_another() -> None:
+        try:
+            raise KeyError("a mistake")
+        finally:
+            await house.ask("/abort", name="other")
+
+    async with open_house(World(on_fetch=on_fetch, on_message=on_message)) as house:
+        client = await house.visit()
+        for message, what in ("message", "web_socket_message()"), ("task", "a wait_"):
+            client.send(message)
+            await settle()
+            _, complaint = complaints(caplog)
+            assert complaint.startswith(what)
+            assert "was reset: of the other" in complaint
+
+
+@in_virtual_time
+async def test_a_failure_is_not_hidden_by_the_reset_that_comes_while_it_is_handled(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def on_message(room: Room, _ws: WebSocket, message: object) -> None:
+        if message == "abort":
+            room.ctx.abort()
+        try:
+            raise KeyError("a mistake")
+        finally:
+            await trio.sleep_forever()
+
+    async with open_house(World(on_message=on_message)) as house:
+        first, second = await house.visit(), await house.visit()
+        first.send("fail")
+        await settle()
+        second.send("abort")
+        await settle()
+        failures = [r.exc_info[1] for r in caplog.records if r.exc_info]
+        assert len(failures) == 2
+        for failure in failures:
+            assert isinstance(failure, DurableObjectResetError)
+            assert isinstance(failure.__cause__, KeyError)
+
+
+@in_virtual_time
 async def test_what_the_block_raises_comes_out_as_it_is() -> None:
     with pytest.raises(OSError, match="the disk is full"):
         async with DurableObjectNamespace(Room, World()):

@@ -11,7 +11,7 @@ from ._codes import Close
 from ._errors import ConnectionClosedError
 from ._state import End
 
-__all__ = ("bare", "failure_in")
+__all__ = ("bare", "failure_in", "hides_failure")
 
 
 def bare(exc: BaseException) -> BaseException:
@@ -57,6 +57,14 @@ def failure_in(exc: Exception, end: End | None) -> Exception | None:
     left = bare(rest)
     assert isinstance(left, Exception)
     return left
+
+
+def hides_failure(exc: Exception) -> bool:
+    """Return whether `exc`, which is no failure, was raised while one was handled."""
+    return any(
+        not isinstance(before, type(exc)) or hides_failure(before)
+        for before in _handled_before(exc)
+    )
 
 
 def _handled_before(exc: BaseException) -> list[Exception]:

@@ -16,7 +16,7 @@ from trio.lowlevel import disable_ki_protection, enable_ki_protection
 from ._alarms import Alarms
 from ._checks import check_thread
 from ._display import redacted
-from ._failures import bare, failure_in
+from ._failures import bare, failure_in, hides_failure
 from ._headers import Headers
 from ._http import FetchHandler, Request, RequestBodyError, Response
 from ._instruments import ConnectionInfo, tell_connected
@@ -250,6 +250,8 @@ class Handling:
             response: object = await awaitable
         except RequestBodyError as exc:
             response = Response(f"{exc}\n", status=exc.status)
+            if hides_failure(exc):
+                self._report(exc)
         if not isinstance(response, Response):
             msg = (
                 f"fetch must return a Response, not {type(response).__name__}: "

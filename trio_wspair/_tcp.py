@@ -11,6 +11,7 @@ from typing import Final
 
 import attrs
 import trio
+from trio.lowlevel import enable_ki_protection
 
 __all__ = ("Progress", "look_up", "open_tcp", "reason_of", "unreachable")
 
@@ -153,6 +154,7 @@ class _Attempts:
             raise
         return self._winner
 
+    @enable_ki_protection  # Else Ctrl-C could lose a socket that was just connected.
     async def _attempt(
         self, address: Address, failed: trio.Event, nursery: trio.Nursery
     ) -> None:

@@ -303,8 +303,6 @@ class Actor:
                     self.sockets.begin_closing(socket)
                     half_of(socket).state.show_end()
                 await self._handle(handlers, event, on_wait)
-        except DurableObjectResetError:
-            pass  # Logged by whoever has reset it.
         except BaseException as exc:  # noqa: BLE001, ASYNC103 - the rest is raised
             what = f"web_socket_{event.type}()"
             log_failure(exc, self.label, what, half_of(socket).inbox.end)

@@ -4,7 +4,7 @@ import logging
 from typing import Final, cast
 
 from trio_wspair._errors import WebSocketError
-from trio_wspair._failures import bare, failure_in
+from trio_wspair._failures import bare, failure_in, hides_failure
 from trio_wspair._state import End
 
 __all__ = ("DurableObjectResetError", "log_failure")
@@ -26,8 +26,11 @@ def log_failure(
     """Log what an object has raised, and raise the rest: `Cancelled` and the like.
 
     Both come in one group if tasks of it were cancelled and one failed over that. What
-    says only that the peer of the socket has ended like this is no failure.
+    says only that the peer of the socket has ended like this is no failure. A reset was
+    logged where it was made.
     """
+    if isinstance(exc, DurableObjectResetError) and not hides_failure(exc):
+        return
     errors: Exception | None = None
     others: BaseException | None = None
     if isinstance(exc, BaseExceptionGroup):

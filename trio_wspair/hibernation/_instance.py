@@ -208,15 +208,22 @@ class Instance(Generic[_O]):
                 self._calm = None
             self.look_around()
 
-    def check_reset(self) -> None:
+    def check_reset(self, cancelled: BaseException | None) -> None:
         """Check that events have not been cancelled.
+
+        Args:
+            cancelled: With what an event has ended, if it was cancelled.
 
         Raises:
             DurableObjectResetError: They have.
         """
         if self._reset_reason is not None:
             msg = f"{self._label} was reset: {self._reset_reason}"
-            raise DurableObjectResetError(msg) from None
+            error = DurableObjectResetError(msg)
+            if cancelled is None:
+                raise error
+            # What was being handled when it was cancelled is not to be hidden.
+            raise error from cancelled.__context__
 
     async def _wait_calm(self) -> None:
         """Wait until no event runs."""
@@ -284,8 +291,6 @@ class Instance(Generic[_O]):
         try:
             with event:
                 await _call(async_fn, *args)
-        except DurableObjectResetError:
-            pass  # That was logged.
         except BaseException as exc:  # noqa: BLE001, ASYNC103 - the rest is raised
             log_failure(exc, self._label, "a wait_until()")
 
@@ -333,7 +338,7 @@ class EventScope(Generic[_O]):
         finally:
             self._instance.end_event(self._scope)
         if cancelled or exc is None:
-            self._instance.check_reset()
+            self._instance.check_reset(exc)
 
 
 @disable_ki_protection

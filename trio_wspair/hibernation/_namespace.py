@@ -209,22 +209,24 @@ class DurableObjectNamespace:
 
     @asynccontextmanager
     async def _open(self) -> AsyncGenerator[None, None]:
-        async with open_service_nursery() as self._lives:
-            # An empty context: that of this task is none of its business.
-            contextvars.Context().run(self._lives.start_soon, self._forget)
-            try:
-                async with open_service_nursery() as sockets:
-                    self._home = NurseryHome(sockets, _CLOSE_GRACE)
-                    try:
-                        yield
-                        await self._close_sockets()
-                    finally:
-                        self._home = None
-            finally:
-                for actor in self._actors.values():
-                    actor.end()
-        self._actors.clear()
-        self._resting.clear()
+        try:
+            async with open_service_nursery() as self._lives:
+                # An empty context: that of this task is none of its business.
+                contextvars.Context().run(self._lives.start_soon, self._forget)
+                try:
+                    async with open_service_nursery() as sockets:
+                        self._home = NurseryHome(sockets, _CLOSE_GRACE)
+                        try:
+                            yield
+                            await self._close_sockets()
+                        finally:
+                            self._home = None
+                finally:
+                    for actor in self._actors.values():
+                        actor.end()
+        finally:
+            self._actors.clear()
+            self._resting.clear()
 
     async def _close_sockets(self) -> None:
         sockets = [s for a in self._actors.values() for s in a.sockets.listed(None)]
