@@ -210,6 +210,15 @@ def test_forwarded_in_another_form_or_with_a_wrong_url_is_an_error(value: str) -
         said(("Forwarded", value), kind="forwarded")
 
 
+def test_an_element_may_have_many_parameters() -> None:
+    """A reader that looks at all of them for each of them would take minutes."""
+    value = ";".join(f"a{number}=b" for number in range(100_000))
+    header = ("Forwarded", f"{value};for=192.0.2.1")
+    assert said(header, kind="forwarded") == Forwarded("192.0.2.1")
+    with pytest.raises(ValueError, match="'Forwarded'"):
+        said(("Forwarded", f"{value};A0=b"), kind="forwarded")
+
+
 def test_forwarded_is_believed_for_so_many_proxies() -> None:
     value = "for=192.0.2.9;host=evil, for=192.0.2.1;proto=https, for=192.0.2.2;host=in"
     header = ("Forwarded", value)

@@ -135,8 +135,10 @@ def _forwarded(headers: Headers, proxies: int) -> Forwarded:
     elements = _elements(headers.get("forwarded", ""))[-proxies:]
     if not elements:
         return Forwarded()
-    said = {name: value for element in reversed(elements) for name, value in element}
-    client = dict(elements[0]).get("for")
+    said: dict[str, str] = {}
+    for element in reversed(elements):
+        said |= element
+    client = elements[0].get("for")
     return Forwarded(
         None if client is None else node_address(client),
         http_scheme(said["proto"]) if "proto" in said else None,
@@ -144,30 +146,32 @@ def _forwarded(headers: Headers, proxies: int) -> Forwarded:
     )
 
 
-def _elements(text: str) -> list[list[tuple[str, str]]]:
+def _elements(text: str) -> list[dict[str, str]]:
     """Return the elements of ``Forwarded``, each with its parameters.
 
     Raises:
         ValueError: It is not of that form, or an element has a parameter twice.
     """
-    elements: list[list[tuple[str, str]]] = []
-    element: list[tuple[str, str]] = []
+    elements: list[dict[str, str]] = []
+    element: dict[str, str] = {}
     position = 0
     while position < len(text):
+        name = ""
         found = _PAIR.match(text, position)
         if found is not None:
-            value = found["token"] or re.sub(r"\\(.)", r"\1", found["quoted"] or "")
-            element.append((found["name"].lower(), value))
-            end = found["end"]
+            name, end = found["name"].lower(), found["end"]
         else:
             found = _BETWEEN.match(text, position)  # Empty ones may be there.
             end = "" if found is None else found[1]
-        if found is None or len(dict(element)) < len(element):
+        if found is None or name in element:
             msg = "the header 'Forwarded' is not of the form of RFC 7239, section 4"
             raise ValueError(msg)
+        if name:
+            value = found["token"] or re.sub(r"\\(.)", r"\1", found["quoted"] or "")
+            element[name] = value
         if end != ";" and element:
             elements.append(element)
-            element = []
+            element = {}
         position = found.end()
     if element:
         elements.append(element)
