@@ -54,7 +54,9 @@ def test_a_name_always_has_the_same_id() -> None:
     assert rooms.get(lobby).id == rooms.get_by_name("lobby").id == lobby
     assert rooms.get_by_name("lobby").name == "lobby"
     assert rooms.get(again).name is None
-    assert "lobby" in repr(rooms.get_by_name("lobby"))
+    assert repr(rooms.get_by_name("lobby")) == "<DurableObjectStub 'lobby'>"
+    assert repr(rooms.get_by_name("a\x1b\n")) == r"<DurableObjectStub 'a\x1b\n'>"
+    assert repr(rooms.get_by_name("")) == "<DurableObjectStub ''>"
     assert str(lobby) in repr(rooms.get(again))
     assert "Room" in repr(rooms)
 

@@ -622,7 +622,7 @@ async def test_an_abort_in_the_constructor_is_an_error_for_who_asks(
         room.ctx.abort("not today\x1b[31m")
 
     async with open_house(World(on_build=abort)) as house:
-        with pytest.raises(DurableObjectResetError, match="not today"):
+        with pytest.raises(DurableObjectResetError, match=r"not today\\x1b\[31m"):
             await house.ask()
         house.world.on_build = None
         await house.visit()

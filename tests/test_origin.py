@@ -167,3 +167,6 @@ async def test_allowed_origins_are_a_list() -> None:
     request = await asked("http://example.com/ws")
     with pytest.raises(TypeError, match=r"allow=\['https://a.example'\]"):
         same_origin(request, allow=cast("list[str]", "https://a.example"))
+    for wrong in (None, b"https://a.example", ["https://a.example"]):
+        with pytest.raises(TypeError, match="an origin in allow is a str, not "):
+            same_origin(request, allow=cast("list[str]", [wrong]))

@@ -64,13 +64,13 @@ def same_origin(request: Request, *, allow: Iterable[str] = ()) -> bool:
             browsers send ``"file://"`` for the latter.
 
     Raises:
-        TypeError: `allow` is a str, not a list of them.
+        TypeError: `allow` is not a list of str.
         ValueError: One of `allow` is no origin.
     """
     if isinstance(allow, str):
         msg = f"allow is a list of origins: allow=[{allow!r}]"
         raise TypeError(msg)
-    more = [_allowed(text) for text in allow]
+    more = [_allowed(_checked_str(text)) for text in allow]
     said = request.headers.get_all("origin")
     if not said:
         return True
@@ -85,6 +85,13 @@ def same_origin(request: Request, *, allow: Iterable[str] = ()) -> bool:
     return origin == _origin_of(request) or any(
         isinstance(allowed, _Origin) and allowed.includes(origin) for allowed in more
     )
+
+
+def _checked_str(text: object) -> str:
+    if not isinstance(text, str):
+        msg = f"an origin in allow is a str, not {type(text).__name__}"
+        raise TypeError(msg)
+    return text
 
 
 def _origin_of(request: Request) -> _Origin | None:

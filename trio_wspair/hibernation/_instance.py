@@ -18,6 +18,7 @@ import attrs
 import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
+from trio_wspair._display import printable
 from trio_wspair._failures import bare
 from trio_wspair._pair import current_nursery
 
@@ -218,7 +219,7 @@ class Instance(Generic[_O]):
             DurableObjectResetError: They have.
         """
         if self._reset_reason is not None:
-            msg = f"{self._label} was reset: {self._reset_reason}"
+            msg = f"{self._label} was reset: {printable(self._reset_reason)}"
             error = DurableObjectResetError(msg)
             if cancelled is None:
                 raise error

@@ -50,7 +50,8 @@ class DurableObjectStub:
         self._id = object_id
 
     def __repr__(self) -> str:
-        return f"<DurableObjectStub {self._id.name or self._id}>"
+        name = self._id.name
+        return f"<DurableObjectStub {self._id if name is None else repr(name)}>"
 
     @property
     def id(self) -> DurableObjectId:
