@@ -14,8 +14,9 @@ import socket
 import ssl
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 from urllib.request import getproxies_environment
 
 import attrs
@@ -23,10 +24,11 @@ import h11
 import trio
 
 from ._display import printable, redacted
-from ._endpoint import split_authority, strip
+from ._endpoint import parse_endpoint, split_authority, strip
 from ._errors import HandshakeError
 from ._tcp import Progress, look_up, open_tcp, reason_of, unreachable
 from ._tls import start_tls
+from ._urls import ascii_host
 
 __all__ = ("Dialer", "dialer", "proxy_from_environment")
 
@@ -48,12 +50,10 @@ _LASTING_REPLIES: Final = frozenset({2, 7, 8, 0x5C, 0x5D})
 """Replies of SOCKS that will not change: not allowed, a command or a kind of address
 that isn't known (RFC 1928, section 6), and two about identd in SOCKS 4."""
 _PROXY_VARIABLES: Final = {
-    "ws": (80, ("ws", "http", "all")),
-    "http": (80, ("ws", "http", "all")),
-    "wss": (443, ("wss", "https", "all")),
-    "https": (443, ("wss", "https", "all")),
+    False: ("ws", "http", "all"),
+    True: ("wss", "https", "all"),
 }
-"""By the scheme of the URL: its default port, and what stands before ``_PROXY``."""
+"""What stands before ``_PROXY``, by whether the URL asks for TLS."""
 _NO_PROXY_ENTRY: Final = re.compile(
     r"""(?P<address> [^\[\]:]*:[^\[\]]*:[^\[\]]* )
         | (?: \[ (?P<bracketed> [^\[\]]+ ) \] | (?P<name> [^\[\]:]+ ) )
@@ -300,17 +300,16 @@ def proxy_from_environment(url: str) -> str | None:
         url: An absolute URL. `None` comes back for one that `connect()` refuses.
     """
     try:
-        parts = urlsplit(url)
-        default_port, names = _PROXY_VARIABLES[parts.scheme]
-        host, port = parts.hostname or "", parts.port or default_port
-    except (KeyError, ValueError):
+        endpoint = parse_endpoint(url)  # As connect() does: no other host is meant.
+    except ValueError:
         return None
     proxies: dict[str, str] = getproxies_environment()
     if any(
-        _is_covered(host, port, entry.strip().lower())
+        _is_covered(endpoint.host, endpoint.port, entry.strip().lower())
         for entry in proxies.get("no", "").split(",")
     ):
         return None
+    names = _PROXY_VARIABLES[endpoint.secure]
     proxy = next((proxies[name] for name in names if proxies.get(name)), None)
     return f"http://{proxy}" if proxy is not None and "://" not in proxy else proxy
 
@@ -328,6 +327,9 @@ def _is_covered(host: str, port: int, entry: str) -> bool:
         address = ipaddress.ip_address(host)
     except ValueError:
         name = name.removeprefix("*").strip(".")
+        if not name.isascii():
+            with suppress(ValueError):
+                name = ascii_host(name)
         return bool(name) and (host == name or host.endswith(f".{name}"))
     try:
         return address in ipaddress.ip_network(name, strict=False)
