@@ -304,7 +304,10 @@ class _Dial:
                 f"{self.progress.waiting_for}"
             )
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # Its traceback refers to this frame.
 
     async def _converse(self, connection: Connection, info: ConnectionInfo) -> None:
         """Run the coupling, and log when it begins and ends."""

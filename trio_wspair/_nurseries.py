@@ -73,28 +73,35 @@ async def open_service_nursery() -> AsyncGenerator[trio.Nursery, None]:
     """
     error: BaseException | None = None
     others: BaseException | None = None
+    cancelled: BaseException | None = None
+    passed: BaseException | None = None
+    by_tasks: BaseExceptionGroup[BaseException] | None = None
     try:
-        async with trio.open_nursery(strict_exception_groups=True) as nursery:
-            try:
-                yield nursery
-            except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
-                error = exc
-                cancelled, others = _split_cancelled(exc)
-                if cancelled is not None:  # It may be meant for this very nursery.
-                    raise cancelled from None  # noqa: ASYNC104
-            finally:
-                nursery.cancel_scope.cancel(reason="the block has ended")
-    except BaseExceptionGroup as group:
-        passed, by_tasks = group.split(trio.Cancelled)
-        if error is None or (by_tasks is not None and others is None):
-            raise
-        if passed is not None or others is None:
-            others = error
-        if by_tasks is not None:
-            raised = [others, *by_tasks.exceptions]
-            raise BaseExceptionGroup(group.message, raised) from None
-    if others is not None:
-        raise others
+        try:
+            async with trio.open_nursery(strict_exception_groups=True) as nursery:
+                try:
+                    yield nursery
+                except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
+                    error = exc
+                    cancelled, others = _split_cancelled(exc)
+                    if cancelled is not None:  # It may be meant for this very nursery.
+                        raise cancelled from None  # noqa: ASYNC104
+                finally:
+                    nursery.cancel_scope.cancel(reason="the block has ended")
+        except BaseExceptionGroup as group:
+            passed, by_tasks = group.split(trio.Cancelled)
+            if error is None or (by_tasks is not None and others is None):
+                raise
+            if passed is not None or others is None:
+                others = error
+            if by_tasks is not None:
+                message = group.message
+                group = BaseExceptionGroup(message, [others, *by_tasks.exceptions])
+                raise group from None
+        if others is not None:
+            raise others
+    finally:  # Their tracebacks refer to this frame.
+        del error, others, cancelled, passed, by_tasks
 
 
 def _split_cancelled(
@@ -117,11 +124,17 @@ def raise_together(
 ) -> None:
     """Raise these, as a group if they are several.
 
-    A `Cancelled` beside others is left out: they end the nursery too.
+    A `Cancelled` beside others is left out: they end the nursery too. The list is
+    empty afterwards, as tracebacks refer to the frames that refer to it.
     """
     parts = [_split_cancelled(exc)[1] for exc in raised]
     kept = [exc for exc in parts if exc is not None] or raised[:1]
-    if len(kept) == 1:
-        raise kept[0]
-    if kept:
-        raise BaseExceptionGroup(message, kept)
+    raised.clear()
+    parts.clear()
+    try:
+        if len(kept) == 1:
+            raise kept[0]
+        if kept:
+            raise BaseExceptionGroup(message, kept)
+    finally:
+        del kept

@@ -167,7 +167,8 @@ class _Attempts:
                 sock.close()
                 raise
         except OSError as exc:
-            self.errors.append(exc)
+            # A traceback would refer to this, and keep all until it is collected.
+            self.errors.append(exc.with_traceback(None))
             self._note(address, reason_of(exc))
             failed.set()
             return

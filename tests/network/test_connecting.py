@@ -1,9 +1,12 @@
 """`connect()` and `open_websocket()`: what they ask for, and what may come back."""
 
+import gc
 import re
 import socket
 import ssl
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,11 +20,14 @@ from trio_wspair import (
     ReadyState,
     Request,
     Response,
+    WebSocket,
     WebSocketPair,
     connect,
     open_websocket,
+    serve,
 )
 from trio_wspair.testing import ScriptedPeer
+from trio_wspair.testing._memory import MemoryPort
 
 if TYPE_CHECKING:
     from conftest import Logged, Network, Script
@@ -641,3 +647,43 @@ async def test_open_websocket_is_accepted_and_pulls(net: "Network") -> None:
         states = [ws.ready_state]
     states.append(ws.ready_state)
     assert states == [ReadyState.OPEN, ReadyState.CLOSED]
+
+
+async def refuse(_request: Request) -> Response:
+    return Response("not here", status=404)
+
+
+async def wait_in_vain(_request: Request) -> Response:
+    await trio.sleep_forever()
+    raise AssertionError
+
+
+@pytest.mark.parametrize("fetch", [refuse, wait_in_vain, None])
+async def test_g10_a_connection_that_fails_leaves_no_cycle_of_references(
+    net: "Network", fetch: Callable[[Request], Awaitable[Response]] | None
+) -> None:
+    """A client that tries again and again fills no memory until it is collected."""
+
+    def halves() -> int:
+        return sum(type(thing) is WebSocket for thing in gc.get_objects())
+
+    port = MemoryPort()
+    async with trio.open_nursery() as nursery:
+        options: dict[str, Any] = {}
+        if fetch is not None:
+            await nursery.start(partial(serve, fetch, listeners=[port]))
+            options["dial"] = port.dial
+        with socket.socket() as nobody:
+            nobody.bind(("127.0.0.1", 0))
+            url = f"ws://127.0.0.1:{nobody.getsockname()[1]}/"
+            gc.collect()
+            gc.disable()
+            try:
+                before = halves()
+                with suppress(OSError, HandshakeError):
+                    async with open_websocket(url, connect_timeout=0.1, **options):
+                        raise AssertionError
+                assert halves() == before
+            finally:
+                gc.enable()
+        nursery.cancel_scope.cancel()

@@ -356,15 +356,19 @@ async def _open(
             over.set()
         if connection is None:
             task_status.started(error)
+        del error  # Its traceback may refer to this frame.
 
     try:
         async with open_service_nursery() as nursery:
             wire = make_wire(nursery)
             try:
                 result = await nursery.start(run_engine)
-                if isinstance(result, HandshakeError):
-                    raise result
-                yield result
+                try:
+                    if isinstance(result, HandshakeError):
+                        raise result
+                    yield result
+                finally:
+                    del result  # Its traceback refers to this frame.
             finally:
                 scope.cancel(reason="the block has ended")
                 wire.outlet.stop()
