@@ -27,8 +27,8 @@ from trio_wspair.testing import (
     RecordedWebSocket,
     open_test_client,
 )
-from trio_wspair.testing._client import Transport
 from trio_wspair.testing._memory import bounded_stream_pair
+from trio_wspair.testing._site import Transport
 
 if TYPE_CHECKING:
     from conftest import Logged

@@ -23,12 +23,12 @@ from ._client import (
     ReplayOptions,
     TestClient,
     TestWebSocket,
-    Transport,
     open_test_client,
 )
 from ._record import ConversationError, Record
 from ._recorded import RecordedWebSocket, open_recorded_pair, tells, untell
 from ._replay import replay_file
+from ._site import Transport
 
 __all__ = (
     "Golden",

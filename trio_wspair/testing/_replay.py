@@ -18,10 +18,11 @@ from trio_wspair._application import Application
 from trio_wspair._errors import WebSocketError
 from trio_wspair._socket import WebSocket
 
-from ._client import ReplayOptions, Transport, open_test_client
+from ._client import ReplayOptions, open_test_client
 from ._entries import Entry, What
 from ._record import ConversationError, Record
 from ._recorded import DEFAULT_WITHIN, RecordedWebSocket
+from ._site import Transport
 
 __all__ = ("GoldenRecord", "replay", "replay_file")
 

@@ -12,7 +12,7 @@ import pytest
 
 from trio_wspair._pair import WebSocketPair, open_websocket_pair
 
-from ._client import OpenClient, Transport
+from ._client import OpenClient
 from ._fixtures import (
     Golden,
     add_conversations,
@@ -22,6 +22,7 @@ from ._fixtures import (
 )
 from ._recorded import RecordedWebSocket
 from ._replay import GoldenRecord
+from ._site import Transport
 
 __all__ = (
     "golden_record",
