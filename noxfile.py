@@ -98,20 +98,33 @@ def types(session: nox.Session) -> None:
 
 
 PYTHONS = interpreters()
+UNSUPPLIED = "not browser and not proxies"
+"""As in pyproject.toml: these tests have sessions of their own."""
 
 
 @nox.session(python=PYTHONS[0])
 def tests(session: nox.Session) -> None:
-    """The tests with the oldest Python; every line and branch has to be run."""
+    """The tests with the oldest Python; every line and branch has to be run.
+
+    Without arguments, the slow ones are left to the session `slow`.
+    """
     session.install("-e", ".", *group("tests"))
-    pytest = ["pytest", "-n", "auto", *session.posargs]
+    pytest = ["pytest", "-n", "auto"]
     if session.posargs:
-        session.run(*pytest)
+        session.run(*pytest, *session.posargs)
         return
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", *pytest)
+    quick = f"{UNSUPPLIED} and not slow"
+    session.run("coverage", "run", "-m", *pytest, "-m", quick)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
+
+
+@nox.session(python=PYTHONS[0])
+def slow(session: nox.Session) -> None:
+    """The tests that take more than a few seconds, with the oldest Python."""
+    session.install("-e", ".", *group("tests"))
+    session.run("pytest", "-n", "auto", "-m", "slow", *session.posargs)
 
 
 @nox.session(python=PYTHONS[1:] or None)

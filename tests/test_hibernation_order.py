@@ -369,14 +369,13 @@ def actors() -> int:
     return sum(isinstance(thing, Actor) for thing in gc.get_objects())
 
 
-@pytest.mark.slow
 @in_virtual_time
 async def test_g10_many_names_that_were_asked_for_once_leave_nothing_behind() -> None:
     before = actors()
     async with open_house(Blocked()) as house:
-        for number in range(20_000):
+        for number in range(2_000):
             await house.ask("/say", f"room {number}")
-        assert len(house.rooms._actors) == 20_000
+        assert len(house.rooms._actors) == 2_000
         house.world.log.clear()
         # Nothing is asked for any more.
         await forgotten(house.rooms)

@@ -273,7 +273,8 @@ class Handling:
             "the client got 426: look at request.wants_websocket before"
         )
         _logger.warning("%s: %s", self._caller, what, extra=self._facts())
-        # How to ask for one, Upgrade and Connection, is added where it is allowed.
+        # Differs: in workerd the handler fails. The answer gets the headers Upgrade and
+        # Connection where they are allowed.
         return Response("This is for WebSockets.\n", status=426)
 
     def _take(self, socket: WebSocket, response: Response) -> None:

@@ -33,7 +33,7 @@ from trio_wspair import (
 )
 from trio_wspair.testing import FaultyStream
 
-pytestmark = pytest.mark.usefixtures("engine")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("engine")]
 
 # -- what may go wrong in between -----------------------------------------------------
 

@@ -14,6 +14,7 @@ from soak.numbers import Numbers, what_is_left
 TESTS = Path(__file__).parent.parent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_g10_hundreds_of_connections_leave_nothing_behind(engine: str) -> None:
     options = ["--seconds", "2", "--seed", "1", "--engine", engine]

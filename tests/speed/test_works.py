@@ -19,6 +19,7 @@ IN_PYTHON = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("work", "contestant"), IN_PYTHON)
 def test_a_work_in_memory_runs(
     work: Work, contestant: str, monkeypatch: pytest.MonkeyPatch
