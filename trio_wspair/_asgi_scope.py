@@ -14,7 +14,7 @@ the whole is then put together again.
 
 import re
 from collections.abc import Iterable, MutableMapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import quote, unquote
 
 import attrs
@@ -107,6 +107,15 @@ def _server_is_wrong(why: str) -> TypeError:
     return TypeError(f"the ASGI server has not kept to the specification: {why}")
 
 
+def _kinds(value: object) -> str:
+    """Return the type of a value, and of what is in it; the value may be a secret."""
+    kind = type(value).__name__
+    if not isinstance(value, (tuple, list)):
+        return kind
+    parts = (type(part).__name__ for part in cast("Sequence[object]", value))
+    return f"{kind} of {' and '.join(parts)}"
+
+
 def _headers_of(scope: Scope) -> Headers:
     """Return the headers, as HTTP/1.1 has them.
 
@@ -120,7 +129,9 @@ def _headers_of(scope: Scope) -> Headers:
             case [bytes() as name, bytes() as value]:
                 pairs.append((name, value))
             case _:
-                raise _server_is_wrong(f"a header is a pair of bytes, not {pair!r}")
+                raise _server_is_wrong(
+                    f"a header is a pair of bytes, not {_kinds(pair)}"
+                )
     headers = Headers(decode_headers(pairs))
     check_single_values(headers)
     cookies = headers.get_all("cookie")
@@ -133,7 +144,7 @@ def _subprotocols_of(scope: Scope) -> list[str]:
     subprotocols: list[str] = [*_part(scope, "subprotocols", Iterable, ())]
     for subprotocol in subprotocols:
         if not isinstance(subprotocol, str):
-            raise _server_is_wrong(f"a subprotocol is str, not {subprotocol!r}")
+            raise _server_is_wrong(f"a subprotocol is str, not {_kinds(subprotocol)}")
     if not all(map(is_token, subprotocols)):
         msg = "the header 'Sec-WebSocket-Protocol' is no list of tokens"
         raise ValueError(msg)

@@ -16,7 +16,7 @@ from urllib.parse import unquote, unquote_to_bytes
 import attrs
 import idna
 
-from ._display import printable
+from ._display import printable, redacted
 
 __all__ = (
     "DEFAULT_PORTS",
@@ -443,7 +443,8 @@ def parse_url(text: str, *, method: str = "GET") -> RequestURL:
     found = _ABSOLUTE.fullmatch(encoded)
     if found is None:
         msg = (
-            f"{_shown(text)} is not an absolute URL, such as 'http://localhost:8000/a'"
+            f'"{redacted(text)[:_MAX_SHOWN]}" is not an absolute URL, such as '
+            "'http://localhost:8000/a'"
         )
         raise ValueError(msg)
     scheme = http_scheme(found["scheme"])
@@ -451,7 +452,7 @@ def parse_url(text: str, *, method: str = "GET") -> RequestURL:
         msg = "the URL of a request has no userinfo: it is sent in 'Authorization'"
         raise ValueError(msg)
     if "#" in encoded:
-        msg = f"the URL of a request has no fragment: {_shown(text.rpartition('#')[2])}"
+        msg = "the URL of a request has no fragment, which begins with '#'"
         raise ValueError(msg)
     target = parse_target(method, f"{scheme}://{found['authority']}{found['rest']}")
     assert target.authority is not None  # It was there.
