@@ -596,7 +596,7 @@ async def test_a_websocket_is_no_answer_to_a_plain_request(
         return Response(None, status=101, web_socket=WebSocketPair()[0])
 
     assert (await ask(fetch)).status == 426
-    assert "look at request.wants_websocket before" in logged.take()
+    assert "check request.wants_websocket first" in logged.take()
 
 
 @bounded

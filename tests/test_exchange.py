@@ -256,7 +256,7 @@ async def test_a_streamed_answer_is_a_line_when_it_has_ended(
         return Response(body())
 
     await converse(fetch, ask())
-    assert access.messages == ['- "GET /" 200, streamed bytes, 2000.0 ms']
+    assert access.messages == ['- "GET /" 200, streamed, 2000.0 ms']
 
 
 async def test_a_websocket_is_a_line_when_it_has_ended(

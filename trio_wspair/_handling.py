@@ -18,7 +18,13 @@ from ._checks import check_thread
 from ._display import redacted
 from ._failures import bare, failure_in, hides_failure
 from ._headers import Headers
-from ._http import FetchHandler, Request, RequestBodyError, Response
+from ._http import (
+    FetchHandler,
+    Request,
+    RequestBodyError,
+    Response,
+    wrong_answer,
+)
 from ._instruments import ConnectionInfo, tell_connected
 from ._limits import Limits
 from ._pair import current_nursery, forsake_untaken, untaken
@@ -39,6 +45,8 @@ _HEADERS_OF_THE_HANDSHAKE: Final = frozenset(
         "upgrade",
     }
 )
+_SLOW_SECONDS: Final = 5.0
+"""When the log is told that a client waits, or what it says."""
 _logger: Final = logging.getLogger("trio_wspair")
 _access: Final = logging.getLogger("trio_wspair.access")
 
@@ -119,6 +127,7 @@ class Handling:
         self._alarms = alarms
         self._stopped = False
         self._coupling: Coupling | None = None
+        self._told_of_no_accept = False
         self._end: CloseEvent | None = None
         self._url = ""
         self._connection: ConnectionInfo | None = None
@@ -134,6 +143,8 @@ class Handling:
         try:
             await self._run()
         finally:
+            if self._alarms is not None:
+                self._alarms.cancel(_SLOW_SECONDS, self._tell_no_accept)
             forsake_untaken(self._untaken)
 
     async def _run(self) -> None:
@@ -205,10 +216,9 @@ class Handling:
         request = f'{self._caller.address or "-"} "{self._caller}"'
         facts = {**self._facts(), "duration": seconds}
         if coupling is None:
-            size = (
-                len(response.body) if isinstance(response.body, bytes) else "streamed"
-            )
-            line = "%s %d, %s bytes, %.1f ms"
+            body = response.body
+            size = f"{len(body)} bytes" if isinstance(body, bytes) else "streamed"
+            line = "%s %d, %s, %.1f ms"
             values = request, response.status, size, seconds * 1000
             _access.info(line, *values, extra={**facts, "status": response.status})
         else:
@@ -246,31 +256,52 @@ class Handling:
         if not isinstance(awaitable, Awaitable):
             msg = "fetch must be an async function: async def fetch(request): ..."
             raise TypeError(msg)
+        alarms = self._alarms if request.wants_websocket else None
+        if alarms is not None:
+            alarms.set(_SLOW_SECONDS, self._tell_no_answer)
         try:
             response: object = await awaitable
         except RequestBodyError as exc:
             response = Response(f"{exc}\n", status=exc.status)
             if hides_failure(exc):
                 self._report(exc)
+        finally:
+            if alarms is not None:
+                alarms.cancel(_SLOW_SECONDS, self._tell_no_answer)
         if not isinstance(response, Response):
-            msg = (
-                f"fetch must return a Response, not {type(response).__name__}: "
-                "return Response(None, status=101, web_socket=client)"
-            )
-            raise TypeError(msg)
+            raise TypeError(f"fetch {wrong_answer(response)}")
         if response.web_socket is None:
             return response
         if self._caller.protocols is None:
             return self._refuse_websocket(response.web_socket)
         self._take(response.web_socket, response)
+        if alarms is not None:
+            alarms.set(_SLOW_SECONDS, self._tell_no_accept)
         return response
+
+    def _tell_no_answer(self) -> None:
+        """Tell the log that the client waits for `fetch`, which may wait for it."""
+        what = (
+            "fetch has not returned yet; the client is connected only when it does. "
+            "Move the loop to request.nursery.start_soon()"
+        )
+        _logger.warning("%s: %s", self._caller, what, extra=self._facts())
+
+    def _tell_no_accept(self) -> None:
+        """Tell the log that nothing of what the client sends is seen."""
+        assert self._coupling is not None
+        half = self._coupling.half
+        if half.peer.holder is Holder.NOBODY and not half.peer.released:
+            self._told_of_no_accept = True
+            what = "the handler's half has not been accepted yet: call server.accept()"
+            _logger.warning("%s: %s", self._caller, what, extra=self._facts())
 
     def _refuse_websocket(self, socket: WebSocket) -> Response:
         """Return the answer to a client that gets a WebSocket without wanting one."""
         _let_go(socket)
         what = (
             "fetch returned a WebSocket to a request that does not ask for one, and "
-            "the client got 426: look at request.wants_websocket before"
+            "the client got 426: check request.wants_websocket first"
         )
         _logger.warning("%s: %s", self._caller, what, extra=self._facts())
         # Differs: in workerd the handler fails. The answer gets the headers Upgrade and
@@ -296,7 +327,14 @@ class Handling:
     def _check_answer(self, response: Response) -> None:
         offered = self._caller.protocols or ()
         chosen = response.headers.get("sec-websocket-protocol")
-        if chosen is not None and chosen not in offered:
+        if chosen is not None and not offered:
+            # It is left out (RFC 6455, section 4.2.2): browsers would fail otherwise.
+            what = (
+                "the client offers no subprotocol, and the one that fetch chose was "
+                "left out: set Sec-WebSocket-Protocol only if the request has it"
+            )
+            self._warn_once("no offer", what)
+        elif chosen is not None and chosen not in offered:
             # Those offered are not shown: for lack of headers, pages put tokens there.
             what = "a list" if "," in chosen else f"{chosen!r}"
             msg = (
@@ -304,19 +342,25 @@ class Handling:
                 "of those in request.headers['Sec-WebSocket-Protocol']"
             )
             raise ValueError(msg)
-        if chosen is None and offered and "subprotocol" not in self._warned:
-            self._warned.add("subprotocol")
+        if chosen is None and offered:
             what = (
-                "%s: the client offers subprotocols (%d) and fetch chose none: "
-                "browsers fail such a connection. Choose one of those in "
+                f"the client offers subprotocols ({len(offered)}) and fetch chose "
+                "none: browsers fail such a connection. Choose one of those in "
                 "request.headers['Sec-WebSocket-Protocol'] with headers="
-                "{'Sec-WebSocket-Protocol': ...} in the Response (this is said once)"
+                "{'Sec-WebSocket-Protocol': ...} in the Response"
             )
-            _logger.warning(what, self._caller, len(offered), extra=self._facts())
+            self._warn_once("subprotocol", what)
         for name in response.headers:
             if name in _HEADERS_OF_THE_HANDSHAKE:
                 msg = f"a 101 can't have the header {name!r}: the server makes it"
                 raise ValueError(msg)
+
+    def _warn_once(self, kind: str, what: str) -> None:
+        """Give a warning, unless the server has given one of this kind."""
+        if kind not in self._warned:
+            self._warned.add(kind)
+            what = f"{what} (this is said once)"
+            _logger.warning("%s: %s", self._caller, what, extra=self._facts())
 
     async def _converse(self, coupling: Coupling) -> None:
         """Wait until the client's half and the handler's half have both ended."""
@@ -325,8 +369,9 @@ class Handling:
         await self._over.wait()
         half = coupling.half
         if half.peer.holder is Holder.NOBODY:
-            what = "the handler's half was never accepted: call server.accept()"
-            _logger.warning("%s: %s", self._caller, what, extra=self._facts())
+            if not self._told_of_no_accept:
+                what = "the handler's half was never accepted: call server.accept()"
+                _logger.warning("%s: %s", self._caller, what, extra=self._facts())
         elif not half.peer.released:
             with trio.CancelScope() as self._patience:
                 self._bound_patience()
@@ -350,6 +395,8 @@ class Handling:
     ) -> None:
         headers = Headers(answer_headers)
         subprotocol = headers.pop("sec-websocket-protocol", None)
+        if not self._caller.protocols:
+            subprotocol = None
         coupling.half.link.protocol = subprotocol or ""
         try:
             async with self._caller.open(subprotocol, headers, nursery) as connection:

@@ -3,6 +3,7 @@
 Values after the Fetch standard and Workers; knows no sockets and no parser.
 """
 
+import inspect
 import json
 from collections.abc import AsyncIterable, Awaitable, Callable
 from typing import Any, Final, Protocol
@@ -26,6 +27,7 @@ __all__ = (
     "Request",
     "RequestBodyError",
     "Response",
+    "wrong_answer",
 )
 
 
@@ -36,7 +38,8 @@ class RequestBodyError(WebSocketError):
     """
 
     status: int
-    """408 if it came too slowly, 413 if it is too large, 400 if it is broken off."""
+    """408 if it came too slowly, 413 if it is too large, 400 if it is broken off or
+    is not JSON, for `Request.json()`."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(status, message)
@@ -44,6 +47,10 @@ class RequestBodyError(WebSocketError):
 
     def __str__(self) -> str:
         return str(self.args[1])
+
+
+class _NotJSONError(RequestBodyError, ValueError):
+    """The body of a request is not JSON; a `ValueError` as from `json.loads()`."""
 
 
 class _Empty:
@@ -166,15 +173,17 @@ class Request:
         """Return what the body says in JSON. Always a checkpoint.
 
         Raises:
-            RequestBodyError: It is too large, too slow, or broken off.
-            ValueError: It is no JSON.
+            RequestBodyError: It is too large, too slow, or broken off; or it is not
+                JSON, and then this is a `ValueError` as well.
         """
         data = await self._body.read()
         try:
             return json.loads(data)
         except RecursionError:
-            msg = "the JSON is nested too deeply"
-            raise ValueError(msg) from None
+            why = "it is nested too deeply"
+        except ValueError as exc:
+            why = str(exc)
+        raise _NotJSONError(400, f"the body of the request is not JSON: {why}")
 
 
 _NULL_BODY_STATUSES: Final = frozenset({101, 204, 205, 304})
@@ -282,6 +291,25 @@ class Response:
 
     def __repr__(self) -> str:
         return f"<Response {self.status}>"
+
+
+_WHAT_TO_RETURN: Final[tuple[tuple[type | tuple[type, ...], str], ...]] = (
+    (type(None), "does every branch return one?"),
+    ((str, bytes), "return Response(body)"),
+    ((dict, list), "return Response.json(data)"),
+    (tuple, "return Response(body, status=..., headers=...)"),
+    (WebSocket, "return Response(None, status=101, web_socket=client)"),
+    (Awaitable, "await it"),
+)
+
+
+def wrong_answer(answer: object) -> str:
+    """Say what is wrong with what a handler has returned, and what to do instead."""
+    if inspect.iscoroutine(answer):
+        answer.close()  # So that Python doesn't warn of it, too.
+    kinds = (words for types, words in _WHAT_TO_RETURN if isinstance(answer, types))
+    what_to_do = next(kinds, "for a WebSocket, return Response(None, status=101, ...)")
+    return f"must return a Response, not {type(answer).__name__}: {what_to_do}"
 
 
 FetchHandler = Callable[[Request], Awaitable[Response]]

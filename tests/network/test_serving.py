@@ -522,14 +522,12 @@ async def speaks_of_an_encoding(request: Request) -> Response:
 @pytest.mark.parametrize(
     ("fetch", "words"),
     [
-        (returns_nothing, "fetch must return a Response, not NoneType"),
-        (returns_text, "fetch must return a Response, not str"),
+        (returns_nothing, "not NoneType: does every branch return one?"),
+        (returns_text, "fetch must return a Response, not str: return Response(body)"),
         (seems_to_be_async, "async def fetch(request)"),
         (raises, "KeyError: 'oh no'"),
         (raises_in_the_nursery, "KeyError: 'oh no'"),
         (takes_it_and_gives_it_away, "this half is OPEN, accepted"),
-        (chooses_what_was_not_offered, "'soap', was not offered"),
-        (chooses_nothing, "'', was not offered"),
         (lies_about_a_length, "Content-Length"),
         (speaks_of_an_encoding, "Transfer-Encoding"),
     ],
@@ -547,6 +545,31 @@ async def test_a_wrong_handler_gives_500_and_a_clear_log(
             assert words.lower() in record.lower()
             assert "Traceback" in record
         await net.until_open_sockets(before)
+
+
+@pytest.mark.parametrize(
+    ("fetch", "chosen"),
+    [(chooses_what_was_not_offered, "'soap'"), (chooses_nothing, "''")],
+)
+async def test_a_subprotocol_that_was_not_offered_gives_500_or_is_left_out(
+    net: "Network",
+    logged: "Logged",
+    fetch: Callable[[Request], Any],
+    chosen: str,
+) -> None:
+    async with net.serve(fetch) as server:
+        async with net.dial(server) as peer:
+            answer = await peer.handshake("Sec-WebSocket-Protocol: chat")
+            assert status_of(answer) == 500
+        assert f"{chosen}, was not offered" in logged.take()
+        for _ in range(2):
+            async with net.dial(server) as peer:
+                answer = await peer.handshake()
+                assert status_of(answer) == 101
+                assert "sec-websocket-protocol" not in answer.lower()
+    left_out = [r for r in logged.records if "was left out" in r.getMessage()]
+    assert len(left_out) == 1
+    logged.records.clear()  # Nobody accepted the other halves, either.
 
 
 async def test_an_answer_that_cannot_be_sent_is_logged(
@@ -578,7 +601,7 @@ async def test_a_websocket_for_a_client_that_did_not_ask_is_a_426(
         assert b"upgrade\r\n" in answer.partition(b"\r\nConnection:")[2]
         record = logged.take()
         assert "GET /: " in record
-        assert "look at request.wants_websocket before" in record
+        assert "check request.wants_websocket first" in record
 
 
 async def test_one_half_can_answer_only_once(net: "Network", logged: "Logged") -> None:

@@ -29,7 +29,7 @@ from trio_wspair._delivery import Event
 from trio_wspair._dispatcher import NurseryHome
 from trio_wspair._errors import InvalidStateError, ProtocolError, WebSocketError
 from trio_wspair._half import Half
-from trio_wspair._http import Request, Response
+from trio_wspair._http import Request, Response, wrong_answer
 from trio_wspair._inbox import Message, size_of
 from trio_wspair._socket import (
     ErrorEvent,
@@ -190,8 +190,7 @@ class Actor:
                 handlers = await running.get()
                 response: object = await call_fetch(handlers, request)
                 if not isinstance(response, Response):
-                    what = f"a Response, not {type(response).__name__}"
-                    msg = f"fetch() of {self.label} must return {what}"
+                    msg = f"fetch() of {self.label} {wrong_answer(response)}"
                     raise TypeError(msg)
         return response
 

@@ -1,0 +1,127 @@
+"""What the log is told while a client waits: for `fetch`, or for an `accept()`."""
+
+from typing import TYPE_CHECKING, Any
+
+import trio
+from exchanges import UPGRADE, answer_to, ask, read_all, served
+from trio.testing import MockClock
+
+from trio_wspair import Request, Response, WebSocketPair
+from trio_wspair._http import wrong_answer
+
+if TYPE_CHECKING:
+    from conftest import Logged
+
+
+async def test_a_fetch_that_waits_for_a_message_is_told_once(
+    logged: "Logged", autojump_clock: MockClock
+) -> None:
+    async def fetch(request: Request) -> Response:
+        client, server = WebSocketPair()
+        with trio.move_on_after(60):
+            await server.receive()  # It comes only when fetch has returned.
+        return Response(None, status=101, web_socket=client)
+
+    async with served(fetch) as client:
+        await client.send_all(ask("GET", "/", *UPGRADE))
+        await trio.sleep(4.9)
+        assert logged.records == []
+        await trio.sleep(0.2)
+        record = logged.take()
+        assert "GET /: fetch has not returned yet; the client is connected" in record
+        assert "request.nursery.start_soon()" in record
+        await trio.sleep(10)
+        assert logged.records == []
+
+
+async def test_a_half_that_is_not_accepted_is_told_once(
+    logged: "Logged", autojump_clock: MockClock
+) -> None:
+    async def fetch(request: Request) -> Response:
+        client, _ = WebSocketPair()
+        return Response(None, status=101, web_socket=client)
+
+    async with served(fetch) as client:
+        await client.send_all(ask("GET", "/", *UPGRADE))
+        await trio.sleep(4.9)
+        assert logged.records == []
+        await trio.sleep(0.2)
+        assert "GET /: the handler's half has not been accepted yet" in logged.take()
+        await trio.sleep(10)
+    assert logged.records == []
+
+
+async def test_a_half_that_is_accepted_late_but_in_time_is_not_told(
+    logged: "Logged", autojump_clock: MockClock
+) -> None:
+    async def fetch(request: Request) -> Response:
+        client, server = WebSocketPair()
+
+        async def accept_later() -> None:
+            await trio.sleep(4)
+            server.accept()
+
+        request.nursery.start_soon(accept_later)
+        return Response(None, status=101, web_socket=client)
+
+    async with served(fetch) as client:
+        await client.send_all(ask("GET", "/", *UPGRADE))
+        await trio.sleep(10)
+    assert logged.records == []
+
+
+async def test_a_slow_answer_without_a_websocket_is_not_told(
+    logged: "Logged", autojump_clock: MockClock
+) -> None:
+    async def fetch(request: Request) -> Response:
+        await trio.sleep(20)
+        return Response("at last")
+
+    async with served(fetch) as client:
+        await client.send_all(ask())
+        await client.send_eof()
+        assert b"at last" in await read_all(client)
+    assert logged.records == []
+
+
+async def test_a_body_that_is_not_json_gets_400_unless_it_is_handled(
+    logged: "Logged",
+) -> None:
+    async def parse(request: Request) -> Response:
+        return Response.json(await request.json())
+
+    async def catch(request: Request) -> Response:
+        try:
+            return await parse(request)
+        except ValueError:
+            return Response("not today", status=422)
+
+    for body in (b"", b"{", b"\xff", b"[" * 100_000):
+        request = ask("POST", "/", body=body)
+        answer = await answer_to(parse, request)
+        assert answer.status == 400
+        assert answer.body.startswith(b"the body of the request is not JSON: ")
+        assert (await answer_to(catch, request)).status == 422
+    assert logged.records == []
+
+
+async def test_what_a_handler_returns_in_place_of_a_response_is_explained() -> None:
+    async def answer() -> Response:
+        return Response("never")
+
+    async with trio.open_nursery() as nursery:
+        half = WebSocketPair(nursery)[0]
+    expected: dict[str, Any] = {
+        "does every branch return one?": None,
+        "return Response(body)": b"",
+        "return Response.json(data)": {},
+        "return Response(body, status=..., headers=...)": ("no", 404),
+        "return Response(None, status=101, web_socket=client)": half,
+        "await it": answer(),
+        "for a WebSocket, return Response(None, status=101, ...)": 404,
+    }
+    for words, returned in expected.items():
+        name = type(returned).__name__
+        assert wrong_answer(returned) == (
+            f"must return a Response, not {name}: {words}"
+        )
