@@ -315,3 +315,14 @@ async def test_an_error_without_a_number_keeps_its_words(
     monkeypatch.setattr(_Socket, "connect", fail)
     with pytest.raises(OSError, match=r"can't reach 127\.0\.0\.1:9: blocked"):
         await open_tcp("127.0.0.1", 9, progress=Progress())
+
+
+@pytest.mark.parametrize("returned", [None, b"stream"])
+async def test_a_dial_that_returns_no_stream_is_told(returned: Any) -> None:
+    async def dial(_host: str, _port: int) -> Any:
+        return returned
+
+    words = f"dial\\(\\) must return a trio.abc.Stream, not {returned!r}"
+    with pytest.raises(TypeError, match=words):
+        async with open_websocket("ws://h/", dial=dial):
+            pass

@@ -377,8 +377,8 @@ def _add_connect(connect: argparse.ArgumentParser) -> None:
         "--proxy",
         metavar="URL",
         help="through this proxy, such as socks5://host:1080; by default the one that "
-        "the environment names, as HTTPS_PROXY or ALL_PROXY (needs the extra "
-        "trio-wspair[proxy])",
+        "the environment names, as HTTPS_PROXY or ALL_PROXY; SOCKS needs the extra "
+        "trio-wspair[proxy]",
     )
     way.add_argument(
         "--no-proxy", action="store_true", help="leave the environment's proxy alone"

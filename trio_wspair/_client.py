@@ -322,7 +322,10 @@ class _Dial:
 
     async def _open_stream(self) -> trio.abc.Stream:
         endpoint = self.endpoint
-        stream = await self.dial(endpoint.host, endpoint.port)
+        stream: object = await self.dial(endpoint.host, endpoint.port)
+        if not isinstance(stream, trio.abc.Stream):
+            msg = f"dial() must return a trio.abc.Stream, not {stream!r}"
+            raise TypeError(msg)
         if not endpoint.secure:
             return stream
         self.progress.waiting_for = "the server has not finished the TLS handshake"

@@ -15,6 +15,7 @@ import ssl
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import unquote
 from urllib.request import getproxies_environment
@@ -46,9 +47,12 @@ _DEFAULT_PORTS: Final = {
 """The kinds of proxies."""
 _PROXY_URL: Final = re.compile(r"(?P<scheme>[^:/?#]*)://(?P<authority>[^/?#]*)/?")
 _MAX_HEAD_BYTES: Final = 2**16
+_TOO_LARGE: Final = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 _LASTING_REPLIES: Final = frozenset({2, 7, 8, 0x5C, 0x5D})
 """Replies of SOCKS that will not change: not allowed, a command or a kind of address
 that isn't known (RFC 1928, section 6), and two about identd in SOCKS 4."""
+_NO_SOCKS: Final = ("Unexpected SOCKS version number", "Unexpected reply version")
+"""How python-socks begins to tell of a reply in no version of SOCKS."""
 _PROXY_VARIABLES: Final = {
     False: ("ws", "http", "all"),
     True: ("wss", "https", "all"),
@@ -161,6 +165,7 @@ def _dialer_through(proxy: _Proxy, progress: Progress) -> Dialer:
                 ssl.create_default_context(),
                 server_name=proxy.host.partition("%")[0].removesuffix("."),
                 peer=f"the proxy {proxy}",
+                plain="http:",
             )
         address = host.partition("%")[0]
         target = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
@@ -204,6 +209,8 @@ async def _ask_http_proxy(stream: trio.abc.Stream, proxy: _Proxy, target: str) -
                 break
     except (trio.BrokenResourceError, h11.RemoteProtocolError) as exc:
         what = "its answer is not HTTP/1.1" if data else "it closed the connection"
+        if getattr(exc, "error_status_hint", None) == _TOO_LARGE:
+            what = "the head of its answer has more than 64 KiB"
         raise HandshakeError(f"{failed}: {what}") from exc
     status = event.status_code
     if 200 <= status < 300:
@@ -269,6 +276,8 @@ def _socks_dialer(proxy: _Proxy, progress: Progress) -> Dialer:
 
 def _refused_by_socks(proxy: _Proxy, reason: str) -> str:
     """Return what python-socks has to say about a reply, in other words for some."""
+    if reason.startswith(_NO_SOCKS):
+        return "it does not speak SOCKS"
     if "authentication" not in reason.lower():
         return printable(reason[:100])
     return _about_password(proxy)

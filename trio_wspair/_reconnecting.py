@@ -6,6 +6,7 @@ decided when an attempt begins, so that each attempt costs a wait, whatever beco
 the one before. Knows `connect()` and when to call it again, no network.
 """
 
+import inspect
 import logging
 import random
 import socket
@@ -22,11 +23,12 @@ from ._checks import check_seconds
 from ._client import ConnectionOptions, connect
 from ._display import redacted
 from ._endpoint import parse_endpoint
-from ._errors import HandshakeError
+from ._errors import HandshakeError, InvalidStateError
 from ._headers import Headers, HeadersInit
 from ._nurseries import open_service_nursery
 from ._pair import closing_on_exit
 from ._socket import WebSocket
+from ._tls import is_without_tls
 
 __all__ = ("reconnecting",)
 
@@ -34,6 +36,9 @@ _Request = tuple[str, HeadersInit]
 """The arguments of an attempt that may be others each time."""
 _LEAST_DELAY: Final = 0.1
 """Seconds between two attempts, if less is asked for."""
+_PATIENCE: Final = 3
+"""So many failures in a row are worth a warning."""
+_ASYNC_DECISION: Final = "should_retry must be a sync function, this one is async"
 _logger: Final = logging.getLogger("trio_wspair")
 
 
@@ -63,7 +68,8 @@ async def reconnecting(
 
     Between two attempts it waits, longer after each in vain, and each client for
     another time, so that a server that comes back is not run over. An attempt that
-    failed is logged with INFO; with WARNING, if the name of the server was not found.
+    failed is logged with INFO; with WARNING from the third in a row on, or if the URL
+    may be wrong: the name of the server was not found, or the server speaks no TLS.
     Nothing is kept from one connection for the next: what could not be sent raises, as
     ever.
 
@@ -75,25 +81,24 @@ async def reconnecting(
         min_delay: Seconds up to which it waits at first; at least 0.1.
         max_delay: Seconds up to which it waits at last; at least 0.1. A server that
             asks for more with ``Retry-After`` gets this.
-        should_retry: Is given the exception of an attempt, and decides whether there is
-            another one; otherwise the exception comes out of the iterator. By default,
-            all are worth it but those whose `HandshakeError.retryable` is `False`.
+        should_retry: A sync function that is given the exception of an attempt, and
+            decides whether there is another one; otherwise the exception comes out of
+            the iterator. By default, all are worth it but those whose
+            `HandshakeError.retryable` is `False`.
         options: Those of `connect()`.
 
     Raises:
         HandshakeError: From the iterator: trying again would not help.
         OSError: The same. By default that is only a certificate that is refused in
             a ``dial`` function.
+        InvalidStateError: From the iterator: its block has been left.
         ValueError: An argument can't be used.
         TypeError: An argument is of another type.
     """
     check_seconds("min_delay", min_delay)
     check_seconds("max_delay", max_delay)
-    if should_retry is not None and not callable(should_retry):
-        msg = f"should_retry must be a function of an exception, not {should_retry!r}"
-        raise TypeError(msg)
-    if isinstance(url, str):
-        parse_endpoint(url)
+    _check_decision(should_retry)
+    _check_url(url)
     if not callable(headers):
         headers = Headers(headers)  # An iterator could be read only once.
 
@@ -115,7 +120,34 @@ async def reconnecting(
         backoff = _Backoff(min_delay, max_delay)
         decide = should_retry or _is_retryable
         async with closing_on_exit(current, grace=grace):
-            yield _Connections(next_request, open_one, decide, current, backoff)
+            connections = _Connections(next_request, open_one, decide, current, backoff)
+            try:
+                yield connections
+            finally:
+                connections.end()
+
+
+def _check_decision(should_retry: object) -> None:
+    if should_retry is None:
+        return
+    if not callable(should_retry):
+        msg = f"should_retry must be a function of an exception, not {should_retry!r}"
+        raise TypeError(msg)
+    call = getattr(should_retry, "__call__", None)  # noqa: B004 - an object may have it
+    if any(map(inspect.iscoroutinefunction, (should_retry, call))):
+        raise TypeError(_ASYNC_DECISION)
+
+
+def _check_url(url: object) -> None:
+    if isinstance(url, str):
+        parse_endpoint(url)
+    elif not callable(url):
+        msg = f"url must be a str, or a function, not {type(url).__name__}"
+        if inspect.iscoroutine(url):
+            url.close()  # So that Python doesn't warn of it, too.
+            name = url.__name__
+            msg += f", which can be awaited only once: pass {name} instead of {name}()"
+        raise TypeError(msg)
 
 
 class _Connections(AsyncIterator[WebSocket]):
@@ -135,8 +167,16 @@ class _Connections(AsyncIterator[WebSocket]):
         self._current = current
         self._backoff = backoff
         self._opened_at = 0.0
+        self._failures = 0
+        """The attempts in a row that have failed."""
+        self._has_ended = False
+
+    def end(self) -> None:
+        """Give no more connections."""
+        self._has_ended = True
 
     async def __anext__(self) -> WebSocket:
+        self._check_block()
         backoff = self._backoff
         if self._current:
             backoff.lasted(trio.current_time() - self._opened_at)
@@ -145,23 +185,43 @@ class _Connections(AsyncIterator[WebSocket]):
             await trio.sleep(backoff.delay)
             backoff.grow()
             request = await self._next_request()
+            self._check_block()  # Another task may have left it meanwhile.
             try:
                 websocket = await self._open_one(request)
             except (OSError, HandshakeError) as exc:
-                if not self._should_retry(exc):
+                if not self._decide(exc):
                     raise
                 if isinstance(exc, HandshakeError):
                     backoff.add(_retry_after(exc))
-                # A name may be misspelt, or be known a minute later.
-                is_name = isinstance(exc, socket.gaierror)
-                level = logging.WARNING if is_name else logging.INFO
-                what = "no connection to %s, next attempt in %.1f s: %s"
-                _logger.log(level, what, redacted(request[0]), backoff.delay, exc)
+                self._failures += 1
+                self._log_failure(request[0], exc)
             else:
+                self._failures = 0
                 self._current.append(websocket)
                 self._opened_at = trio.current_time()
                 websocket.accept(pull=True)
                 return websocket
+
+    def _check_block(self) -> None:
+        if self._has_ended:
+            msg = "the block of reconnecting() has been left: iterate inside of it"
+            raise InvalidStateError(msg)
+
+    def _decide(self, error: OSError | HandshakeError) -> bool:
+        decision: object = self._should_retry(error)
+        if inspect.isawaitable(decision):  # Always true.
+            if inspect.iscoroutine(decision):
+                decision.close()  # So that Python doesn't warn of it, too.
+            raise TypeError(_ASYNC_DECISION) from error
+        return bool(decision)
+
+    def _log_failure(self, url: str, error: OSError | HandshakeError) -> None:
+        # The URL may be wrong, or be right a minute later.
+        may_be_wrong = isinstance(error, socket.gaierror) or is_without_tls(error)
+        is_late = self._failures >= _PATIENCE
+        level = logging.WARNING if may_be_wrong or is_late else logging.INFO
+        what = "no connection to %s, next attempt in %.1f s: %s"
+        _logger.log(level, what, redacted(url), self._backoff.delay, error)
 
 
 def _is_retryable(error: OSError | HandshakeError) -> bool:

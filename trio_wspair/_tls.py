@@ -11,10 +11,20 @@ import trio
 from ._display import printable
 from ._errors import HandshakeError
 
-__all__ = ("check_ssl_context", "start_tls", "tls_error")
+__all__ = (
+    "MAY_NEED_CERTIFICATE",
+    "check_ssl_context",
+    "is_without_tls",
+    "start_tls",
+    "tls_error",
+)
 
+MAY_NEED_CERTIFICATE: Final = (
+    "it may require a client certificate, or not accept the one that was sent"
+)
+"""Why a server may have refused; the client can't know whether it has sent one."""
 _NO_TLS: Final = (
-    "the server does not speak TLS on this port; for plain TCP the URL begins with ws:",
+    "the server does not speak TLS on this port; for plain TCP, the URL has {plain}",
     True,
 )
 _REFUSED: Final = ("the server refused the client certificate ({alert})", False)
@@ -30,7 +40,7 @@ _REASONS: Final[dict[str, tuple[str, bool]]] = {
     "ALERT_UNSUPPORTED_CERTIFICATE": _REFUSED,
     "ALERT_ACCESS_DENIED": _REFUSED,
     "ALERT_HANDSHAKE_FAILURE": (
-        "the server refused the handshake; it may require a client certificate",
+        f"the server refused the handshake; {MAY_NEED_CERTIFICATE}",
         False,
     ),
     "NO_APPLICATION_PROTOCOL": (
@@ -71,7 +81,12 @@ def check_ssl_context(context: object, *, server: bool) -> None:
 
 
 async def start_tls(
-    stream: trio.abc.Stream, context: ssl.SSLContext, *, server_name: str, peer: str
+    stream: trio.abc.Stream,
+    context: ssl.SSLContext,
+    *,
+    server_name: str,
+    peer: str,
+    plain: str = "ws:",
 ) -> trio.SSLStream[trio.abc.Stream]:
     """Return a stream in TLS over another one, after the handshake of a client.
 
@@ -82,6 +97,7 @@ async def start_tls(
         context: That of a client.
         server_name: What the certificate has to be for.
         peer: The host and port of the server, as they are to be shown.
+        plain: What a URL begins with that means the same without TLS.
 
     Raises:
         HandshakeError: TLS has failed, or its server will speak something else than
@@ -95,7 +111,7 @@ async def start_tls(
         _check_protocol(secure.selected_alpn_protocol(), peer)
     except trio.BrokenResourceError as exc:
         await trio.aclose_forcefully(stream)
-        raise tls_error(exc.__cause__, peer) from exc.__cause__
+        raise tls_error(exc.__cause__, peer, plain) from exc.__cause__
     except BaseException:
         with trio.CancelScope(shield=True):  # Never waits.
             await trio.aclose_forcefully(stream)
@@ -115,7 +131,15 @@ def _check_protocol(chosen: str | None, peer: str) -> None:
         raise HandshakeError(msg, retryable=False)
 
 
-def tls_error(cause: BaseException | None, peer: str) -> HandshakeError:
+def is_without_tls(error: BaseException) -> bool:
+    """Return whether `start_tls()` raised this as the server speaks no TLS."""
+    cause = error.__cause__
+    return isinstance(cause, ssl.SSLError) and _meaning(cause) is _NO_TLS
+
+
+def tls_error(
+    cause: BaseException | None, peer: str, plain: str = "ws:"
+) -> HandshakeError:
     """Return the error of a client for whom TLS has failed.
 
     With TLS 1.3 a server says what it thinks of a client's certificate after the
@@ -124,26 +148,35 @@ def tls_error(cause: BaseException | None, peer: str) -> HandshakeError:
     Args:
         cause: What the stream has raised, or the cause of that.
         peer: The host and port of the server, as they are to be shown.
+        plain: As for `start_tls()`.
     """
-    words, retryable = _explained(cause)
+    words, retryable = _explained(cause, plain)
     return HandshakeError(f"no TLS with {peer}: {words}", retryable=retryable)
 
 
-def _explained(cause: BaseException | None) -> tuple[str, bool]:
+def _explained(cause: BaseException | None, plain: str) -> tuple[str, bool]:
     if isinstance(cause, ssl.SSLCertVerificationError):
         words = f"certificate verify failed: {cause.verify_message.rstrip('.')}"
         if "self-signed" in words or "issuer" in words:
             words += "; to trust it, pass an ssl_context that does"
         return words, False
     if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
-        # What Python has no name for is in the text only.
-        reason = cause.reason or str(cause).upper().replace(" ", "_")
-        for part, (words, retryable) in _REASONS.items():
-            if part in reason:
-                alert = reason.partition("ALERT_")[2].lower().replace("_", " ")
-                return words.format(alert=alert), retryable
-        return str(cause), True
+        meaning = _meaning(cause)
+        if meaning is None:
+            return str(cause), True
+        alert = _reason(cause).partition("ALERT_")[2].lower().replace("_", " ")
+        return meaning[0].format(alert=alert, plain=plain), meaning[1]
     if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError):
         return f"the connection was lost: {cause.strerror}", True
     closed = "the server closed the connection during the handshake, without a reason"
-    return f"{closed}; it may require a client certificate", True
+    return f"{closed}; {MAY_NEED_CERTIFICATE}", True
+
+
+def _reason(error: ssl.SSLError) -> str:
+    # What Python has no name for is in the text only.
+    return error.reason or str(error).upper().replace(" ", "_")
+
+
+def _meaning(error: ssl.SSLError) -> tuple[str, bool] | None:
+    reason = _reason(error)
+    return next((what for part, what in _REASONS.items() if part in reason), None)

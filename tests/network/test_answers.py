@@ -186,6 +186,23 @@ async def test_an_error_does_not_repeat_all_that_a_server_says(
     assert len(str(caught.value)) < 500
 
 
+@pytest.mark.parametrize("size", [2**16, 2**17])
+@pytest.mark.parametrize("end", ["", "\r\n\r\n"], ids=["endless", "ended"])
+async def test_a_head_that_is_too_large_is_told(
+    net: "Network", size: int, end: str
+) -> None:
+    async def script(peer: ScriptedPeer) -> None:
+        await peer.read_head()
+        with suppress(trio.BrokenResourceError):
+            head = "HTTP/1.1 101 X\r\nA: " + size * "a" + (end or size * "a")
+            await peer.send(head.encode())
+
+    async with net.script(script) as url:
+        with pytest.raises(HandshakeError, match="has a head of more than 64 KiB"):
+            async with open_websocket(url):
+                pass
+
+
 # -- whatever a server says -----------------------------------------------------------
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="

@@ -15,6 +15,7 @@ import trio
 import trustme
 
 from trio_wspair import HandshakeError, open_websocket
+from trio_wspair.testing import ScriptedPeer
 
 if TYPE_CHECKING:
     from conftest import Network, Tls
@@ -317,7 +318,7 @@ async def test_a_wrong_password_for_an_http_proxy_is_an_error_at_once(
         (b"", "it closed the connection", None),
         (b"SSH-2.0\r\n\r\n", "its answer is not HTTP/1.1", None),
         (b"HTTP/1.1 200 OK\r\n\r\nmore", "sent more than its answer", None),
-        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 2**17, "answer is not HTTP/1.1", None),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 2**17, "has more than 64 KiB", None),
     ],
     ids=["ESC", "403", "503", "nothing", "SSH", "more", "too large"],
 )
@@ -351,6 +352,30 @@ async def test_a_proxy_that_says_nothing_is_not_waited_for(net: "Network") -> No
             await net.until_open_sockets(before)
         assert "no WebSocket at h within 0.1 s: the proxy 127.0.0.1:" in str(error)
         assert "has not answered" in str(error)
+
+
+async def test_an_https_proxy_without_tls_is_told(net: "Network") -> None:
+    async with net.serve(net.echo) as server:
+        error = await refused("ws://h/", proxy=server.url.replace("ws:", "https:"))
+    assert "does not speak TLS on this port" in str(error)
+    assert "for plain TCP, the URL has http:" in str(error)
+
+
+@pytest.mark.parametrize("scheme", ["socks4", "socks5"])
+async def test_a_proxy_that_does_not_speak_socks_is_told(
+    net: "Network", scheme: str
+) -> None:
+    async def script(peer: ScriptedPeer) -> None:
+        await peer.stream.receive_some()
+        await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async with net.script(script) as url:
+        error = await refused(
+            "ws://127.0.0.1:8/", proxy=url.replace("ws:", f"{scheme}:")
+        )
+    assert str(error).endswith(
+        "does not connect to 127.0.0.1:8: it does not speak SOCKS"
+    )
 
 
 # -- SOCKS ----------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import logging
 import math
 import socket
 import ssl
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from functools import partial
 from itertools import pairwise
@@ -16,6 +17,7 @@ import trio.testing
 from trio_wspair import (
     ConnectionClosedError,
     HandshakeError,
+    InvalidStateError,
     ReadyState,
     Request,
     Response,
@@ -27,7 +29,7 @@ from trio_wspair import (
 from trio_wspair.testing import ScriptedPeer
 
 if TYPE_CHECKING:
-    from conftest import Network
+    from conftest import Logged, Network
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +98,9 @@ async def test_an_exception_of_the_block_is_told_with_1011(net: "Network") -> No
         assert (await handler.opened[0].wait_closed()).code == 1011
 
 
-async def test_a_server_that_is_not_there_is_waited_for(net: "Network") -> None:
+async def test_a_server_that_is_not_there_is_waited_for(
+    net: "Network", logged: "Logged"
+) -> None:
     handler = Refusing()
     async with net.serve(handler.fetch) as server:
         port, url = server.port, server.url
@@ -117,6 +121,7 @@ async def test_a_server_that_is_not_there_is_waited_for(net: "Network") -> None:
             await net.until(lambda: heard)
             server_nursery.cancel_scope.cancel()
     assert heard == ["number 0"]
+    logged.records.clear()  # How often it was tried depends on the machine.
 
 
 async def test_waiting_can_be_cancelled(net: "Network") -> None:
@@ -142,6 +147,15 @@ async def test_an_end_that_is_not_clean_is_the_callers(net: "Network") -> None:
         assert await (await anext(connections)).receive() == "number 1"
 
 
+async def retry_async(_error: object) -> bool:
+    raise NotImplementedError
+
+
+class RetryAsync:
+    async def __call__(self, _error: object) -> bool:
+        raise NotImplementedError
+
+
 @pytest.mark.parametrize(
     ("wrong", "error", "words"),
     [
@@ -149,6 +163,10 @@ async def test_an_end_that_is_not_clean_is_the_callers(net: "Network") -> None:
         ({"max_delay": -1.0}, ValueError, "max_delay must be 0 or more"),
         ({"max_delay": "1"}, TypeError, "max_delay must be a number"),
         ({"should_retry": True}, TypeError, "should_retry must be a function"),
+        ({"should_retry": retry_async}, TypeError, "must be a sync function"),
+        ({"should_retry": partial(retry_async)}, TypeError, "must be a sync function"),
+        ({"should_retry": RetryAsync()}, TypeError, "must be a sync function"),
+        ({"url": None}, TypeError, "url must be a str, or a function, not NoneType"),
         ({"url": "ftp://h/"}, ValueError, "is not the URL of a WebSocket"),
         ({"headers": {"A": "b\n"}}, ValueError, "no line breaks"),
     ],
@@ -159,6 +177,25 @@ async def test_wrong_arguments_are_refused_at_once(
     with pytest.raises(error, match=words):
         async with reconnecting(**{"url": "ws://localhost/", **wrong}):
             pass
+
+
+async def test_a_coroutine_instead_of_the_url_is_refused_at_once() -> None:
+    async def url() -> str:
+        raise NotImplementedError
+
+    with pytest.raises(
+        TypeError, match=r"only once: pass \S*url instead of \S*url\(\)"
+    ):
+        async with reconnecting(url()):  # type: ignore[arg-type]  # what one may try
+            pass
+
+
+async def test_after_its_block_there_are_no_more_connections(net: "Network") -> None:
+    async with net.serve(Refusing().fetch) as server:
+        async with quick(server.url) as connections:
+            pass
+        with pytest.raises(InvalidStateError, match="the block of reconnecting"):
+            await anext(connections)
 
 
 # -- in virtual time ------------------------------------------------------------------
@@ -478,3 +515,59 @@ async def test_attempts_are_logged_without_secrets(
     assert "status 503 (Service Unavailable)" in first.message
     assert second.levelname == "WARNING"
     assert "no such name" in second.message
+
+
+async def test_a_decision_that_is_awaitable_is_refused(autojump_clock: Clock) -> None:
+    def should_retry(_error: Exception) -> Any:
+        return retry_async(None)
+
+    async with reconnecting(
+        "ws://h/", dial=Attempts(BUSY).dial, should_retry=should_retry
+    ) as connections:
+        with pytest.raises(TypeError, match="should_retry must be a sync function"):
+            await anext(connections)
+
+
+async def test_another_task_gets_no_connection_after_the_block(
+    autojump_clock: Clock,
+) -> None:
+    attempts = Attempts(BUSY)
+    errors: list[Exception] = []
+
+    async def iterate(connections: AsyncIterator[WebSocket]) -> None:
+        with pytest.raises(InvalidStateError) as caught:
+            await anext(connections)
+        errors.append(caught.value)
+
+    async with (
+        trio.open_nursery() as nursery,
+        reconnecting("ws://h/", dial=attempts.dial) as connections,
+    ):
+        nursery.start_soon(iterate, connections)
+        await trio.sleep(0.01)
+    assert len(errors) == len(attempts.times) == 1
+
+
+async def test_the_third_failure_in_a_row_is_a_warning(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "trio_wspair")
+    busy = [BUSY] * 2
+    attempts = Attempts(*busy, BUSY, BUSY, OPENED, *busy, OPENED)
+    async with reconnecting("ws://h/", dial=attempts.dial) as connections:
+        await anext(connections)
+        await anext(connections)
+    levels = [record.levelname for record in caplog.records]
+    assert levels == ["INFO", "INFO", "WARNING", "WARNING", "INFO", "INFO"]
+
+
+async def test_a_server_without_tls_is_a_warning_at_once(
+    net: "Network", logged: "Logged"
+) -> None:
+    async with net.serve(Refusing().fetch) as server:
+        url = server.url.replace("ws:", "wss:")
+        async with trio.open_nursery() as nursery, quick(url) as connections:
+            nursery.start_soon(anext, connections)
+            await net.until(lambda: logged.records)
+            assert "does not speak TLS on this port" in logged.take()
+            nursery.cancel_scope.cancel()

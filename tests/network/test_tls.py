@@ -411,6 +411,17 @@ async def test_a_server_that_gives_no_reason_may_require_a_client_certificate(
 
 
 @pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
+async def test_a_client_certificate_that_was_sent_may_be_why_the_server_refuses(
+    net: "Network", version: ssl.TLSVersion
+) -> None:
+    server_context, client = mutual(trustme.CA(), version)
+    trustme.CA().issue_cert("a@b.example").configure_cert(client)
+    async with net.serve(net.echo, ssl_context=server_context) as server:
+        error = await refused(server.url, ssl_context=client)
+    assert "or not accept the one that was sent" in str(error)
+
+
+@pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
 async def test_a_client_certificate_that_is_accepted_opens_the_websocket(
     net: "Network", version: ssl.TLSVersion
 ) -> None:

@@ -12,6 +12,7 @@ import re
 from base64 import b64encode
 from collections.abc import Sequence
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Final
 
 import attrs
@@ -23,13 +24,14 @@ from trio_wspair._errors import HandshakeError
 from trio_wspair._headers import decode_headers, is_token
 from trio_wspair._limits import MAX_ANSWER_BODY_BYTES, MAX_ANSWER_HEAD_BYTES
 from trio_wspair._nurseries import open_service_nursery
-from trio_wspair._tls import tls_error
+from trio_wspair._tls import MAY_NEED_CERTIFICATE, tls_error
 
 from ._refusal import refusal
 
 __all__ = ("Answer", "accept_for", "ask", "bad_answer", "check_answer")
 
 _BODY_SECONDS: Final = 1.0
+_TOO_LARGE: Final = f"has a head of more than {MAX_ANSWER_HEAD_BYTES // 2**10} KiB"
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """What is added to a key (RFC 6455, section 1.3)."""
 _TLS_ALERT: Final = b"\x15\x03"
@@ -110,8 +112,9 @@ class _Reading:
                 rest = bytes(self._parser.trailing_data[0])
                 head = self._received[: len(self._received) - len(rest)]
                 if len(head) > MAX_ANSWER_HEAD_BYTES:
-                    msg = f"the answer of the server {self._host} is too large"
-                    raise HandshakeError(msg)
+                    raise HandshakeError(
+                        f"the answer of the server {self._host} {_TOO_LARGE}"
+                    )
                 if isinstance(event, h11.InformationalResponse):
                     if event.status_code == 101:
                         return self._switched(event, head, rest)
@@ -179,7 +182,7 @@ class _Reading:
         if not received:
             hint = "; if it speaks TLS, the URL has to begin with wss:"
             if isinstance(self._stream, trio.SSLStream):
-                hint = "; it may require a client certificate"
+                hint = f"; {MAY_NEED_CERTIFICATE}"
             what = f"{server} closed the connection before it answered{reason}{hint}"
         elif received.startswith(_TLS_ALERT):
             what = f"{server} speaks TLS on this port; the URL has to begin with wss:"
@@ -188,6 +191,8 @@ class _Reading:
         elif not received.startswith(b"HTTP/1."):
             start = received[:24]
             what = f"the answer of {server} is not HTTP/1.1; it begins with {start!r}"
+        elif exc.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
+            what = f"the answer of {server} {_TOO_LARGE}"
         elif "closed connection" in str(exc):
             what = f"{server} closed the connection in the midst of its answer{reason}"
         else:
