@@ -267,6 +267,26 @@ async def test_a_pattern_that_is_none_is_refused_before_anything_is_waited_for(
             await client.expect_handler_error(KeyError, "(", within=math.inf)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("ValueError",), r"such as ValueError, .* not 'ValueError': for the text"),
+        ((ValueError("x"),), "is a type such as ValueError"),
+        ((BaseException,), "not <class 'BaseException'>"),
+        (((ValueError, "x"),), "not 'x'"),
+        (((),), "this one has none"),
+        ((ValueError, b"x"), "match is a str or a pattern, not bytes"),
+        ((ValueError, re.compile(b"x")), "match is a pattern for bytes, b'x'"),
+    ],
+)
+async def test_a_failure_that_can_not_come_is_refused(
+    arguments: tuple[Any, ...], words: str, autojump_clock: MockClock
+) -> None:
+    async with open_test_client(failing, "/") as client:
+        with pytest.raises(TypeError, match=words):
+            await client.expect_handler_error(*arguments)
+
+
 async def test_a_failure_is_not_hidden_by_a_body_that_is_refused_after_it(
     autojump_clock: MockClock,
 ) -> None:
@@ -396,6 +416,45 @@ async def test_the_picture_ends_where_the_application_has_raised(
     assert [str(ada) in n or str(bob) in n for n in caught.value.__notes__] == [
         True
     ] * 2
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+async def test_of_what_has_raised_it_is_not_told_that_it_waits(
+    how: str, autojump_clock: MockClock
+) -> None:
+    class Raising(DurableObject):
+        async def fetch(self, _request: Request) -> Response:
+            client, server = WebSocketPair()
+            self.ctx.accept_web_socket(server)
+            return Response(None, status=101, web_socket=client)
+
+        def web_socket_message(
+            self, _ws: WebSocket, message: str | bytes
+        ) -> Awaitable[None] | None:
+            if message == "sync":
+                raise KeyError(message)
+            return self._fail(message)
+
+        async def _fail(self, message: str | bytes) -> None:
+            await trio.sleep(60 if message == "wait" else 1)
+            raise KeyError(message)
+
+    async def talk(message: str) -> None:
+        async with DurableObjectNamespace(Raising) as namespace:
+            stub = namespace.get(namespace.id_from_name("one"))
+            async with open_test_client(stub.fetch, "/") as client:
+                client.send(message)
+                await trio.sleep(2)
+                if message == "wait":
+                    await client.expect("hello")
+
+    with pytest.raises(KeyError, match=how) as caught:
+        await talk(how)
+    [note] = caught.value.__notes__
+    assert "the application raised KeyError" in note
+    assert "waits" not in note
+    with pytest.raises(ConversationError, match="server: its Durable Object waits …"):
+        await talk("wait")
 
 
 async def test_what_is_no_response_to_a_websocket_is_told(

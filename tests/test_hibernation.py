@@ -5,7 +5,7 @@ import math
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import pytest
 import trio
@@ -296,6 +296,17 @@ async def test_evict_ends_plainly_accepted_sockets() -> None:
         client = await house.visit()
         house.evict()
         assert (await client.wait_closed()).code == 1001
+
+
+def test_only_the_objects_of_a_namespace_can_hibernate_after_every_event() -> None:
+    wrong = cast("DurableObjectNamespace", "rooms")
+    with (
+        pytest.raises(
+            TypeError, match="namespace is a DurableObjectNamespace, not str"
+        ),
+        hibernate_after_every_event(wrong),
+    ):
+        pass
 
 
 @in_virtual_time

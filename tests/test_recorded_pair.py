@@ -1,7 +1,9 @@
 """Recorded pairs: what a test may expect, and what it is told when that fails."""
 
+import functools
 import json
 import re
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
@@ -408,6 +410,93 @@ async def test_what_can_not_be_expected_is_refused_before_anything_comes() -> No
         with pytest.raises(TypeError, match=r"not dict: for JSON there is expect_json"):
             await client.expect(wrong)
         await client.expect("{}")
+
+
+async def no(_message: str | bytes) -> bool:
+    return False
+
+
+class No:
+    async def __call__(self, _message: str | bytes) -> bool:
+        return False
+
+
+class Later:
+    """Can be awaited, and is no coroutine."""
+
+    def __init__(self, _message: str | bytes) -> None:
+        pass
+
+    def __await__(self) -> Generator[None]:
+        yield
+
+
+@pytest.mark.parametrize("function", [no, functools.partial(no)])
+@in_virtual_time
+async def test_an_async_function_is_refused_before_anything_comes(
+    function: Callable[[str | bytes], object],
+) -> None:
+    async with open_recorded_pair() as (client, server):
+        server.accept()
+        server.send("hello")
+        with pytest.raises(TypeError, match=r"is a sync function .* is async"):
+            await client.expect(function)
+        await client.expect("hello")
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (lambda message: (message, no(message))[1], "<lambda>"),
+        (No(), "No object"),
+        (Later, "Later"),
+    ],
+)
+@in_virtual_time
+async def test_a_function_that_gives_something_to_await_is_refused(
+    function: Callable[[str | bytes], object], name: str
+) -> None:
+    async with open_recorded_pair() as (client, server):
+        server.accept()
+        server.send("hello")
+        with pytest.raises(TypeError, match=rf"{name}.* is async, and nothing would"):
+            await client.expect(function)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("bye",), r"code is an int .*, not 'bye': to expect a reason, pass it as"),
+        ((re.compile("bye"),), "pass it as reason="),
+        ((1000.0,), r"code is an int such as 1000, not 1000\.0$"),
+        ((True,), "code is an int such as 1000, not True"),
+        ((1000, b"bye"), "reason is a str or a pattern, not bytes"),
+        ((1000, re.compile(b"bye")), "reason is a pattern for bytes, b'bye'"),
+    ],
+)
+@in_virtual_time
+async def test_a_close_that_can_not_come_is_refused(
+    arguments: tuple[Any, ...], words: str
+) -> None:
+    async with open_recorded_pair() as (client, server):
+        server.accept()
+        with pytest.raises(TypeError, match=words):
+            await client.expect_close(*arguments)
+
+
+@in_virtual_time
+async def test_a_pattern_for_bytes_is_refused() -> None:
+    pattern: Any = re.compile(b"x")
+    async with open_recorded_pair() as (client, _):
+        with pytest.raises(TypeError, match="for bytes, b'x': patterns are for text"):
+            await client.expect(pattern)
+
+
+@pytest.mark.parametrize("names", [("a",), ("a", "b", "c"), "ab", (1, 2), None])
+async def test_names_that_are_not_two_are_refused(names: Any) -> None:
+    with pytest.raises(TypeError, match=r"names are two, such as \('client', 'server'"):
+        async with open_recorded_pair(names=names):
+            pass
 
 
 @in_virtual_time

@@ -94,6 +94,7 @@ async def test_every_method_has_its_verb_or_request(
             said = (await verb("/")).json()
             assert said["method"] == verb.__name__.upper()
         assert (await client.request("PURGE", "/")).json()["method"] == "PURGE"
+        assert (await client.request("post", "/")).json()["method"] == "POST"
 
 
 @over_both
@@ -509,6 +510,7 @@ async def test_an_interim_response_is_none_yet(autojump_clock: MockClock) -> Non
         ({"url": "/a#b"}, ValueError, "no '#fragment'"),
         ({"method": "GE T"}, ValueError, "can't be the method"),
         ({"method": "CONNECT"}, ValueError, "can't be the method"),
+        ({"method": "connect"}, ValueError, "can't be the method"),
         ({"method": 5}, TypeError, "a method is a str such as 'GET', not int"),
         ({"url": 5}, TypeError, "a URL is a str such as .*, not int"),
         ({"headers": {"Upgrade": "websocket"}}, ValueError, "open_websocket()"),

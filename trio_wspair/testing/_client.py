@@ -128,7 +128,7 @@ class _Requests:
         client. A redirect is a response like any other. Always a checkpoint.
 
         Args:
-            method: Such as ``"GET"``.
+            method: Such as ``"GET"``; in lower case, it is sent in upper case.
             url: The path, and after a ``?`` the query; or a whole URL of this server.
             headers: More headers. ``Host`` replaces the own one, and ``Cookie`` is
                 sent in addition to the cookies that are kept.
@@ -212,6 +212,7 @@ class _Requests:
         Raises:
             AssertionError: It was not raised. Of a WebSocket it is a
                 `ConversationError`.
+            TypeError: An argument is of another type.
         """
         return await self._site.expect_failure(expected, match, within)
 

@@ -23,7 +23,7 @@ from trio_wspair.hibernation import DurableObjectResetError
 
 from ._record import Record
 
-__all__ = ("Expected", "Failures")
+__all__ = ("Expected", "Failures", "check_kinds", "hearing_failures")
 
 Expected = type[Exception] | tuple[type[Exception], ...]
 _logger: Final = logging.getLogger("trio_wspair")
@@ -238,6 +238,22 @@ class _Ear(logging.Filter):
                 each.keep(failure, getattr(record, "connection", None))
             self.give()
         return not self._disabled and record.levelno >= self._shown_from
+
+
+def check_kinds(expected: Expected) -> None:
+    """Check what is said about the type of a failure.
+
+    Raises:
+        TypeError: It is neither a type of exceptions nor a tuple of such.
+    """
+    kinds = expected if isinstance(expected, tuple) else (expected,)
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            msg = f"expected is a type such as ValueError, or a tuple, not {kind!r}"
+            raise TypeError(f"{msg}: for the text of an exception there is match")
+    if not kinds:
+        msg = "expected is a tuple of types, and this one has none"
+        raise TypeError(msg)
 
 
 def _split(

@@ -21,7 +21,14 @@ def hibernate_after_every_event(
 
     Args:
         namespace: It need not be open yet.
+
+    Raises:
+        TypeError: It is no namespace.
     """
+    if not isinstance(namespace, DurableObjectNamespace):
+        kind = type(namespace).__name__
+        msg = f"namespace is a DurableObjectNamespace, not {kind}"
+        raise TypeError(msg)
     residence = namespace._residence
     before = residence.leaves_at_once
     residence.leaves_at_once = True

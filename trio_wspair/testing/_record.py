@@ -4,6 +4,7 @@ Knows which halves belong to the conversation; how it is drawn is known next doo
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any, Final, Self, cast
 
 import attrs
@@ -32,10 +33,12 @@ class Record(Instrument):
         names: What the two are called: the client's first.
 
     Raises:
+        TypeError: They are not two texts.
         ValueError: The two have the same name.
     """
 
     def __init__(self, names: tuple[str, str] = ("client", "server")) -> None:
+        _check_names(names)
         first, second = names
         if first == second:
             msg = f"two halves need two names, not {first!r} twice"
@@ -184,6 +187,7 @@ class Record(Instrument):
             data = json.loads(text)
             version = data["version"]
             first, second = data["names"]
+            record = cls((first, second))
             entries = [_from_json(dict(entry)) for entry in data["entries"]]
         except (KeyError, TypeError, ValueError) as exc:
             msg = f"this is no record of a conversation: {exc!r}"
@@ -195,7 +199,6 @@ class Record(Instrument):
             if entry.half not in (first, second):
                 msg = f"this record is of {first!r} and {second!r}, not {entry.half!r}"
                 raise ValueError(msg)
-        record = cls((first, second))
         record._heard = [(None, entry) for entry in entries]
         return record
 
@@ -297,6 +300,13 @@ def cut(text: str, most: int = 600) -> str:
         return text
     side = most // 2
     return f"{text[:side]} … {len(text) - 2 * side:,} more … {text[-side:]}"
+
+
+def _check_names(names: Sequence[str]) -> None:
+    things = names if isinstance(names, (tuple, list)) else ()
+    if [isinstance(name, str) for name in things] != [True, True]:
+        msg = f"names are two, such as ('client', 'server'), not {names!r}"
+        raise TypeError(msg)
 
 
 def _as_json(entry: Entry) -> dict[str, Any]:

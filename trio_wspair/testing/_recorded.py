@@ -3,12 +3,13 @@
 Knows what a test may expect; what was said meanwhile is in the record.
 """
 
+import inspect
 import json
 import re
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import PurePath
-from types import FunctionType
+from types import FunctionType, NoneType
 from typing import Any, Final, cast, overload
 
 import trio
@@ -33,6 +34,7 @@ from ._record import ConversationError, Record, cut
 __all__ = (
     "DEFAULT_WITHIN",
     "RecordedWebSocket",
+    "check_pattern",
     "open_recorded_pair",
     "tell",
     "telling",
@@ -90,7 +92,8 @@ class RecordedWebSocket(WebSocket):
 
         Args:
             expected: The message itself; or a pattern that is found in a text, as by
-                `re.search()`; or a function that returns whether a message is right.
+                `re.search()`; or a sync function that returns whether a message is
+                right.
             within: Seconds in which it has to come.
 
         Returns:
@@ -99,11 +102,9 @@ class RecordedWebSocket(WebSocket):
         Raises:
             ConversationError: Another message has come, or the end, or nothing.
             InvalidStateError: The messages go to listeners.
+            TypeError: `expected` is of another type, or is an async function.
         """
-        if not (isinstance(expected, (str, bytes, re.Pattern)) or callable(expected)):
-            kind = type(expected).__name__
-            msg = f"expected is text, bytes, a pattern or a function, not {kind}"
-            raise TypeError(f"{msg}: for JSON there is expect_json()")
+        _check_expected(expected)
         message = await self._next(_in_words(expected), within)
         if not _is_right(message, expected):
             what = f"expected {_in_words(expected)}, got {message!r}"
@@ -159,7 +160,9 @@ class RecordedWebSocket(WebSocket):
 
         Raises:
             ConversationError: It has ended otherwise, or not, or a message has come.
+            TypeError: An argument is of another type.
         """
+        _check_end(code, reason)
         what = "a close" if code is None else f"close {code}"
         what += "" if reason is None else f" {_in_words(reason)}"
         with self._patience(what, within):
@@ -276,7 +279,55 @@ def _is_right(
         return message == expected
     if isinstance(expected, re.Pattern):
         return isinstance(message, str) and expected.search(message) is not None
-    return bool(expected(message))
+    right = expected(message)
+    if inspect.isawaitable(right):  # It would always count as true.
+        if inspect.iscoroutine(right):
+            right.close()
+        raise _not_sync(expected)
+    return bool(right)
+
+
+def _check_expected(expected: _Expected) -> None:
+    if not (isinstance(expected, (str, bytes, re.Pattern)) or callable(expected)):
+        kind = type(expected).__name__
+        msg = f"expected is text, bytes, a pattern or a function, not {kind}"
+        raise TypeError(f"{msg}: for JSON there is expect_json()")
+    check_pattern("expected", expected)
+    if inspect.iscoroutinefunction(expected):
+        raise _not_sync(expected)
+
+
+def _check_end(code: int | None, reason: str | re.Pattern[str] | None) -> None:
+    if code is not None and (not isinstance(code, int) or isinstance(code, bool)):
+        msg = f"code is an int such as 1000, not {code!r}"
+        if isinstance(code, (str, re.Pattern)):
+            msg += ": to expect a reason, pass it as reason=..."
+        raise TypeError(msg)
+    if not isinstance(reason, (str, re.Pattern, NoneType)):
+        msg = f"reason is a str or a pattern, not {type(reason).__name__}"
+        raise TypeError(msg)
+    check_pattern("reason", reason)
+
+
+def check_pattern(name: str, value: object) -> None:
+    """Check that what may be a pattern is none for bytes.
+
+    Raises:
+        TypeError: It is one.
+    """
+    if isinstance(value, re.Pattern):
+        pattern = cast("re.Pattern[str] | re.Pattern[bytes]", value).pattern
+        if isinstance(pattern, bytes):
+            msg = f"{name} is a pattern for bytes, {pattern!r}: patterns are for text"
+            raise TypeError(msg)
+
+
+def _not_sync(function: Callable[..., object]) -> TypeError:
+    name = getattr(function, "__name__", repr(function))
+    return TypeError(
+        f"expected is a sync function that returns whether a message is right; "
+        f"{name}() is async, and nothing would await what it returns"
+    )
 
 
 @asynccontextmanager

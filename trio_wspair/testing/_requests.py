@@ -78,7 +78,7 @@ class RequestToSend:
     """A request, checked and ready to be sent on a stream.
 
     Args:
-        method: Such as ``"GET"``.
+        method: Such as ``"GET"``, in any case.
         url: The URL, for the response.
         target: The path and the query, as they are sent.
         host: The value of ``Host``, unless the headers have one.
@@ -105,10 +105,10 @@ class RequestToSend:
         if not isinstance(method, str):
             msg = f"a method is a str such as 'GET', not {type(method).__name__}"
             raise TypeError(msg)
-        if not is_method(method) or method == "CONNECT":
+        if not is_method(method) or method.upper() == "CONNECT":
             msg = f"{method!r} can't be the method of a request to a fetch handler"
             raise ValueError(msg)
-        self.method = method
+        self.method = method = method.upper()  # As other clients do.
         self._url = url
         self._target = target
         sent = Headers({"Host": host})

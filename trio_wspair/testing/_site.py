@@ -13,6 +13,7 @@ import re
 import ssl
 from collections.abc import Sequence
 from functools import partial
+from types import NoneType
 from typing import Literal, TypedDict
 from urllib.parse import urlsplit
 
@@ -30,9 +31,10 @@ from trio_wspair._urls import percent_encoded
 from trio_wspair.transports._engines import EngineName
 
 from ._cookies import Cookies
-from ._failures import Expected, Failures
+from ._failures import Expected, Failures, check_kinds
 from ._memory import MemoryPort
 from ._record import Record
+from ._recorded import check_pattern
 from ._requests import RequestError, RequestToSend, TestResponse
 
 __all__ = ("ConnectionOptions", "Site", "Transport", "check_path")
@@ -287,6 +289,11 @@ class Site:
         """See `TestClient`."""
         seconds = self._within if within is None else within
         check_seconds("within", seconds)
+        check_kinds(expected)
+        if not isinstance(match, (str, re.Pattern, NoneType)):
+            msg = f"match is a str or a pattern, not {type(match).__name__}"
+            raise TypeError(msg)
+        check_pattern("match", match)
         pattern = None if match is None else re.compile(match)
         failure = await self.failures.expect(expected, pattern, seconds)
         if failure is not None:

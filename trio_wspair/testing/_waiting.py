@@ -43,8 +43,12 @@ def waits_of(socket: WebSocket) -> list[str]:
     lines: list[str] = []
     if half.inbox.items.statistics().tasks_waiting_receive:
         lines.append("receive(), or iteration, waits for a message")
-    if half.listener_task is not None:
-        lines.append(f"a listener waits{_place(half.listener_task)}")
+    task = half.listener_task
+    # What has just raised runs, and waits for nothing.
+    if task is not None and task is not trio.lowlevel.current_task():
+        by_object = half.state.holder is Holder.HIBERNATION
+        what = "its Durable Object" if by_object else "a listener"
+        lines.append(f"{what} waits{_place(task)}")
     return lines
 
 
