@@ -11,6 +11,7 @@ import pytest
 import trio
 from pairs import in_virtual_time
 from rooms import House, Room, World, complaints, open_house
+from trio import Nursery
 from trio.testing import wait_all_tasks_blocked
 
 from trio_wspair import (
@@ -27,6 +28,7 @@ from trio_wspair.hibernation import (
     DurableObjectResetError,
     WebSocketRequestResponsePair,
 )
+from trio_wspair.hibernation._instance import Instance
 from trio_wspair.testing import hibernate_after_every_event
 
 
@@ -970,6 +972,33 @@ async def test_a_namespace_that_was_cancelled_keeps_nothing_of_its_objects() -> 
                 await trio.lowlevel.checkpoint()
     gc.collect()
     assert [actor() for actor in actors] == [None]
+
+
+@in_virtual_time
+async def test_g10_an_instance_that_leaves_memory_is_no_work_for_the_collector() -> (
+    None
+):
+    async def abort(room: Room, request: Request) -> Response:
+        if request.path == "/abort":
+            room.ctx.abort()
+        return Response()
+
+    async with open_house(World(on_fetch=abort), hibernate_after=1) as house:
+        gc.collect()
+        gc.disable()
+        try:
+            for path in ("/", "/abort"):
+                before = living(Instance, Nursery)
+                with suppress(DurableObjectResetError):
+                    await house.ask(path)
+                await settle(2)
+                assert living(Instance, Nursery) == before
+        finally:
+            gc.enable()
+
+
+def living(*kinds: type) -> int:
+    return sum(type(thing) in kinds for thing in gc.get_objects())
 
 
 @in_virtual_time

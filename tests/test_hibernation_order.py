@@ -178,14 +178,14 @@ async def test_who_gives_up_waiting_holds_up_nobody() -> None:
 async def test_the_turn_of_a_task_that_has_just_been_cancelled_goes_to_the_next() -> (
     None
 ):
-    is_open = False
-    turnstile = Turnstile(lambda: is_open)
+    opened = trio.Event()
+    turnstile = Turnstile()
     passed: list[str] = []
     scope = trio.CancelScope()
 
     async def pass_through(name: str, scope: trio.CancelScope) -> None:
         with scope:
-            await turnstile.pass_through()
+            await turnstile.pass_through(opened.is_set)
             passed.append(name)
 
     async with trio.open_nursery() as nursery:
@@ -194,10 +194,10 @@ async def test_the_turn_of_a_task_that_has_just_been_cancelled_goes_to_the_next(
         nursery.start_soon(pass_through, "second", trio.CancelScope())
         await settled()
         scope.cancel()
-        is_open = True
-        turnstile.admit()
+        opened.set()
+        turnstile.admit(opened.is_set)
     assert passed == ["second"]
-    assert turnstile.is_clear()
+    assert turnstile.is_clear(opened.is_set)
 
 
 # -- a socket that ends while its object is blocked ------------------------------------

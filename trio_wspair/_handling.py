@@ -140,11 +140,13 @@ class Handling:
 
     async def run(self) -> None:
         """Call the handler, and answer with what it returns."""
+        before = current_nursery.get()
         try:
             await self._run()
         finally:
             if self._alarms is not None:
                 self._alarms.cancel(_SLOW_SECONDS, self._tell_no_accept)
+            current_nursery.set(before)  # It refers to the task, and so to this.
             forsake_untaken(self._untaken)
 
     async def _run(self) -> None:

@@ -211,8 +211,13 @@ class HTTPConnection:
         unread = self.unread
         assert self._body is not None
         self._body.leave_empty()
+        self.finish()
         del self._parser  # A WebSocket would keep it as long as it lives.
         return unread
+
+    def finish(self) -> None:
+        """Let go of the last request, whose body refers to this."""
+        self._body = None
 
     async def _read_on(self) -> None:
         """Receive more of a body.

@@ -256,13 +256,16 @@ class _Acceptor:
     async def _serve_admitted(self, stream: trio.abc.Stream) -> None:
         http = HTTPConnection(stream, self.service.limits)
         another = True
-        while another:
-            exchange = await self._next_exchange(http)
-            if exchange is None or not await self._serve_request(exchange):
-                return
-            another = False
-            with trio.move_on_after(self.service.limits.idle_timeout):
-                another = await http.wait_for_request()
+        try:
+            while another:
+                exchange = await self._next_exchange(http)
+                if exchange is None or not await self._serve_request(exchange):
+                    return
+                another = False
+                with trio.move_on_after(self.service.limits.idle_timeout):
+                    another = await http.wait_for_request()
+        finally:
+            http.finish()
 
     async def _serve_request(self, exchange: Exchange) -> bool:
         """Answer one request; return whether another may follow."""

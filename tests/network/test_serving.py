@@ -1,5 +1,6 @@
 """`serve()`: requests and their answers, wrong handshakes, the cap, and stopping."""
 
+import gc
 import socket
 import ssl
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from trio_wspair import (
 )
 from trio_wspair._exchange import client_address
 from trio_wspair._handling import Handling, Handlings
+from trio_wspair._http1 import HTTPConnection
 from trio_wspair.testing import ScriptedPeer
 
 if TYPE_CHECKING:
@@ -1083,3 +1085,37 @@ async def test_only_the_handlers_half_is_for_the_handler(net: "Network") -> None
             await given[0].aclose()
         await peer.send(peer.text_frame("still here"), peer.close_frame(1000))
         assert await peer.receive_all() == ["still here", (3000, "")]
+
+
+async def test_g10_what_a_request_has_taken_is_no_work_for_the_collector(
+    net: "Network",
+) -> None:
+    kinds = (HTTPConnection, Request, WebSocket, trio.Nursery)
+
+    def living() -> int:
+        return sum(type(thing) in kinds for thing in gc.get_objects())
+
+    async def fetch(request: Request) -> Response:
+        if not request.wants_websocket:
+            return Response("hello")
+        client, server = WebSocketPair()
+        server.accept()
+        return Response(None, status=101, web_socket=client)
+
+    async def visit(server: Server) -> None:
+        await exchange(net, server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with net.peer(server) as peer:
+            await peer.send(peer.close_frame(1000))
+            assert await peer.receive() == (1000, "")
+        await trio.testing.wait_all_tasks_blocked(0.02)
+
+    async with net.serve(fetch) as server:
+        await visit(server)  # Caches are filled.
+        gc.collect()
+        gc.disable()
+        try:
+            before = living()
+            await visit(server)
+            await net.until(lambda: living() <= before)
+        finally:
+            gc.enable()

@@ -93,7 +93,7 @@ class Actor:
         self._rest = rest
         self._instance: Instance[Handlers] | None = None
         self._ended = False
-        self._entrance = Turnstile(lambda: not self._is_leaving())
+        self._entrance = Turnstile()
         """Where events wait until the last instance is over."""
         self.sockets: Sockets = Sockets()
         self.automatic: WebSocketRequestResponsePair | None = None
@@ -106,7 +106,7 @@ class Actor:
     async def _wait_turn(self) -> None:
         """Wait until no instance is about to leave: there is one at a time."""
         try:
-            await self._entrance.pass_through()
+            await self._entrance.pass_through(self._may_enter)
         except BaseException:
             self._look_around()  # It may be over at this very moment.
             raise
@@ -139,11 +139,11 @@ class Actor:
             await instance.run()
         finally:
             self._instance = None
-            self._entrance.admit()
+            self._entrance.admit(self._may_enter)
             self._look_around()
 
-    def _is_leaving(self) -> bool:
-        return self._instance is not None and self._instance.leaving
+    def _may_enter(self) -> bool:
+        return self._instance is None or not self._instance.leaving
 
     def _look_around(self) -> None:
         """Say so if nothing is left that happens in this object."""
@@ -184,7 +184,7 @@ class Actor:
     async def fetch(self, request: Request) -> Response:
         """Let the object answer a request."""
         with ending_untaken():
-            if not self._entrance.is_clear():
+            if not self._entrance.is_clear(self._may_enter):
                 await self._wait_turn()
             with self._enter().event() as running:
                 handlers = await running.get()
@@ -292,7 +292,7 @@ class Actor:
         """Call the handler of an event. What it raises is logged."""
         socket = target_of(event)
         try:
-            if not self._entrance.is_clear():
+            if not self._entrance.is_clear(self._may_enter):
                 await self._wait_turn()
             if socket not in self.sockets:
                 return  # The object was reset since it came.

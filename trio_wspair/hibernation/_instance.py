@@ -77,7 +77,7 @@ class Instance(Generic[_O]):
         """Set when the last event has ended, if somebody waits for that."""
         self._quiet_since = trio.current_time()
         self._blocking = 0
-        self._entrance = Turnstile(lambda: self._built and not self._blocking)
+        self._entrance = Turnstile()
         """Where events wait, until they may begin."""
         self._evicted = False
         self._reset_reason: str | None = None
@@ -115,6 +115,7 @@ class Instance(Generic[_O]):
                 # Those that were cancelled clean up.
                 await self._wait_calm()  # noqa: ASYNC102 - in the shield above
                 self._failure = None  # Its traceback refers to this.
+                current_nursery.set(None)  # It refers to the task, and so to this.
 
     async def _begin(self) -> None:
         current_nursery.set(self.nursery)
@@ -135,7 +136,7 @@ class Instance(Generic[_O]):
             for coroutine in first:
                 coroutine.close()
         self._built = True  # Else the events that wait are cancelled, as it is reset.
-        self._entrance.admit()
+        self._entrance.admit(self._may_begin)
 
     async def _stay(self) -> None:
         """Return when it has been idle for long enough."""
@@ -220,11 +221,13 @@ class Instance(Generic[_O]):
         """
         if self._reset_reason is not None:
             msg = f"{self._label} was reset: {printable(self._reset_reason)}"
-            error = DurableObjectResetError(msg)
             if cancelled is None:
-                raise error
+                raise DurableObjectResetError(msg)
             # What was being handled when it was cancelled is not to be hidden.
-            raise error from cancelled.__context__
+            raise DurableObjectResetError(msg) from cancelled.__context__
+
+    def _may_begin(self) -> bool:
+        return self._built and not self._blocking
 
     async def _wait_calm(self) -> None:
         """Wait until no event runs."""
@@ -241,8 +244,8 @@ class Instance(Generic[_O]):
         Raises:
             Exception: What the constructor has raised.
         """
-        if not self._entrance.is_clear():
-            await self._entrance.pass_through()
+        if not self._entrance.is_clear(self._may_begin):
+            await self._entrance.pass_through(self._may_begin)
         if self._failure is not None:
             raise self._failure
         if self._object is None:  # It was reset when this had been woken already.
@@ -275,7 +278,7 @@ class Instance(Generic[_O]):
             raise
         finally:
             self._blocking -= 1
-            self._entrance.admit()
+            self._entrance.admit(self._may_begin)
 
     @enable_ki_protection
     def start(self, async_fn: Callable[[*_Ts], Awaitable[object]], *args: *_Ts) -> None:

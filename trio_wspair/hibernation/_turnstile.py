@@ -17,13 +17,12 @@ __all__ = ("Turnstile",)
 class Turnstile:
     """Where tasks wait until it is open.
 
-    Args:
-        is_open: Returns whether a task may go on now. When that becomes true, somebody
-            has to call `admit()`.
+    Each method is told by `is_open`, which is always the same function, whether a task
+    may go on now. It is not kept, as it refers to what has the turnstile. When it
+    becomes true, somebody has to call `admit()`.
     """
 
-    def __init__(self, is_open: Callable[[], bool]) -> None:
-        self._is_open = is_open
+    def __init__(self) -> None:
         self._turns: deque[trio.Event] = deque()
         self._admitting = False
         """A task was woken that has not run yet."""
@@ -32,11 +31,11 @@ class Turnstile:
         """Return whether a task waits."""
         return self._admitting or bool(self._turns)
 
-    def is_clear(self) -> bool:
+    def is_clear(self, is_open: Callable[[], bool]) -> bool:
         """Return whether a task may go on without `pass_through()`."""
-        return not self._turns and not self._admitting and self._is_open()
+        return not self._turns and not self._admitting and is_open()
 
-    async def pass_through(self) -> None:
+    async def pass_through(self, is_open: Callable[[], bool]) -> None:
         """Wait for one's turn, where it is not clear."""
         turn = trio.Event()
         self._turns.append(turn)
@@ -46,20 +45,20 @@ class Turnstile:
             except BaseException:
                 if turn.is_set():  # It was cancelled already when its turn came.
                     self._admitting = False
-                    self.admit()
+                    self.admit(is_open)
                 else:
                     self._turns.remove(turn)
                 raise
             self._admitting = False
-            if self._is_open():
+            if is_open():
                 break
             # Somebody has closed it again meanwhile.
             turn = trio.Event()
             self._turns.appendleft(turn)
-        self.admit()
+        self.admit(is_open)
 
-    def admit(self) -> None:
+    def admit(self, is_open: Callable[[], bool]) -> None:
         """Let the tasks that wait go on, one by one, if it is open."""
-        if self._turns and not self._admitting and self._is_open():
+        if self._turns and not self._admitting and is_open():
             self._admitting = True
             self._turns.popleft().set()
