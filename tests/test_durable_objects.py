@@ -315,7 +315,7 @@ async def test_a_client_that_wants_no_web_socket_leaves_none_behind(
             assert b" 426 " in bytes(await stream.receive_some())
             await wait_all_tasks_blocked()
             assert house.world.log == [(1, "close", 1001, "", True)]
-            assert "look at request.wants_websocket" in complaints(caplog)[0]
+            assert "check request.wants_websocket" in complaints(caplog)[0]
             house.nursery.cancel_scope.cancel()
 
 
