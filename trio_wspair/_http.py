@@ -6,7 +6,7 @@ Values after the Fetch standard and Workers; knows no sockets and no parser.
 import inspect
 import json
 from collections.abc import AsyncIterable, Awaitable, Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import attrs
 import trio
@@ -309,7 +309,8 @@ def wrong_answer(answer: object) -> str:
         answer.close()  # So that Python doesn't warn of it, too.
     kinds = (words for types, words in _WHAT_TO_RETURN if isinstance(answer, types))
     what_to_do = next(kinds, "for a WebSocket, return Response(None, status=101, ...)")
-    return f"must return a Response, not {type(answer).__name__}: {what_to_do}"
+    name = type(cast("object", answer)).__name__
+    return f"must return a Response, not {name}: {what_to_do}"
 
 
 FetchHandler = Callable[[Request], Awaitable[Response]]
