@@ -173,13 +173,19 @@ def refusal_of(app: object) -> str:
     return str(caught.value)
 
 
+@asynccontextmanager  # type: ignore[arg-type]  # what one may try
+async def opener_that_returns() -> Any:
+    return sync_fetch
+
+
 @pytest.mark.parametrize(
     ("app", "words"),
     [
         (sync_fetch, "sync_fetch() is not async: write 'async def sync_fetch(...)'"),
         (partial(sync_fetch), "sync_fetch() is not async"),
         (lambda request: None, "<lambda>() is not async"),
-        (sync_opener, "sync_opener() is not async"),
+        (sync_opener, "sync_opener() needs 'async def' and @asynccontextmanager"),
+        (opener_that_returns, "it needs a 'yield' in place of 'return'"),
         (SyncSite(), "fetch() is not async: write 'async def fetch(...)'"),
         (SyncCallable(), "SyncCallable() is not async"),
         (Site, "this is the class Site: use an instance of it"),

@@ -370,3 +370,8 @@ async def test_attachments_work_in_every_state(nursery: trio.Nursery) -> None:
     assert client.deserialize_attachment() == 2
     client.serialize_attachment(decimal.Decimal("1.5"))
     assert client.deserialize_attachment() == decimal.Decimal("1.5")
+
+
+def test_a_naive_datetime_is_explained() -> None:
+    with pytest.raises(TypeError, match="a naive datetime has no timezone"):
+        pack(dt.datetime(2020, 2, 29, 12, 30))

@@ -677,6 +677,11 @@ def tags_of_an_accepted(ctx: Any, ws: WebSocket, _peer: WebSocket) -> None:
     ctx.get_tags(ws)
 
 
+async def load() -> None:
+    """Load what an object keeps."""
+    pytest.fail("it was awaited")
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -747,6 +752,11 @@ def tags_of_an_accepted(ctx: Any, ws: WebSocket, _peer: WebSocket) -> None:
             lambda ctx, _ws, _: ctx.block_concurrency_while(7),
             TypeError,
             "as nursery.start_soon",
+        ),
+        (
+            lambda ctx, _ws, _: ctx.block_concurrency_while(load()),
+            TypeError,
+            "not a coroutine: pass load alone",
         ),
         (lambda ctx, _ws, _: ctx.abort(7), TypeError, "a reason is a str, not int"),
     ],

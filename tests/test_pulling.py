@@ -650,3 +650,45 @@ async def test_pulling_after_everything_ended_still_tells_how(
             await anext(server)
     with pytest.raises(InvalidStateError):
         await client.receive()
+
+
+def _nothing(_event: object) -> None:
+    """Listen to nothing in particular."""
+
+
+@pytest.mark.parametrize("when", ["before", "after", "slot", "decorator", "receive"])
+async def test_message_listeners_of_a_pulled_half_are_warned_of_once(
+    when: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_websocket_pair() as (client, server):
+        if when in ("before", "receive"):
+            server.add_event_listener("message", _nothing)
+            assert not caplog.records
+        client.accept()
+        client.send("a")
+        if when == "receive":
+            assert await server.receive() == "a"
+        server.accept(pull=True)
+        if when == "slot":
+            server.onmessage = _nothing
+        elif when == "decorator":
+            server.on("message")(_nothing)
+        else:
+            server.add_event_listener("message", _nothing)
+        server.on("message")(print)
+        server.onmessage = print
+    [record] = caplog.records
+    assert record.name == "trio_wspair"
+    assert "this half is in pull mode" in record.getMessage()
+
+
+async def test_listeners_for_the_end_of_a_pulled_half_are_fine(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with open_websocket_pair() as (client, server):
+        server.on("close")(_nothing)
+        server.accept(pull=True)
+        server.onerror = _nothing
+        server.onmessage = None
+        client.accept()
+    assert not caplog.records

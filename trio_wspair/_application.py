@@ -131,9 +131,19 @@ def _handler_in(thing: object, wanted: str) -> FetchHandler:
         raise TypeError(f"{wanted}; {_what_is_wrong(thing)}")
     if not _is_async(handler):
         name = _name(handler)
+        if inspect.isgeneratorfunction(_layers(handler)[-1]):
+            msg = f"{wanted}; {name}() needs 'async def' and @asynccontextmanager"
+            raise TypeError(msg)
         msg = f"{wanted}; {name}() is not async: write 'async def {name}(...)'"
         raise TypeError(msg)
     if not _takes_one(handler):
+        layers = _layers(handler)
+        if not inspect.iscoroutinefunction(layers[0]) and _takes_none(layers[-1]):
+            msg = (
+                f"{wanted}; {_name(handler)}() returns its handler: if it is decorated "
+                "with @asynccontextmanager, it needs a 'yield' in place of 'return'"
+            )
+            raise TypeError(msg)
         msg = f"{wanted}; {_name(handler)}() takes one argument, the request"
         raise TypeError(msg)
     return cast("FetchHandler", handler)
@@ -187,6 +197,10 @@ def _takes_one(function: object) -> bool:
     except TypeError:
         return False
     return True
+
+
+def _takes_none(function: object) -> bool:
+    return inspect.isfunction(function) and not inspect.signature(function).parameters
 
 
 def _layers(function: object) -> list[object]:

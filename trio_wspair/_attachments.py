@@ -25,8 +25,11 @@ def pack(value: object) -> bytes:
         packed = cbor2.dumps(value, value_sharing=True)
         cbor2.loads(packed)  # What can't be read back is refused now, not later.
     except (cbor2.CBOREncodeError, UnicodeEncodeError) as exc:
+        why = str(exc)
+        if why.startswith("naive datetime"):  # The rest is about options of cbor2.
+            why = "a naive datetime has no timezone; datetime.now(UTC) has one"
         msg = (
-            f"this can't be attached: {exc}. Attach None, bool, int, float, str, "
+            f"this can't be attached: {why}. Attach None, bool, int, float, str, "
             "bytes, aware datetimes, and lists, dicts and sets of these"
         )
         raise TypeError(msg) from exc

@@ -126,6 +126,11 @@ def _serve(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     if options.unix is not None and (options.host, options.port) != (None, None):
         msg = "--unix listens on a Unix socket instead of --host and --port"
         raise UsageError(msg)
+    if (options.proxies or 1) > 1 and not options.proxy_headers:
+        msg = (
+            "--proxies is about --proxy-headers or --forwarded: pass one of these, too"
+        )
+        raise UsageError(msg)
     if options.reload:
         place = Path(split_name(options.application)[0])
         is_file = place.suffix == ".py" or place.is_file()

@@ -6,7 +6,7 @@ Values after the Fetch standard and Workers; knows no sockets and no parser.
 import inspect
 import json
 from collections.abc import AsyncIterable, Awaitable, Callable
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol
 
 import attrs
 import trio
@@ -305,11 +305,11 @@ _WHAT_TO_RETURN: Final[tuple[tuple[type | tuple[type, ...], str], ...]] = (
 
 def wrong_answer(answer: object) -> str:
     """Say what is wrong with what a handler has returned, and what to do instead."""
+    name = type(answer).__name__
     if inspect.iscoroutine(answer):
         answer.close()  # So that Python doesn't warn of it, too.
     kinds = (words for types, words in _WHAT_TO_RETURN if isinstance(answer, types))
     what_to_do = next(kinds, "for a WebSocket, return Response(None, status=101, ...)")
-    name = type(cast("object", answer)).__name__
     return f"must return a Response, not {name}: {what_to_do}"
 
 

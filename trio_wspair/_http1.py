@@ -31,6 +31,8 @@ __all__ = ("ClientGoneError", "HTTPConnection", "Head", "Refusal", "bad_request"
 
 _REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
 _CHUNK_BYTES: Final = 2**16
+_NO_HOST: Final = "Missing mandatory Host: header"
+"""What h11 says of that."""
 _LENGTH: Final = re.compile(rb"\ncontent-length:([^\n]*)", re.IGNORECASE)
 
 
@@ -41,9 +43,12 @@ class ClientGoneError(Exception):
 class Refusal(Exception):  # noqa: N818 - an answer, not an error of ours
     """The request is not to be handled, and `response` says why."""
 
-    def __init__(self, response: Response) -> None:
+    def __init__(self, response: Response, why: str = "") -> None:
         super().__init__(response.status)
         self.response = response
+        assert isinstance(response.body, bytes)
+        self.why: str = why or response.body.decode().strip()
+        """For the log; by default what the client is told."""
 
 
 @attrs.frozen(slots=True)
@@ -124,6 +129,8 @@ class HTTPConnection:
         self._body: _RequestBody | None = None
         """Of the request that is being answered, if it is none that is refused."""
         self._is_head = False
+        self.failure: str = ""
+        """Why nothing can be read any more; of TLS, too. Empty if the peer ended it."""
 
     # -- requests ----------------------------------------------------------------
 
@@ -149,7 +156,10 @@ class HTTPConnection:
                 self._is_head = received.startswith(b"HEAD ")
         except h11.RemoteProtocolError as exc:
             body = "This is no HTTP request that can be understood here.\n"
-            raise Refusal(Response(body, status=exc.error_status_hint)) from None
+            if str(exc) == _NO_HOST:
+                body = "The header 'Host' is missing.\n"  # RFC 9112, section 3.2.
+            refused = Response(body, status=exc.error_status_hint)
+            raise Refusal(refused, str(exc)) from None
         assert isinstance(event, h11.Request)
         head = received[: len(received) - len(self.unread)]
         if len(head) > self._limits.max_head_bytes:
@@ -240,7 +250,11 @@ class HTTPConnection:
     async def _receive(self) -> bytes:
         try:
             return bytes(await self.stream.receive_some(_CHUNK_BYTES))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except trio.ClosedResourceError:
+            return b""
+        except trio.BrokenResourceError as exc:
+            # The text alone: the exception would refer to this object.
+            self.failure = str(exc.__cause__ or exc)
             return b""
 
     # -- answers -----------------------------------------------------------------

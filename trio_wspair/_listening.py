@@ -231,7 +231,7 @@ async def open_tcp(port: int, host: str | None) -> list[trio.SocketListener]:
     """Listen on a port; 0 is one free port for all addresses that the host has.
 
     Raises:
-        OSError: It can't be had.
+        OSError: It can't be had; `OSError.filename` says where that is.
         ValueError: The host is no host.
     """
     attempts = 1 if port else _ATTEMPTS
@@ -241,6 +241,8 @@ async def open_tcp(port: int, host: str | None) -> list[trio.SocketListener]:
             return await _try_tcp(port, host)
         except OSError as exc:
             if exc.errno != errno.EADDRINUSE or not attempts:
+                if exc.errno is not None:  # Then it is shown.
+                    exc.filename = str(Authority(host or "*", port))
                 raise
 
 

@@ -1,5 +1,6 @@
 """Structured concurrency beyond Trio's own: for nurseries, cancellations and groups."""
 
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Final, cast
@@ -9,6 +10,7 @@ import trio
 from ._errors import InvalidStateError
 
 __all__ = (
+    "check_in_trio",
     "check_nursery_is_here",
     "let_others_clean_up",
     "let_unread_bytes_count",
@@ -18,6 +20,31 @@ __all__ = (
 
 _STEPS_FROM_THE_SOCKET: Final = 6
 """Tasks that pass on what was read, one after the other, with some to spare."""
+
+
+def check_in_trio() -> None:
+    """Check that the caller runs in a task of Trio.
+
+    Raises:
+        RuntimeError: It does not; the text says so if it runs in asyncio.
+    """
+    if trio.lowlevel.in_trio_task():
+        return
+    msg = "trio-wspair works in a Trio run only: start it with trio.run()"
+    if _in_asyncio():
+        msg = "this is asyncio, and trio-wspair needs Trio: start it with trio.run()"
+    raise RuntimeError(msg)
+
+
+def _in_asyncio() -> bool:
+    asyncio = sys.modules.get("asyncio")  # Importing it takes time.
+    if asyncio is None:
+        return False
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def check_nursery_is_here(nursery: trio.Nursery, what: str) -> None:
@@ -70,7 +97,11 @@ async def open_service_nursery() -> AsyncGenerator[trio.Nursery, None]:
 
     What the block raises comes out as it is, when nothing else was raised but a
     `Cancelled`, which it stands for. Nobody outside has to know of the nursery.
+
+    Raises:
+        RuntimeError: This is no task of Trio.
     """
+    check_in_trio()
     error: BaseException | None = None
     others: BaseException | None = None
     cancelled: BaseException | None = None

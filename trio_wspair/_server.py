@@ -34,6 +34,7 @@ from ._listening import (
     endpoint_of,
     open_tcp,
 )
+from ._nurseries import check_in_trio
 from ._tls import check_ssl_context
 from ._unix_listener import checked_path, open_unix_listener
 from .transports._engines import EngineName, engine_named
@@ -136,11 +137,17 @@ async def serve(
         TypeError: An argument is of another type, or not exactly one of `port`, `unix`
             and `listeners` is given.
         ValueError: An argument is out of range, `unix` can't be the path of a socket,
-            there are no listeners, or the engine can't compress.
+            there are no listeners, the engine can't compress, or there are `proxies`
+            without `proxy_headers`.
+        RuntimeError: This is no task of Trio, but of asyncio for example.
         ImportError: The extra for the engine is not installed.
         Exception: What the application raises, or one of its tasks.
     """
+    check_in_trio()
     handler_of(app)
+    if host is not None and not isinstance(host, str):
+        msg = f"host is the name or the address of this machine, or None, not {host!r}"
+        raise TypeError(msg)
     if sum(place is not None for place in (port, unix, listeners)) != 1:
         msg = (
             "serve() listens on a port, on a Unix socket or on listeners: pass one of "
@@ -168,6 +175,12 @@ async def serve(
         close_grace=close_grace,
     )
     check_limit("proxies", proxies)
+    if proxies > 1 and not proxy_headers:
+        msg = (
+            f"proxies={proxies} is about the headers of proxies, which are not "
+            "believed: pass proxy_headers=True or proxy_headers='forwarded', too"
+        )
+        raise ValueError(msg)
     make_service = partial(
         Service,
         engine=engine_named(engine, compression=compression),
@@ -316,11 +329,18 @@ class _Acceptor:
             try:
                 # Of TLS, the first reading includes the handshake.
                 head = await http.read_head()
-                return None if head is None else Exchange(self.service, http, head)
+                if head is not None:
+                    return Exchange(self.service, http, head)
             except Refusal as exc:
                 refusal = exc.response
-        if patience.cancelled_caught and _can_answer(http.stream):
-            refusal = Response("The request took too long.\n", status=408)
+                _tell_no_request(http, f"answering {refusal.status}: {exc.why}")
+        if patience.cancelled_caught:
+            seconds = self.service.limits.handshake_timeout
+            _tell_no_request(http, f"it took longer than {seconds} s")
+            if _can_answer(http.stream):
+                refusal = Response("The request took too long.\n", status=408)
+        elif http.failure:
+            _tell_no_request(http, f"the connection has failed: {http.failure}")
         if refusal is not None:
             await self._refuse(http, refusal)
         return None
@@ -333,6 +353,13 @@ class _Acceptor:
             except ClientGoneError:
                 return
             await linger(http.stream)
+
+
+def _tell_no_request(http: HTTPConnection, why: str) -> None:
+    """Tell the log of a request that could not be read; at DEBUG, as anyone can."""
+    peer = client_address(http.stream)
+    what = "no request could be read from %s: %s"
+    _logger.debug(what, peer or "-", printable(why), extra={"peer": peer})
 
 
 @enable_ki_protection

@@ -4,6 +4,7 @@ Every verb checks, then does. The doing is in `_half`; who delivers events is no
 known here, only that a `Home` has someone for it.
 """
 
+import logging
 from collections.abc import Callable
 from threading import get_ident
 from typing import ClassVar, Literal, Protocol, TypeVar, overload
@@ -36,6 +37,7 @@ __all__ = (
     "move",
 )
 
+_logger = logging.getLogger("trio_wspair")
 _NORMAL_ENDS = frozenset({1000, 1001, 1005})
 _STREAK = 64
 """Messages that iteration may give without a checkpoint."""
@@ -164,6 +166,7 @@ class WebSocket:
         if new:
             self._home.adopt(self, pull=pull)
             state.take(act, half_open=allow_half_open)
+            self._warn_if_pulled()
 
     # -- listening ------------------------------------------------------------
 
@@ -203,7 +206,7 @@ class WebSocket:
             TypeError: The listener can't be called.
         """
         check_thread(self._home.thread, "add_event_listener()")
-        self._half.listeners.add(type, listener, once=once)
+        self._listen(type, listener, once=once)
 
     @overload
     def remove_event_listener(
@@ -248,7 +251,7 @@ class WebSocket:
         @enable_ki_protection
         def add(listener: _L) -> _L:
             check_thread(self._home.thread, "on()")
-            self._half.listeners.add(type, listener, once=False)
+            self._listen(type, listener, once=False)
             return listener
 
         return add
@@ -262,7 +265,10 @@ class WebSocket:
     @enable_ki_protection
     def onmessage(self, listener: MessageListener | None) -> None:
         check_thread(self._home.thread, "Setting onmessage")
+        listened = "message" in self._half.listeners
         self._half.listeners.set_slot("message", listener)
+        if not listened:
+            self._warn_if_pulled()
 
     @property
     def onclose(self) -> CloseListener | None:
@@ -285,6 +291,23 @@ class WebSocket:
     def onerror(self, listener: ErrorListener | None) -> None:
         check_thread(self._home.thread, "Setting onerror")
         self._half.listeners.set_slot("error", listener)
+
+    def _listen(self, type: str, listener: Listener, *, once: bool) -> None:
+        listened = "message" in self._half.listeners
+        self._half.listeners.add(type, listener, once=once)
+        if not listened:
+            self._warn_if_pulled()
+
+    def _warn_if_pulled(self) -> None:
+        """Tell the log if there are listeners for messages that are never called."""
+        half = self._half
+        if half.state.holder is Holder.PULLER and "message" in half.listeners:
+            _logger.warning(
+                "listeners for messages of %r are never called: this half is in pull "
+                "mode, and its messages go to receive() and 'async for'. Leave out "
+                "the listeners, or take the half with accept()",
+                self,
+            )
 
     # -- talking --------------------------------------------------------------
 

@@ -74,6 +74,7 @@ MISUSES = {
     ("serve", "app", "--inspect", "x"): "from 0 to 65535, not 'x'",
     ("serve", "app", "--max-connections-per-client", "0"): "from 1 to 999999999",
     ("serve", "app", "--proxies", "0"): "from 1 to 999999999",
+    ("serve", "app", "--proxies", "2"): "pass one of these, too",
     ("serve", "app", "--forwarded", "--proxy-headers"): "not allowed with argument",
     ("serve", "app", "--unix", "s", "--port", "1"): "instead of --host and --port",
     ("serve", "app", "--compression"): "engine='websockets', too",

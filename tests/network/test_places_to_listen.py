@@ -581,3 +581,17 @@ async def test_a_server_listens_at_one_kind_of_place(
 ) -> None:
     with pytest.raises(TypeError, match="pass one of port, unix and listeners"):
         await serve(show, **places)
+
+
+async def test_the_error_of_a_port_that_is_taken_names_the_address(
+    net: "Network",
+) -> None:
+    async with net.serve(net.echo) as server:
+        with pytest.raises(OSError, match=rf"'127\.0\.0\.1:{server.port}'") as caught:
+            await serve(net.echo, server.port)
+    assert caught.value.errno == errno.EADDRINUSE
+
+
+async def test_a_host_of_another_type_is_refused(net: "Network") -> None:
+    with pytest.raises(TypeError, match=r"host is .*, not 5"):
+        await serve(net.echo, 0, host=5)  # type: ignore[arg-type]

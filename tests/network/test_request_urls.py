@@ -308,6 +308,11 @@ async def test_proxies_are_believed_as_far_as_they_are_known(
     assert answer.decode().partition("\r\n\r\n")[2] == expected
 
 
+async def test_a_number_of_proxies_that_are_not_believed_is_refused() -> None:
+    with pytest.raises(ValueError, match="pass proxy_headers=True or"):
+        await serve(Seen().fetch, 0, proxies=2)
+
+
 @pytest.mark.parametrize("proxies", [0, -1, True, "2"])
 async def test_the_number_of_proxies_is_at_least_one(proxies: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="proxies must be"):

@@ -534,3 +534,37 @@ async def test_what_ends_a_tls_handshake_is_told(
     assert words in str(error)
     assert str(error).startswith("no TLS with 127.0.0.1:")
     assert error.__cause__ is None or not isinstance(error.__cause__, ExceptionGroup)
+
+
+async def test_requests_that_could_not_be_read_are_in_the_log_of_debug_alone(
+    net: "Network", tls: "Tls", logged: "Logged", caplog: pytest.LogCaptureFixture
+) -> None:
+    """Any client can cause them, so they must not flood the usual log."""
+    caplog.set_level("DEBUG", "trio_wspair")
+    hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"x" * 100 + b"\r\n\r\n"
+    plain = net.head("Host: a")
+    talk = [
+        (None, b"GET / HTTP/1.1\r\n\r\n", "400: Missing mandatory Host"),
+        (None, hello, "400: illegal request line"),
+        (None, b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", "400: The header 'Host'"),
+        (None, b"GET", "it took longer than 0.5 s"),
+        (tls.server, plain, "the connection has failed: [SSL: HTTP_REQUEST]"),
+        (tls.server, b"", "it took longer than 0.5 s"),
+    ]
+    for context, data, words in talk:
+        async with (
+            net.serve(net.echo, ssl_context=context, handshake_timeout=0.5) as server,
+            net.dial(server) as peer,
+        ):
+            await peer.send(data)
+            with suppress(trio.BrokenResourceError):
+                await peer.read_all()
+        told = [r for r in caplog.records if "no request could be read" in r.msg]
+        caplog.clear()
+        [record] = told
+        assert record.levelname == "DEBUG"
+        assert f"from 127.0.0.1: {words}" in record.getMessage().replace(
+            "answering ", ""
+        )
+        assert vars(record)["peer"] == "127.0.0.1"
+        assert record.getMessage().isprintable()

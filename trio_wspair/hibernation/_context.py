@@ -1,5 +1,6 @@
 """`DurableObjectState`: what an object asks of the house it lives in, as `self.ctx`."""
 
+import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
@@ -254,6 +255,11 @@ def _check_socket(ws: object) -> None:
 
 def _check_callable(async_fn: object) -> None:
     if not callable(async_fn):
+        if inspect.iscoroutine(async_fn):
+            name = async_fn.__name__
+            async_fn.close()  # So that Python doesn't warn of it, too.
+            msg = f"this takes an async function, not a coroutine: pass {name} alone"
+            raise TypeError(msg)
         msg = (
             "this takes an async function and its arguments, as nursery.start_soon() "
             f"does, not {type(async_fn).__name__}"
