@@ -1,5 +1,6 @@
 """`open_test_client()`: handlers on their real server, in memory and over loopback."""
 
+import math
 import re
 import socket as sockets
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -290,6 +291,50 @@ async def test_a_handler_that_does_not_answer_fails_in_time(
         async with open_test_client(sleep, "/", within=3):
             pytest.fail("it was not answered")
     assert trio.current_time() < 10
+
+
+@over_both
+async def test_it_is_told_where_a_handler_waits_instead_of_returning(
+    over: Transport,
+) -> None:
+    async def converse(request: Request) -> Response:
+        client, server = WebSocketPair()
+        server.accept(pull=True)
+        await server.receive()
+        return Response(None, status=101, web_socket=client)
+
+    where = (
+        r"within 0\.1 s: .*: fetch has not returned yet, and waits, in converse, "
+        r"test_test_client\.py:\d+\. The client is connected only when fetch returns"
+    )
+    with pytest.raises(HandshakeError, match=where):
+        async with open_test_client(converse, "/", within=0.1, over=over):
+            pytest.fail("it was not answered")
+    async with open_test_client(converse, over=over) as client:
+        with pytest.raises(HandshakeError, match=where):
+            await client.open_websocket("/", within=0.1)
+
+
+async def test_of_a_server_that_does_not_answer_no_handler_is_told(
+    autojump_clock: MockClock,
+) -> None:
+    async def never(request: Request) -> Response:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async with open_test_client(never) as client:
+        with pytest.raises(HandshakeError, match=r"within 0 s: [^:]*$"):
+            await client.open_websocket("/", within=0)
+
+
+async def test_sockets_are_refused_in_virtual_time(autojump_clock: MockClock) -> None:
+    with pytest.raises(ValueError, match=r"over='loopback' .* is for real time"):
+        async with open_test_client(handler(echo), "/", over="loopback"):
+            pytest.fail("it was taken")
+    autojump_clock.autojump_threshold = math.inf
+    autojump_clock.rate = 1
+    async with open_test_client(handler(echo), over="loopback"):
+        pass
 
 
 async def test_that_the_connection_has_ended_is_no_failure_of_the_handler(

@@ -320,7 +320,7 @@ def open_test_client(
             is open until the client is closed.
         path: Where to open a WebSocket: the path, and after a ``?`` the query. `None`
             for none.
-        over: ``"memory"``, or ``"loopback"`` for sockets on 127.0.0.1.
+        over: ``"memory"``, or ``"loopback"`` for sockets on 127.0.0.1, in real time.
         protocols: The subprotocols to offer; ``client.protocol`` tells which one. This
             and the next two are for the WebSocket at `path`.
         headers: More headers for its request.

@@ -9,6 +9,7 @@ upgrade that its server gets belongs to it, and the handler is called with that 
 in use. What is said in HTTP and in frames is left to `serve()` and `connect()`.
 """
 
+import math
 import re
 import ssl
 from collections.abc import Sequence
@@ -17,7 +18,9 @@ from types import NoneType
 from typing import Literal, TypedDict
 from urllib.parse import urlsplit
 
+import attrs
 import trio
+from trio.testing import MockClock
 
 from trio_wspair._checks import check_seconds
 from trio_wspair._client import connect
@@ -36,6 +39,7 @@ from ._memory import MemoryPort
 from ._record import Record
 from ._recorded import check_pattern
 from ._requests import RequestError, RequestToSend, TestResponse
+from ._waiting import place_of
 
 __all__ = ("ConnectionOptions", "Site", "Transport", "check_path")
 
@@ -53,6 +57,34 @@ class ConnectionOptions(TypedDict, total=False):
     ping_timeout: float
     engine: EngineName
     compression: bool
+
+
+@attrs.define(eq=False)
+class _Opening:
+    """A WebSocket that is being opened."""
+
+    record: Record
+    task: trio.lowlevel.Task | None = None
+    """In which the handler runs, while it does."""
+    waits: str = ""
+    """Where the handler waited when the time was over."""
+
+    async def look(self, seconds: float, scope: trio.CancelScope) -> None:
+        """See where the handler waits after so many seconds.
+
+        Once the client has given up, the handler is cancelled, and the place is lost.
+        """
+        with scope:
+            await trio.sleep(seconds)
+            self.waits = "" if self.task is None else _what_waits(self.task)
+
+
+def _what_waits(task: trio.lowlevel.Task) -> str:
+    return (
+        f": fetch has not returned yet, and waits{place_of(task)}. The client is "
+        "connected only when fetch returns; what goes on after that belongs into a "
+        "listener or a task of request.nursery"
+    )
 
 
 class Site:
@@ -95,7 +127,7 @@ class Site:
         self.records: list[Record] = []
         """Of all WebSockets."""
         self._one_opening = trio.Lock()
-        self._opening: Record | None = None
+        self._opening: _Opening | None = None
         """Of the WebSocket that is being opened, until its request has come."""
         self._dial: Dialer = trio.open_tcp_stream
         self.origin: str = ""
@@ -103,7 +135,19 @@ class Site:
     # -- the server ---------------------------------------------------------------
 
     async def start(self) -> None:
-        """Start the server."""
+        """Start the server.
+
+        Raises:
+            ValueError: It would be reached through sockets, in virtual time.
+        """
+        clock = trio.lowlevel.current_clock()
+        virtual = isinstance(clock, MockClock) and clock.autojump_threshold < math.inf
+        if virtual and self._over == "loopback":
+            msg = (
+                "over='loopback' (or websocket_transport) is for real time: a "
+                "MockClock with an autojump_threshold runs ahead of the network"
+            )
+            raise ValueError(msg)
         await self._nursery.start(self._start)
 
     async def _start(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -131,9 +175,13 @@ class Site:
         """Call the handler, with the record of its WebSocket in use."""
         if self._opening is None or "upgrade" not in request.headers:
             return await self._handler(request)
-        record, self._opening = self._opening, None
-        with use_instrument(record):
-            response: object = await self._handler(request)
+        opening, self._opening = self._opening, None
+        opening.task = trio.lowlevel.current_task()
+        try:
+            with use_instrument(opening.record):
+                response: object = await self._handler(request)
+        finally:
+            opening.task = None
         if isinstance(response, Response):  # `connect()` does not tell its headers.
             self.cookies.keep(request.url, response.headers.pairs())
         return response  # type: ignore[return-value]
@@ -242,14 +290,20 @@ class Site:
         url = self.origin + path
         sent = self._with_cookies(url, headers)
         async with self._one_opening:
-            self._opening = record
+            self._opening = opening = _Opening(record)
+            watch = trio.CancelScope()
+            self._nursery.start_soon(opening.look, seconds, watch)
             try:
                 socket = await self._connect(url, protocols, sent, record, seconds)
             except HandshakeError as exc:
                 self.cookies.keep(url, exc.headers)
+                if opening.waits and exc.status is None:
+                    msg = f"{exc}{opening.waits}"
+                    raise HandshakeError(msg) from None
                 raise
             finally:
                 self._opening = None
+                watch.cancel(reason="it is open, or can't be opened")
         self.sockets.append(socket)
         self.records.append(record)
         socket.accept(pull=True)

@@ -11,7 +11,7 @@ import trio
 from trio_wspair._socket import WebSocket, half_of
 from trio_wspair._state import Holder
 
-__all__ = ("state_of", "waits_of")
+__all__ = ("place_of", "state_of", "waits_of")
 
 _INNER_PACKAGES: Final = frozenset({"trio", "trio_wspair"})
 
@@ -48,11 +48,11 @@ def waits_of(socket: WebSocket) -> list[str]:
     if task is not None and task is not trio.lowlevel.current_task():
         by_object = half.state.holder is Holder.HIBERNATION
         what = "its Durable Object" if by_object else "a listener"
-        lines.append(f"{what} waits{_place(task)}")
+        lines.append(f"{what} waits{place_of(task)}")
     return lines
 
 
-def _place(task: trio.lowlevel.Task) -> str:
+def place_of(task: trio.lowlevel.Task) -> str:
     """Return where a task waits in the code of the user, ``""`` if that is unknown.
 
     It is unknown of a handler of a Durable Object, which is driven step by step.
