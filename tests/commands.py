@@ -1,10 +1,11 @@
 """The command `trio-wspair` for its tests: started as a program, or called in place."""
 
+import os
 import re
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
@@ -55,14 +56,20 @@ def line_in(errors: str) -> str:
 
 
 async def ran(
-    *arguments: str, stdin: Any = b"", env: dict[str, str] | None = None
+    *arguments: str,
+    stdin: Any = b"",
+    stdout: int | None = None,
+    env: dict[str, str] | None = None,
 ) -> "subprocess.CompletedProcess[bytes]":
     """Run the command as a program to its end."""
+    output: dict[str, Any] = (
+        {"capture_stdout": True} if stdout is None else {"stdout": stdout}
+    )
     with trio.fail_after(30):
         return await trio.run_process(
             [*COMMAND, *arguments],
             stdin=stdin,
-            capture_stdout=True,
+            **output,
             capture_stderr=True,
             check=False,
             env=env,
@@ -80,6 +87,17 @@ async def in_shell(
             capture_stderr=True,
             check=False,
         )
+
+
+@contextmanager
+def pipe_without_reader() -> Generator[int]:
+    """Give the writing end of a pipe whose reading end is closed."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        yield writing
+    finally:
+        os.close(writing)
 
 
 @asynccontextmanager

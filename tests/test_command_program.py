@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import trio
-from commands import HANDLER, called
+from commands import HANDLER, called, line_in, serving
 
 from trio_wspair._command_process import CommandError, UsageError
 from trio_wspair._command_program import load_application, program_error
@@ -215,6 +215,59 @@ def test_a_module_that_exits_is_told(
     with pytest.raises(CommandError) as caught:
         load_application("leaving.py")
     assert (caught.value.status, str(caught.value)) == (status, what)
+
+
+RUNNING = {
+    "module": "trio.run(main)\n",
+    "function": "def start():\n    trio.run(main)\nstart()\n",
+    "handled": "try:\n    trio.run(main)\nexcept* KeyboardInterrupt:\n    pass\n",
+    "guest": (
+        "trio.lowlevel.start_guest_run(\n"
+        "    main, run_sync_soon_threadsafe=print, done_callback=print\n"
+        ")\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", RUNNING)
+@pytest.mark.parametrize("name", ["running.py", "imports_it"])
+def test_a_module_that_runs_trio_when_imported_is_told_where_to_put_that(
+    app: Path, capsys: pytest.CaptureFixture[str], kind: str, name: str
+) -> None:
+    (app.parent / "running.py").write_text(
+        "import trio\nfrom trio_wspair import serve\nfrom app_of_a_test import fetch\n"
+        "async def main():\n    await serve(fetch, 0)\n" + RUNNING[kind]
+    )
+    (app.parent / "imports_it.py").write_text("import running\n")
+    status, errors = called("serve", name, "--port=0", capsys=capsys)
+    assert status == 1
+    call = "trio.start_guest_run" if kind == "guest" else "trio.run"
+    line = {"function": 8, "handled": 7}.get(kind, 6)
+    assert line_in(errors) == (
+        f"running.py, line {line}, calls {call}() while it is imported: put that below "
+        "'if __name__ == \"__main__\":'"
+    )
+
+
+async def test_what_a_module_sets_in_the_context_is_there_when_it_serves(
+    app: Path,
+) -> None:
+    await trio.Path(app).write_text(
+        HANDLER.replace("version 1", "version {decimal.getcontext().prec}").replace(
+            'Response("v', 'Response(f"v'
+        )
+        + "import decimal\ndecimal.getcontext().prec = 7\n"
+    )
+    async with serving(str(app)) as (_, url):
+        host, port = url.removeprefix("ws://").rstrip("/").split(":")
+        with trio.fail_after(10):
+            stream = await trio.open_tcp_stream(host, int(port))
+            async with stream:
+                await stream.send_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                data = b""
+                while b"version" not in data:
+                    data += await stream.receive_some()
+    assert data.endswith(b"version 7")
 
 
 def test_an_interrupted_import_ends_quietly(

@@ -143,7 +143,11 @@ def _serve(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     log = Log()
     logging.basicConfig(level=options.log_level.upper(), handlers=[log])
     serving = Serving(**_fields(options, Serving))
-    return trio.run(serving.run, load_application(options.application), log)
+
+    async def load_and_serve() -> int:
+        return await serving.run(load_application(options.application), log)
+
+    return trio.run(load_and_serve)
 
 
 def _connect(options: argparse.Namespace, _arguments: Sequence[str]) -> int:

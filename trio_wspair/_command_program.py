@@ -26,6 +26,8 @@ __all__ = ("ProgramError", "load_application", "program_error", "split_name")
 
 _NAMES: Final = ("app", "fetch")
 """What is looked for in a module, if no name is given."""
+_RUNS: Final = (trio.run.__code__, trio.lowlevel.start_guest_run.__code__)
+"""What a module may not call while it is imported."""
 _FOREIGN: Final = (
     str(Path(__file__).parent) + os.sep,
     str(Path(trio.__file__).parent) + os.sep,
@@ -52,8 +54,12 @@ def split_name(name: str) -> tuple[str, str]:
 def load_application(name: str) -> Application:
     """Import what ``FILE``, ``FILE:NAME``, ``MODULE`` or ``MODULE:NAME`` names.
 
+    Called in a Trio run, so that a module that would begin one while it is imported
+    fails at once, instead of serving by itself.
+
     Raises:
         UsageError: There is no such thing, or it is no application.
+        CommandError: The module begins a Trio run, or ends the program.
         ProgramError: The module fails.
     """
     place, attribute = split_name(name)
@@ -64,6 +70,7 @@ def load_application(name: str) -> Application:
     except SystemExit as exc:
         _end_with(place, exc)
     except Exception as exc:
+        _check_runs(exc)
         raise program_error(exc) from exc
     if attribute:
         return _application_in(module, place, attribute)
@@ -155,6 +162,24 @@ def _load_module(place: str) -> ModuleType:
             raise  # Something that the module itself imports.
         msg = f"there is no file and no module {place!r}"
         raise UsageError(msg) from None
+
+
+def _check_runs(exc: Exception) -> None:
+    """Check that a module has not failed because it has begun a Trio run.
+
+    Raises:
+        CommandError: It has.
+    """
+    where = None
+    for frame, line in traceback.walk_tb(exc.__traceback__):
+        if frame.f_code in _RUNS and where is not None:
+            msg = (
+                f"{where} calls trio.{frame.f_code.co_name}() while it is imported: "
+                "put that below 'if __name__ == \"__main__\":'"
+            )
+            raise CommandError(msg) from exc
+        if frame.f_code.co_name == "<module>":
+            where = f"{Path(frame.f_code.co_filename).name}, line {line},"
 
 
 def _end_with(place: str, exc: SystemExit) -> NoReturn:

@@ -62,10 +62,13 @@ async def run_reloading(arguments: Sequence[str], folder: Path) -> int:
         msg = "--reload needs watchfiles: pip install 'trio-wspair[reload]'"
         raise UsageError(msg) from exc
     awatch = partial(watchfiles.awatch, ignore_permission_denied=True)
-    changes = awatch(folder, watch_filter=watchfiles.PythonFilter())
+    watching_ends = trio.Event()
+    changes = awatch(
+        folder, watch_filter=watchfiles.PythonFilter(), stop_event=watching_ends
+    )
     with open_stop(_STATUSES) as stop, trio.CancelScope() as scope:
         async with open_service_nursery() as nursery, aclosing(changes):
-            nursery.start_soon(_cancel_on, stop, scope)
+            nursery.start_soon(_cancel_on, stop, scope, watching_ends)
             while True:
                 async with open_service_nursery() as one:
                     one.start_soon(_run, arguments, folder)
@@ -75,9 +78,14 @@ async def run_reloading(arguments: Sequence[str], folder: Path) -> int:
     return stop.status
 
 
-async def _cancel_on(stop: Stop, scope: trio.CancelScope) -> None:
-    await stop.wait()
-    scope.cancel(reason="a signal came")
+async def _cancel_on(
+    stop: Stop, scope: trio.CancelScope, watching_ends: trio.Event
+) -> None:
+    try:
+        await stop.wait()
+        scope.cancel(reason="a signal came")
+    finally:
+        watching_ends.set()  # The thread that watches can't be cancelled.
 
 
 async def _next_change(
@@ -89,10 +97,12 @@ async def _next_change(
         CommandError: The folder can't be watched.
     """
     try:
-        changed = await anext(changes)
+        changed = await anext(changes, None)
     except OSError as exc:
         msg = f"can't watch {folder}: {exc}"
         raise CommandError(msg) from exc
+    if changed is None:  # The watching has ended: the cancellation is on its way.
+        await trio.sleep_forever()
     return ", ".join(sorted({Path(file).name for _, file in changed}))
 
 

@@ -5,12 +5,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from commands import COMMAND, in_shell, line_in, ran
+from commands import COMMAND, in_shell, line_in, pipe_without_reader, ran
 from programs import read_to_end, running
 
 from trio_wspair import CloseEvent, Request, Response, WebSocketPair
@@ -422,7 +423,6 @@ STREAMS = {
     '"$@" <&- >&- 2>&-': (0, "", []),
     'echo hi | PYTHONIOENCODING=ascii "$@"': (0, "hi\n", ["closed with 1000"]),
     "printf 'h\\303\\274' | PYTHONIOENCODING=ascii \"$@\"": (0, "h\\xfc\n", []),
-    'exec < <(sleep 9) ; "$@" --no-such': (2, "", ["unrecognized arguments"]),
 }
 
 
@@ -437,6 +437,19 @@ async def test_streams_may_be_closed_or_full_or_of_any_encoding(
     assert (done.returncode, done.stdout.decode()) == (status, output), text
     assert "Traceback" not in text
     assert all(error in text for error in errors), text
+
+
+async def test_an_error_does_not_wait_for_an_input_that_stays_open(
+    net: "Network",
+) -> None:
+    reading, writing = os.pipe()
+    try:
+        done = await ran("connect", "ws://h/", "--no-such", stdin=reading)
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert done.returncode == 2
+    assert "unrecognized arguments" in line_in(done.stderr.decode())
 
 
 async def test_it_ends_quietly_when_nothing_reads_its_output_any_more(
@@ -488,26 +501,29 @@ async def test_an_input_and_output_that_do_not_block_are_waited_for(
 
 
 async def test_the_help_ends_quietly_when_its_reader_has_gone(net: "Network") -> None:
-    script = '{ "$@"; echo $? >&2; } | true'
     for command in [["--help"], ["connect", "--help"], ["--version"]]:
-        done = await in_shell(f"sleep 0.2; {script}", *command)
-        assert done.stderr == b"141\n"
+        with pipe_without_reader() as stdout:
+            done = await ran(*command, stdout=stdout)
+        assert (done.returncode, done.stderr) == (141, b"")
 
 
 @pytest.mark.parametrize(
-    ("script", "status", "told"),
-    [
-        ('PYTHONUNBUFFERED= "$@" >/dev/full', 3, "can't write to the standard output"),
-        ('{ sleep 0.2; PYTHONUNBUFFERED= "$@"; exit $?; } | true', 141, ""),
-    ],
+    ("full", "status", "told"),
+    [(True, 3, "can't write to the standard output"), (False, 141, "")],
+    ids=["full", "no reader"],
 )
 async def test_what_a_program_has_printed_and_can_not_be_written_is_told(
-    net: "Network", tmp_path: Path, script: str, status: int, told: str
+    net: "Network", tmp_path: Path, full: bool, status: int, told: str
 ) -> None:
     file = tmp_path / "printing.py"
     source = "import sys\nprint('x')\nsys.exit(3)\n"
     await trio.Path(file).write_text(source)
-    done = await in_shell(f"set -o pipefail; {script}", "serve", str(file))
+    environment = {**os.environ, "PYTHONUNBUFFERED": ""}
+    with ExitStack() as stack:
+        stdout = stack.enter_context(pipe_without_reader())
+        if full:
+            stdout = stack.enter_context(open("/dev/full", "wb")).fileno()  # noqa: ASYNC230
+        done = await ran("serve", str(file), stdout=stdout, env=environment)
     assert done.returncode == status
     assert told in done.stderr.decode()
     assert "Traceback" not in done.stderr.decode()

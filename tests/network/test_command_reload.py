@@ -17,7 +17,7 @@ from programs import running
 from trio.testing import MockClock
 
 from trio_wspair import connect, open_websocket
-from trio_wspair._command_reload import _let_go
+from trio_wspair._command_reload import _let_go, run_reloading
 
 if TYPE_CHECKING:
     from conftest import Network
@@ -155,6 +155,27 @@ def test_what_keeps_a_folder_from_being_watched_is_told(
     assert status == 1
     told = f"can't watch {app.parent}: inotify has no more watches"
     assert line_in(errors) == told
+
+
+async def test_the_thread_that_watches_is_told_to_end(
+    app: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[bool] = []
+
+    async def awatch(
+        *_: object, stop_event: trio.Event, **__: object
+    ) -> AsyncGenerator[set[tuple[int, str]]]:
+        signal.raise_signal(signal.SIGTERM)
+        with trio.move_on_after(20, shield=True):  # As a thread, it can't be cancelled.
+            await stop_event.wait()
+            ends.append(True)
+        return
+        yield set()
+
+    monkeypatch.setattr("watchfiles.awatch", awatch)
+    arguments = ["serve", "--port=0", str(app)]
+    assert await run_reloading(arguments, app.parent) == 0
+    assert ends == [True]
 
 
 async def test_a_server_that_does_not_stop_in_time_is_killed(
