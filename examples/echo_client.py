@@ -4,10 +4,11 @@ Run it with `python examples/echo_client.py ws://127.0.0.1:8000/ hello world`.
 """
 
 import argparse
+import sys
 
 import trio
 
-from trio_wspair import open_websocket
+from trio_wspair import ConnectionClosedError, HandshakeError, open_websocket
 
 
 async def main(url: str, messages: list[str]) -> None:
@@ -23,4 +24,7 @@ if __name__ == "__main__":
     parser.add_argument("url", help="such as ws://127.0.0.1:8000/")
     parser.add_argument("messages", nargs="+", metavar="message")
     options = parser.parse_args()
-    trio.run(main, options.url, options.messages)
+    try:
+        trio.run(main, options.url, options.messages)
+    except (OSError, HandshakeError, ConnectionClosedError) as exc:
+        sys.exit(f"echo_client.py: {exc}")

@@ -89,6 +89,19 @@ async def test_the_echo_client_prints_what_comes_back() -> None:
     assert output == "hello\nworld\n"
 
 
+async def test_the_echo_client_tells_why_there_is_no_connection() -> None:
+    with trio.fail_after(20):
+        done = await trio.run_process(
+            command("echo_client.py", "ws://127.0.0.1:1/", "hello"),
+            capture_stderr=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    told = done.stderr.decode()
+    assert told == "echo_client.py: " + told[16:].splitlines()[0] + "\n"
+    assert "can't reach 127.0.0.1:1: connection refused" in told
+
+
 async def test_the_conversation_is_as_printed() -> None:
     output = await run("conversation.py")
     assert output.splitlines() == [

@@ -84,12 +84,20 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _status(arguments: Sequence[str]) -> int:
     """Run the command, tell of what goes wrong, and return the exit status."""
     try:
-        options = _parser().parse_args(arguments)
+        options = _parsed(arguments)
         _check_engine(options)
         status: int = options.run(options, arguments)
     except BaseException as exc:  # noqa: BLE001, ASYNC103 - outside of Trio
         return _status_of(exc)  # noqa: ASYNC104
     return status
+
+
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    options, unknown = _parser().parse_known_args(arguments)
+    if unknown:  # argparse would name the help of `trio-wspair`, which has none of it.
+        what = f"unrecognized arguments: {' '.join(unknown)}"
+        raise UsageError(f"{what} (see: {options.prog} --help)")
+    return options
 
 
 def _status_of(exc: BaseException) -> int:
@@ -116,6 +124,8 @@ def _status_of(exc: BaseException) -> int:
 
 
 def _check_engine(options: argparse.Namespace) -> None:
+    if options.compression and options.engine == "trio-websocket":
+        raise UsageError("--compression is for --engine websockets: add that, too")
     try:
         engine_named(options.engine, compression=options.compression)
     except (ImportError, ValueError) as exc:
@@ -270,7 +280,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_serve(serve: argparse.ArgumentParser) -> None:
-    serve.set_defaults(run=_serve)
+    serve.set_defaults(run=_serve, prog=serve.prog)
     serve.add_argument(
         "application",
         metavar="APPLICATION",
@@ -352,7 +362,7 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
 
 
 def _add_connect(connect: argparse.ArgumentParser) -> None:
-    connect.set_defaults(run=_connect)
+    connect.set_defaults(run=_connect, prog=connect.prog)
     connect.add_argument("url", metavar="URL", help="ws:// or wss://")
     connect.add_argument(
         "--protocol",

@@ -31,7 +31,7 @@ from ._command_process import (
     write_output,
 )
 from ._command_tls import client_context
-from ._dialing import proxy_from_environment
+from ._dialing import proxy_from_environment, proxy_variable
 from ._display import redacted
 from ._errors import ConnectionClosedError, HandshakeError
 from ._nurseries import open_service_nursery
@@ -46,6 +46,12 @@ _BUFFERED_BYTES: Final = 2 * _MAX_LINE_BYTES
 _READ_BYTES: Final = 2**16
 _CLOSE_GRACE: Final = 5.0
 _GOOD_CODES: Final = (1000, 1001, 1005)
+_IN_OPTIONS: Final = {
+    "pass an ssl_context that does": "pass --cafile FILE, or --insecure",
+    "the ssl_context has loaded none": "pass --certfile FILE",
+    "connect() makes the header": "the handshake itself makes the header",
+}
+"""What errors of the library advise, and the options of the command for it."""
 _STATUSES: Final = {
     signal.SIGINT: INTERRUPTED,
     signal.SIGTERM: 128 + signal.SIGTERM,
@@ -121,6 +127,13 @@ class Conversation:
             options["proxy"] = proxy_from_environment(self.url)
         return options
 
+    def _source_of_proxy(self) -> str:
+        """Say that the environment names the proxy, if it does, and by what."""
+        if self.unix is not None or self.proxy is not None or self.no_proxy:
+            return ""
+        variable = proxy_variable(self.url)
+        return "" if variable is None else f" (the proxy is from {variable})"
+
     def _ssl_context(self) -> ssl.SSLContext | None:
         context = client_context(
             cafile=self.cafile,
@@ -144,11 +157,13 @@ class Conversation:
         try:
             ws = await connect(self.url, nursery=nursery, **options)
         except ValueError as exc:
-            raise UsageError(str(exc)) from exc
+            msg = f"{_with_options(str(exc))}{self._source_of_proxy()}"
+            raise UsageError(msg) from exc
         except (HandshakeError, OSError, ImportError) as exc:
-            what = str(exc)
+            what = _with_options(str(exc))
             if isinstance(exc, OSError) and exc.strerror:
                 what = exc.strerror
+            what += self._source_of_proxy()
             through = f" through the Unix socket {self.unix}" if self.unix else ""
             msg = f"no connection to {where}{through}: {what}"
             raise CommandError(msg) from exc
@@ -173,6 +188,13 @@ class Conversation:
                 return stop.status or status or int(not good)
         assert stop.status is not None
         return stop.status
+
+
+def _with_options(error: str) -> str:
+    """Return an error of the library as one of the command."""
+    for advice, option in _IN_OPTIONS.items():
+        error = error.replace(advice, option)
+    return error
 
 
 async def _cancel_on(stop: Stop, scope: trio.CancelScope) -> None:

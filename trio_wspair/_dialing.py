@@ -9,6 +9,7 @@ says no is a `HandshakeError`. Neither shows the password.
 
 import ipaddress
 import math
+import os
 import re
 import socket
 import ssl
@@ -31,7 +32,7 @@ from ._tcp import Progress, look_up, open_tcp, reason_of, unreachable
 from ._tls import start_tls
 from ._urls import ascii_host
 
-__all__ = ("Dialer", "dialer", "proxy_from_environment")
+__all__ = ("Dialer", "dialer", "proxy_from_environment", "proxy_variable")
 
 Dialer = Callable[[str, int], Awaitable[trio.abc.Stream]]
 """Opens a stream to a host and port."""
@@ -308,6 +309,24 @@ def proxy_from_environment(url: str) -> str | None:
     Args:
         url: An absolute URL. `None` comes back for one that `connect()` refuses.
     """
+    found = _found_in_environment(url)
+    if found is None:
+        return None
+    _, proxy = found
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def proxy_variable(url: str) -> str | None:
+    """Return the variable that `proxy_from_environment()` has from, or `None`."""
+    found = _found_in_environment(url)
+    if found is None:
+        return None
+    name = f"{found[0]}_proxy"
+    return name if os.environ.get(name) else name.upper()
+
+
+def _found_in_environment(url: str) -> tuple[str, str] | None:
+    """Return what stands before ``_PROXY``, and the value."""
     try:
         endpoint = parse_endpoint(url)  # As connect() does: no other host is meant.
     except ValueError:
@@ -319,8 +338,7 @@ def proxy_from_environment(url: str) -> str | None:
     ):
         return None
     names = _PROXY_VARIABLES[endpoint.secure]
-    proxy = next((proxies[name] for name in names if proxies.get(name)), None)
-    return f"http://{proxy}" if proxy is not None and "://" not in proxy else proxy
+    return next(((name, proxies[name]) for name in names if proxies.get(name)), None)
 
 
 def _is_covered(host: str, port: int, entry: str) -> bool:

@@ -19,7 +19,7 @@ from trio_wspair._command_connect import Conversation, Lines
 from trio_wspair._command_process import CommandError
 
 if TYPE_CHECKING:
-    from conftest import Network
+    from conftest import Network, Tls
 
 
 SECONDS = 60
@@ -224,6 +224,33 @@ async def test_proxies_come_from_the_environment_unless_told_otherwise(
         with pytest.raises(CommandError, match="proxy"):
             await talk(server.url, proxy="http://127.0.0.1:2", no_proxy=True)
         assert await talk(server.url, no_proxy=True) == 0
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy", "WS_PROXY"])
+async def test_the_variable_that_names_a_proxy_is_told(
+    net: "Network", monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with monkeypatch.context() as environment:
+        environment.setenv(name, "127.0.0.1:1")
+        with pytest.raises(CommandError) as caught:
+            await talk("ws://h.example/")
+        assert "can't reach the proxy 127.0.0.1:1" in str(caught.value)
+        assert str(caught.value).endswith(f" (the proxy is from {name})")
+        environment.setenv(name, "ftp://h")
+        with pytest.raises(CommandError) as caught:
+            await talk("ws://h.example/")
+        assert str(caught.value).endswith(f" (the proxy is from {name})")
+        with pytest.raises(CommandError) as caught:
+            await talk("ws://h.example/", proxy="http://127.0.0.1:1")
+        assert "is from" not in str(caught.value)
+
+
+async def test_how_to_trust_a_certificate_is_told_with_options(
+    net: "Network", tls: "Tls"
+) -> None:
+    async with net.serve(net.echo, ssl_context=tls.server) as server:
+        with pytest.raises(CommandError, match="pass --cafile FILE, or --insecure"):
+            await talk(server.url)
 
 
 async def test_a_line_that_is_not_utf8_is_told_and_the_others_are_sent(
