@@ -103,6 +103,23 @@ async def test_it(websocket_client, websocket_transport):
 """).assert_outcomes(passed=2)
 
 
+OTHER_OPTIONS = """
+async def test_it(websocket_client, golden_record):
+    with pytest.raises(TypeError, match=r"^websocket_client\\(\\) .* 'protocols'"):
+        await websocket_client(fetch, "/", subprotocols=["chat"])
+    with pytest.raises(TypeError, match="'over': the fixture websocket_transport"):
+        await websocket_client(fetch, "/", over="loopback")
+    with pytest.raises(TypeError, match=r"^golden_record\\(\\) .* 'within'"):
+        await golden_record(fetch, "greeting.json", timeout=3)
+"""
+
+
+def test_an_option_of_another_name_is_told_with_the_name_of_the_fixture(
+    run: Run,
+) -> None:
+    run(OTHER_OPTIONS).assert_outcomes(passed=1)
+
+
 def test_clients_are_closed_after_the_test(run: Run) -> None:
     run("""
 opened = []

@@ -27,9 +27,11 @@ from trio_wspair.testing import (
     Record,
     RecordedWebSocket,
     open_test_client,
+    replay,
+    replay_file,
 )
 from trio_wspair.testing._memory import bounded_stream_pair
-from trio_wspair.testing._site import Transport
+from trio_wspair.testing._options import Transport
 
 if TYPE_CHECKING:
     from conftest import Logged
@@ -486,6 +488,31 @@ async def test_a_wrong_argument_is_refused(
     with pytest.raises(ValueError, match=words):
         async with open_test_client(handler(echo), **{"path": "/", **arguments}):
             pytest.fail("it was taken")
+
+
+async def test_an_option_of_another_name_is_told_with_the_function_and_the_right_name(
+    autojump_clock: MockClock,
+) -> None:
+    def call(function: Any, *arguments: Any, **options: Any) -> Any:
+        return function(*arguments, **options)
+
+    app = handler(echo)
+    with pytest.raises(TypeError, match=r"^open_test_client\(\) .* 'protocols'\?$"):
+        call(open_test_client, app, "/", subprotocols=["chat"])
+    with pytest.raises(TypeError, match=r"^open_test_client\(\) .* 'colour'$"):
+        call(open_test_client, app, colour="red")
+    async with open_test_client(app) as client:
+        with pytest.raises(TypeError, match=r"^get\(\) .* 'timeout'.* 'within'\?$"):
+            await call(client.get, "/", timeout=3)
+        with pytest.raises(TypeError, match=r"^post\(\) .* 'data'.* 'body'\?$"):
+            await call(client.post, "/", data=b"")
+        with pytest.raises(TypeError, match=r"^open_websocket\(\) .* 'within'\?$"):
+            await call(client.open_websocket, "/", timeout=3)
+    for function in (replay, replay_file):
+        with pytest.raises(
+            TypeError, match=rf"^{function.__name__}\(\) .*'headers'\?$"
+        ):
+            await call(function, "no record", app, header={})
 
 
 async def test_the_client_is_a_recorded_one() -> None:

@@ -17,7 +17,7 @@ from contextlib import (
     contextmanager,
 )
 from functools import partial
-from typing import Final, Protocol, TypedDict, Unpack, overload
+from typing import Final, Protocol, Unpack, overload
 
 import trio
 
@@ -31,63 +31,28 @@ from trio_wspair._socket import WebSocket
 from trio_wspair._tls import check_ssl_context
 
 from ._failures import Expected, Failures, hearing_failures
+from ._options import (
+    ClientOptions,
+    ConnectionOptions,
+    FirstWebSocketOptions,
+    RequestOptions,
+    Transport,
+    WebSocketOptions,
+    check_options,
+)
 from ._record import Record
 from ._recorded import DEFAULT_WITHIN, RecordedWebSocket, tell, telling, tells
 from ._requests import TestResponse
-from ._site import ConnectionOptions, Site, Transport, check_path
+from ._site import Site, check_path
 
 __all__ = (
-    "ClientOptions",
-    "FirstWebSocketOptions",
     "OpenClient",
-    "ReplayOptions",
-    "RequestOptions",
     "TestClient",
     "TestWebSocket",
-    "WebSocketOptions",
     "open_test_client",
 )
 
 _CLOSE_GRACE: Final = 1.0
-
-
-class ClientOptions(ConnectionOptions, total=False):
-    """The options of `open_test_client()` without a WebSocket, but for `over`."""
-
-    within: float
-    ssl_context: ssl.SSLContext | None
-    server_ssl_context: ssl.SSLContext | None
-
-
-class ReplayOptions(ClientOptions, total=False):
-    """Those with a WebSocket, but for `over` and `names`."""
-
-    protocols: str | Sequence[str]
-    headers: HeadersInit
-
-
-class WebSocketOptions(TypedDict, total=False):
-    """What can be said about one more WebSocket of a test client."""
-
-    protocols: str | Sequence[str]
-    headers: HeadersInit
-    names: tuple[str, str]
-    within: float
-
-
-class FirstWebSocketOptions(ReplayOptions, total=False):
-    """Those with a WebSocket, but for `over`."""
-
-    names: tuple[str, str]
-
-
-class RequestOptions(TypedDict, total=False):
-    """What a request can have, beside its method and its URL."""
-
-    headers: HeadersInit
-    body: str | bytes | None
-    json: object
-    within: float | None
 
 
 class _Requests:
@@ -149,23 +114,29 @@ class _Requests:
 
     async def get(self, url: str, **options: Unpack[RequestOptions]) -> TestResponse:
         """Make a GET request; see `request()`."""
-        return await self.request("GET", url, **options)
+        return await self._request("get", url, options)
 
     async def post(self, url: str, **options: Unpack[RequestOptions]) -> TestResponse:
         """Make a POST request; see `request()`."""
-        return await self.request("POST", url, **options)
+        return await self._request("post", url, options)
 
     async def put(self, url: str, **options: Unpack[RequestOptions]) -> TestResponse:
         """Make a PUT request; see `request()`."""
-        return await self.request("PUT", url, **options)
+        return await self._request("put", url, options)
 
     async def patch(self, url: str, **options: Unpack[RequestOptions]) -> TestResponse:
         """Make a PATCH request; see `request()`."""
-        return await self.request("PATCH", url, **options)
+        return await self._request("patch", url, options)
 
     async def delete(self, url: str, **options: Unpack[RequestOptions]) -> TestResponse:
         """Make a DELETE request; see `request()`."""
-        return await self.request("DELETE", url, **options)
+        return await self._request("delete", url, options)
+
+    async def _request(
+        self, verb: str, url: str, options: RequestOptions
+    ) -> TestResponse:
+        check_options(verb, options, RequestOptions)
+        return await self.request(verb, url, **options)
 
     async def open_websocket(
         self, path: str, **options: Unpack[WebSocketOptions]
@@ -185,6 +156,7 @@ class _Requests:
             TypeError: An argument is of another type.
             ValueError: An argument is out of range.
         """
+        check_options("open_websocket", options, WebSocketOptions)
         return await _open_websocket(self._site, path, **options)
 
     async def expect_handler_error(
@@ -341,6 +313,7 @@ def open_test_client(
         ValueError: An argument is out of range.
         ImportError: The extra for the engine is not installed.
     """
+    check_options("open_test_client", options, FirstWebSocketOptions)
     check_seconds("within", within)
     if over not in ("memory", "loopback"):
         msg = f"over is 'memory' or 'loopback', not {over!r}"

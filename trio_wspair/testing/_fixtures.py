@@ -18,17 +18,15 @@ from trio_wspair._http import FetchHandler
 from trio_wspair._nurseries import raise_together
 
 from ._client import (
-    FirstWebSocketOptions,
     OpenClient,
-    ReplayOptions,
     TestClient,
     TestWebSocket,
     open_test_client,
 )
+from ._options import FirstWebSocketOptions, ReplayOptions, Transport, check_options
 from ._record import ConversationError, Record
 from ._recorded import RecordedWebSocket, open_recorded_pair, tells, untell
 from ._replay import replay_file
-from ._site import Transport
 
 __all__ = (
     "Golden",
@@ -113,6 +111,7 @@ class _Opener:
         path: str | None = None,
         **options: Unpack[FirstWebSocketOptions],
     ) -> TestClient | TestWebSocket:
+        check_options("websocket_client", options, FirstWebSocketOptions)
         opening: AbstractAsyncContextManager[TestClient | TestWebSocket]
         # Without a path it tells which of the options are for a WebSocket only.
         opening = open_test_client(
@@ -181,6 +180,7 @@ class Golden:
         **options: Unpack[ReplayOptions],
     ) -> None:
         """See `GoldenRecord`."""
+        check_options("golden_record", options, ReplayOptions)
         file = self._folder / name
         try:
             await replay_file(

@@ -18,11 +18,11 @@ from trio_wspair._application import Application
 from trio_wspair._errors import WebSocketError
 from trio_wspair._socket import WebSocket
 
-from ._client import ReplayOptions, open_test_client
+from ._client import open_test_client
 from ._entries import Entry, What
+from ._options import ReplayOptions, Transport, check_options
 from ._record import ConversationError, Record
 from ._recorded import DEFAULT_WITHIN, RecordedWebSocket
-from ._site import Transport
 
 __all__ = ("GoldenRecord", "replay", "replay_file")
 
@@ -82,6 +82,7 @@ async def replay(
             conversations.
         HandshakeError: As from `open_test_client()`, and what the handler raises.
     """
+    check_options("replay", options, ReplayOptions)
     names = record.names
     async with open_test_client(app, path, over=over, names=names, **options) as client:
         try:
@@ -123,11 +124,13 @@ async def replay_file(
         ConversationError: As from `replay()`, which also raises the rest; or what
             would be written has ended with 1006.
     """
+    check_options("replay_file", options, ReplayOptions)
     where = Path(file)
     record = _read(where)
     if not update:
         await replay(record, app, path, over=over, **options)
         return
+    check_options("replay", options, ReplayOptions)
     names = record.names
     async with open_test_client(app, path, over=over, names=names, **options) as client:
         await _play_freely(record, client, options.get("within", DEFAULT_WITHIN))

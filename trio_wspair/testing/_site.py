@@ -15,7 +15,6 @@ import ssl
 from collections.abc import Sequence
 from functools import partial
 from types import NoneType
-from typing import Literal, TypedDict
 from urllib.parse import urlsplit
 
 import attrs
@@ -31,32 +30,17 @@ from trio_wspair._instruments import use_instrument
 from trio_wspair._server import serve
 from trio_wspair._socket import WebSocket
 from trio_wspair._urls import percent_encoded
-from trio_wspair.transports._engines import EngineName
 
 from ._cookies import Cookies
 from ._failures import Expected, Failures, check_kinds
 from ._memory import MemoryPort
+from ._options import ConnectionOptions, Transport
 from ._record import Record
 from ._recorded import check_pattern
 from ._requests import RequestError, RequestToSend, TestResponse
 from ._waiting import place_of
 
-__all__ = ("ConnectionOptions", "Site", "Transport", "check_path")
-
-Transport = Literal["memory", "loopback"]
-"""What lies between client and server: streams in memory, or sockets."""
-
-
-class ConnectionOptions(TypedDict, total=False):
-    """What both `serve()` and `connect()` can be told."""
-
-    close_grace: float
-    max_message_bytes: int
-    receive_buffer_bytes: int
-    ping_interval: float
-    ping_timeout: float
-    engine: EngineName
-    compression: bool
+__all__ = ("Site", "check_path")
 
 
 @attrs.define(eq=False)

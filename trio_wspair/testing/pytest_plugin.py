@@ -20,9 +20,9 @@ from ._fixtures import (
     open_clients,
     open_pair,
 )
+from ._options import Transport
 from ._recorded import RecordedWebSocket
 from ._replay import GoldenRecord
-from ._site import Transport
 
 __all__ = (
     "golden_record",
