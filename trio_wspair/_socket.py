@@ -303,11 +303,10 @@ class WebSocket:
         half = self._half
         if half.state.holder is Holder.PULLER and "message" in half.listeners:
             _logger.warning(
-                "listeners for messages of %r are never called: this half is in pull "
-                "mode, and its messages go to receive() and 'async for'. Leave out "
-                "the listeners, or take the half with accept()",
-                self,
-            )
+                "listeners for messages are never called: this half is in pull mode, "
+                "and its messages go to receive() and 'async for'. Leave out the "
+                "listeners, or take the half with accept()"
+            )  # It isn't in the record, which may be kept for long.
 
     # -- talking --------------------------------------------------------------
 

@@ -110,6 +110,8 @@ class End:
     def accept(self, *, pull: bool = False, allow_half_open: bool = False) -> None:
         """Take it for the application."""
         with self.keeping("G4", "accept()"):
+            if pull:  # Nobody calls it, and the log would have a warning of that.
+                self.socket.remove_event_listener("message", self._hear_message)
             self.socket.accept(pull=pull, allow_half_open=allow_half_open)
 
     def send(self, *messages: Message) -> None:
