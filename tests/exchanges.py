@@ -119,7 +119,7 @@ def acceptor(
         proxy_headers=proxy_headers,
         proxies=proxies,
         log_query=log_query,
-        stop_code=stop_code,
+        stop_code=lambda: stop_code,
     )
     return _Acceptor(service)
 

@@ -2,7 +2,9 @@
 
 Knows processes and files; not what is served. The server's process holds one end of a
 pipe, its *lifeline*, and stops gracefully when the other end is closed: so it does not
-outlive this process either, however that ends. Signals of a terminal reach both.
+outlive this process either, however that ends. Data in the pipe mean that the server is
+started again, which its clients are told (1012 instead of 1001). Signals of a terminal
+reach both.
 """
 
 import json
@@ -71,8 +73,10 @@ async def run_reloading(arguments: Sequence[str], folder: Path) -> int:
             nursery.start_soon(_cancel_on, stop, scope, watching_ends)
             while True:
                 async with open_service_nursery() as one:
-                    one.start_soon(_run, arguments, folder)
+                    restarts = trio.Event()
+                    one.start_soon(_run, arguments, folder, restarts)
                     files = await _next_change(changes, folder)
+                    restarts.set()
                     state(f"trio-wspair: {files} changed: starting again", "dim")
     assert stop.status is not None
     return stop.status
@@ -106,8 +110,14 @@ async def _next_change(
     return ", ".join(sorted({Path(file).name for _, file in changed}))
 
 
-async def _run(arguments: Sequence[str], folder: Path) -> None:
-    """Run the server once; when this is cancelled, it is stopped gracefully."""
+async def _run(arguments: Sequence[str], folder: Path, restarts: trio.Event) -> None:
+    """Run the server once; when this is cancelled, it is stopped gracefully.
+
+    Args:
+        arguments: Those of the command.
+        folder: Whose files are watched.
+        restarts: Set when another one will take its place.
+    """
     theirs, ours = os.pipe()
     lifeline = open(ours, "wb")  # noqa: ASYNC230, SIM115 - it does not block
     command = [sys.executable, "-c", _CODE, json.dumps(sys.path), *arguments]
@@ -117,7 +127,7 @@ async def _run(arguments: Sequence[str], folder: Path) -> None:
             stdin=None,
             pass_fds=[theirs],
             check=False,
-            deliver_cancel=partial(_let_go, lifeline),
+            deliver_cancel=partial(_let_go, lifeline, restarts),
         )
     finally:
         os.close(theirs)
@@ -126,8 +136,12 @@ async def _run(arguments: Sequence[str], folder: Path) -> None:
     state(f"trio-wspair: {what}", "dim")
 
 
-async def _let_go(lifeline: BinaryIO, process: trio.Process) -> None:
+async def _let_go(
+    lifeline: BinaryIO, restarts: trio.Event, process: trio.Process
+) -> None:
     """Have a process stop, and kill it if it doesn't in time."""
+    if restarts.is_set():
+        lifeline.write(b"restarts")
     lifeline.close()
     await trio.sleep(_STOP_SECONDS)
     process.kill()

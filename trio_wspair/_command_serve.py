@@ -40,6 +40,8 @@ from .transports._engines import EngineName
 
 __all__ = ("Log", "Serving")
 
+_STOP_CODES: Final = {True: CloseCode.SERVICE_RESTART, False: CloseCode.GOING_AWAY}
+"""What WebSockets are told at the end, by whether the server restarts."""
 _LOG_LINE: Final = "%(asctime)s %(levelname)-7s %(message)s"
 _STATUSES: Final = {
     signal.SIGINT: INTERRUPTED,
@@ -68,7 +70,7 @@ class Serving:
     log_query: bool = False
     inspect_port: int | None = None
     lifeline: int | None = None
-    """A file descriptor: the server restarts, so this one stops, when it ends."""
+    """A file descriptor: the server stops when it ends, to restart if it has data."""
     engine: EngineName = "trio-websocket"
     compression: bool = False
 
@@ -86,23 +88,23 @@ class Serving:
         """
         with open_stop(_STATUSES) as stop, trio.CancelScope() as scope:
             log.stop = stop
-            listen = self._listen()
+            restarts = trio.Event()
+            listen = self._listen(restarts)
             async with open_service_nursery() as nursery:
                 nursery.start_soon(_cancel_on, stop, scope)
                 if self.lifeline is not None:
-                    nursery.start_soon(_watch, self.lifeline, stop)
+                    nursery.start_soon(_watch, self.lifeline, restarts, stop)
                 async with self._inspecting():
                     await _run(app, partial(self._serve, listen))
         assert stop.status is not None
         return stop.status
 
-    def _listen(self) -> "_Listen":
+    def _listen(self, restarts: trio.Event) -> "_Listen":
         place = (
             {"unix": self.unix}
             if self.unix is not None
             else {"host": self.host or None}
         )
-        restarts = self.lifeline is not None
         return partial(
             serve,
             port=self.port if self.unix is None else None,
@@ -111,7 +113,7 @@ class Serving:
             proxies=self.proxies,
             log_query=self.log_query,
             max_connections_per_client=self.max_connections_per_client,
-            stop_code=CloseCode.SERVICE_RESTART if restarts else CloseCode.GOING_AWAY,
+            stop_code=lambda: _STOP_CODES[restarts.is_set()],
             engine=self.engine,
             compression=self.compression,
             **place,
@@ -172,9 +174,10 @@ async def _cancel_on(stop: Stop, scope: trio.CancelScope) -> None:
     scope.cancel(reason="the server stops")
 
 
-async def _watch(lifeline: int, stop: Stop) -> None:
+async def _watch(lifeline: int, restarts: trio.Event, stop: Stop) -> None:
     async with trio.lowlevel.FdStream(lifeline) as stream:
-        await stream.receive_some()
+        if await stream.receive_some():
+            restarts.set()
     stop.ask(0)
 
 

@@ -5,7 +5,7 @@ upgrade; not what becomes of the request, nor how connections come and go.
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
 import attrs
@@ -36,7 +36,8 @@ class Service:
     proxy_headers: ProxyHeaders
     proxies: int
     log_query: bool
-    stop_code: int
+    stop_code: Callable[[], int]
+    """Called when the server stops, for what WebSockets are told."""
     alarms: Alarms = attrs.Factory(Alarms)
     handlings: Handlings = attrs.Factory(Handlings)
     warned: set[str] = attrs.Factory(set[str])
@@ -94,7 +95,6 @@ class Exchange:
             self,
             fetch=fetch,
             limits=service.limits,
-            stop_code=service.stop_code,
             alarms=service.alarms,
             log_query=service.log_query,
             warned=service.warned,

@@ -90,7 +90,6 @@ class ASGIExchange:
             self,
             fetch=service.fetch,
             limits=service.limits,
-            stop_code=CloseCode.GOING_AWAY,
             log_query=service.log_query,
             warned=service.warned,
         )
@@ -107,7 +106,7 @@ class ASGIExchange:
         try:
             await trio.sleep_forever()
         finally:
-            handling.stop()
+            handling.stop(CloseCode.GOING_AWAY)
             self._connection.stop()
             self._bound_opening(self._service.limits.close_grace)
 

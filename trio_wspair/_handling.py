@@ -101,7 +101,6 @@ class Handling:
         caller: The client.
         fetch: The handler.
         limits: For a WebSocket.
-        stop_code: What it is told in `stop()`.
         alarms: Kept for all by the server, if it does that.
         log_query: Whether records of the log have the whole URL.
         warned: The warnings that the server has given, each of which comes once.
@@ -113,7 +112,6 @@ class Handling:
         *,
         fetch: FetchHandler,
         limits: Limits,
-        stop_code: int,
         alarms: Alarms | None = None,
         log_query: bool,
         warned: set[str],
@@ -123,9 +121,8 @@ class Handling:
         self._caller = caller
         self._fetch = fetch
         self._limits = limits
-        self._stop_code = stop_code
         self._alarms = alarms
-        self._stopped = False
+        self._stop_code: int | None = None
         self._coupling: Coupling | None = None
         self._told_of_no_accept = False
         self._end: CloseEvent | None = None
@@ -366,8 +363,8 @@ class Handling:
 
     async def _converse(self, coupling: Coupling) -> None:
         """Wait until the client's half and the handler's half have both ended."""
-        if self._stopped:
-            self.stop()
+        if self._stop_code is not None:
+            self.stop(self._stop_code)
         await self._over.wait()
         half = coupling.half
         if half.peer.holder is Holder.NOBODY:
@@ -379,16 +376,16 @@ class Handling:
                 self._bound_patience()
                 await half.wait_peer_finished()
 
-    def stop(self) -> None:
+    def stop(self, code: int) -> None:
         """Say a Close to a WebSocket, since the server stops; see that all ends."""
-        self._stopped = True
+        self._stop_code = code
         if self._coupling is not None:
-            self._coupling.stop(self._stop_code, "the server stops")
+            self._coupling.stop(code, "the server stops")
         self._bound_patience()
 
     def _bound_patience(self) -> None:
         """Wait no longer than the grace, once the connection has ended."""
-        if self._stopped and self._patience is not None:
+        if self._stop_code is not None and self._patience is not None:
             self._patience.deadline = trio.current_time() + self._limits.close_grace
 
     @enable_ki_protection
@@ -422,21 +419,21 @@ class Handlings:
 
     def __init__(self) -> None:
         self._present: dict[Handling, None] = {}
-        self._stopped = False
+        self._stop_code: int | None = None
 
     @contextmanager
     def having(self, handling: Handling) -> Generator[None, None, None]:
         """Count this one for the block."""
         self._present[handling] = None
-        if self._stopped:
-            handling.stop()
+        if self._stop_code is not None:
+            handling.stop(self._stop_code)
         try:
             yield
         finally:
             del self._present[handling]
 
-    def stop(self) -> None:
+    def stop(self, code: int) -> None:
         """Stop them, and those that are still to come."""
-        self._stopped = True
+        self._stop_code = code
         for handling in self._present:
-            handling.stop()
+            handling.stop(code)

@@ -4,11 +4,12 @@ Knows how connections come and go, and what each may cost; what happens on one, 
 a place to listen is opened, is known below.
 """
 
+import inspect
 import logging
 import math
 import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, cast
 
@@ -58,7 +59,7 @@ async def serve(
     proxy_headers: ProxyHeaders = False,
     proxies: int = 1,
     log_query: bool = False,
-    stop_code: int = CloseCode.GOING_AWAY,
+    stop_code: int | Callable[[], int] = CloseCode.GOING_AWAY,
     max_connections: int = 1000,
     max_connections_per_client: int | None = None,
     handshake_timeout: float = 10.0,
@@ -105,7 +106,7 @@ async def serve(
             these headers. What comes before is not believed.
         log_query: Show the query of a URL in the log; it often has secrets in it.
         stop_code: What the clients are told when it is cancelled, such as 1012 before
-            a restart.
+            a restart; or a sync function that is called then, and returns it.
         max_connections: One more gets 503.
         max_connections_per_client: One more of the same client gets 429. A client is an
             IPv4 address, or the first 64 bits of one of IPv6; with `proxy_headers`,
@@ -188,7 +189,7 @@ async def serve(
         proxy_headers=checked_proxy_headers(proxy_headers),
         proxies=proxies,
         log_query=log_query,
-        stop_code=checked_close(stop_code, "").code,
+        stop_code=_checked_stop_code(stop_code),
     )
 
     async def run(fetch: FetchHandler) -> None:
@@ -205,6 +206,23 @@ async def serve(
     # Those of the caller are closed, too, when the application could not be opened.
     async with closing_listeners(listeners or ()):
         await run_application(app, run)
+
+
+def _checked_stop_code(stop_code: int | Callable[[], int]) -> Callable[[], int]:
+    """Return a function that gives a close code that is valid.
+
+    Raises:
+        TypeError: It is neither a close code nor a function.
+        ValueError: It is no close code.
+    """
+    if not callable(stop_code):
+        code = checked_close(stop_code, "").code
+        return lambda: code
+    if inspect.iscoroutinefunction(stop_code):
+        raise TypeError(
+            "stop_code must be an int, or a sync function, not an async one"
+        )
+    return lambda: checked_close(stop_code(), "").code
 
 
 async def _listen(
@@ -234,7 +252,7 @@ async def _listen(
             if connections := acceptor.admission.connections:
                 what = "stopping: %d connections have up to %s s to close"
                 _logger.info(what, connections, service.limits.close_grace)
-            service.handlings.stop()
+            service.handlings.stop(service.stop_code())
 
 
 class _Acceptor:

@@ -132,7 +132,19 @@ async def test_the_server_ends_when_the_one_that_reloads_it_is_killed(
         ws = await connect(await server.url(), nursery=nursery)
         ws.accept()
         server.process.kill()
-        assert (await ws.wait_closed()).code == 1012
+        assert (await ws.wait_closed()).code == 1001
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_server_that_stops_for_good_closes_with_1001(
+    app: Path, number: signal.Signals
+) -> None:
+    async with reloading(str(app)) as server, trio.open_nursery() as nursery:
+        ws = await connect(await server.url(), nursery=nursery)
+        ws.accept()
+        server.process.send_signal(number)
+        assert (await ws.wait_closed()).code == 1001
+        assert await server.process.wait() == {signal.SIGINT: 130}.get(number, 0)
 
 
 async def test_a_folder_that_can_not_be_watched_is_told(
@@ -184,7 +196,8 @@ async def test_a_server_that_does_not_stop_in_time_is_killed(
     reading, writing = os.pipe()
     os.close(reading)
     async with running(sys.executable, "-c", "import time; time.sleep(60)") as process:
-        await _let_go(open(writing, "wb"), process)  # noqa: ASYNC230, SIM115
+        lifeline = open(writing, "wb")  # noqa: ASYNC230, SIM115
+        await _let_go(lifeline, trio.Event(), process)
         assert await process.wait() == -signal.SIGKILL
 
 

@@ -4,7 +4,7 @@ import http.client
 import logging
 import random
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -424,11 +424,12 @@ async def test_proxies_are_believed_only_if_told_so(
         assert shown == "127.0.0.1 http://test/x False"
 
 
+@pytest.mark.parametrize("stop_code", [1012, lambda: 1012], ids=["int", "function"])
 async def test_the_code_that_a_stopping_server_says_can_be_chosen(
-    net: "Network",
+    net: "Network", stop_code: int | Callable[[], int]
 ) -> None:
     async with trio.open_nursery() as nursery:
-        server = await nursery.start(partial(serve, net.echo, 0, stop_code=1012))
+        server = await nursery.start(partial(serve, net.echo, 0, stop_code=stop_code))
         async with net.peer(server) as peer:
             nursery.cancel_scope.cancel()
             with trio.CancelScope(shield=True), trio.fail_after(5):

@@ -643,6 +643,7 @@ async def test_one_half_can_answer_only_once(net: "Network", logged: "Logged") -
         (ValueError, {"max_body_bytes": -1}, "max_body_bytes must be at least 0"),
         (ValueError, {"stop_code": 1006}, "1006"),
         (TypeError, {"stop_code": "1001"}, "close code"),
+        (TypeError, {"stop_code": trio.sleep_forever}, "or a sync function"),
         (ValueError, {"max_message_bytes": 0}, "max_message_bytes must be at least 1"),
         (ValueError, {"receive_buffer_bytes": 0}, "receive_buffer_bytes must be"),
     ],
@@ -951,15 +952,15 @@ async def test_a_handler_that_answers_while_the_server_stops_has_it_said_at_once
 
 def test_a_request_that_comes_while_a_server_stops_is_stopped_too() -> None:
     class Asked:
-        stopped = False
+        code = 0
 
-        def stop(self) -> None:
-            self.stopped = True
+        def stop(self, code: int) -> None:
+            self.code = code
 
     handlings, asked = Handlings(), Asked()
-    handlings.stop()
+    handlings.stop(1001)
     with handlings.having(cast("Handling", asked)):
-        assert asked.stopped
+        assert asked.code == 1001
 
 
 async def test_a_message_after_the_servers_own_close_is_no_clean_end(
