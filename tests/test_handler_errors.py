@@ -3,6 +3,7 @@
 import logging
 import math
 import re
+import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -416,6 +417,29 @@ async def test_the_picture_ends_where_the_application_has_raised(
     assert [str(ada) in n or str(bob) in n for n in caught.value.__notes__] == [
         True
     ] * 2
+
+
+@pytest.mark.parametrize("path", ["/fetch", "/"])
+async def test_a_traceback_is_about_the_application_and_the_test(
+    path: str, autojump_clock: MockClock
+) -> None:
+    async def talk() -> None:
+        async with open_test_client(failing, path) as client:
+            client.send("a bug")
+            await client.expect_close(1011)
+
+    with pytest.raises(KeyError) as caught:
+        await talk()
+    exc: BaseException | None = caught.value
+    places: list[str] = []
+    while exc is not None:
+        frames = traceback.extract_tb(exc.__traceback__)
+        places += [frame.filename for frame in frames]
+        exc = exc.__context__
+    own = traceback.extract_tb(caught.value.__traceback__)
+    assert own[-1].filename == __file__
+    for part in ("_handling.py", "_dispatcher.py", "transports", "_dialing.py"):
+        assert not [place for place in places if part in place]
 
 
 @pytest.mark.parametrize("how", ["sync", "async"])

@@ -103,6 +103,33 @@ async def test_it(websocket_client, websocket_transport):
 """).assert_outcomes(passed=2)
 
 
+IN_A_PLAIN_FUNCTION = """
+from trio_wspair.testing import open_recorded_pair
+
+async def main(step):
+    async with open_recorded_pair() as (client, server):
+        server.accept()
+        server.send("hello")
+        await step(client)
+
+@pytest.mark.parametrize("step", [
+    lambda client: client.expect("other"),
+    lambda client: client.expect_json(),
+    lambda client: client.expect_close(),
+    lambda client: client.expect_nothing(),
+])
+def test_it(step):
+    trio.run(main, step)
+"""
+
+
+def test_a_traceback_ends_in_the_test(run: Run) -> None:
+    result = run(IN_A_PLAIN_FUNCTION)
+    result.assert_outcomes(failed=4)
+    result.stdout.fnmatch_lines(["*await step(client)"] * 4)
+    result.stdout.no_fnmatch_line("*_recorded.py:*: ConversationError")
+
+
 OTHER_OPTIONS = """
 async def test_it(websocket_client, golden_record):
     with pytest.raises(TypeError, match=r"^websocket_client\\(\\) .* 'protocols'"):

@@ -220,6 +220,7 @@ class TestWebSocket(_Requests, RecordedWebSocket):
         within: float | None = None,
     ) -> Exception:
         """See `TestClient.expect_handler_error()`."""
+        __tracebackhide__ = True
         within = self._within if within is None else within
         try:
             return await self._site.expect_failure(expected, match, within)

@@ -22,6 +22,7 @@ from trio_wspair._errors import InvalidStateError
 from trio_wspair.hibernation import DurableObjectResetError
 
 from ._record import Record
+from ._waiting import is_inside
 
 __all__ = ("Expected", "Failures", "check_kinds", "hearing_failures")
 
@@ -103,7 +104,10 @@ class Failures:
         self.own.clear()
         self._ear.shared.clear()
         causes = [f for f in failures if not isinstance(f, DurableObjectResetError)]
-        return causes if causes or self._any else failures
+        rest = causes if causes or self._any else failures
+        for failure in rest:
+            _begin_in_application(failure)
+        return rest
 
     def keep(self, failure: Exception, connection: int | None) -> None:
         """Let the records know where in the conversation this was raised."""
@@ -254,6 +258,15 @@ def check_kinds(expected: Expected) -> None:
     if not kinds:
         msg = "expected is a tuple of types, and this one has none"
         raise TypeError(msg)
+
+
+def _begin_in_application(failure: Exception) -> None:
+    """Leave out of a traceback how the application was called."""
+    begin = failure.__traceback__
+    while begin is not None and is_inside(begin.tb_frame):
+        begin = begin.tb_next
+    if begin is not None:
+        failure.__traceback__ = begin
 
 
 def _split(

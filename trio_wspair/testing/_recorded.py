@@ -104,6 +104,7 @@ class RecordedWebSocket(WebSocket):
             InvalidStateError: The messages go to listeners.
             TypeError: `expected` is of another type, or is an async function.
         """
+        __tracebackhide__ = True
         _check_expected(expected)
         message = await self._next(_in_words(expected), within)
         if not _is_right(message, expected):
@@ -127,6 +128,7 @@ class RecordedWebSocket(WebSocket):
             ConversationError: It is none, or of another value; or as for `expect()`.
             InvalidStateError: The messages go to listeners.
         """
+        __tracebackhide__ = True
         what = "JSON" if expected is ... else f"JSON {expected!r}"
         message = await self._next(what, within)
         try:
@@ -162,6 +164,7 @@ class RecordedWebSocket(WebSocket):
             ConversationError: It has ended otherwise, or not, or a message has come.
             TypeError: An argument is of another type.
         """
+        __tracebackhide__ = True
         _check_end(code, reason)
         what = "a close" if code is None else f"close {code}"
         what += "" if reason is None else f" {_in_words(reason)}"
@@ -177,6 +180,7 @@ class RecordedWebSocket(WebSocket):
         return event
 
     async def _end(self, what: str) -> CloseEvent:
+        __tracebackhide__ = True
         if half_of(self).state.holder not in (Holder.NOBODY, Holder.PULLER):
             return await self.wait_closed()
         try:
@@ -200,6 +204,7 @@ class RecordedWebSocket(WebSocket):
             ConversationError: Something has come, or the program goes on and on.
             InvalidStateError: The messages go to listeners.
         """
+        __tracebackhide__ = True
         half = half_of(self)
         if half.state.holder is not Holder.PULLER:
             await self._start_pulling()
@@ -223,6 +228,7 @@ class RecordedWebSocket(WebSocket):
             await wait_all_tasks_blocked()
 
     async def _next(self, what: str, within: float | None) -> str | bytes:
+        __tracebackhide__ = True
         with self._patience(what, within):
             try:
                 return await self.receive()
@@ -234,6 +240,7 @@ class RecordedWebSocket(WebSocket):
     def _patience(
         self, what: str, within: float | None, instead: str = "nothing came"
     ) -> Generator[None, None, None]:
+        __tracebackhide__ = True
         seconds = self._within if within is None else within
         check_seconds("within", seconds)
         with trio.move_on_after(seconds) as patience:

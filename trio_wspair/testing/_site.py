@@ -284,6 +284,8 @@ class Site:
                 if opening.waits and exc.status is None:
                     msg = f"{exc}{opening.waits}"
                     raise HandshakeError(msg) from None
+                # Where the answer was read is of no use to a test.
+                exc.__traceback__ = None
                 raise
             finally:
                 self._opening = None

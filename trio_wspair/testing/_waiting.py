@@ -4,6 +4,7 @@ Looks at halves and at Trio's tasks, and changes nothing.
 """
 
 from pathlib import PurePath
+from types import FrameType
 from typing import Final
 
 import trio
@@ -11,7 +12,7 @@ import trio
 from trio_wspair._socket import WebSocket, half_of
 from trio_wspair._state import Holder
 
-__all__ = ("place_of", "state_of", "waits_of")
+__all__ = ("is_inside", "place_of", "state_of", "waits_of")
 
 _INNER_PACKAGES: Final = frozenset({"trio", "trio_wspair"})
 
@@ -59,9 +60,14 @@ def place_of(task: trio.lowlevel.Task) -> str:
     """
     place = ""
     for frame, line in task.iter_await_frames():
-        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-        if package not in _INNER_PACKAGES:
+        if not is_inside(frame):
             code = frame.f_code
             name = code.co_qualname.rpartition("<locals>.")[2]
             place = f", in {name}, {PurePath(code.co_filename).name}:{line}"
     return place
+
+
+def is_inside(frame: FrameType) -> bool:
+    """Return whether code of this library or of Trio runs in a frame."""
+    name = str(frame.f_globals.get("__name__", ""))
+    return name.partition(".")[0] in _INNER_PACKAGES
