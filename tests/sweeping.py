@@ -169,6 +169,8 @@ class Ears:
 
     half: WebSocket
     listening: Listening
+    pulled: bool = attrs.field(default=False, kw_only=True)
+    """Its messages go to `receive()`."""
     messages: list[str | bytes] = attrs.field(factory=list[str | bytes])
     ends: list[ErrorEvent | CloseEvent] = attrs.field(
         factory=list[ErrorEvent | CloseEvent]
@@ -178,11 +180,11 @@ class Ears:
 
     def __attrs_post_init__(self) -> None:
         if self.listening == "sync":
-            self.half.onmessage = self._hear
+            self.half.onmessage = None if self.pulled else self._hear
             self.half.onerror = self._hear
             self.half.onclose = self._hear
         else:
-            self.half.onmessage = self._hear_slowly
+            self.half.onmessage = None if self.pulled else self._hear_slowly
             self.half.onerror = self._hear_slowly
             self.half.onclose = self._hear_slowly
 

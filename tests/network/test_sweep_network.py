@@ -327,7 +327,7 @@ def test_g6_open_websocket_cancelled_at_any_step_has_closed(
                     async with open_websocket(
                         url, ssl_context=wiring.client, close_grace=GRACE
                     ) as ws:
-                        ears.append(Ears(ws, "async"))
+                        ears.append(Ears(ws, "async", pulled=True))
                         ws.send("a")
                         assert await ws.receive() == "a!"
                         ws.send("b!")
@@ -479,7 +479,7 @@ def test_g2_a_client_that_is_cancelled_anywhere_is_told_to_the_server_once(
                 async with open_websocket(
                     server.url, ssl_context=wiring.client, close_grace=GRACE
                 ) as ws:
-                    ours.append(Ears(ws, "async"))
+                    ours.append(Ears(ws, "async", pulled=True))
                     ws.send("a")
                     assert await ws.receive() == "hello"
                     await ws.drain()
