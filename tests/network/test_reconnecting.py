@@ -4,7 +4,7 @@ import logging
 import math
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from functools import partial
 from itertools import pairwise
@@ -517,9 +517,17 @@ async def test_attempts_are_logged_without_secrets(
     assert "no such name" in second.message
 
 
-async def test_a_decision_that_is_awaitable_is_refused(autojump_clock: Clock) -> None:
+class Awaitable:
+    def __await__(self) -> None:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("decision", [lambda: retry_async(None), Awaitable])
+async def test_a_decision_that_is_awaitable_is_refused(
+    autojump_clock: Clock, decision: Callable[[], object]
+) -> None:
     def should_retry(_error: Exception) -> Any:
-        return retry_async(None)
+        return decision()
 
     async with reconnecting(
         "ws://h/", dial=Attempts(BUSY).dial, should_retry=should_retry
