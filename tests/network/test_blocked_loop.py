@@ -155,8 +155,8 @@ async def test_leaving_a_block_takes_a_close_that_is_unread(
 
     async with net.script(answer_late) as url:
         async with open_websocket(url, close_grace=1.0) as client:
-            heard = hear(client)
-            client.accept()
+            heard: list[CloseEvent] = []
+            client.on("close")(heard.append)
         assert heard == [CLEAN]
 
 
