@@ -310,7 +310,7 @@ async def test_an_answer_with_too_large_a_head_is_not_read_to_its_end(
 ) -> None:
     data = net.head(*["X: " + "y" * 1000] * 100, start="HTTP/1.1 101 Switching")
     error = await refused(net, answering(data, stays=True))
-    assert "too large" in str(error)
+    assert "more than 64 KiB" in str(error)
 
 
 async def test_a_server_that_resets_is_a_handshake_error(net: "Network") -> None:
