@@ -8,8 +8,7 @@ from trio.lowlevel import enable_ki_protection
 from ._batches import batch
 from ._checks import foreign_thread_error
 from ._errors import WebSocketError
-from ._inbox import size_of
-from ._messages import as_message
+from ._messages import as_message, size_of
 from ._socket import WebSocket, half_of, home_of
 
 __all__ = ("broadcast",)

@@ -13,8 +13,9 @@ import trio
 
 from ._codes import Close
 from ._errors import ConnectionClosedError
-from ._inbox import Inbox, Message
+from ._inbox import Inbox
 from ._listeners import Listeners
+from ._messages import Message
 from ._state import End, Failure, HalfState
 
 __all__ = ("Half", "Link", "join", "unanswered")

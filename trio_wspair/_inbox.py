@@ -15,11 +15,11 @@ import trio
 
 from ._codes import Close
 from ._errors import BufferFullError
+from ._messages import Message, size_of
 from ._state import End, Failure
 
-__all__ = ("Inbox", "Intercept", "Item", "Message", "Taker", "size_of")
+__all__ = ("Inbox", "Intercept", "Item", "Taker")
 
-Message = str | bytes
 Item = Message | Close | Failure
 Intercept = Callable[[Message], Callable[[], None] | None]
 """Returns what is to be done with a message that has arrived, in place of queueing it,
@@ -31,13 +31,6 @@ no code of a user.
 
 _MIN_WEIGHT: Final = 64
 """What a message counts at least towards the limit: the queue is not free."""
-
-
-def size_of(message: Message) -> int:
-    """Return the bytes that `message` takes on the wire, without framing."""
-    if message.__class__ is bytes or message.isascii():
-        return len(message)
-    return len(message.encode()) if isinstance(message, str) else len(message)
 
 
 class Taker(Protocol):

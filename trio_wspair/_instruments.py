@@ -17,7 +17,8 @@ import attrs
 from ._codes import Close
 from ._display import redacted
 from ._half import join
-from ._inbox import Inbox, Message
+from ._inbox import Inbox
+from ._messages import Message
 from ._socket import CloseEvent, Home, WebSocket, close_event, half_of
 from ._state import Act, End, Failure, HalfState, Holder
 

@@ -3,9 +3,10 @@
 import math
 
 from ._codes import usv_string
-from ._inbox import Message
 
-__all__ = ("as_message",)
+__all__ = ("Message", "as_message", "size_of")
+
+Message = str | bytes
 
 
 def as_message(value: object) -> Message:
@@ -32,6 +33,13 @@ def as_message(value: object) -> Message:
             f"{type(value).__name__}: did you mean send(json.dumps(...))?"
         )
         raise TypeError(msg) from None
+
+
+def size_of(message: Message) -> int:
+    """Return the bytes that `message` takes on the wire, without framing."""
+    if message.__class__ is bytes or message.isascii():
+        return len(message)
+    return len(message.encode()) if isinstance(message, str) else len(message)
 
 
 def _number_text(value: float) -> str:

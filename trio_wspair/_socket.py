@@ -18,9 +18,9 @@ from ._checks import check_limit, check_thread, foreign_thread_error
 from ._codes import checked_close
 from ._errors import ConnectionClosedError, InvalidStateError
 from ._half import Half, unanswered
-from ._inbox import Item, Message, size_of
+from ._inbox import Item
 from ._listeners import Listener, check_event_type
-from ._messages import as_message
+from ._messages import Message, as_message, size_of
 from ._nurseries import let_others_clean_up, let_unread_bytes_count
 from ._state import Act, Failure, Holder, ReadyState
 

@@ -30,7 +30,7 @@ from trio_wspair._dispatcher import NurseryHome
 from trio_wspair._errors import InvalidStateError, ProtocolError, WebSocketError
 from trio_wspair._half import Half
 from trio_wspair._http import Request, Response, wrong_answer
-from trio_wspair._inbox import Message, size_of
+from trio_wspair._messages import Message, size_of
 from trio_wspair._socket import (
     ErrorEvent,
     MessageEvent,

@@ -11,8 +11,8 @@ from typing import Any, Final
 import attrs
 
 from trio_wspair._codes import Close, usv_string
-from trio_wspair._inbox import size_of
 from trio_wspair._instruments import ConnectionInfo
+from trio_wspair._messages import size_of
 from trio_wspair._socket import WebSocket, half_of
 from trio_wspair._state import End, Failure, ReadyState
 

@@ -13,7 +13,7 @@ from websockets.extensions import Extension
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 
 from trio_wspair._errors import ProtocolError
-from trio_wspair._inbox import Message
+from trio_wspair._messages import Message
 
 from ._ends import too_big
 from ._frames import CONTINUATION, FIN, OPCODE, RSV1, TEXT

@@ -12,8 +12,8 @@ from trio.lowlevel import enable_ki_protection
 
 from trio_wspair._codes import Close
 from trio_wspair._errors import ConnectionClosedError, ProtocolError
-from trio_wspair._inbox import size_of
 from trio_wspair._limits import Limits
+from trio_wspair._messages import size_of
 from trio_wspair._state import Failure
 
 from ._connection import Connection, Item, answers_close

@@ -20,7 +20,7 @@ from trio_wspair._codes import Close
 from trio_wspair._errors import HandshakeError, ProtocolError
 from trio_wspair._failures import bare
 from trio_wspair._headers import encode_headers
-from trio_wspair._inbox import size_of
+from trio_wspair._messages import size_of
 from trio_wspair._nurseries import open_service_nursery
 
 from ._answer import accept_for, ask, check_answer

@@ -13,7 +13,8 @@ from trio.lowlevel import enable_ki_protection
 from trio_wspair._batches import send_later
 from trio_wspair._codes import Close
 from trio_wspair._errors import ConnectionClosedError
-from trio_wspair._inbox import Inbox, Message
+from trio_wspair._inbox import Inbox
+from trio_wspair._messages import Message
 from trio_wspair._state import End, Failure
 
 from ._connection import Connection, SupportsSendNow, supports_send_now
