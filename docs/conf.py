@@ -29,7 +29,7 @@ from conformance.hibernation import (
 )
 
 from trio_wspair import Application, ReadyState, __version__, testing
-from trio_wspair._state import _HOLDER_TABLE, _READY_TABLE, Act, Holder
+from trio_wspair._rules.state import _HOLDER_TABLE, _READY_TABLE, Act, Holder
 
 
 def name_where_it_is_written(package: ModuleType) -> None:

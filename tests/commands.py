@@ -12,7 +12,7 @@ import pytest
 import trio
 from programs import read_to_end, running
 
-from trio_wspair._cli import main
+from trio_wspair._command.main import main
 
 COMMAND = (sys.executable, "-m", "trio_wspair")
 HANDLER = """

@@ -67,7 +67,7 @@ def _instead_of_trio(network: Any, client: Spoil, server: Spoil) -> Generator[No
     with (
         mock.patch.object(trio, "open_tcp_stream", open_tcp_stream),
         mock.patch.object(trio, "open_tcp_listeners", open_tcp_listeners),
-        mock.patch("trio_wspair._dialing.open_tcp", open_tcp),
+        mock.patch("trio_wspair._client.dialing.open_tcp", open_tcp),
     ):
         yield
 

@@ -20,7 +20,7 @@ from trio_wspair import (
     WebSocketError,
     WebSocketPair,
 )
-from trio_wspair._dispatcher import _dispatchers
+from trio_wspair._pair.dispatcher import _dispatchers
 
 
 class ListenerError(Exception):

@@ -7,7 +7,7 @@ import pytest
 from asgi_by_hand import HTTP, WEBSOCKET
 from hypothesis import given, strategies as st
 
-from trio_wspair._asgi_scope import client_of, read_scope
+from trio_wspair._server.asgi_scope import client_of, read_scope
 
 
 def scope(**changes: Any) -> dict[str, Any]:

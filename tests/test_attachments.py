@@ -15,7 +15,7 @@ import trio
 from hypothesis import given, settings, strategies as st
 
 from trio_wspair import WebSocketPair
-from trio_wspair._attachments import MAX_ATTACHMENT_BYTES, pack, unpack
+from trio_wspair._rules.attachments import MAX_ATTACHMENT_BYTES, pack, unpack
 
 UTC = dt.UTC
 HINT = (

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings, strategies as st
 
 from trio_wspair import CloseCode
-from trio_wspair._codes import MAX_REASON_BYTES, Close, checked_close, usv_string
+from trio_wspair._rules.codes import MAX_REASON_BYTES, Close, checked_close, usv_string
 
 RESERVED = {1004, 1005, 1006, 1015}
 TOO_LONG = "x" * 124

@@ -12,8 +12,8 @@ import pytest
 import trio
 from commands import HANDLER, called, line_in, serving
 
-from trio_wspair._command_process import CommandError, UsageError
-from trio_wspair._command_program import load_application, program_error
+from trio_wspair._command.process import CommandError, UsageError
+from trio_wspair._command.program import load_application, program_error
 
 CANDIDATES = "; it has fetch, another: try app_of_a_test.py:fetch"
 

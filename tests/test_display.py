@@ -6,7 +6,7 @@ import unicodedata
 import pytest
 from hypothesis import given, strategies as st
 
-from trio_wspair._display import printable, redacted
+from trio_wspair._rules.display import printable, redacted
 
 any_text = st.text(st.characters() | st.characters(categories=["Cs", "Cc", "Cf"]))
 

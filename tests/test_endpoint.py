@@ -5,7 +5,7 @@ import base64
 import pytest
 from hypothesis import given, strategies as st
 
-from trio_wspair._endpoint import Endpoint, parse_endpoint
+from trio_wspair._client.endpoint import Endpoint, parse_endpoint
 
 
 @pytest.mark.parametrize(

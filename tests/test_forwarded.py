@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given, strategies as st
 
 from trio_wspair import Headers
-from trio_wspair._forwarded import (
+from trio_wspair._http.forwarded import (
     Forwarded,
     ProxyHeaders,
     checked_proxy_headers,
     forwarded_by,
     node_address,
 )
-from trio_wspair._urls import Authority
+from trio_wspair._http.urls import Authority
 
 
 def said(

@@ -46,9 +46,9 @@ from trio_wspair import (
     WebSocketPair,
     open_websocket_pair,
 )
-from trio_wspair._dispatcher import Dispatcher, _dispatchers
-from trio_wspair._inbox import Inbox
-from trio_wspair._listeners import Listeners
+from trio_wspair._pair.dispatcher import Dispatcher, _dispatchers
+from trio_wspair._pair.inbox import Inbox
+from trio_wspair._rules.listeners import Listeners
 
 
 def apart(outer: trio.Nursery, inner: trio.Nursery) -> tuple[WebSocket, WebSocket]:

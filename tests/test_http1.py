@@ -9,9 +9,9 @@ import trio.testing
 from hypothesis import example, given, settings, strategies as st
 
 from trio_wspair import Headers, Response
-from trio_wspair._headers import comma_list
-from trio_wspair._http1 import Head, HTTPConnection, Refusal
-from trio_wspair._limits import Limits
+from trio_wspair._http.headers import comma_list
+from trio_wspair._http.http1 import Head, HTTPConnection, Refusal
+from trio_wspair._rules.limits import Limits
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455, section 1.3.
 PLAIN = b"GET /path?query=1 HTTP/1.1\r\nHost: example.com\r\nX-Name: a, b\r\n\r\n"

@@ -12,8 +12,8 @@ from exchanges import Answer, ask, read_all, understood
 from hypothesis import given, settings, strategies as st
 
 from trio_wspair import Response
-from trio_wspair._http1 import ClientGoneError, HTTPConnection, Refusal
-from trio_wspair._limits import Limits
+from trio_wspair._http.http1 import ClientGoneError, HTTPConnection, Refusal
+from trio_wspair._rules.limits import Limits
 
 
 async def sent(response: Response, request: bytes = ask()) -> bytes:

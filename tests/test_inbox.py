@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from trio_wspair._codes import Close
-from trio_wspair._inbox import Inbox
-from trio_wspair._messages import Message
+from trio_wspair._pair.inbox import Inbox
+from trio_wspair._rules.codes import Close
+from trio_wspair._rules.messages import Message
 
 
 async def test_a_message_that_is_released_after_the_end_is_not_counted_twice() -> None:

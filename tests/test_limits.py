@@ -18,7 +18,7 @@ from trio_wspair import (
     open_websocket_pair,
     serve,
 )
-from trio_wspair._limits import Limits
+from trio_wspair._rules.limits import Limits
 from trio_wspair.asgi import ASGIApp
 from trio_wspair.testing import open_asgi_websocket
 from trio_wspair.transports import couple

@@ -15,7 +15,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from trio_wspair._listeners import EVENT_TYPES, Listener, Listeners
+from trio_wspair._rules.listeners import EVENT_TYPES, Listener, Listeners
 
 
 class Bystander:

@@ -13,8 +13,8 @@ from collections.abc import Callable
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
-from trio_wspair._codes import usv_string
-from trio_wspair._messages import as_message
+from trio_wspair._rules.codes import usv_string
+from trio_wspair._rules.messages import as_message
 
 # -- text ---------------------
 

@@ -20,7 +20,7 @@ from trio_wspair import (
     WebSocketPair,
     open_websocket_pair,
 )
-from trio_wspair._pair import current_nursery
+from trio_wspair._pair.pair import current_nursery
 from trio_wspair.transports import couple
 
 # -- the pair object ---------------------------------------------

@@ -7,7 +7,7 @@ from exchanges import UPGRADE, answer_to, ask, read_all, served
 from trio.testing import MockClock
 
 from trio_wspair import Request, Response, WebSocketPair
-from trio_wspair._http import wrong_answer
+from trio_wspair._http.messages import wrong_answer
 
 if TYPE_CHECKING:
     from conftest import Logged

@@ -16,8 +16,8 @@ from hypothesis.stateful import (
 )
 
 from trio_wspair import ConnectionClosedError, InvalidStateError, ReadyState
-from trio_wspair._codes import Close
-from trio_wspair._state import Act, End, Failure, HalfState, Holder
+from trio_wspair._rules.codes import Close
+from trio_wspair._rules.state import Act, End, Failure, HalfState, Holder
 
 T = TypeVar("T")
 

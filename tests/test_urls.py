@@ -5,7 +5,7 @@ from urllib.parse import unquote, unquote_to_bytes, urlsplit
 import pytest
 from hypothesis import example, given, strategies as st
 
-from trio_wspair._urls import (
+from trio_wspair._http.urls import (
     Authority,
     RequestURL,
     Target,

@@ -1,10 +1,33 @@
 """WebSocketPair for Trio: two connected WebSockets, in memory or on the network."""
 
-from ._application import Application as Application
-from ._broadcast import broadcast as broadcast
-from ._client import connect as connect, open_websocket as open_websocket
-from ._codes import CloseCode as CloseCode
-from ._errors import (
+from ._client.connecting import connect as connect, open_websocket as open_websocket
+from ._client.reconnecting import reconnecting as reconnecting
+from ._http.messages import (
+    FetchHandler as FetchHandler,
+    Headers as Headers,
+    Request as Request,
+    RequestBodyError as RequestBodyError,
+    Response as Response,
+)
+from ._http.origin import same_origin as same_origin
+from ._pair.broadcast import broadcast as broadcast
+from ._pair.instruments import (
+    ConnectionInfo as ConnectionInfo,
+    Instrument as Instrument,
+    use_instrument as use_instrument,
+)
+from ._pair.pair import (
+    WebSocketPair as WebSocketPair,
+    open_websocket_pair as open_websocket_pair,
+)
+from ._pair.websocket import (
+    CloseEvent as CloseEvent,
+    ErrorEvent as ErrorEvent,
+    MessageEvent as MessageEvent,
+    WebSocket as WebSocket,
+)
+from ._rules.codes import CloseCode as CloseCode
+from ._rules.errors import (
     BufferFullError as BufferFullError,
     ConnectionClosedError as ConnectionClosedError,
     HandshakeError as HandshakeError,
@@ -12,32 +35,9 @@ from ._errors import (
     ProtocolError as ProtocolError,
     WebSocketError as WebSocketError,
 )
-from ._http import (
-    FetchHandler as FetchHandler,
-    Headers as Headers,
-    Request as Request,
-    RequestBodyError as RequestBodyError,
-    Response as Response,
-)
-from ._instruments import (
-    ConnectionInfo as ConnectionInfo,
-    Instrument as Instrument,
-    use_instrument as use_instrument,
-)
-from ._origin import same_origin as same_origin
-from ._pair import (
-    WebSocketPair as WebSocketPair,
-    open_websocket_pair as open_websocket_pair,
-)
-from ._reconnecting import reconnecting as reconnecting
-from ._server import Server as Server, serve as serve
-from ._socket import (
-    CloseEvent as CloseEvent,
-    ErrorEvent as ErrorEvent,
-    MessageEvent as MessageEvent,
-    WebSocket as WebSocket,
-)
-from ._state import ReadyState as ReadyState
+from ._rules.state import ReadyState as ReadyState
+from ._server.application import Application as Application
+from ._server.serving import Server as Server, serve as serve
 from ._version import __version__ as __version__
 
 __all__ = (

@@ -1,6 +1,6 @@
 """``python -m trio_wspair``, the same as the command ``trio-wspair``."""
 
-from ._cli import main
+from trio_wspair._command.main import main
 
 __all__ = ()
 

@@ -11,13 +11,13 @@ from typing import Final
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from ._application import Application, handler_of, open_application
-from ._asgi_scope import Scope
-from ._errors import InvalidStateError
-from ._exchange_asgi import ASGIExchange, ASGIService
-from ._failures import bare
-from ._limits import Limits
-from .transports._asgi import Receive, Send
+from trio_wspair._rules.errors import InvalidStateError
+from trio_wspair._rules.limits import Limits
+from trio_wspair._server.application import Application, handler_of, open_application
+from trio_wspair._server.asgi_scope import Scope
+from trio_wspair._server.exchange_asgi import ASGIExchange, ASGIService
+from trio_wspair._tasks.failures import bare
+from trio_wspair.transports._asgi import Receive, Send
 
 __all__ = ("ASGIApp",)
 

@@ -145,5 +145,5 @@ def dialling_in_memory(stream: trio.abc.Stream) -> Generator[None]:
         await trio.lowlevel.checkpoint()
         return stream
 
-    with mock.patch("trio_wspair._dialing.open_tcp", open_tcp):
+    with mock.patch("trio_wspair._client.dialing.open_tcp", open_tcp):
         yield

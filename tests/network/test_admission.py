@@ -20,8 +20,8 @@ from trio_wspair import (
     open_websocket,
     serve,
 )
-from trio_wspair._admission import MAX_REFUSALS, Admission, client_key
-from trio_wspair._limits import Limits
+from trio_wspair._rules.limits import Limits
+from trio_wspair._server.admission import MAX_REFUSALS, Admission, client_key
 
 if TYPE_CHECKING:
     from conftest import Logged, Network, Tls

@@ -15,8 +15,8 @@ from commands import COMMAND, in_shell, line_in, pipe_without_reader, ran
 from programs import read_to_end, running
 
 from trio_wspair import CloseEvent, Request, Response, WebSocketPair
-from trio_wspair._command_connect import Conversation, Lines
-from trio_wspair._command_process import CommandError
+from trio_wspair._command.connect import Conversation, Lines
+from trio_wspair._command.process import CommandError
 
 if TYPE_CHECKING:
     from conftest import Network, Tls
@@ -285,7 +285,7 @@ async def test_a_line_that_is_too_long_is_told_and_the_others_are_sent(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("trio_wspair._command_connect._MAX_LINE_BYTES", 10)
+    monkeypatch.setattr("trio_wspair._command.connect._MAX_LINE_BYTES", 10)
     typed(b"x" * 11 + b"\nshort\r\n" + b"y" * 10 + b"\r\n")
     typed(b"")
     async with net.serve(net.echo) as server:
@@ -323,7 +323,7 @@ async def test_what_is_typed_after_the_close_is_not_sent(
         await trio.sleep(0.1)
         typed(b"too late\n")
 
-    monkeypatch.setattr("trio_wspair._command_connect.write_output", write_slowly)
+    monkeypatch.setattr("trio_wspair._command.connect.write_output", write_slowly)
     handler = Handler("x", close=(1000, "enough"))
     async with net.serve(handler.fetch) as server, trio.open_nursery() as nursery:
         nursery.start_soon(type_late)

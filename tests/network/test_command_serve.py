@@ -35,7 +35,7 @@ from cryptography.hazmat.primitives.serialization import (
 from programs import read_to_end, running
 
 from trio_wspair import HandshakeError, __version__, connect, open_websocket
-from trio_wspair._cli import main
+from trio_wspair._command.main import main
 
 if TYPE_CHECKING:
     from conftest import Network, Tls
@@ -476,8 +476,10 @@ def test_a_fault_of_the_command_itself_is_not_hidden(
     def fail(*_: object) -> None:
         raise BaseExceptionGroup("", [LookupError()])
 
-    monkeypatch.setattr("trio_wspair._cli.Conversation", attrs.make_class("X", []))
-    monkeypatch.setattr("trio_wspair._cli._fields", fail)
+    monkeypatch.setattr(
+        "trio_wspair._command.main.Conversation", attrs.make_class("X", [])
+    )
+    monkeypatch.setattr("trio_wspair._command.main._fields", fail)
     with pytest.raises(BaseExceptionGroup):
         main(["connect", "ws://x/"])
 

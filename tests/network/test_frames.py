@@ -5,12 +5,12 @@ import sys
 
 import pytest
 
-from trio_wspair.transports import _frames
+from trio_wspair.transports.rfc6455 import _frames
 
 
 def test_masking_does_without_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "websockets.speedups", None)
-    name = "trio_wspair.transports.slow_frames"
+    name = "trio_wspair.transports.rfc6455.slow_frames"
     spec = importlib.util.spec_from_file_location(name, _frames.__file__)
     assert spec is not None
     assert spec.loader is not None

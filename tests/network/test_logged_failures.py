@@ -22,7 +22,7 @@ from trio_wspair import (
     WebSocket,
     WebSocketPair,
 )
-from trio_wspair._pair import current_nursery
+from trio_wspair._pair.pair import current_nursery
 from trio_wspair.asgi import ASGIApp
 from trio_wspair.testing import ScriptedPeer
 

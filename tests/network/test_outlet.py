@@ -9,8 +9,8 @@ import pytest
 import trio
 import trio.testing
 
-from trio_wspair.transports._outlet import Outlet
-from trio_wspair.transports._ports import SocketPort, StreamPort, port_of
+from trio_wspair.transports.io._outlet import Outlet
+from trio_wspair.transports.io._ports import SocketPort, StreamPort, port_of
 
 MUCH = bytes(range(256)) * 2**14
 """More than the buffers of a socket hold."""

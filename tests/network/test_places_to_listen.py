@@ -21,9 +21,9 @@ from exchanges import ask
 from trio.testing import MockClock
 
 from trio_wspair import Application, Request, Response, Server, open_websocket, serve
-from trio_wspair._http import FetchHandler
-from trio_wspair._listening import Endpoint
-from trio_wspair._unix_listener import open_unix_listener
+from trio_wspair._http.messages import FetchHandler
+from trio_wspair._server.listening import Endpoint
+from trio_wspair._server.unix_listener import open_unix_listener
 
 if TYPE_CHECKING:
     from conftest import Network, Tls

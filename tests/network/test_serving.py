@@ -27,9 +27,9 @@ from trio_wspair import (
     open_websocket,
     serve,
 )
-from trio_wspair._exchange import client_address
-from trio_wspair._handling import Handling, Handlings
-from trio_wspair._http1 import HTTPConnection
+from trio_wspair._http.http1 import HTTPConnection
+from trio_wspair._server.exchange import client_address
+from trio_wspair._server.handling import Handling, Handlings
 from trio_wspair.testing import ScriptedPeer
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import trio
 import trio.testing
 from trio.testing import MemoryReceiveStream, MemorySendStream, MockClock
 
-from trio_wspair.transports._linger import linger
-from trio_wspair.transports._wire import Wire
+from trio_wspair.transports.io._linger import linger
+from trio_wspair.transports.trio_websocket._wire import Wire
 
 CLOSE = b"\x88\x02\x03\xe8"
 """A Close, as trio-websocket would write it."""

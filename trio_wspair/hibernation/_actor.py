@@ -24,21 +24,21 @@ from typing import Final
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from trio_wspair._codes import Close
-from trio_wspair._delivery import Event
-from trio_wspair._dispatcher import NurseryHome
-from trio_wspair._errors import InvalidStateError, ProtocolError, WebSocketError
-from trio_wspair._half import Half
-from trio_wspair._http import Request, Response, wrong_answer
-from trio_wspair._messages import Message, size_of
-from trio_wspair._socket import (
+from trio_wspair._http.messages import Request, Response, wrong_answer
+from trio_wspair._pair.delivery import Event
+from trio_wspair._pair.dispatcher import NurseryHome
+from trio_wspair._pair.half import Half
+from trio_wspair._pair.websocket import (
     ErrorEvent,
     MessageEvent,
     WebSocket,
     half_of,
     move,
 )
-from trio_wspair._state import Act, Failure, Holder
+from trio_wspair._rules.codes import Close
+from trio_wspair._rules.errors import InvalidStateError, ProtocolError, WebSocketError
+from trio_wspair._rules.messages import Message, size_of
+from trio_wspair._rules.state import Act, Failure, Holder
 
 from ._failures import DurableObjectResetError, log_failure
 from ._handlers import Handlers, call_fetch, call_handler, target_of

@@ -3,9 +3,9 @@
 import logging
 from typing import Final, cast
 
-from trio_wspair._errors import WebSocketError
-from trio_wspair._failures import bare, failure_in, hides_failure
-from trio_wspair._state import End
+from trio_wspair._rules.errors import WebSocketError
+from trio_wspair._rules.state import End
+from trio_wspair._tasks.failures import bare, failure_in, hides_failure
 
 __all__ = ("DurableObjectResetError", "log_failure")
 

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 from trio.lowlevel import disable_ki_protection
 
-from trio_wspair._delivery import Event
-from trio_wspair._http import Request, Response
-from trio_wspair._socket import ErrorEvent, MessageEvent, WebSocket
+from trio_wspair._http.messages import Request, Response
+from trio_wspair._pair.delivery import Event
+from trio_wspair._pair.websocket import ErrorEvent, MessageEvent, WebSocket
 
 __all__ = ("Handlers", "call_fetch", "call_handler", "target_of")
 

@@ -18,9 +18,9 @@ import attrs
 import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
-from trio_wspair._display import printable
-from trio_wspair._failures import bare
-from trio_wspair._pair import current_nursery
+from trio_wspair._pair.pair import current_nursery
+from trio_wspair._rules.display import printable
+from trio_wspair._tasks.failures import bare
 
 from ._failures import DurableObjectResetError, log_failure
 from ._turnstile import Turnstile

@@ -12,14 +12,14 @@ import attrs
 import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
-from trio_wspair._checks import check_seconds, check_thread
-from trio_wspair._dispatcher import NurseryHome
-from trio_wspair._errors import InvalidStateError
-from trio_wspair._http import Request, Response
-from trio_wspair._nurseries import open_service_nursery
-from trio_wspair._pair import close_all, current_nursery, give
-from trio_wspair._socket import half_of, move
-from trio_wspair._state import Failure, Holder
+from trio_wspair._http.messages import Request, Response
+from trio_wspair._pair.dispatcher import NurseryHome
+from trio_wspair._pair.pair import close_all, current_nursery, give
+from trio_wspair._pair.websocket import half_of, move
+from trio_wspair._rules.checks import check_seconds, check_thread
+from trio_wspair._rules.errors import InvalidStateError
+from trio_wspair._rules.state import Failure, Holder
+from trio_wspair._tasks.nurseries import open_service_nursery
 
 from ._actor import Actor
 from ._context import DurableObjectState

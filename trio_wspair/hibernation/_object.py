@@ -3,8 +3,8 @@
 from collections.abc import Awaitable
 from typing import Any
 
-from trio_wspair._http import Request, Response
-from trio_wspair._socket import WebSocket
+from trio_wspair._http.messages import Request, Response
+from trio_wspair._pair.websocket import WebSocket
 
 from ._context import DurableObjectState
 

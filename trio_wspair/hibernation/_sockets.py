@@ -12,13 +12,13 @@ from typing import Final
 
 import attrs
 
-from trio_wspair._codes import Close
-from trio_wspair._delivery import Event
-from trio_wspair._errors import InvalidStateError
-from trio_wspair._listeners import Listener, Listeners
-from trio_wspair._pair import forsake_untaken, untaken
-from trio_wspair._socket import WebSocket, half_of
-from trio_wspair._state import Failure, Holder
+from trio_wspair._pair.delivery import Event
+from trio_wspair._pair.pair import forsake_untaken, untaken
+from trio_wspair._pair.websocket import WebSocket, half_of
+from trio_wspair._rules.codes import Close
+from trio_wspair._rules.errors import InvalidStateError
+from trio_wspair._rules.listeners import Listener, Listeners
+from trio_wspair._rules.state import Failure, Holder
 
 __all__ = (
     "Membership",

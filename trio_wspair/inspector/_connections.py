@@ -9,9 +9,9 @@ from typing import Final
 
 import trio
 
-from trio_wspair._codes import Close
-from trio_wspair._instruments import ConnectionInfo, Instrument
-from trio_wspair._socket import CloseEvent, WebSocket, half_of
+from trio_wspair._pair.instruments import ConnectionInfo, Instrument
+from trio_wspair._pair.websocket import CloseEvent, WebSocket, half_of
+from trio_wspair._rules.codes import Close
 
 from ._frames import Frames
 from ._watched import Watched

@@ -10,9 +10,9 @@ from typing import Final
 
 import attrs
 
-from trio_wspair._instruments import use_instrument
-from trio_wspair._nurseries import open_service_nursery
-from trio_wspair._server import Server, serve
+from trio_wspair._pair.instruments import use_instrument
+from trio_wspair._server.serving import Server, serve
+from trio_wspair._tasks.nurseries import open_service_nursery
 
 from ._connections import Connections
 from ._site import Site

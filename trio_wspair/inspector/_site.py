@@ -12,9 +12,9 @@ from importlib import resources
 from typing import Final
 from urllib.parse import urlsplit
 
-from trio_wspair._http import Request, Response
-from trio_wspair._origin import same_origin
-from trio_wspair._pair import WebSocketPair
+from trio_wspair._http.messages import Request, Response
+from trio_wspair._http.origin import same_origin
+from trio_wspair._pair.pair import WebSocketPair
 
 from ._connections import Connections
 from ._watcher import Watcher

@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import attrs
 
-from trio_wspair._codes import Close, usv_string
-from trio_wspair._instruments import ConnectionInfo
-from trio_wspair._messages import size_of
-from trio_wspair._socket import WebSocket, half_of
-from trio_wspair._state import End, Failure, ReadyState
+from trio_wspair._pair.instruments import ConnectionInfo
+from trio_wspair._pair.websocket import WebSocket, half_of
+from trio_wspair._rules.codes import Close, usv_string
+from trio_wspair._rules.messages import size_of
+from trio_wspair._rules.state import End, Failure, ReadyState
 
 from ._frames import Frame, Frames, History, Kind, Way
 

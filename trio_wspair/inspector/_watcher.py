@@ -13,9 +13,9 @@ from typing import Any, Final
 import attrs
 import trio
 
-from trio_wspair._errors import ConnectionClosedError
-from trio_wspair._socket import MessageEvent, WebSocket
-from trio_wspair._state import ReadyState
+from trio_wspair._pair.websocket import MessageEvent, WebSocket
+from trio_wspair._rules.errors import ConnectionClosedError
+from trio_wspair._rules.state import ReadyState
 
 from ._connections import Connections
 from ._frames import Frame

@@ -12,9 +12,9 @@ from typing import Any, Final, cast
 import attrs
 import trio
 
-from trio_wspair._codes import Close, checked_close
-from trio_wspair._errors import ConnectionClosedError, HandshakeError
-from trio_wspair._headers import Headers, decode_headers
+from trio_wspair._http.headers import Headers, decode_headers
+from trio_wspair._rules.codes import Close, checked_close
+from trio_wspair._rules.errors import ConnectionClosedError, HandshakeError
 from trio_wspair.transports._asgi import DENIAL, Event
 from trio_wspair.transports._connection import Item
 

@@ -18,7 +18,7 @@ import attrs
 import trio
 from trio.lowlevel import RunVar, in_trio_run
 
-from trio_wspair._errors import InvalidStateError
+from trio_wspair._rules.errors import InvalidStateError
 from trio_wspair.hibernation import DurableObjectResetError
 
 from ._record import Record

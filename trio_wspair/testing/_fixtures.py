@@ -13,9 +13,9 @@ import attrs
 import pytest
 import trio
 
-from trio_wspair._application import Application, handler_of, open_application
-from trio_wspair._http import FetchHandler
-from trio_wspair._nurseries import raise_together
+from trio_wspair._http.messages import FetchHandler
+from trio_wspair._server.application import Application, handler_of, open_application
+from trio_wspair._tasks.nurseries import raise_together
 
 from ._client import (
     OpenClient,

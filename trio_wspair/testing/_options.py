@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Final, Literal, TypedDict
 
-from trio_wspair._http import HeadersInit
+from trio_wspair._http.messages import HeadersInit
 from trio_wspair.transports._engines import EngineName
 
 __all__ = (

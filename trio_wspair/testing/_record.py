@@ -10,8 +10,8 @@ from typing import Any, Final, Self, cast
 import attrs
 import trio
 
-from trio_wspair._instruments import ConnectionInfo, Instrument, TakenBy
-from trio_wspair._socket import CloseEvent, WebSocket
+from trio_wspair._pair.instruments import ConnectionInfo, Instrument, TakenBy
+from trio_wspair._pair.websocket import CloseEvent, WebSocket
 
 from ._entries import Entry, FailedStep
 from ._pictures import draw_html, draw_mermaid, draw_svg, terminal_diagram

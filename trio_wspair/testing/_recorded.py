@@ -15,18 +15,18 @@ from typing import Any, Final, cast, overload
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from trio_wspair._checks import check_seconds
-from trio_wspair._errors import ConnectionClosedError
-from trio_wspair._instruments import use_instrument
-from trio_wspair._pair import DEFAULT_MAX_BUFFERED_BYTES, open_websocket_pair
-from trio_wspair._socket import (
+from trio_wspair._pair.instruments import use_instrument
+from trio_wspair._pair.pair import DEFAULT_MAX_BUFFERED_BYTES, open_websocket_pair
+from trio_wspair._pair.websocket import (
     CloseEvent,
     WebSocket,
     close_event,
     half_of,
     home_of,
 )
-from trio_wspair._state import Holder
+from trio_wspair._rules.checks import check_seconds
+from trio_wspair._rules.errors import ConnectionClosedError
+from trio_wspair._rules.state import Holder
 
 from ._entries import What
 from ._record import ConversationError, Record, cut

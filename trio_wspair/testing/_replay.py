@@ -14,9 +14,9 @@ from typing import Final, Protocol, Unpack
 import attrs
 import trio
 
-from trio_wspair._application import Application
-from trio_wspair._errors import WebSocketError
-from trio_wspair._socket import WebSocket
+from trio_wspair._pair.websocket import WebSocket
+from trio_wspair._rules.errors import WebSocketError
+from trio_wspair._server.application import Application
 
 from ._client import open_test_client
 from ._entries import Entry, What

@@ -12,14 +12,14 @@ import attrs
 import h11
 import trio
 
-from trio_wspair._codes import usv_string
-from trio_wspair._headers import (
+from trio_wspair._http.headers import (
     Headers,
     HeadersInit,
     decode_headers,
     encode_headers,
     is_token as is_method,
 )
+from trio_wspair._rules.codes import usv_string
 
 __all__ = ("RequestError", "RequestToSend", "TestResponse")
 

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import trio
 
-from trio_wspair._errors import HandshakeError
-from trio_wspair._nurseries import open_service_nursery
+from trio_wspair._rules.errors import HandshakeError
+from trio_wspair._tasks.nurseries import open_service_nursery
 
 from ._scripted_peer import ScriptedPeer
 

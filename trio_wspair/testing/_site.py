@@ -21,15 +21,21 @@ import attrs
 import trio
 from trio.testing import MockClock
 
-from trio_wspair._checks import check_seconds
-from trio_wspair._client import connect
-from trio_wspair._dialing import Dialer
-from trio_wspair._errors import HandshakeError
-from trio_wspair._http import FetchHandler, Headers, HeadersInit, Request, Response
-from trio_wspair._instruments import use_instrument
-from trio_wspair._server import serve
-from trio_wspair._socket import WebSocket
-from trio_wspair._urls import percent_encoded
+from trio_wspair._client.connecting import connect
+from trio_wspair._client.dialing import Dialer
+from trio_wspair._http.messages import (
+    FetchHandler,
+    Headers,
+    HeadersInit,
+    Request,
+    Response,
+)
+from trio_wspair._http.urls import percent_encoded
+from trio_wspair._pair.instruments import use_instrument
+from trio_wspair._pair.websocket import WebSocket
+from trio_wspair._rules.checks import check_seconds
+from trio_wspair._rules.errors import HandshakeError
+from trio_wspair._server.serving import serve
 
 from ._cookies import Cookies
 from ._failures import Expected, Failures, check_kinds

@@ -19,9 +19,9 @@ from typing import Final
 import attrs
 import trio
 
-from trio_wspair._errors import WebSocketError
-from trio_wspair._socket import CloseEvent, ErrorEvent, MessageEvent, WebSocket
-from trio_wspair._state import ReadyState
+from trio_wspair._pair.websocket import CloseEvent, ErrorEvent, MessageEvent, WebSocket
+from trio_wspair._rules.errors import WebSocketError
+from trio_wspair._rules.state import ReadyState
 
 __all__ = ("Check", "End", "MakePair", "Meeting", "OnPurposeError", "broken")
 

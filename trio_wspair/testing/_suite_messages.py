@@ -8,7 +8,7 @@ from typing import Final
 
 import trio
 
-from trio_wspair._errors import BufferFullError
+from trio_wspair._rules.errors import BufferFullError
 
 from ._suite_ends import Check, End, Meeting, broken
 

@@ -9,9 +9,9 @@ from typing import Any, Final
 import trio
 from trio.testing import assert_checkpoints
 
-from trio_wspair._errors import ConnectionClosedError, InvalidStateError
-from trio_wspair._socket import ErrorEvent, MessageEvent
-from trio_wspair._state import ReadyState
+from trio_wspair._pair.websocket import ErrorEvent, MessageEvent
+from trio_wspair._rules.errors import ConnectionClosedError, InvalidStateError
+from trio_wspair._rules.state import ReadyState
 
 from ._suite_ends import Check, End, Meeting, OnPurposeError, broken
 

@@ -9,8 +9,8 @@ from typing import Final
 
 import trio
 
-from trio_wspair._socket import WebSocket, half_of
-from trio_wspair._state import Holder
+from trio_wspair._pair.websocket import WebSocket, half_of
+from trio_wspair._rules.state import Holder
 
 __all__ = ("is_inside", "place_of", "state_of", "waits_of")
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 import pytest
 
-from trio_wspair._pair import WebSocketPair, open_websocket_pair
+from trio_wspair._pair.pair import WebSocketPair, open_websocket_pair
 
 from ._client import OpenClient
 from ._fixtures import (

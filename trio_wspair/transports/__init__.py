@@ -1,10 +1,10 @@
 """Ends of a half that are no application: connections, and what couples them."""
 
-from trio_wspair._codes import Close as Close
+from trio_wspair._rules.codes import Close as Close
 
 from ._connection import Connection as Connection, SupportsPing as SupportsPing
 from ._couple import couple as couple
-from ._trio_websocket import (
+from .trio_websocket._engine import (
     TrioWebSocketConnection as TrioWebSocketConnection,
     open_client_connection as open_client_connection,
     open_server_connection as open_server_connection,

@@ -19,12 +19,12 @@ import attrs
 import h11
 import trio
 
-from trio_wspair._display import printable
-from trio_wspair._errors import HandshakeError
-from trio_wspair._headers import decode_headers, is_token
-from trio_wspair._limits import MAX_ANSWER_BODY_BYTES, MAX_ANSWER_HEAD_BYTES
-from trio_wspair._nurseries import open_service_nursery
-from trio_wspair._tls import MAY_NEED_CERTIFICATE, tls_error
+from trio_wspair._http.headers import decode_headers, is_token
+from trio_wspair._rules.display import printable
+from trio_wspair._rules.errors import HandshakeError
+from trio_wspair._rules.limits import MAX_ANSWER_BODY_BYTES, MAX_ANSWER_HEAD_BYTES
+from trio_wspair._tasks.nurseries import open_service_nursery
+from trio_wspair.transports.io._tls import MAY_NEED_CERTIFICATE, tls_error
 
 from ._refusal import refusal
 

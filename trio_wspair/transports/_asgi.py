@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import trio
 
-from trio_wspair._codes import Close
-from trio_wspair._errors import ConnectionClosedError
+from trio_wspair._rules.codes import Close
+from trio_wspair._rules.errors import ConnectionClosedError
 
 from ._connection import Item
 from ._ends import lost

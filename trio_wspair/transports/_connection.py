@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal, Protocol, TypeGuard, runtime_checkable
 
-from trio_wspair._codes import Close
+from trio_wspair._rules.codes import Close
 
 __all__ = (
     "AnswersClose",

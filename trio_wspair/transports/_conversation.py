@@ -5,11 +5,11 @@ Knows no connection and no tasks. Whoever finds something out writes it down her
 
 import attrs
 
-from trio_wspair._codes import Close
-from trio_wspair._errors import ProtocolError
-from trio_wspair._half import Half
-from trio_wspair._socket import CloseEvent, WebSocket, half_of
-from trio_wspair._state import Failure
+from trio_wspair._pair.half import Half
+from trio_wspair._pair.websocket import CloseEvent, WebSocket, half_of
+from trio_wspair._rules.codes import Close
+from trio_wspair._rules.errors import ProtocolError
+from trio_wspair._rules.state import Failure
 
 __all__ = ("Conversation",)
 

@@ -10,14 +10,14 @@ of all that is in a `Conversation`. Here is how they begin, and what comes after
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from trio_wspair._alarms import Alarms
-from trio_wspair._checks import check_thread
-from trio_wspair._codes import Close
-from trio_wspair._errors import ConnectionClosedError
-from trio_wspair._limits import Limits
-from trio_wspair._nurseries import let_others_clean_up
-from trio_wspair._socket import CloseEvent, WebSocket, home_of
-from trio_wspair._state import Act, Failure
+from trio_wspair._pair.websocket import CloseEvent, WebSocket, home_of
+from trio_wspair._rules.checks import check_thread
+from trio_wspair._rules.codes import Close
+from trio_wspair._rules.errors import ConnectionClosedError
+from trio_wspair._rules.limits import Limits
+from trio_wspair._rules.state import Act, Failure
+from trio_wspair._tasks.nurseries import let_others_clean_up
+from trio_wspair._tasks.timers import Alarms
 
 from ._connection import Connection, extensions_of
 from ._conversation import Conversation

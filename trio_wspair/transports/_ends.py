@@ -1,6 +1,6 @@
 """The errors by which connections of every kind end."""
 
-from trio_wspair._errors import ConnectionClosedError, ProtocolError
+from trio_wspair._rules.errors import ConnectionClosedError, ProtocolError
 
 __all__ = ("lost", "too_big")
 

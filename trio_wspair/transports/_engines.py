@@ -11,7 +11,8 @@ from typing import Literal, Protocol
 import attrs
 import trio
 
-from . import _trio_websocket
+from trio_wspair.transports.trio_websocket import _engine as _trio_websocket
+
 from ._connection import Connection
 
 __all__ = ("Engine", "EngineName", "engine_named")

@@ -11,12 +11,12 @@ import attrs
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from trio_wspair._alarms import Alarms
-from trio_wspair._errors import ConnectionClosedError
-from trio_wspair._half import unanswered
-from trio_wspair._limits import Limits
-from trio_wspair._nurseries import let_unread_bytes_count
-from trio_wspair._state import Failure
+from trio_wspair._pair.half import unanswered
+from trio_wspair._rules.errors import ConnectionClosedError
+from trio_wspair._rules.limits import Limits
+from trio_wspair._rules.state import Failure
+from trio_wspair._tasks.nurseries import let_unread_bytes_count
+from trio_wspair._tasks.timers import Alarms
 
 from ._connection import Connection, SupportsPing, supports_ping
 from ._conversation import Conversation

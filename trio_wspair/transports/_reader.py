@@ -10,11 +10,11 @@ import attrs
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from trio_wspair._codes import Close
-from trio_wspair._errors import ConnectionClosedError, ProtocolError
-from trio_wspair._limits import Limits
-from trio_wspair._messages import size_of
-from trio_wspair._state import Failure
+from trio_wspair._rules.codes import Close
+from trio_wspair._rules.errors import ConnectionClosedError, ProtocolError
+from trio_wspair._rules.limits import Limits
+from trio_wspair._rules.messages import size_of
+from trio_wspair._rules.state import Failure
 
 from ._connection import Connection, Item, answers_close
 from ._conversation import Conversation

@@ -10,9 +10,9 @@ from typing import Final
 
 import h11
 
-from trio_wspair._display import printable, redacted
-from trio_wspair._errors import HandshakeError
-from trio_wspair._headers import decode_headers
+from trio_wspair._http.headers import decode_headers
+from trio_wspair._rules.display import printable, redacted
+from trio_wspair._rules.errors import HandshakeError
 
 __all__ = ("refusal",)
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import trio
 
-from trio_wspair._codes import Close
+from trio_wspair._rules.codes import Close
+from trio_wspair.transports.io._outlet import Outlet
 
 from ._connection import Item
 from ._ends import lost
-from ._outlet import Outlet
 
 __all__ = ("Pong", "Sending")
 

@@ -13,15 +13,14 @@ import trio
 from websockets.exceptions import ProtocolError as WebSocketsError
 from websockets.frames import Close as WebSocketsClose, Frame, Opcode
 
-from trio_wspair._codes import MAX_REASON_BYTES, Close
-from trio_wspair._errors import ProtocolError
-from trio_wspair._nurseries import open_service_nursery
-
-from ._answer import ask
-from ._assembly import Assembly, decoded
-from ._connection import Item
-from ._ends import lost
-from ._frames import (
+from trio_wspair._rules.codes import MAX_REASON_BYTES, Close
+from trio_wspair._rules.errors import ProtocolError
+from trio_wspair._tasks.nurseries import open_service_nursery
+from trio_wspair.transports.io._linger import discard, linger
+from trio_wspair.transports.io._outlet import Outlet
+from trio_wspair.transports.io._ports import port_of
+from trio_wspair.transports.rfc6455._assembly import Assembly, decoded
+from trio_wspair.transports.rfc6455._frames import (
     BINARY,
     CLOSE,
     CONTROL,
@@ -34,10 +33,11 @@ from ._frames import (
     FrameReader,
     framed,
 )
-from ._handshakes import Agreed, Asking, answer_request
-from ._linger import discard, linger
-from ._outlet import Outlet
-from ._ports import port_of
+from trio_wspair.transports.rfc6455._handshakes import Agreed, Asking, answer_request
+
+from ._answer import ask
+from ._connection import Item
+from ._ends import lost
 from ._sending import Pong, Sending
 
 __all__ = (

@@ -10,12 +10,12 @@ import attrs
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from trio_wspair._batches import send_later
-from trio_wspair._codes import Close
-from trio_wspair._errors import ConnectionClosedError
-from trio_wspair._inbox import Inbox
-from trio_wspair._messages import Message
-from trio_wspair._state import End, Failure
+from trio_wspair._pair.inbox import Inbox
+from trio_wspair._rules.codes import Close
+from trio_wspair._rules.errors import ConnectionClosedError
+from trio_wspair._rules.messages import Message
+from trio_wspair._rules.state import End, Failure
+from trio_wspair._tasks.batches import send_later
 
 from ._connection import Connection, SupportsSendNow, supports_send_now
 from ._conversation import Conversation

@@ -1,0 +1,3 @@
+"""Clients: dialing, connecting, reconnecting."""
+
+__all__ = ()

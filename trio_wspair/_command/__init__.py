@@ -1,0 +1,3 @@
+"""The command `trio-wspair`."""
+
+__all__ = ()

@@ -1,0 +1,212 @@
+"""`trio-wspair serve`: an application on a port or a Unix socket, until a signal.
+
+Knows what is printed about a server, and how it is stopped; what serving is is known
+below.
+"""
+
+import logging
+import signal
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Final, TextIO
+
+import attrs
+import trio
+
+from trio_wspair._http.forwarded import ProxyHeaders
+from trio_wspair._http.messages import FetchHandler
+from trio_wspair._rules.codes import CloseCode
+from trio_wspair._server.application import Application, run_application
+from trio_wspair._server.serving import Server, serve
+from trio_wspair._tasks.nurseries import open_service_nursery
+from trio_wspair.inspector import open_inspector
+from trio_wspair.transports._engines import EngineName
+
+from .process import (
+    INTERRUPTED,
+    READER_GONE,
+    CommandError,
+    Stop,
+    UsageError,
+    leaves_of,
+    open_stop,
+    print_output,
+    shown,
+    shown_lines,
+)
+from .program import program_error
+from .tls import server_context
+
+__all__ = ("Log", "Serving")
+
+_STOP_CODES: Final = {True: CloseCode.SERVICE_RESTART, False: CloseCode.GOING_AWAY}
+"""What WebSockets are told at the end, by whether the server restarts."""
+_LOG_LINE: Final = "%(asctime)s %(levelname)-7s %(message)s"
+_STATUSES: Final = {
+    signal.SIGINT: INTERRUPTED,
+    signal.SIGTERM: 0,
+    **({signal.SIGHUP: 0} if hasattr(signal, "SIGHUP") else {}),
+}
+
+
+@attrs.frozen
+class Serving:
+    """What is to be served, and how."""
+
+    application: str
+    """What it is called in messages."""
+    host: str = "127.0.0.1"
+    """An address or a name; the empty string for all addresses."""
+    port: int = 8000
+    unix: str | None = None
+    """The path of a Unix socket to listen on, instead of a port."""
+    certfile: str | None = None
+    keyfile: str | None = None
+    client_ca: str | None = None
+    proxy_headers: ProxyHeaders = False
+    proxies: int = 1
+    max_connections_per_client: int | None = None
+    log_query: bool = False
+    inspect_port: int | None = None
+    lifeline: int | None = None
+    """A file descriptor: the server stops when it ends, to restart if it has data."""
+    engine: EngineName = "trio-websocket"
+    compression: bool = False
+
+    async def run(self, app: Application, log: "Log") -> int:
+        """Serve until a signal comes; return the exit status.
+
+        Args:
+            app: The application.
+            log: Where the log goes; the server stops when nothing reads it any more.
+
+        Raises:
+            UsageError: An option can't be used.
+            CommandError: The server can't listen.
+            ProgramError: The application has failed, or one of its tasks.
+        """
+        with open_stop(_STATUSES) as stop, trio.CancelScope() as scope:
+            log.stop = stop
+            restarts = trio.Event()
+            listen = self._listen(restarts)
+            async with open_service_nursery() as nursery:
+                nursery.start_soon(_cancel_on, stop, scope)
+                if self.lifeline is not None:
+                    nursery.start_soon(_watch, self.lifeline, restarts, stop)
+                async with self._inspecting():
+                    await _run(app, partial(self._serve, listen))
+        assert stop.status is not None
+        return stop.status
+
+    def _listen(self, restarts: trio.Event) -> "_Listen":
+        place = (
+            {"unix": self.unix}
+            if self.unix is not None
+            else {"host": self.host or None}
+        )
+        return partial(
+            serve,
+            port=self.port if self.unix is None else None,
+            ssl_context=server_context(self.certfile, self.keyfile, self.client_ca),
+            proxy_headers=self.proxy_headers,
+            proxies=self.proxies,
+            log_query=self.log_query,
+            max_connections_per_client=self.max_connections_per_client,
+            stop_code=lambda: _STOP_CODES[restarts.is_set()],
+            engine=self.engine,
+            compression=self.compression,
+            **place,
+        )
+
+    async def _serve(self, listen: "_Listen", fetch: FetchHandler) -> None:
+        async with open_service_nursery() as nursery:
+            try:
+                server: Server = await nursery.start(partial(listen, fetch))
+            except OSError as exc:
+                msg = f"can't listen on {self._place()}: {exc.strerror or exc}"
+                raise CommandError(msg) from exc
+            except ValueError as exc:
+                raise UsageError(f"can't listen: {exc}") from exc
+            places = [url.replace("ws", "http", 1) for url in server.urls]
+            where = " and ".join(places) or self._place()
+            what = f"Serving {self.application} on {where} - Ctrl-C stops it"
+            print_output(f"{shown(what)}\n")
+            await trio.sleep_forever()
+
+    def _place(self) -> str:
+        if self.unix is not None:
+            return f"the Unix socket {self.unix}"
+        return f"{self.host or 'all addresses'} port {self.port}"
+
+    @asynccontextmanager
+    async def _inspecting(self) -> AsyncGenerator[None, None]:
+        """Show the connections that are made in the block, if there is a port."""
+        async with AsyncExitStack() as stack:
+            if self.inspect_port is not None:
+                try:
+                    opened = open_inspector(self.inspect_port)
+                    inspector = await stack.enter_async_context(opened)
+                except OSError as exc:
+                    what = f"can't inspect on port {self.inspect_port}"
+                    raise CommandError(f"{what}: {exc.strerror or exc}") from exc
+                print_output(f"Inspect the connections on {inspector.url}\n")
+            yield
+
+
+_Listen = Callable[..., Awaitable[None]]
+
+
+async def _run(
+    app: Application, run: Callable[[FetchHandler], Awaitable[None]]
+) -> None:
+    """Run in an application, and tell its failures from those of the command."""
+    try:
+        await run_application(app, run)
+    except Exception as exc:
+        if any(isinstance(leaf, CommandError) for leaf in leaves_of(exc)):
+            raise
+        raise program_error(exc) from exc
+
+
+async def _cancel_on(stop: Stop, scope: trio.CancelScope) -> None:
+    await stop.wait()
+    scope.cancel(reason="the server stops")
+
+
+async def _watch(lifeline: int, restarts: trio.Event, stop: Stop) -> None:
+    async with trio.lowlevel.FdStream(lifeline) as stream:
+        if await stream.receive_some():
+            restarts.set()
+    stop.ask(0)
+
+
+class _LogFormatter(logging.Formatter):
+    """Keeps what clients say from commanding the terminal, and from faking a line.
+
+    It is in the texts of exceptions and in what the application logs. All lines of a
+    record but the first are indented.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record as text; called by `logging`."""
+        return shown_lines(super().format(record)).replace("\n", "\n  ")
+
+
+class Log(logging.StreamHandler[TextIO]):
+    """Writes the log to the standard error, as long as something reads that."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+        self.setFormatter(_LogFormatter(_LOG_LINE, datefmt="%H:%M:%S"))
+        self.stop: Stop | None = None
+        """What is asked for the end when the reader has gone."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Handle that a line could not be written; called by `logging`."""
+        error = sys.exc_info()[1]
+        if isinstance(error, BrokenPipeError) and self.stop is not None:
+            self.stop.ask(READER_GONE)
+        if not isinstance(error, OSError):
+            super().handleError(record)

@@ -1,0 +1,381 @@
+"""HTTP/1.1 on a stream, through h11: one request after the other, and the answers.
+
+Knows bytes and what RFC 6455, section 4.2.1, asks of an upgrade; not what is behind
+a request. What is refused is a `Refusal`, with the answer in it.
+"""
+
+import re
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final
+
+import attrs
+import h11
+import trio
+
+from trio_wspair._rules.limits import Limits
+
+from .bodies import RequestBody, open_pieces
+from .headers import (
+    Headers,
+    check_single_values,
+    decode_headers,
+    encode_headers,
+)
+from .messages import Body, RequestBodyError, Response
+from .upgrade import VERSION, WRONG_VERSION, asks_for_websocket, upgrade_fault
+from .urls import Authority, Target, parse_authority, parse_target
+
+__all__ = ("ClientGoneError", "HTTPConnection", "Head", "Refusal", "bad_request")
+
+_REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
+_CHUNK_BYTES: Final = 2**16
+_NO_HOST: Final = "Missing mandatory Host: header"
+"""What h11 says of that."""
+_LENGTH: Final = re.compile(rb"\ncontent-length:([^\n]*)", re.IGNORECASE)
+
+
+class ClientGoneError(Exception):
+    """The client has gone, or takes nothing for too long."""
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, not an error of ours
+    """The request is not to be handled, and `response` says why."""
+
+    def __init__(self, response: Response, why: str = "") -> None:
+        super().__init__(response.status)
+        self.response = response
+        assert isinstance(response.body, bytes)
+        self.why: str = why or response.body.decode().strip()
+        """For the log; by default what the client is told."""
+
+
+@attrs.frozen(slots=True)
+class Head:
+    """The head of a request."""
+
+    method: str
+    target: Target
+    authority: Authority | None
+    """That of the target or else of ``Host``; `None` if there is none."""
+    headers: Headers
+    wants_websocket: bool
+    """It asks for a WebSocket, and asks well."""
+    body: Body
+    """What follows the head."""
+
+
+class _RequestBody(RequestBody):
+    """A request that is over keeps its own, whatever follows on the connection."""
+
+    def __init__(
+        self,
+        parser: h11.Connection,
+        length: int,
+        *,
+        max_bytes: int,
+        read_on: Callable[[], Awaitable[None]],
+    ) -> None:
+        super().__init__(length, max_bytes=max_bytes)
+        self._parser = parser
+        self._read_on_connection = read_on
+
+    async def _read_on(self) -> None:
+        await self._read_on_connection()
+
+    def take(self) -> bytes | RequestBodyError | None:
+        """Take what has come; return the whole, or what is wrong with it, at the end.
+
+        What is taken is as much as was received at once, whatever the limit is.
+        """
+        try:
+            while self._outcome is None:
+                event = self._parser.next_event()
+                if event is h11.NEED_DATA:
+                    break
+                if isinstance(event, h11.Data):
+                    self._received += event.data
+                else:
+                    self._outcome = bytes(self._received)
+        except h11.RemoteProtocolError as exc:
+            msg = f"the body of a request is broken: {exc}"
+            self._outcome = RequestBodyError(400, msg)
+        return self._outcome
+
+    def leave_empty(self) -> None:
+        """Let go of the parser: what follows is no body."""
+        self._outcome = b""
+        del self._parser
+
+
+class HTTPConnection:
+    """The server's end of HTTP/1.1.
+
+    Args:
+        stream: The network.
+        limits: What a request may cost. There may be more than one, unless
+            `idle_timeout` is 0.
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        limits: Limits,
+    ) -> None:
+        self.stream = stream
+        self._limits = limits
+        self._parser = self._new_parser()
+        self._body: _RequestBody | None = None
+        """Of the request that is being answered, if it is none that is refused."""
+        self._is_head = False
+        self.failure: str = ""
+        """Why nothing can be read any more; of TLS, too. Empty if the peer ended it."""
+
+    # -- requests ----------------------------------------------------------------
+
+    async def read_head(self) -> Head | None:
+        """Read the head of the next request; `None` if the peer has gone before it.
+
+        The caller bounds the time.
+
+        Raises:
+            Refusal: It is no good HTTP, or no good WebSocket handshake.
+        """
+        received = bytearray(self._skip_empty_lines())
+        self._is_head = received.startswith(b"HEAD ")
+        try:
+            while (event := self._parser.next_event()) is h11.NEED_DATA:
+                if len(received) > self._limits.max_head_bytes:
+                    raise _too_large()
+                data = await self._receive()
+                if not data:
+                    return None
+                self._parser.receive_data(data)
+                received += data if received else self._skip_empty_lines()
+                self._is_head = received.startswith(b"HEAD ")
+        except h11.RemoteProtocolError as exc:
+            body = "This is no HTTP request that can be understood here.\n"
+            if str(exc) == _NO_HOST:
+                body = "The header 'Host' is missing.\n"  # RFC 9112, section 3.2.
+            refused = Response(body, status=exc.error_status_hint)
+            raise Refusal(refused, str(exc)) from None
+        assert isinstance(event, h11.Request)
+        head = received[: len(received) - len(self.unread)]
+        if len(head) > self._limits.max_head_bytes:
+            raise _too_large()
+        if b"\n " in head or b"\n\t" in head:  # RFC 9112, section 5.2.
+            raise bad_request("A header that goes on in the next line is not taken.")
+        lengths = _LENGTH.findall(head)  # h11 takes several that are equal as one.
+        if len(lengths) > 1 or b"," in b"".join(lengths):
+            raise bad_request("The header 'Content-Length' comes more than once.")
+        length = int(dict(event.headers).get(b"content-length", b"0"))
+        request_body = _RequestBody(
+            self._parser,
+            length,
+            max_bytes=self._limits.max_body_bytes,
+            read_on=self._read_on,
+        )
+        checked = _checked(event, request_body)
+        self._body = request_body
+        return checked
+
+    async def wait_for_request(self) -> bool:
+        """Wait for the first byte after a request; return whether it comes.
+
+        The caller bounds the time.
+        """
+        self._parser.start_next_cycle()
+        self._body = None
+        await trio.lowlevel.checkpoint()
+        while not self._skip_empty_lines():
+            data = await self._receive()
+            if not data:
+                return False
+            self._parser.receive_data(data)
+        return True
+
+    def _new_parser(self) -> h11.Connection:
+        # h11 counts only what it can't parse yet, so the bytes are counted here, too.
+        size = 2 * self._limits.max_head_bytes
+        return h11.Connection(h11.SERVER, max_incomplete_event_size=size)
+
+    def _skip_empty_lines(self) -> bytes:
+        """Drop empty lines before a request (RFC 9112, 2.2); return what follows."""
+        unread = self.unread
+        if unread[:1] not in (b"\r", b"\n"):
+            return unread
+        rest = unread.lstrip(b"\r\n")
+        self._parser = self._new_parser()  # What a parser has got can't be taken back.
+        if rest:
+            self._parser.receive_data(rest)
+        return rest
+
+    @property
+    def unread(self) -> bytes:
+        """What was received after the part that was read."""
+        return bytes(self._parser.trailing_data[0])
+
+    def hand_over(self) -> bytes:
+        """End HTTP on this stream. Return what was received after the request."""
+        unread = self.unread
+        assert self._body is not None
+        self._body.leave_empty()
+        self.finish()
+        del self._parser  # A WebSocket would keep it as long as it lives.
+        return unread
+
+    def finish(self) -> None:
+        """Let go of the last request, whose body refers to this."""
+        self._body = None
+
+    async def _read_on(self) -> None:
+        """Receive more of a body.
+
+        Raises:
+            RequestBodyError: Nothing comes.
+        """
+        if self._parser.they_are_waiting_for_100_continue:  # RFC 9110, section 10.1.1.
+            go_on = h11.InformationalResponse(
+                status_code=100, reason=_REASONS[100], headers=[]
+            )
+            with suppress(ClientGoneError):
+                await self._send(go_on)
+        with trio.move_on_after(self._limits.body_timeout) as patience:
+            self._parser.receive_data(await self._receive())
+        if patience.cancelled_caught:
+            msg = f"no more of the body in {self._limits.body_timeout} s"
+            raise RequestBodyError(408, msg)
+
+    async def _receive(self) -> bytes:
+        try:
+            return bytes(await self.stream.receive_some(_CHUNK_BYTES))
+        except trio.ClosedResourceError:
+            return b""
+        except trio.BrokenResourceError as exc:
+            # The text alone: the exception would refer to this object.
+            self.failure = str(exc.__cause__ or exc)
+            return b""
+
+    # -- answers -----------------------------------------------------------------
+
+    @property
+    def answered(self) -> bool:
+        """Whether a response was begun."""
+        return self._parser.our_state not in (h11.IDLE, h11.SEND_RESPONSE)
+
+    async def send_response(self, response: Response) -> bool:
+        """Send a response; return whether another request may follow.
+
+        Raises:
+            ClientGoneError: The client has gone, or takes nothing for too long.
+        """
+        body = response.body
+        headers = Headers(response.headers)
+        for name in ("Content-Length", "Transfer-Encoding"):
+            headers.pop(name, None)
+        headers.setdefault("Date", formatdate(usegmt=True))
+        if isinstance(body, bytes) and response.status not in (204, 304):
+            headers["Content-Length"] = str(len(body))  # RFC 9110, section 8.6.
+        goes_on = self._limits.idle_timeout > 0 and self._request_is_read()
+        connection = "keep-alive" if goes_on else "close"
+        if response.status == 426:  # RFC 9110, section 15.5.22.
+            headers.setdefault("Upgrade", "websocket")
+            connection += ", upgrade"
+        headers["Connection"] = connection
+        head = h11.Response(
+            status_code=response.status,
+            reason=_REASONS.get(response.status, b""),
+            headers=encode_headers(headers.pairs()),
+        )
+        if self._is_head and self._parser.our_state is h11.IDLE:
+            await self._send(head)  # To h11 it is no HEAD, as it could not be parsed.
+            return False
+        waiting: list[h11.Event] = [head]
+        if not isinstance(body, bytes):
+            await self._send(*waiting)  # The first piece may take its time.
+            waiting.clear()
+        async with open_pieces(body, wanted=not self._is_head) as pieces:
+            async for piece in pieces:
+                await self._send(*waiting, h11.Data(data=piece))
+                waiting.clear()
+        await self._send(*waiting, h11.EndOfMessage())
+        return self._parser.our_state is self._parser.their_state is h11.DONE
+
+    def _request_is_read(self) -> bool:
+        """Take what has come of the body; return whether that is all."""
+        return self._body is not None and isinstance(self._body.take(), bytes)
+
+    async def _send(self, *events: h11.Event) -> None:
+        data = b"".join(self._parser.send(event) or b"" for event in events)
+        with trio.move_on_after(self._limits.body_timeout) as patience:
+            try:
+                await self.stream.send_all(data)
+            except trio.BrokenResourceError as exc:
+                raise ClientGoneError from exc
+        if patience.cancelled_caught:
+            raise ClientGoneError
+
+
+def bad_request(why: object) -> Refusal:
+    """Return the refusal of a request that is not valid."""
+    return Refusal(Response(f"{why}\n", status=400))
+
+
+def _checked(request: h11.Request, body: Body) -> Head:
+    """Return what was asked for.
+
+    Raises:
+        Refusal: Not like this.
+    """
+    if request.http_version not in (b"1.0", b"1.1"):
+        raise Refusal(Response("Only HTTP/1.1 is spoken here.\n", status=505))
+    if request.method == b"CONNECT":
+        raise Refusal(Response("This is no proxy.\n", status=501))
+    method, target_text = request.method.decode(), request.target.decode("latin-1")
+    try:
+        headers = Headers(decode_headers(request.headers))
+        check_single_values(headers)
+        target = parse_target(method, target_text)
+    except ValueError as exc:
+        raise bad_request(exc) from None
+    authority = target.authority
+    host = headers.get("host")
+    if host:  # Even if it does not count.
+        try:
+            authority = parse_authority(host)
+        except ValueError as exc:
+            raise bad_request(f"The header 'Host' is no host: {exc}") from None
+    if target.authority is not None:  # RFC 9112, section 3.2.2.
+        authority = target.authority
+        headers["Host"] = str(authority)
+    if "transfer-encoding" in headers and (
+        "content-length" in headers or request.http_version == b"1.0"
+    ):  # Somebody on the way may count otherwise (RFC 9112, section 6.1).
+        raise bad_request("Where the body of the request ends is not clear.")
+    wants_websocket = asks_for_websocket(headers)
+    if wants_websocket:
+        _check_upgrade(request, headers)
+    return Head(method, target, authority, headers, wants_websocket, body)
+
+
+def _check_upgrade(request: h11.Request, headers: Headers) -> None:
+    """Check a request for a WebSocket.
+
+    Raises:
+        Refusal: Something is missing or wrong.
+    """
+    fault = upgrade_fault(request.method.decode(), headers)
+    if request.http_version != b"1.1":
+        fault = "A WebSocket is opened with HTTP/1.1."
+    if fault is None:
+        return
+    if fault is not WRONG_VERSION:
+        raise bad_request(fault)
+    version = {"Sec-WebSocket-Version": VERSION}  # RFC 6455, section 4.4.
+    raise Refusal(Response(f"{fault}\n", status=426, headers=version))
+
+
+def _too_large() -> Refusal:
+    return Refusal(Response("The head of the request is too large.\n", status=431))

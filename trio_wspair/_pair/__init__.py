@@ -1,0 +1,3 @@
+"""The pair: two halves, their queues and their events."""
+
+__all__ = ()

@@ -1,0 +1,154 @@
+"""One half from the inside: what whoever has taken it may do, without checks.
+
+Knows how the rooms below fit together (state, listeners, inbox), not who takes
+the half. The public door, with the checks, is `WebSocket` in `websocket`. Nothing
+here points back to a `WebSocket` or across to the other `Half`, only to its inbox
+and state: so there is no cycle, and a half is freed when its user drops it.
+"""
+
+from collections.abc import Awaitable, Callable
+
+import attrs
+import trio
+
+from trio_wspair._rules.codes import Close
+from trio_wspair._rules.errors import ConnectionClosedError
+from trio_wspair._rules.listeners import Listeners
+from trio_wspair._rules.messages import Message
+from trio_wspair._rules.state import End, Failure, HalfState
+
+from .inbox import Inbox
+
+__all__ = ("Half", "Link", "join", "unanswered")
+
+
+@attrs.define(slots=True, eq=False)
+class Link:
+    """What the two halves of a pair share: the facts about their connection."""
+
+    url: str | None = None
+    protocol: str = ""
+    extensions: str = ""
+    ping: Callable[[], Awaitable[float]] | None = None
+    """Measures the round trip in seconds, while there is a network."""
+    latency: float | None = None
+    """The round trip that was measured last."""
+
+
+@attrs.define(slots=True, eq=False)
+class Half:
+    """One half."""
+
+    state: HalfState
+    inbox: Inbox
+    """What the other half has sent."""
+    peer: HalfState
+    outbox: Inbox
+    """The inbox of the other half."""
+    link: Link
+    listeners: Listeners = attrs.Factory(Listeners)
+    attachment: bytes | None = None
+    listener_task: trio.lowlevel.Task | None = None
+    """The task that is running an async listener, if any."""
+
+    def in_listener(self) -> bool:
+        """Return whether this runs in an async listener of this half, or a child."""
+        if self.listener_task is None:
+            return False
+        task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+        while task is not None and task is not self.listener_task:
+            parent = task.parent_nursery
+            task = parent.parent_task if parent is not None else None
+        return task is not None
+
+    def deliver(self, message: Message, size: int) -> None:
+        """Send what a connection has received; its reader bounds the queue."""
+        self.outbox.put(message, size, limited=False)
+
+    def say_close(self, close: Close) -> None:
+        """Send `close`, unless a Close was sent before."""
+        if self.state.say_close(close):
+            self.outbox.put_end(close)
+
+    def receive_end(self, end: End) -> None:
+        """Let the end that has arrived take effect, and answer a Close."""
+        if isinstance(end, Failure):
+            self.state.fail(end)
+            self.outbox.wake_senders()
+            return
+        answer = self.state.receive_close(end)
+        if answer is not None:
+            self.outbox.put_end(answer)
+
+    def answer(self) -> None:
+        """Answer the peer's Close, unless a Close was sent before."""
+        answer = self.state.answer()
+        if answer is not None:
+            self.outbox.put_end(answer)
+
+    def fail(self, failure: Failure) -> None:
+        """End the life of this half abnormally, dropping what is queued for it.
+
+        The other half is not told.
+        """
+        if self.state.fail(failure):
+            self.inbox.alert()  # The taker has a close event to deliver.
+            self.inbox.close()
+            self.outbox.wake_senders()
+
+    def gone_error(self) -> ConnectionClosedError:
+        """Return the error for a message that the other half can't take any more.
+
+        Its Close is on the way to us, if it has said one.
+        """
+        end = self.inbox.end
+        if isinstance(end, Close):
+            return ConnectionClosedError(end.code, end.reason, was_clean=False)
+        reason = "the other half has ended"
+        return ConnectionClosedError(1006, reason, was_clean=False)
+
+    def forsake(self, why: str) -> None:
+        """End a half that nobody has taken, and that nobody will."""
+        self.receive_end(self.inbox.end or Failure(why))
+        self.say_close(Close(1001))  # Unless a Close was answered just now.
+        self.inbox.close()
+        self.finish()
+
+    def finish(self) -> None:
+        """Cut all ties: the life of this half is over, its end has been told."""
+        self.state.release()
+        self.listeners.clear()
+        self.link.ping = None
+        self.inbox.finish()
+
+    async def wait_finished(self) -> None:
+        """Wait for the end of this half's life. Always a checkpoint."""
+        await _wait_finished(self.state, self.inbox)
+
+    async def wait_peer_finished(self) -> None:
+        """Wait for the end of the other half's life. Always a checkpoint."""
+        await _wait_finished(self.peer, self.outbox)
+
+
+def unanswered(grace: float) -> Failure:
+    """Return how a half ends whose Close was not answered in `grace` seconds."""
+    error = TimeoutError(f"the peer did not answer the Close in {grace} s")
+    return Failure(str(error), error)
+
+
+async def _wait_finished(state: HalfState, inbox: Inbox) -> None:
+    if state.released:
+        await trio.lowlevel.checkpoint()
+    else:
+        await inbox.wait_finished()
+
+
+def join(
+    states: tuple[HalfState, HalfState], inboxes: tuple[Inbox, Inbox]
+) -> tuple[Half, Half]:
+    """Return two halves, each the other's peer."""
+    link = Link()
+    return (
+        Half(states[0], inboxes[0], states[1], inboxes[1], link),
+        Half(states[1], inboxes[1], states[0], inboxes[0], link),
+    )

@@ -1,0 +1,210 @@
+"""Pairs: two halves joined, and the context manager that sees them closed.
+
+Knows which nursery a pair lives in; what happens there is the dispatcher's.
+"""
+
+import math
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import Final, overload
+
+import trio
+
+from trio_wspair._rules.checks import check_limit, check_seconds
+from trio_wspair._rules.errors import InvalidStateError
+from trio_wspair._rules.state import Holder
+from trio_wspair._tasks.nurseries import (
+    check_nursery_is_here,
+    let_unread_bytes_count,
+    open_service_nursery,
+)
+
+from .dispatcher import NurseryHome
+from .half import unanswered
+from .instruments import join_watched
+from .websocket import WebSocket, half_of
+
+__all__ = (
+    "DEFAULT_MAX_BUFFERED_BYTES",
+    "WebSocketPair",
+    "close_all",
+    "closing_on_exit",
+    "current_nursery",
+    "forsake_untaken",
+    "give",
+    "nursery_for",
+    "open_websocket_pair",
+    "untaken",
+)
+
+DEFAULT_MAX_BUFFERED_BYTES: Final = 64 * 2**20
+
+current_nursery: Final[ContextVar[trio.Nursery | None]] = ContextVar(
+    "current_nursery", default=None
+)
+"""The nursery of the request or object that is being handled, if any."""
+
+
+untaken: Final[ContextVar[list[WebSocket] | None]] = ContextVar("untaken", default=None)
+"""Halves made elsewhere for what is being handled, which ends those nobody took."""
+
+
+def give(socket: WebSocket) -> None:
+    """Let a half that nobody takes end with the request that is being handled."""
+    given = untaken.get()
+    if given is not None:
+        given[:] = [s for s in given if half_of(s).state.holder is Holder.NOBODY]
+        given.append(socket)
+
+
+def nursery_for(nursery: trio.Nursery | None, what: str, instead: str) -> trio.Nursery:
+    """Return `nursery`, or else the one of the request being handled.
+
+    Raises:
+        InvalidStateError: There is neither, or it belongs to another Trio run.
+        TypeError: It is no nursery.
+    """
+    if nursery is None:
+        nursery = current_nursery.get()
+    if nursery is None:
+        msg = (
+            f"{what} needs a nursery for its tasks: use `async with {instead}`, "
+            f"or pass a nursery (only a request handler has one already)"
+        )
+        raise InvalidStateError(msg)
+    if not isinstance(nursery, trio.Nursery):
+        msg = f"nursery must be a trio.Nursery, not {type(nursery).__name__}"
+        raise TypeError(msg)
+    check_nursery_is_here(nursery, what)
+    return nursery
+
+
+class WebSocketPair:
+    """Two connected WebSockets: what one sends, the other receives.
+
+    ``client, server = WebSocketPair(nursery)``, or ``pair[0]`` and ``pair[1]``.
+
+    Args:
+        nursery: Where the tasks of the two run. By default that of the request or
+            Durable Object that is being handled. It can end once both are closed.
+        max_buffered_bytes: How much may be sent and not taken, each way.
+        close_grace: Seconds that `aclose()` waits for the peer, and that async
+            close listeners get when the nursery is cancelled.
+
+    Raises:
+        InvalidStateError: There is no nursery; see `open_websocket_pair()`. Or it
+            belongs to another Trio run, as in a foreign thread.
+        TypeError: An argument is of another type.
+        ValueError: An argument is out of range.
+    """
+
+    __slots__ = ("_halves",)
+
+    def __init__(
+        self,
+        nursery: trio.Nursery | None = None,
+        *,
+        max_buffered_bytes: int = DEFAULT_MAX_BUFFERED_BYTES,
+        close_grace: float = 1.0,
+    ) -> None:
+        nursery = nursery_for(nursery, "WebSocketPair()", "open_websocket_pair()")
+        check_limit("max_buffered_bytes", max_buffered_bytes)
+        check_seconds("close_grace", close_grace)
+        home = NurseryHome(nursery, close_grace)
+        self._halves = join_watched(max_buffered_bytes, home)
+
+    def __repr__(self) -> str:
+        return f"<WebSocketPair {self._halves[0]!r} {self._halves[1]!r}>"
+
+    def __len__(self) -> int:
+        """Return 2, so that type checkers and readers know."""
+        return 2
+
+    def __iter__(self) -> Iterator[WebSocket]:
+        """Iterate over the two halves."""
+        return iter(self._halves)
+
+    @overload
+    def __getitem__(self, index: int) -> WebSocket: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[WebSocket, ...]: ...
+    def __getitem__(self, index: int | slice) -> WebSocket | tuple[WebSocket, ...]:
+        """Return a half.
+
+        Raises:
+            IndexError: There are only 0 and 1.
+        """
+        return self._halves[index]
+
+
+@asynccontextmanager
+async def open_websocket_pair(
+    *,
+    max_buffered_bytes: int = DEFAULT_MAX_BUFFERED_BYTES,
+    close_grace: float = 1.0,
+) -> AsyncGenerator[WebSocketPair, None]:
+    """Open a nursery with a pair in it, and close the pair on leaving.
+
+    ``async with open_websocket_pair() as (client, server):``. On leaving, both
+    halves are closed with 1000, or 1011 when the block has raised; what is queued
+    is delivered, and the closing handshake gets `close_grace` seconds. Cancellation
+    costs the grace, not the closing. What a listener raises comes out as an
+    `ExceptionGroup`, as from any nursery; what the block raises comes out as it is.
+
+    Args:
+        max_buffered_bytes: How much may be sent and not taken, each way.
+        close_grace: Seconds that closing may take.
+
+    Raises:
+        TypeError: An argument is of another type.
+        ValueError: An argument is out of range.
+    """
+    async with open_service_nursery() as nursery:
+        pair = WebSocketPair(
+            nursery, max_buffered_bytes=max_buffered_bytes, close_grace=close_grace
+        )
+        async with closing_on_exit(tuple(pair), grace=close_grace):
+            yield pair
+
+
+@asynccontextmanager
+async def closing_on_exit(
+    sockets: Sequence[WebSocket], *, grace: float
+) -> AsyncGenerator[None, None]:
+    """Close what is in `sockets` on leaving, and give the handshake `grace` seconds."""
+    try:
+        yield
+        await close_all(sockets, 1000, grace)
+    except BaseException:
+        if trio.current_effective_deadline() != -math.inf:
+            with trio.CancelScope(shield=True):  # What was raised must not get lost.
+                await close_all(sockets, 1011, grace)
+        raise
+    finally:
+        forsake_untaken(sockets)
+
+
+async def close_all(sockets: Sequence[WebSocket], code: int, grace: float) -> None:
+    """Close halves, and give the handshakes `grace` seconds; then they fail."""
+    halves = [half_of(socket) for socket in sockets]
+    taken = [half for half in halves if half.state.holder is not Holder.NOBODY]
+    for socket in sockets:
+        if half_of(socket).state.holder.speaks:
+            socket.close(code)
+    forsake_untaken(sockets)
+    with trio.move_on_after(grace) as patience:
+        for half in taken:
+            await half.wait_finished()
+    if patience.cancelled_caught:
+        if grace > 0:  # Else nothing was to be waited for.
+            await let_unread_bytes_count()
+        for half in taken:
+            half.fail(unanswered(grace))
+
+
+def forsake_untaken(sockets: Sequence[WebSocket]) -> None:
+    """End those of `sockets` that nobody has taken."""
+    for half in map(half_of, sockets):
+        if half.state.holder is Holder.NOBODY and not half.state.released:
+            half.forsake("nobody has accepted it")

@@ -1,0 +1,131 @@
+"""Close codes and the Close frame: what may be said, and what it means.
+
+Knows no state: whether one may close at all is decided in `state`.
+"""
+
+import re
+from enum import IntEnum
+from typing import Final
+
+import attrs
+
+__all__ = (
+    "MAX_REASON_BYTES",
+    "Close",
+    "CloseCode",
+    "checked_close",
+    "checked_text",
+    "usv_string",
+)
+
+MAX_REASON_BYTES: Final = 123
+"""A control frame holds 125 bytes, two of which are the code (RFC 6455, 5.5)."""
+
+
+class CloseCode(IntEnum):
+    """The registered close codes (RFC 6455, section 7.4, and the IANA registry)."""
+
+    NORMAL_CLOSURE = 1000
+    """The purpose of the connection has been fulfilled."""
+    GOING_AWAY = 1001
+    """A server stops, or a page is left."""
+    PROTOCOL_ERROR = 1002
+    """The peer broke the protocol."""
+    UNSUPPORTED_DATA = 1003
+    """A kind of data that this endpoint can't take."""
+    NO_STATUS_RECEIVED = 1005
+    """Never sent: the peer's Close had no code."""
+    ABNORMAL_CLOSURE = 1006
+    """Never sent: the connection ended without a Close."""
+    INVALID_PAYLOAD = 1007
+    """Text that was not UTF-8."""
+    POLICY_VIOLATION = 1008
+    """A rule of the application was broken."""
+    MESSAGE_TOO_BIG = 1009
+    """A message above the limit."""
+    MANDATORY_EXTENSION = 1010
+    """The server did not offer an extension that the client needs."""
+    INTERNAL_ERROR = 1011
+    """Something unforeseen, such as an exception in a listener."""
+    SERVICE_RESTART = 1012
+    """The server restarts; come back soon."""
+    TRY_AGAIN_LATER = 1013
+    """The server is overloaded."""
+    BAD_GATEWAY = 1014
+    """A server behind this one failed."""
+    TLS_HANDSHAKE = 1015
+    """Never sent: TLS could not be established."""
+
+
+_NEVER_SENT: Final = frozenset({1004, 1005, 1006, 1015})
+
+
+@attrs.frozen(slots=True)
+class Close:
+    """A Close frame. Code 1005 stands for a frame without a code."""
+
+    code: int = 1005
+    reason: str = ""
+
+
+_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
+def usv_string(text: str) -> str:
+    """Return `text` with each lone surrogate as U+FFFD (WHATWG USVString).
+
+    Two surrogates that form a pair become the character that they encode.
+    """
+    # Differs: workerd puts three U+FFFD for a lone surrogate in a message.
+    text = str.__str__(text)  # Of a subclass, such as a StrEnum, the text itself.
+    if _LONE_SURROGATE.search(text) is None:
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def checked_text(what: str, text: object, most: int, advice: str = "") -> str:
+    """Return a text of at most so many bytes of UTF-8, as `usv_string()` does.
+
+    Raises:
+        TypeError: It is no str.
+        ValueError: It is too long; the message ends with the advice.
+    """
+    # Differs: workerd converts what is no string.
+    if not isinstance(text, str):
+        msg = f"{what} is a str, not {type(text).__name__}"
+        raise TypeError(msg)
+    text = usv_string(text)
+    size = len(text.encode())
+    if size > most:
+        msg = f"{what} has at most {most} bytes of UTF-8, this one has {size}{advice}"
+        raise ValueError(msg)
+    return text
+
+
+def checked_close(code: int | None, reason: str | None) -> Close:
+    """Return the Close that these arguments of `close()` ask for.
+
+    Raises:
+        TypeError: An argument is of another type.
+        ValueError: The code may not be sent, the reason is too long, or there
+            is a reason without a code.
+    """
+    # Differs: workerd converts the arguments (`close("3000")`, `close(3000.9)`).
+    if code is not None:
+        if not isinstance(code, int) or isinstance(code, bool):
+            msg = f"a close code is an int such as 1000, not {code!r}"
+            raise TypeError(msg)
+        if not 1000 <= code <= 4999 or code in _NEVER_SENT:
+            msg = (
+                f"close code {code} can't be sent: use 1000 for a normal end, or "
+                "3000-4999 for codes of your own (of 1000-4999 only 1004, 1005, "
+                "1006 and 1015 are reserved; for no code call close())"
+            )
+            raise ValueError(msg)
+    if reason is not None:
+        advice = ": send it as a message before closing"
+        reason = checked_text("a close reason", reason, MAX_REASON_BYTES, advice)
+        if code is None:
+            msg = "a close reason needs a code: close(1000, reason)"
+            raise ValueError(msg)
+    return Close(1005 if code is None else int(code), reason or "")

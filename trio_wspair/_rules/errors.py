@@ -1,0 +1,132 @@
+"""The exceptions of trio-wspair, and nothing else.
+
+::
+
+    WebSocketError
+    ├── InvalidStateError (also a RuntimeError)  you: a verb at the wrong moment
+    ├── BufferFullError                          you: faster than the consumer
+    ├── ConnectionClosedError                    nobody: the conversation is over
+    ├── ProtocolError                            the peer: broke RFC 6455
+    └── HandshakeError                           the server: no WebSocket here
+
+A wrong argument is a plain `TypeError` or `ValueError`.
+"""
+
+from typing import Final
+
+from .display import printable
+
+__all__ = (
+    "BufferFullError",
+    "ConnectionClosedError",
+    "HandshakeError",
+    "InvalidStateError",
+    "ProtocolError",
+    "WebSocketError",
+)
+
+
+class WebSocketError(Exception):
+    """Base class of everything that trio-wspair raises on its own account."""
+
+
+class InvalidStateError(WebSocketError, RuntimeError):
+    """The half is in no state for this, and has not changed.
+
+    For example `send()` before `accept()`, after one's own `close()`, or in another
+    thread than that of the half's Trio run.
+    """
+
+
+class BufferFullError(WebSocketError):
+    """The other side has not taken its messages yet; this one was not queued.
+
+    ``await ws.drain()`` waits until there is room.
+    """
+
+
+class ConnectionClosedError(WebSocketError):
+    """The conversation is over: no message can be sent or received any more."""
+
+    code: int
+    """The close code that this half saw (RFC 6455, section 7.4)."""
+    reason: str
+    """The peer's words, possibly empty."""
+    was_clean: bool
+    """Whether both sides said Close."""
+
+    def __init__(self, code: int, reason: str, was_clean: bool) -> None:  # noqa: FBT001
+        super().__init__(code, reason, was_clean)
+        self.code = code
+        self.reason = reason
+        self.was_clean = was_clean
+
+    def __str__(self) -> str:
+        manner = "cleanly" if self.was_clean else "abnormally"
+        # The peer's words: a log shows them.
+        reason = f": {printable(self.reason)}" if self.reason else ""
+        return f"the connection has closed {manner} with code {self.code}{reason}"
+
+
+class ProtocolError(WebSocketError):
+    """The peer sent what RFC 6455 forbids, or more than the limits allow.
+
+    Found as the `error` of an `ErrorEvent`.
+    """
+
+    code: int
+    """The close code that the peer was told, such as 1002, 1007 or 1009."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(code, message)
+        self.code = code
+
+    def __str__(self) -> str:
+        return f"{self.args[1]} (closed with {self.code})"
+
+
+_PASSING_4XX: Final = frozenset({408, 425, 429})
+_LASTING_5XX: Final = frozenset({501, 505})
+
+
+class HandshakeError(WebSocketError):
+    """The server, or the proxy on the way to it, did not open a WebSocket.
+
+    If it answered in HTTP, `status`, `headers` and `body` are that answer. Otherwise
+    `status` is `None`.
+    """
+
+    status: int | None
+    """The HTTP status, such as 403."""
+    headers: tuple[tuple[str, str], ...]
+    """The headers of the answer, in order."""
+    body: bytes
+    """The start of the body of the answer."""
+    retryable: bool
+    """Whether the same attempt may succeed later, without a change on this side.
+
+    `True` after a timeout, a lost connection, an answer that is not HTTP, and the
+    statuses 408, 425, 429 and 5xx, but for 501 and 505. `False` after every other
+    status, a certificate that was refused by either side, and a wrong proxy password.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        headers: tuple[tuple[str, str], ...] = (),
+        body: bytes = b"",
+        retryable: bool | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = headers
+        self.body = body
+        self.retryable = _may_pass(status) if retryable is None else retryable
+
+
+def _may_pass(status: int | None) -> bool:
+    if status is None or status in _PASSING_4XX:
+        return True
+    return status >= 500 and status not in _LASTING_5XX

@@ -1,0 +1,3 @@
+"""The server: accepting connections, and one request at a time."""
+
+__all__ = ()

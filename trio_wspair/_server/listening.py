@@ -1,0 +1,271 @@
+"""Where a server listens: its sockets are opened, checked and described.
+
+Knows addresses, listeners and whether they speak TLS; not what is served on them.
+"""
+
+import errno
+import ipaddress
+import os
+import socket
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, cast
+
+import attrs
+import trio
+
+from trio_wspair._http.urls import Authority
+from trio_wspair._rules.errors import InvalidStateError
+
+__all__ = (
+    "Endpoint",
+    "Listener",
+    "Server",
+    "checked_listeners",
+    "closing_listeners",
+    "endpoint_of",
+    "open_tcp",
+)
+
+Listener = trio.abc.Listener[trio.abc.Stream]
+
+_ATTEMPTS: Final = 10
+_UNIX: Final = getattr(socket, "AF_UNIX", None)
+
+
+@attrs.frozen
+class Endpoint:
+    """One place at which a server listens."""
+
+    address: tuple[str, int] | str | None
+    """Host and port, or the path of a Unix socket; `None` for any other listener."""
+    secure: bool
+    """Whether TLS is spoken."""
+
+    @property
+    def has_port(self) -> bool:
+        """Whether it has a URL."""
+        return isinstance(self.address, tuple)
+
+    def host_and_port(self) -> tuple[str, int]:
+        """Return the host and the port.
+
+        Raises:
+            InvalidStateError: It has none.
+        """
+        if isinstance(self.address, tuple):
+            return self.address
+        where = "no socket"
+        if self.address is not None:
+            where = f"a Unix socket, {self.address!r}"
+        msg = f"this server listens on {where}: it has no port"
+        raise InvalidStateError(msg)
+
+    def url(self) -> str:
+        """Return a WebSocket URL that reaches it from the same machine.
+
+        Raises:
+            InvalidStateError: It has none.
+        """
+        host, port = self.host_and_port()
+        authority = Authority(_reachable(host), port)
+        return f"{'wss' if self.secure else 'ws'}://{authority}/"
+
+
+@attrs.frozen(eq=False)
+class Server:
+    """Where a server listens; ``await nursery.start(serve, ...)`` returns it.
+
+    Of several listeners, `port`, `url` and `secure` describe the first one that has a
+    port.
+    """
+
+    _endpoints: tuple[Endpoint, ...]
+
+    @property
+    def addresses(self) -> tuple[tuple[str, int] | str, ...]:
+        """Host and port of each listening socket, or the path of a Unix socket.
+
+        The hosts ``0.0.0.0`` and ``::`` stand for all addresses of the machine.
+        Listeners that are no sockets have no address.
+        """
+        addresses = (endpoint.address for endpoint in self._endpoints)
+        return tuple(address for address in addresses if address is not None)
+
+    @property
+    def port(self) -> int:
+        """The port on which it listens.
+
+        Raises:
+            InvalidStateError: There is none: all listeners are Unix sockets, or no
+                sockets at all.
+        """
+        return self._first.host_and_port()[1]
+
+    @property
+    def url(self) -> str:
+        """The WebSocket URL, such as ``ws://127.0.0.1:8000/``.
+
+        A server that listens on all addresses is reached by it from the same machine.
+
+        Raises:
+            InvalidStateError: There is none, as there is no port.
+        """
+        return self._first.url()
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The WebSocket URL of each listener that has a port."""
+        return tuple(
+            endpoint.url() for endpoint in self._endpoints if endpoint.has_port
+        )
+
+    @property
+    def secure(self) -> bool:
+        """Whether TLS is spoken."""
+        return self._first.secure
+
+    @property
+    def _first(self) -> Endpoint:
+        with_port = (endpoint for endpoint in self._endpoints if endpoint.has_port)
+        return next(with_port, self._endpoints[0])
+
+
+def _reachable(host: str) -> str:
+    """Return an address to connect to: for all addresses, that of the loopback."""
+    address = ipaddress.ip_address(host)
+    if not address.is_unspecified:
+        return host
+    return "127.0.0.1" if address.version == 4 else "::1"
+
+
+def endpoint_of(listener: Listener) -> Endpoint:
+    """Return where a listener listens, looking below TLS."""
+    secure = False
+    while isinstance(listener, trio.SSLListener):
+        secure = True
+        listener = cast(
+            "trio.SSLListener[trio.abc.Stream]", listener
+        ).transport_listener
+    sock: object = getattr(listener, "socket", None)
+    address = None
+    if isinstance(sock, trio.socket.SocketType):
+        address = _address_of(sock)
+    return Endpoint(address, secure)
+
+
+def _address_of(sock: trio.socket.SocketType) -> tuple[str, int] | str | None:
+    if sock.family == _UNIX:
+        path: str | bytes = sock.getsockname()
+        return os.fsdecode(path)
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        return _host_and_port(sock)
+    return None
+
+
+def _host_and_port(sock: trio.socket.SocketType) -> tuple[str, int]:
+    """Return where a TCP socket is bound; with its zone, if it has one (RFC 4007)."""
+    host, port, *more = cast("tuple[Any, ...]", sock.getsockname())
+    scope_id = more[1] if more else 0
+    if scope_id:
+        host = f"{host}%{socket.if_indextoname(scope_id)}"
+    return host, port
+
+
+def checked_listeners(listeners: object, *, adds_tls: bool) -> list[Listener]:
+    """Return the listeners that a program brings.
+
+    Args:
+        listeners: What it brings.
+        adds_tls: Whether TLS is to be spoken on top of them.
+
+    Raises:
+        TypeError: They are no sequence, or one of them is no listener.
+        ValueError: There is none, one is closed, or speaks TLS already.
+    """
+    if not isinstance(listeners, Iterable):
+        msg = (
+            "listeners are a sequence of trio.abc.Listener objects, not "
+            f"{type(listeners).__name__}"
+        )
+        raise TypeError(msg)
+    checked: list[Listener] = []
+    for listener in cast("Iterable[object]", listeners):
+        if not isinstance(listener, trio.abc.Listener):
+            msg = (
+                "listeners are trio.abc.Listener objects, not "
+                f"{type(listener).__name__}; a socket becomes one by "
+                "trio.SocketListener(sock)"
+            )
+            raise TypeError(msg)
+        checked.append(cast("Listener", listener))
+    if not checked:
+        msg = "listeners is empty: there is nothing to listen on"
+        raise ValueError(msg)
+    for listener in checked:
+        try:
+            secure = endpoint_of(listener).secure
+        except OSError as exc:
+            msg = f"one of the listeners is closed, or no use: {exc}"
+            raise ValueError(msg) from exc
+        if secure and adds_tls:
+            msg = "these listeners speak TLS already: leave out ssl_context"
+            raise ValueError(msg)
+    return checked
+
+
+@asynccontextmanager
+async def closing_listeners(
+    listeners: Sequence[Listener],
+) -> AsyncGenerator[None, None]:
+    """Close listeners after the block, however that ends."""
+    try:
+        yield
+    finally:
+        with trio.CancelScope(shield=True):  # Closing a listener does not wait.
+            for listener in listeners:
+                await trio.aclose_forcefully(listener)
+
+
+async def open_tcp(port: int, host: str | None) -> list[trio.SocketListener]:
+    """Listen on a port; 0 is one free port for all addresses that the host has.
+
+    Raises:
+        OSError: It can't be had; `OSError.filename` says where that is.
+        ValueError: The host is no host.
+    """
+    attempts = 1 if port else _ATTEMPTS
+    while True:
+        attempts -= 1
+        try:
+            return await _try_tcp(port, host)
+        except OSError as exc:
+            if exc.errno != errno.EADDRINUSE or not attempts:
+                if exc.errno is not None:  # Then it is shown.
+                    exc.filename = str(Authority(host or "*", port))
+                raise
+
+
+async def _try_tcp(port: int, host: str | None) -> list[trio.SocketListener]:
+    """Listen on a port, or on one that the system gives to the first address."""
+    try:
+        opened = await trio.open_tcp_listeners(port, host=host)
+    except UnicodeError as exc:
+        msg = f"{host!r} is no host: {exc}"
+        raise ValueError(msg) from None
+    if port != 0:
+        return opened
+    # Each address got a number of its own: keep the first one's for all.
+    hosts = [_host_and_port(listener.socket)[0] for listener in opened]
+    number = opened[0].socket.getsockname()[1]
+    listeners, given_up = opened[:1], opened[1:]
+    for listener in given_up:
+        listener.socket.close()
+    try:
+        for other_host in [*dict.fromkeys(hosts)][1:]:  # One may be there twice.
+            listeners += await trio.open_tcp_listeners(number, host=other_host)
+    except BaseException:
+        for listener in listeners:
+            listener.socket.close()
+        raise
+    return listeners

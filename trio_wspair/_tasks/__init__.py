@@ -1,0 +1,3 @@
+"""What several packages need of Trio: nurseries, timers, the cork."""
+
+__all__ = ()

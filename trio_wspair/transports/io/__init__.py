@@ -1,0 +1,3 @@
+"""Bytes in and out of the network: sockets, streams and TLS."""
+
+__all__ = ()

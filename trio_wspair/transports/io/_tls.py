@@ -1,0 +1,182 @@
+"""TLS contexts, the TLS handshake of a client, and what its errors mean in plain words.
+
+Knows `ssl` and Trio's streams; not what is said in TLS.
+"""
+
+import ssl
+from typing import Final
+
+import trio
+
+from trio_wspair._rules.display import printable
+from trio_wspair._rules.errors import HandshakeError
+
+__all__ = (
+    "MAY_NEED_CERTIFICATE",
+    "check_ssl_context",
+    "is_without_tls",
+    "start_tls",
+    "tls_error",
+)
+
+MAY_NEED_CERTIFICATE: Final = (
+    "it may require a client certificate, or not accept the one that was sent"
+)
+"""Why a server may have refused; the client can't know whether it has sent one."""
+_NO_TLS: Final = (
+    "the server does not speak TLS on this port; for plain TCP, the URL has {plain}",
+    True,
+)
+_REFUSED: Final = ("the server refused the client certificate ({alert})", False)
+_NO_VERSION: Final = ("the two sides have no version of TLS in common", False)
+_REASONS: Final[dict[str, tuple[str, bool]]] = {
+    "CERTIFICATE_REQUIRED": (
+        "the server requires a client certificate; the ssl_context has loaded none",
+        False,
+    ),
+    "ALERT_UNKNOWN_CA": _REFUSED,
+    "ALERT_BAD_CERTIFICATE": _REFUSED,
+    "ALERT_CERTIFICATE": _REFUSED,
+    "ALERT_UNSUPPORTED_CERTIFICATE": _REFUSED,
+    "ALERT_ACCESS_DENIED": _REFUSED,
+    "ALERT_HANDSHAKE_FAILURE": (
+        f"the server refused the handshake; {MAY_NEED_CERTIFICATE}",
+        False,
+    ),
+    "NO_APPLICATION_PROTOCOL": (
+        "the server speaks none of the protocols that the ssl_context offers (ALPN)",
+        False,
+    ),
+    "UNRECOGNIZED_NAME": ("the server has no certificate for this name", False),
+    "PROTOCOL_VERSION": _NO_VERSION,
+    "UNSUPPORTED_PROTOCOL": _NO_VERSION,
+    "WRONG_VERSION_NUMBER": _NO_TLS,
+    "RECORD_LAYER_FAILURE": _NO_TLS,
+    "PACKET_LENGTH_TOO_LONG": _NO_TLS,
+    "UNEXPECTED_MESSAGE": _NO_TLS,
+}
+"""By a part of OpenSSL's name of a reason: what it means, and whether it may pass."""
+
+
+def check_ssl_context(context: object, *, server: bool) -> None:
+    """Check what TLS is to be spoken with; `None` is no TLS.
+
+    Raises:
+        TypeError: It is no context.
+        ValueError: It is one for the other side.
+    """
+    if context is None:
+        return
+    if not isinstance(context, ssl.SSLContext):
+        msg = f"ssl_context must be an ssl.SSLContext, not {context!r}"
+        raise TypeError(msg)
+    side = "server" if server else "client"
+    others = ssl.PROTOCOL_TLS_CLIENT if server else ssl.PROTOCOL_TLS_SERVER
+    if context.protocol is others:
+        msg = (
+            f"this ssl_context is not for the {side}'s side: use "
+            f"ssl.create_default_context({'ssl.Purpose.CLIENT_AUTH' if server else ''})"
+        )
+        raise ValueError(msg)
+
+
+async def start_tls(
+    stream: trio.abc.Stream,
+    context: ssl.SSLContext,
+    *,
+    server_name: str,
+    peer: str,
+    plain: str = "ws:",
+) -> trio.SSLStream[trio.abc.Stream]:
+    """Return a stream in TLS over another one, after the handshake of a client.
+
+    If that fails, or is cancelled, `stream` is closed.
+
+    Args:
+        stream: What TLS goes through.
+        context: That of a client.
+        server_name: What the certificate has to be for.
+        peer: The host and port of the server, as they are to be shown.
+        plain: What a URL begins with that means the same without TLS.
+
+    Raises:
+        HandshakeError: TLS has failed, or its server will speak something else than
+            HTTP/1.1 in it.
+    """
+    try:
+        secure = trio.SSLStream(
+            stream, context, server_hostname=server_name, https_compatible=True
+        )
+        await secure.do_handshake()
+        _check_protocol(secure.selected_alpn_protocol(), peer)
+    except trio.BrokenResourceError as exc:
+        await trio.aclose_forcefully(stream)
+        raise tls_error(exc.__cause__, peer, plain) from exc.__cause__
+    except BaseException:
+        with trio.CancelScope(shield=True):  # Never waits.
+            await trio.aclose_forcefully(stream)
+        raise
+    return secure
+
+
+def _check_protocol(chosen: str | None, peer: str) -> None:
+    """Check what a server has chosen of what the context offers (RFC 7301).
+
+    Raises:
+        HandshakeError: It will not speak HTTP/1.1.
+    """
+    if chosen not in (None, "http/1.1"):
+        shown = f'"{printable(chosen)}" by ALPN, as the ssl_context offers it'
+        msg = f"no WebSocket at {peer}: the server chose {shown}; offer 'http/1.1'"
+        raise HandshakeError(msg, retryable=False)
+
+
+def is_without_tls(error: BaseException) -> bool:
+    """Return whether `start_tls()` raised this as the server speaks no TLS."""
+    cause = error.__cause__
+    return isinstance(cause, ssl.SSLError) and _meaning(cause) is _NO_TLS
+
+
+def tls_error(
+    cause: BaseException | None, peer: str, plain: str = "ws:"
+) -> HandshakeError:
+    """Return the error of a client for whom TLS has failed.
+
+    With TLS 1.3 a server says what it thinks of a client's certificate after the
+    handshake, so that the client learns it when it reads first.
+
+    Args:
+        cause: What the stream has raised, or the cause of that.
+        peer: The host and port of the server, as they are to be shown.
+        plain: As for `start_tls()`.
+    """
+    words, retryable = _explained(cause, plain)
+    return HandshakeError(f"no TLS with {peer}: {words}", retryable=retryable)
+
+
+def _explained(cause: BaseException | None, plain: str) -> tuple[str, bool]:
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        words = f"certificate verify failed: {cause.verify_message.rstrip('.')}"
+        if "self-signed" in words or "issuer" in words:
+            words += "; to trust it, pass an ssl_context that does"
+        return words, False
+    if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+        meaning = _meaning(cause)
+        if meaning is None:
+            return str(cause), True
+        alert = _reason(cause).partition("ALERT_")[2].lower().replace("_", " ")
+        return meaning[0].format(alert=alert, plain=plain), meaning[1]
+    if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError):
+        return f"the connection was lost: {cause.strerror}", True
+    closed = "the server closed the connection during the handshake, without a reason"
+    return f"{closed}; {MAY_NEED_CERTIFICATE}", True
+
+
+def _reason(error: ssl.SSLError) -> str:
+    # What Python has no name for is in the text only.
+    return error.reason or str(error).upper().replace(" ", "_")
+
+
+def _meaning(error: ssl.SSLError) -> tuple[str, bool] | None:
+    reason = _reason(error)
+    return next((what for part, what in _REASONS.items() if part in reason), None)

@@ -1,0 +1,3 @@
+"""The protocol of WebSockets: bytes in, items out; no I/O."""
+
+__all__ = ()

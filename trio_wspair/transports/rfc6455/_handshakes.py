@@ -1,0 +1,182 @@
+"""The opening handshake of both sides, by the package `websockets`.
+
+Knows its public API for that, and HTTP heads as bytes; no network, and no frames. An
+answer that agrees on no extension is written here, without a protocol made for it.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+from websockets.client import ClientProtocol
+from websockets.datastructures import Headers
+from websockets.exceptions import InvalidHandshake
+from websockets.extensions import Extension
+from websockets.extensions.permessage_deflate import (
+    enable_client_permessage_deflate,
+    enable_server_permessage_deflate,
+)
+from websockets.http11 import Request, Response
+from websockets.protocol import Protocol, State
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+from websockets.uri import parse_uri
+
+from trio_wspair._rules.display import printable
+from trio_wspair.transports._answer import Answer, accept_for, bad_answer, check_answer
+
+__all__ = ("Agreed", "Asking", "answer_request")
+
+_NOWHERE: Final = parse_uri("ws://localhost/")
+"""Only the headers of a request are made by `websockets`."""
+
+_MAX_SHOWN: Final = 100
+"""Characters of what a server says, in an error."""
+
+Pairs = Sequence[tuple[str, str]]
+"""Names and values of headers."""
+
+
+@attrs.frozen(slots=True)
+class Agreed:
+    """A handshake that is done."""
+
+    subprotocol: str
+    """The one that was agreed on, or ``""``."""
+    extensions: str
+    """Those that were agreed on, as the server has written them."""
+    deflate: Extension | None
+    """What compresses, if that was agreed on."""
+
+
+def answer_request(
+    key: str,
+    *,
+    offered: str,
+    subprotocol: str | None,
+    headers: Pairs,
+    compression: bool,
+) -> tuple[Agreed, bytes]:
+    """Return what is agreed on with a client whose request is good, and the 101.
+
+    Args:
+        key: The `Sec-WebSocket-Key` of the request.
+        offered: Its `Sec-WebSocket-Extensions`.
+        subprotocol: The one chosen of those offered, if any.
+        headers: More headers for the answer.
+        compression: Whether permessage-deflate may be agreed on.
+    """
+    if not compression:
+        return Agreed(subprotocol or "", "", None), _head_of(
+            _plain_answer(key, subprotocol), headers
+        )
+    protocol = ServerProtocol(
+        extensions=enable_server_permessage_deflate(None),
+        subprotocols=[Subprotocol(subprotocol)] if subprotocol is not None else None,
+        state=State.OPEN,
+    )
+    request = [
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", key),
+    ]
+    if subprotocol is not None:
+        request.append(("Sec-WebSocket-Protocol", subprotocol))
+    offer = ("Sec-WebSocket-Extensions", offered)
+    answer = protocol.accept(Request("/", Headers([*request, offer])))
+    if answer.status_code != 101:  # What is offered makes no sense.
+        answer = protocol.accept(Request("/", Headers(request)))
+    extensions = answer.headers.get("Sec-WebSocket-Extensions", "")
+    del answer.headers["Date"]  # A 101 needs none.
+    head = _head_of([*answer.headers.raw_items()], headers)
+    return _agreed(protocol, extensions), head
+
+
+def _plain_answer(key: str, subprotocol: str | None) -> Pairs:
+    """Return the headers of an answer that agrees on no extension."""
+    answer = [
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Accept", accept_for(key)),
+    ]
+    if subprotocol is not None:
+        answer.append(("Sec-WebSocket-Protocol", subprotocol))
+    return answer
+
+
+def _head_of(answer: Pairs, more: Pairs) -> bytes:
+    lines = [f"{name}: {value}\r\n" for name, value in (*answer, *more)]
+    start = "HTTP/1.1 101 Switching Protocols\r\n"
+    return f"{start}{''.join(lines)}\r\n".encode("latin-1")
+
+
+class Asking:
+    """A client's handshake: a request, to which the answer is awaited.
+
+    Args:
+        host: For the `Host` header, with the port unless that is the default.
+        resource: The path and query.
+        subprotocols: The ones offered.
+        headers: More headers for the request.
+        compression: Whether permessage-deflate is offered.
+    """
+
+    request: bytes
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        resource: str,
+        subprotocols: Sequence[str],
+        headers: Pairs,
+        compression: bool,
+    ) -> None:
+        self._host = host
+        self._subprotocols = subprotocols
+        self._compression = compression
+        self._protocol = ClientProtocol(
+            _NOWHERE,
+            extensions=enable_client_permessage_deflate(None) if compression else None,
+            subprotocols=[Subprotocol(name) for name in subprotocols] or None,
+            state=State.OPEN,
+        )
+        made = self._protocol.connect().headers
+        del made["Host"]
+        head = Headers([("Host", host), *made.raw_items(), *headers])
+        self.request = f"GET {resource} HTTP/1.1\r\n{head}".encode("latin-1")
+
+    def take(self, answer: Answer) -> Agreed:
+        """Return what the server has agreed on.
+
+        Raises:
+            HandshakeError: It must not say this.
+        """
+        subprotocol = check_answer(
+            answer,
+            host=self._host,
+            key=self._protocol.key,
+            subprotocols=self._subprotocols,
+            extensions=self._compression,
+        )
+        # What is left to find out is what the extensions are.
+        named = [value for value in answer.values("sec-websocket-extensions") if value]
+        extensions = ", ".join(named)
+        if not extensions:
+            return Agreed(subprotocol, "", None)
+        headers = Headers(_plain_answer(self._protocol.key, None))
+        headers["Sec-WebSocket-Extensions"] = extensions
+        try:
+            self._protocol.process_response(Response(101, "", headers))
+        except InvalidHandshake as exc:
+            shown = printable(extensions[:_MAX_SHOWN])
+            what = f'these extensions were not offered: "{shown}"'
+            raise bad_answer(self._host, what, answer.headers) from exc
+        deflate = self._protocol.extensions[0]
+        return Agreed(subprotocol, extensions, deflate)
+
+
+def _agreed(protocol: Protocol, extensions: str) -> Agreed:
+    deflate = protocol.extensions[0] if protocol.extensions else None
+    return Agreed(protocol.subprotocol or "", extensions, deflate)

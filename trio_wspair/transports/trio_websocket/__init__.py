@@ -1,0 +1,3 @@
+"""The engine on trio-websocket."""
+
+__all__ = ()
