@@ -71,7 +71,7 @@ def lint(session: nox.Session) -> None:
         "--skip",
         "*.svg,_build",
         "--ignore-words-list",
-        "caf",
+        "bu,caf",
     )
     session.run(
         "flake8-async",

@@ -69,6 +69,14 @@ def signals_as_in_a_terminal() -> Generator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def output_as_in_a_terminal() -> Generator[None]:
+    """Let the programs that tests start buffer their output, as they do by default."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTHONUNBUFFERED", raising=False)
+        yield
+
+
 class Network:
     """Servers, clients and raw peers on the loopback interface."""
 

@@ -261,7 +261,7 @@ def test_nesting_too_deep_to_be_read_back_is_refused(
 
 
 NESTED = """
-from trio_wspair._attachments import pack
+from trio_wspair._rules.attachments import pack
 value = []
 for _ in range({depth}):
     value = {wrapped}

@@ -46,7 +46,7 @@ def test_no_loop_at_all_is_told_that_this_needs_trio() -> None:
 
 PROGRAM = """
 import sys
-from trio_wspair._nurseries import check_in_trio
+from trio_wspair._tasks.nurseries import check_in_trio
 sys.modules.pop("asyncio", None)
 try:
     check_in_trio()

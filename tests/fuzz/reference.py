@@ -151,9 +151,10 @@ class Reader:
         except UnicodeDecodeError:
             ends.add(Broken(1007))
             reason = ""
+        ends = ends or {Clean(code, reason)}
         if code == 1014:  # Registered after the RFC: wsproto does not know it.
             ends.add(Broken(1002))
-        return ends or {Clean(code, reason)}
+        return ends
 
     def _piece(self, opcode: int, size: int, mask: bytes, *, fin: bool) -> None:
         """Read the payload of a data frame, as far as it is there."""

@@ -98,17 +98,30 @@ def flushed(status: int) -> int:
     try:
         with suppress(AttributeError):  # There is no stdout if it was closed.
             sys.stdout.flush()
-        return status
     except BrokenPipeError:
         status = READER_GONE
+        _give_up(_STDOUT)
     except OSError as exc:
         complain(f"can't write to the standard output: {exc.strerror}")
         status = status or 1
-    # Python tries again at its end, and would tell of that.
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, _STDOUT)
-    os.close(null)
+        _give_up(_STDOUT)
+    try:
+        with suppress(AttributeError):
+            sys.stderr.flush()
+    except OSError:
+        _give_up(_STDERR)
     return status
+
+
+def _give_up(number: int) -> None:
+    """Let a stream that can't be written go to the null device.
+
+    It may still hold text. Python tries once more to write that when the process ends,
+    and would fail and tell of it.
+    """
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, number)
+    os.close(null)
 
 
 def print_output(text: str) -> None:
@@ -121,8 +134,10 @@ def print_output(text: str) -> None:
     try:
         print(text, end="", flush=True)
     except BrokenPipeError as exc:
+        _give_up(_STDOUT)
         raise ReaderGoneError from exc
     except OSError as exc:
+        _give_up(_STDOUT)
         msg = f"can't write to the standard output: {exc.strerror}"
         raise CommandError(msg) from exc
 
