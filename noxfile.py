@@ -98,42 +98,36 @@ def types(session: nox.Session) -> None:
 
 
 PYTHONS = interpreters()
-UNSUPPLIED = "not browser and not proxies"
-"""As in pyproject.toml: these tests have sessions of their own."""
+QUICK = "not browser and not proxies and not slow"
+
+
+@nox.session(python=PYTHONS[-1])
+def tests(session: nox.Session) -> None:
+    """The tests with the newest Python, or only those that are named.
+
+    Without arguments, the slow ones are left to the session `coverage`.
+    """
+    session.install("-e", ".", *group("tests"))
+    session.run("pytest", "-n", "auto", *(session.posargs or ["-m", QUICK]))
 
 
 @nox.session(python=PYTHONS[0])
-def tests(session: nox.Session) -> None:
-    """The tests with the oldest Python; every line and branch has to be run.
-
-    Without arguments, the slow ones are left to the session `slow`.
-    """
+def coverage(session: nox.Session) -> None:
+    """All tests with the oldest Python; every line and branch has to be run."""
     session.install("-e", ".", *group("tests"))
-    pytest = ["pytest", "-n", "auto"]
-    if session.posargs:
-        session.run(*pytest, *session.posargs)
-        return
     session.run("coverage", "erase")
-    quick = f"{UNSUPPLIED} and not slow"
-    session.run("coverage", "run", "-m", *pytest, "-m", quick)
+    session.run("coverage", "run", "-m", "pytest", "-n", "auto", *session.posargs)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
 
 
-@nox.session(python=PYTHONS[0])
-def slow(session: nox.Session) -> None:
-    """The tests that take more than a few seconds, with the oldest Python."""
-    session.install("-e", ".", *group("tests"))
-    session.run("pytest", "-n", "auto", "-m", "slow", *session.posargs)
-
-
-@nox.session(python=PYTHONS[1:] or None)
+@nox.session(python=PYTHONS[1:-1] or None)
 def other_pythons(session: nox.Session) -> None:
-    """The tests with each newer Python that is at hand."""
-    if not PYTHONS[1:]:
+    """The tests with each other Python that is at hand."""
+    if not PYTHONS[1:-1]:
         session.skip("there is no other Python")
     session.install("-e", ".", *group("tests"))
-    session.run("pytest", "-n", "auto", *session.posargs)
+    session.run("pytest", "-n", "auto", *(session.posargs or ["-m", QUICK]))
 
 
 @nox.session

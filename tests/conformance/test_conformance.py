@@ -44,7 +44,7 @@ def check(scenario: Scenario, play: stage.Play, seeds: int, *, matches: bool) ->
 @pytest.mark.parametrize("name", ALL)
 def test_g11_a_pair_does_what_workers_do(name: str) -> None:
     matches = name not in differing_in_memory()
-    check(ALL[name], stage.in_memory, 10, matches=matches)
+    check(ALL[name], stage.in_memory, 4, matches=matches)
 
 
 @pytest.mark.usefixtures("engine")

@@ -47,7 +47,7 @@ def check(name: str, play: Play, seeds: int) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_g11_an_object_does_what_workers_do(name: str) -> None:
-    check(name, stage.in_memory, 10)
+    check(name, stage.in_memory, 4)
 
 
 @pytest.mark.parametrize("name", ALL)

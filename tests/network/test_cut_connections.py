@@ -19,7 +19,7 @@ from trio_wspair.testing._peer_frames import Said, read_frame
 if TYPE_CHECKING:
     from conftest import Logged, Tls
 
-pytestmark = pytest.mark.usefixtures("engine")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("engine")]
 
 Kind = Literal["end", "reset", "silence"]
 Place = Literal["client", "server"]

@@ -36,7 +36,7 @@ from trio_wspair.transports import Connection, couple
 if TYPE_CHECKING:
     from conftest import Logged, Tls
 
-pytestmark = pytest.mark.usefixtures("engine")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("engine")]
 
 GRACE: Final = 30.0
 """Seconds: more than anything takes that is not stuck."""
