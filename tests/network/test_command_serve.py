@@ -676,3 +676,11 @@ async def test_an_output_that_can_not_be_written_is_told(
     assert done.returncode == 1
     told = line_in(done.stderr.decode())
     assert told == "can't write to the standard output: No space left on device"
+
+
+async def test_an_interrupt_while_the_module_is_imported_ends_it_as_ctrl_c_does(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "app.py").write_text("raise KeyboardInterrupt\n")
+    done = await ran("serve", str(tmp_path / "app.py"))
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")

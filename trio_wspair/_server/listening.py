@@ -241,8 +241,7 @@ async def open_tcp(port: int, host: str | None) -> list[trio.SocketListener]:
             return await _try_tcp(port, host)
         except OSError as exc:
             if exc.errno != errno.EADDRINUSE or not attempts:
-                if exc.errno is not None:  # Then it is shown.
-                    exc.filename = str(Authority(host or "*", port))
+                exc.filename = str(Authority(host or "*", port))
                 raise
 
 
