@@ -295,6 +295,7 @@ def test_the_keyboard_is_enough(server: Server, open_page: Open) -> None:
     ws = server.connect("one")
     server.connect("two")
     expect(connections(page)).to_contain_text(["/two", "/one"])  # The newest first.
+    page.bring_to_front()  # A page without the focus hears no key.
     page.keyboard.press("Tab")
     expect(connections(page).first).to_be_focused()
     page.keyboard.press("ArrowDown")
