@@ -4,15 +4,19 @@ import logging
 import re
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
+from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType
 from typing import ClassVar, cast
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import stringify_annotation
 
@@ -28,22 +32,36 @@ from conformance.hibernation import (
     stage as object_stage,
 )
 
-from trio_wspair import Application, ReadyState, __version__, testing
+from trio_wspair import Application, ReadyState, __version__
 from trio_wspair._rules.state import _HOLDER_TABLE, _READY_TABLE, Act, Holder
 
+PUBLIC_MODULES = (
+    "trio_wspair",
+    "trio_wspair.transports",
+    "trio_wspair.testing",
+    "trio_wspair.asgi",
+    "trio_wspair.hibernation",
+    "trio_wspair.inspector",
+)
 
-def name_where_it_is_written(package: ModuleType) -> None:
-    """Let public classes name their own module again, for the docstrings of attributes.
 
-    These are no part of a class: autodoc reads them in the source of the module.
+def name_defining_modules() -> None:
+    """Let what is public name the private module that defines it again.
+
+    autodoc looks there for overloads, and for the docstrings of attributes.
     """
+    for public in PUBLIC_MODULES:
+        import_module(public)
     for name, module in list(sys.modules.items()):
-        if name.startswith(f"{package.__name__}._"):
-            for public in set(module.__all__) & set(package.__all__):
-                getattr(module, public).__module__ = name
+        if name.startswith("trio_wspair."):
+            for tag in ModuleAnalyzer.for_module(name).find_tags():
+                with suppress(AttributeError):  # It may be deleted or nested.
+                    value = attrgetter(tag)(module)
+                    if isinstance(value, (type, FunctionType)):
+                        value.__module__ = name
 
 
-name_where_it_is_written(testing)
+name_defining_modules()
 
 project = "trio-wspair"
 author = "the trio-wspair contributors"
@@ -273,13 +291,7 @@ def resolve_public_name(
 ) -> nodes.Node | None:
     """Link a name to where it is documented, not to the room that defines it."""
     name = str(node.get("reftarget", "")).rpartition(".")[2]
-    for module in (
-        "trio_wspair",
-        "trio_wspair.transports",
-        "trio_wspair.testing",
-        "trio_wspair.asgi",
-        "trio_wspair.hibernation",
-    ):
+    for module in PUBLIC_MODULES:
         found = env.domains["py"].resolve_xref(
             env, env.docname, app.builder, "obj", f"{module}.{name}", node, content
         )

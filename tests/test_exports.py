@@ -2,18 +2,22 @@
 
 import importlib
 import inspect
+import pickle
 import pkgutil
 import subprocess
 import sys
+import traceback
+import typing
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import cast, get_origin
 
 import pytest
 
 import trio_wspair
-from trio_wspair import hibernation, inspector, transports
+from trio_wspair import asgi, hibernation, inspector, testing, transports
+from trio_wspair.testing import pytest_plugin
 
 PUBLIC = [trio_wspair, transports, hibernation, inspector]
 MODULES = [
@@ -71,6 +75,119 @@ def test_every_error_is_public() -> None:
 
 def test_the_package_says_that_it_is_typed() -> None:
     assert Path(trio_wspair.__path__[0], "py.typed").is_file()
+
+
+# -- the module that a public name says it is from ---------------------
+
+EXPORTED = {
+    f"{module.__name__}.{name}": (module, getattr(module, name))
+    for module in (*PUBLIC, testing, asgi, pytest_plugin)
+    for name in names_in(module)
+    if not (module is trio_wspair and name in ("Application", "FetchHandler"))
+}
+"""What users import, without the aliases of types."""
+CLASSES = {
+    name: value for name, (_, value) in EXPORTED.items() if inspect.isclass(value)
+}
+EXCEPTIONS: tuple[BaseException, ...] = (
+    trio_wspair.WebSocketError("failed"),
+    trio_wspair.InvalidStateError("too early"),
+    trio_wspair.BufferFullError("full"),
+    trio_wspair.ConnectionClosedError(1000, "done", was_clean=True),
+    trio_wspair.ProtocolError(1002, "a masked frame"),
+    trio_wspair.HandshakeError(
+        "no", status=503, headers=(("a", "b"),), body=b"busy", retryable=False
+    ),
+    trio_wspair.RequestBodyError(413, "too large"),
+    hibernation.DurableObjectResetError("aborted"),
+    testing.ConversationError("no message came", testing.Record()),
+    testing.RequestError("no response"),
+)
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_everything_public_names_the_module_that_exports_it(name: str) -> None:
+    module, value = EXPORTED[name]
+    assert value.__module__ == module.__name__
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_methods_of_a_class_name_the_public_module_as_well(name: str) -> None:
+    module, value = EXPORTED[name]
+    for member in vars(value).values():
+        function = getattr(member, "__func__", member)
+        if isinstance(function, FunctionType) and "trio_wspair" in function.__module__:
+            assert function.__module__ == module.__name__
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_repr_of_a_class_is_its_public_name(name: str) -> None:
+    assert repr(CLASSES[name]) in (
+        f"<class '{name}'>",
+        f"<enum '{CLASSES[name].__name__}'>",
+    )
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_a_pickle_of_a_class_or_function_has_its_public_name(name: str) -> None:
+    module, value = EXPORTED[name]
+    if module is not pytest_plugin:  # pytest gives an object for a fixture.
+        data = pickle.dumps(value)
+        assert module.__name__.encode() in data
+        assert b"._" not in data
+        assert pickle.loads(data) is value  # noqa: S301 - made here
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_annotations_of_a_class_can_be_evaluated(name: str) -> None:
+    typing.get_type_hints(CLASSES[name])
+
+
+def test_overloads_are_found_by_typing() -> None:
+    assert len(typing.get_overloads(trio_wspair.WebSocket.add_event_listener)) > 1
+
+
+def test_the_list_of_exceptions_has_every_public_one() -> None:
+    public = {cls for cls in CLASSES.values() if issubclass(cls, BaseException)}
+    assert public == {type(exc) for exc in EXCEPTIONS}
+
+
+@pytest.mark.parametrize("exc", EXCEPTIONS, ids=lambda exc: type(exc).__name__)
+def test_a_traceback_shows_the_public_name_of_an_exception(exc: BaseException) -> None:
+    (line,) = traceback.format_exception_only(exc)
+    cls = type(exc)
+    assert line == f"{cls.__module__}.{cls.__name__}: {exc}\n"
+    assert f"{cls.__module__}.{cls.__name__}" in EXPORTED
+
+
+@pytest.mark.parametrize("exc", EXCEPTIONS, ids=lambda exc: type(exc).__name__)
+def test_a_pickled_exception_keeps_its_text_and_attributes(exc: BaseException) -> None:
+    again = pickle.loads(pickle.dumps(exc))  # noqa: S301 - made here
+    assert type(again) is type(exc)
+    assert str(again) == str(exc)
+    if not isinstance(exc, testing.ConversationError):  # A record equals only itself.
+        assert vars(again) == vars(exc)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        trio_wspair.CloseCode.GOING_AWAY,
+        trio_wspair.ReadyState.OPEN,
+        trio_wspair.Headers([("Accept", "a"), ("Accept", "b")]),
+        trio_wspair.ConnectionInfo("server", "127.0.0.1:80", "ws://localhost/"),
+        transports.Close(1000, "done"),
+        hibernation.WebSocketRequestResponsePair("ping", "pong"),
+        testing.Entry(0.5, "client", "send", "hello"),
+        testing.FailedStep("client", "a message", 1),
+        testing.TestResponse("http://localhost/", 200, trio_wspair.Headers(), b""),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_pickled_value_equals_the_first_one(value: object) -> None:
+    again = pickle.loads(pickle.dumps(value))  # noqa: S301 - made here
+    assert type(again) is type(value)
+    assert repr(again) == repr(value)
 
 
 # -- words ---------------------

@@ -11,7 +11,6 @@ import trio
 import trio.testing
 from pairs import in_virtual_time
 
-import trio_wspair.testing
 from trio_wspair import CloseEvent, InvalidStateError, MessageEvent, use_instrument
 from trio_wspair.testing import (
     ConversationError,
@@ -744,8 +743,3 @@ async def test_what_a_listener_of_a_pair_raises_has_the_conversation() -> None:
     with pytest.RaisesGroup(KeyError) as caught:
         await fail()
     assert "hello" in caught.value.__notes__[0]
-
-
-def test_what_is_public_names_its_public_home() -> None:
-    for name in trio_wspair.testing.__all__:
-        assert getattr(trio_wspair.testing, name).__module__ == "trio_wspair.testing"

@@ -35,6 +35,7 @@ from ._rules.errors import (
     ProtocolError as ProtocolError,
     WebSocketError as WebSocketError,
 )
+from ._rules.exports import name_public_module as _name_public_module
 from ._rules.state import ReadyState as ReadyState
 from ._server.application import Application as Application
 from ._server.serving import Server as Server, serve as serve
@@ -72,3 +73,5 @@ __all__ = (
     "serve",
     "use_instrument",
 )
+
+_name_public_module(globals())

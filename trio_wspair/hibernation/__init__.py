@@ -3,6 +3,8 @@
 The Hibernatable WebSockets API of Cloudflare's Durable Objects.
 """
 
+from trio_wspair._rules.exports import name_public_module as _name_public_module
+
 from ._context import DurableObjectState as DurableObjectState
 from ._failures import DurableObjectResetError as DurableObjectResetError
 from ._ids import DurableObjectId as DurableObjectId
@@ -22,3 +24,5 @@ __all__ = (
     "DurableObjectStub",
     "WebSocketRequestResponsePair",
 )
+
+_name_public_module(globals())

@@ -10,6 +10,8 @@ tries whether a transport keeps the promises, and `hibernate_after_every_event()
 Durable Objects forget all they may forget.
 """
 
+from trio_wspair._rules.exports import name_public_module as _name_public_module
+
 from ._asgi import open_asgi_websocket
 from ._client import OpenClient, TestClient, TestWebSocket, open_test_client
 from ._entries import Entry, FailedStep
@@ -51,6 +53,4 @@ __all__ = (
     "replay_file",
 )
 
-for _name in __all__:
-    # Where it is to be imported from, also in tracebacks.
-    globals()[_name].__module__ = __name__
+_name_public_module(globals())

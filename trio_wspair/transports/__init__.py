@@ -1,6 +1,7 @@
 """Ends of a half that are no application: connections, and what couples them."""
 
 from trio_wspair._rules.codes import Close as Close
+from trio_wspair._rules.exports import name_public_module as _name_public_module
 
 from ._connection import Connection as Connection, SupportsPing as SupportsPing
 from ._couple import couple as couple
@@ -19,3 +20,5 @@ __all__ = (
     "open_client_connection",
     "open_server_connection",
 )
+
+_name_public_module(globals())
