@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import sys
 import tempfile
 from collections.abc import Generator
 from datetime import UTC, datetime
@@ -684,3 +685,13 @@ async def test_an_interrupt_while_the_module_is_imported_ends_it_as_ctrl_c_does(
     (tmp_path / "app.py").write_text("raise KeyboardInterrupt\n")
     done = await ran("serve", str(tmp_path / "app.py"))
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+def test_an_engine_whose_package_is_not_installed_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in ("websockets", "trio_wspair.transports._websockets"):
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delattr("trio_wspair.transports._websockets", raising=False)
+    said = refused("serve", "app", "--engine", "websockets", capsys=capsys)
+    assert "pip install 'trio-wspair[websockets]'" in said
