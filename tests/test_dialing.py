@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from trio_wspair import HandshakeError, open_websocket
-from trio_wspair._client.tcp import Progress, open_tcp
+from trio_wspair._client.dialing import Progress, open_tcp
 
 NAME = "server_1.example"
 """With an underscore, as in the names of containers."""

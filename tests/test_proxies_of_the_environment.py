@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from trio_wspair._client.dialing import proxy_from_environment
+from trio_wspair._client.endpoint import proxy_from_environment
 
 
 @pytest.fixture(autouse=True)

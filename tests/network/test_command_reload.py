@@ -17,7 +17,7 @@ from programs import running
 from trio.testing import MockClock
 
 from trio_wspair import connect, open_websocket
-from trio_wspair._command.reload import _let_go, run_reloading
+from trio_wspair._command.serve import _let_go, run_reloading
 
 if TYPE_CHECKING:
     from conftest import Network

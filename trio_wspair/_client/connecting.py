@@ -30,9 +30,8 @@ from trio_wspair.transports._couple import Coupling
 from trio_wspair.transports._engines import Engine, EngineName, engine_named
 from trio_wspair.transports.io._tls import check_ssl_context, start_tls
 
-from .dialing import Dialer, dialer
+from .dialing import Dialer, Progress, dialer
 from .endpoint import Endpoint, parse_endpoint
-from .tcp import Progress
 
 __all__ = ("ConnectOptions", "ConnectionOptions", "connect", "open_websocket")
 

@@ -7,47 +7,31 @@ itself. A proxy that can't be reached is an `OSError`, as the server itself is; 
 says no is a `HandshakeError`. Neither shows the password.
 """
 
-import ipaddress
 import math
 import os
-import re
 import socket
 import ssl
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import unquote
-from urllib.request import getproxies_environment
 
 import attrs
 import h11
 import trio
+from trio.lowlevel import enable_ki_protection
 
-from trio_wspair._http.urls import ascii_host
-from trio_wspair._rules.display import printable, redacted
+from trio_wspair._rules.display import printable
 from trio_wspair._rules.errors import HandshakeError
 from trio_wspair.transports.io._tls import start_tls
 
-from .endpoint import parse_endpoint, split_authority, strip
-from .tcp import Progress, look_up, open_tcp, reason_of, unreachable
+from .endpoint import Proxy, parse_proxy
 
-__all__ = ("Dialer", "dialer", "proxy_from_environment", "proxy_variable")
+__all__ = ("Dialer", "Progress", "dialer", "open_tcp")
 
 Dialer = Callable[[str, int], Awaitable[trio.abc.Stream]]
 """Opens a stream to a host and port."""
 
-_DEFAULT_PORTS: Final = {
-    "http": 80,
-    "https": 443,
-    "socks4": 1080,
-    "socks4a": 1080,
-    "socks5": 1080,
-    "socks5h": 1080,
-}
-"""The kinds of proxies."""
-_PROXY_URL: Final = re.compile(r"(?P<scheme>[^:/?#]*)://(?P<authority>[^/?#]*)/?")
 _MAX_HEAD_BYTES: Final = 2**16
 _TOO_LARGE: Final = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 _LASTING_REPLIES: Final = frozenset({2, 7, 8, 0x5C, 0x5D})
@@ -55,17 +39,19 @@ _LASTING_REPLIES: Final = frozenset({2, 7, 8, 0x5C, 0x5D})
 that isn't known (RFC 1928, section 6), and two about identd in SOCKS 4."""
 _NO_SOCKS: Final = ("Unexpected SOCKS version number", "Unexpected reply version")
 """How python-socks begins to tell of a reply in no version of SOCKS."""
-_PROXY_VARIABLES: Final = {
-    False: ("ws", "http", "all"),
-    True: ("wss", "https", "all"),
-}
-"""What stands before ``_PROXY``, by whether the URL asks for TLS."""
-_NO_PROXY_ENTRY: Final = re.compile(
-    r"""(?P<address> [^\[\]:]*:[^\[\]]*:[^\[\]]* )
-        | (?: \[ (?P<bracketed> [^\[\]]+ ) \] | (?P<name> [^\[\]:]+ ) )
-          (?: : (?P<port> [0-9]+ ) )?""",
-    re.VERBOSE,
-)
+_DELAY: Final = 0.25
+"""Seconds until the next address is tried beside (RFC 8305, section 8)."""
+_NOT_FOUND: Final = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", None)})
+
+
+@attrs.define
+class Progress:
+    """What an attempt to connect is waiting for, in words, for when it takes too long.
+
+    The words end the sentence "no WebSocket at example.com within 10 s: ...".
+    """
+
+    waiting_for: str = ""
 
 
 def dialer(proxy: str | None, dial: Dialer | None, *, progress: Progress) -> Dialer:
@@ -88,7 +74,7 @@ def dialer(proxy: str | None, dial: Dialer | None, *, progress: Progress) -> Dia
         progress.waiting_for = "dial() has not returned"
         return dial
     if proxy is not None:
-        return _dialer_through(_parse_proxy(proxy), progress)
+        return _dialer_through(parse_proxy(proxy), progress)
 
     async def dial_straight(host: str, port: int) -> trio.abc.Stream:
         return await open_tcp(host, port, progress=progress)
@@ -96,63 +82,7 @@ def dialer(proxy: str | None, dial: Dialer | None, *, progress: Progress) -> Dia
     return dial_straight
 
 
-@attrs.frozen
-class _Proxy:
-    scheme: str
-    host: str
-    port: int
-    user: str = attrs.field(repr=False)
-    password: str = attrs.field(repr=False)
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
-
-
-def _parse_proxy(url: str) -> _Proxy:
-    """Return what the URL of a proxy says.
-
-    Raises:
-        TypeError: It is no str.
-        ValueError: It is not such a URL.
-    """
-    if not isinstance(url, str):
-        what = type(url).__name__
-        msg = f"proxy must be a URL such as 'socks5h://host:1080', not {what}"
-        raise TypeError(msg)
-    try:
-        return _parsed_proxy(strip(url))
-    except ValueError as exc:
-        msg = f'"{redacted(url)[:200]}" is not the URL of a proxy: {exc}'
-        raise ValueError(msg) from None
-
-
-def _parsed_proxy(url: str) -> _Proxy:
-    found = _PROXY_URL.fullmatch(url)
-    scheme = None if found is None else found["scheme"].lower()
-    if found is None or scheme not in _DEFAULT_PORTS:
-        schemes = ", ".join(f"{name}://" for name in _DEFAULT_PORTS)
-        msg = f"it is like 'http://host:3128', and begins with one of {schemes}"
-        raise ValueError(msg)
-    parts = split_authority(found["authority"])
-    user, password = unquote(parts.user or ""), unquote(parts.password or "")
-    if not (user + password).isprintable():
-        raise ValueError("its user name and password can't have control characters")
-    if scheme.startswith("http"):
-        if ":" in user:
-            raise ValueError("its user name can't have a colon in it (RFC 7617)")
-    elif not (user + password).isascii() or max(len(user), len(password)) > 255:
-        msg = "for SOCKS, its user name and password have up to 255 ASCII characters"
-        raise ValueError(msg)
-    elif scheme.startswith("socks4") and password:
-        raise ValueError("SOCKS 4 knows no passwords")
-    elif scheme.startswith("socks5") and bool(user) != bool(password):
-        raise ValueError("SOCKS 5 takes a user name and a password, or none of both")
-    port = _DEFAULT_PORTS[scheme] if parts.port is None else parts.port
-    return _Proxy(scheme, parts.host, port, user, password)
-
-
-def _dialer_through(proxy: _Proxy, progress: Progress) -> Dialer:
+def _dialer_through(proxy: Proxy, progress: Progress) -> Dialer:
     if proxy.scheme.startswith("socks"):
         return _socks_dialer(proxy, progress)
 
@@ -182,10 +112,167 @@ def _dialer_through(proxy: _Proxy, progress: Progress) -> Dialer:
     return dial_through
 
 
+# -- TCP ---------------------------------------------------------------------------
+
+
+@attrs.frozen
+class _Address:
+    """One that a name stands for."""
+
+    family: int
+    address: tuple[str | int | bytes, ...]
+    """As the operating system takes it."""
+
+    def __str__(self) -> str:
+        return str(self.address[0])
+
+
+async def _look_up(
+    host: str, port: int, *, family: int = socket.AF_UNSPEC
+) -> list[_Address]:
+    """Return the addresses of a host, in the order in which to try them.
+
+    Args:
+        host: A name in ASCII, or an address.
+        port: For the addresses.
+        family: To have addresses of one kind only.
+
+    Raises:
+        socket.gaierror: There are none.
+    """
+    try:
+        # As bytes: of a str, Trio makes IDNA 2008, which has no underscores.
+        found = await trio.socket.getaddrinfo(
+            host.encode("ascii"), port, family=family, type=socket.SOCK_STREAM
+        )
+    except socket.gaierror as exc:
+        reason = exc.strerror or str(exc)
+        missing = "was not found" if exc.errno in _NOT_FOUND else "can't be looked up"
+        msg = f'the name "{host}" {missing}: {reason}'
+        raise socket.gaierror(exc.errno, msg) from exc
+    addresses = [_Address(family, address) for family, _, _, _, address in found]
+    addresses = list(dict.fromkeys(addresses))
+    # The second is of the other kind, if there is one (RFC 8305, section 4).
+    other = next((a for a in addresses if a.family != addresses[0].family), None)
+    if other is not None:
+        addresses.remove(other)
+        addresses.insert(1, other)
+    return addresses
+
+
+async def open_tcp(
+    host: str, port: int, *, progress: Progress, what: str = ""
+) -> trio.SocketStream:
+    """Connect to a host.
+
+    Args:
+        host: A name in ASCII, or an address.
+        port: The port.
+        progress: Where to keep what is being waited for.
+        what: What stands before the host in an error, such as ``"the proxy "``.
+
+    Raises:
+        OSError: It can't be reached. The text has the host, the port, and what became
+            of each address.
+    """
+    progress.waiting_for = f'the name "{host}" was not looked up yet'
+    addresses = await _look_up(host, port)
+    attempts = _Attempts(addresses, progress)
+    winner = await attempts.run()
+    if winner is not None:
+        return trio.SocketStream(winner)
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    outcomes = attempts.outcomes
+    if len(outcomes) == 1 and host in outcomes:
+        reasons = outcomes[host]
+    else:
+        reasons = "; ".join(f"{address}: {why}" for address, why in outcomes.items())
+    msg = f"can't reach {what}{where}: {reasons}"
+    errors = attempts.errors
+    cause = errors[0] if len(errors) == 1 else ExceptionGroup(msg, errors)
+    numbers = {error.errno for error in errors}
+    if len(numbers) == 1:
+        raise _unreachable(errors[0], msg) from cause
+    raise OSError(msg) from cause
+
+
+def _unreachable(error: OSError, message: str) -> OSError:
+    """Return an error of the same kind with another text."""
+    if error.errno is None:
+        return OSError(message)
+    if isinstance(error, socket.gaierror):
+        return socket.gaierror(error.errno, message)
+    return OSError(error.errno, message)  # Which makes the subclass of this number.
+
+
+def _reason_of(error: OSError) -> str:
+    """Return what an error of the operating system means, to go on a sentence with."""
+    if error.errno is None or isinstance(error, socket.gaierror):
+        return error.strerror or str(error)
+    text = os.strerror(error.errno)
+    return text[:1].lower() + text[1:]
+
+
+class _Attempts:
+    """Connecting to several addresses, until one of them answers."""
+
+    def __init__(self, addresses: list[_Address], progress: Progress) -> None:
+        self._addresses = addresses
+        self._progress = progress
+        self._winner: trio.socket.SocketType | None = None
+        self.outcomes: dict[str, str] = {}
+        """What became of each address that was tried."""
+        self.errors: list[OSError] = []
+
+    async def run(self) -> trio.socket.SocketType | None:
+        """Return a socket that is connected, or `None`."""
+        try:
+            async with trio.open_nursery() as nursery:
+                for address in self._addresses:
+                    failed = trio.Event()
+                    nursery.start_soon(self._attempt, address, failed, nursery)
+                    with trio.move_on_after(_DELAY):
+                        await failed.wait()
+        except BaseException:
+            if self._winner is not None:
+                self._winner.close()
+            raise
+        return self._winner
+
+    @enable_ki_protection  # Else Ctrl-C could lose a socket that was just connected.
+    async def _attempt(
+        self, address: _Address, failed: trio.Event, nursery: trio.Nursery
+    ) -> None:
+        self._note(address, "no answer")
+        try:
+            sock = trio.socket.socket(address.family, socket.SOCK_STREAM)
+            try:
+                await sock.connect(address.address)
+            except BaseException:
+                sock.close()
+                raise
+        except OSError as exc:
+            # A traceback would refer to this, and keep all until it is collected.
+            self.errors.append(exc.with_traceback(None))
+            self._note(address, _reason_of(exc))
+            failed.set()
+            return
+        if self._winner is not None:  # In the same step of the scheduler.
+            sock.close()
+            return
+        self._winner = sock
+        nursery.cancel_scope.cancel(reason="another address has answered")
+
+    def _note(self, address: _Address, outcome: str) -> None:
+        self.outcomes[str(address)] = outcome
+        each = (f"{address}: {why}" for address, why in self.outcomes.items())
+        self._progress.waiting_for = "; ".join(each)
+
+
 # -- HTTP (RFC 9110, section 9.3.6) ------------------------------------------------
 
 
-async def _ask_http_proxy(stream: trio.abc.Stream, proxy: _Proxy, target: str) -> None:
+async def _ask_http_proxy(stream: trio.abc.Stream, proxy: Proxy, target: str) -> None:
     """Have a proxy connect to `target`, after which the stream goes there.
 
     Raises:
@@ -231,7 +318,7 @@ async def _ask_http_proxy(stream: trio.abc.Stream, proxy: _Proxy, target: str) -
 # -- SOCKS -------------------------------------------------------------------------
 
 
-def _socks_dialer(proxy: _Proxy, progress: Progress) -> Dialer:
+def _socks_dialer(proxy: Proxy, progress: Progress) -> Dialer:
     try:
         from python_socks import ProxyError, ProxyType  # noqa: PLC0415 - an extra
         from python_socks.async_.trio import Proxy  # noqa: PLC0415
@@ -255,7 +342,7 @@ def _socks_dialer(proxy: _Proxy, progress: Progress) -> Dialer:
         if resolves_here:
             progress.waiting_for = f'the name "{host}" was not looked up yet'
             family = socket.AF_INET if is_socks4 else socket.AF_UNSPEC
-            target = str((await look_up(host, port, family=family))[0]).partition("%")[
+            target = str((await _look_up(host, port, family=family))[0]).partition("%")[
                 0
             ]
         progress.waiting_for = f"the proxy {proxy} has not connected to {target}:{port}"
@@ -270,13 +357,13 @@ def _socks_dialer(proxy: _Proxy, progress: Progress) -> Dialer:
             raise HandshakeError(msg, retryable=not lasts) from exc
         except OSError as exc:
             error = exc.__cause__ if isinstance(exc.__cause__, OSError) else exc
-            msg = f"can't reach the proxy {proxy}: {reason_of(error)}"
-            raise unreachable(error, msg) from exc
+            msg = f"can't reach the proxy {proxy}: {_reason_of(error)}"
+            raise _unreachable(error, msg) from exc
 
     return dial_through
 
 
-def _refused_by_socks(proxy: _Proxy, reason: str) -> str:
+def _refused_by_socks(proxy: Proxy, reason: str) -> str:
     """Return what python-socks has to say about a reply, in other words for some."""
     if reason.startswith(_NO_SOCKS):
         return "it does not speak SOCKS"
@@ -285,81 +372,7 @@ def _refused_by_socks(proxy: _Proxy, reason: str) -> str:
     return _about_password(proxy)
 
 
-def _about_password(proxy: _Proxy) -> str:
+def _about_password(proxy: Proxy) -> str:
     if proxy.user or proxy.password:
         return "it refused the user name and the password"
     return "it requires a user name and a password"
-
-
-# -- the environment ---------------------------------------------------------------
-
-
-def proxy_from_environment(url: str) -> str | None:
-    """Return the URL of the proxy that the environment names for a URL, or `None`.
-
-    ``WSS_PROXY``, ``HTTPS_PROXY`` and ``ALL_PROXY`` are looked at for ``wss:`` and
-    ``https:``; ``WS_PROXY``, ``HTTP_PROXY`` and ``ALL_PROXY`` for ``ws:`` and
-    ``http:``. The first that is set counts. Lower case comes before upper case, and
-    ``HTTP_PROXY`` is left alone in a CGI program, where a client can set it. A value
-    without a scheme is the host of an HTTP proxy.
-
-    ``NO_PROXY`` lists, with commas, the hosts that are reached without one: ``*`` for
-    all, a domain with all its subdomains, an address, or a network such as
-    ``10.0.0.0/8``; a host and a port mean that port only.
-
-    Args:
-        url: An absolute URL. `None` comes back for one that `connect()` refuses.
-    """
-    found = _found_in_environment(url)
-    if found is None:
-        return None
-    _, proxy = found
-    return proxy if "://" in proxy else f"http://{proxy}"
-
-
-def proxy_variable(url: str) -> str | None:
-    """Return the variable that `proxy_from_environment()` has from, or `None`."""
-    found = _found_in_environment(url)
-    if found is None:
-        return None
-    name = f"{found[0]}_proxy"
-    return name if os.environ.get(name) else name.upper()
-
-
-def _found_in_environment(url: str) -> tuple[str, str] | None:
-    """Return what stands before ``_PROXY``, and the value."""
-    try:
-        endpoint = parse_endpoint(url)  # As connect() does: no other host is meant.
-    except ValueError:
-        return None
-    proxies: dict[str, str] = getproxies_environment()
-    if any(
-        _is_covered(endpoint.host, endpoint.port, entry.strip().lower())
-        for entry in proxies.get("no", "").split(",")
-    ):
-        return None
-    names = _PROXY_VARIABLES[endpoint.secure]
-    return next(((name, proxies[name]) for name in names if proxies.get(name)), None)
-
-
-def _is_covered(host: str, port: int, entry: str) -> bool:
-    """Return whether an entry of ``NO_PROXY`` means this host and port."""
-    if entry == "*":
-        return True
-    found = _NO_PROXY_ENTRY.fullmatch(entry)
-    if found is None or found["port"] not in (None, str(port)):
-        return False
-    host = host.rstrip(".").partition("%")[0]
-    name: str = found["address"] or found["bracketed"] or found["name"]
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        name = name.removeprefix("*").strip(".")
-        if not name.isascii():
-            with suppress(ValueError):
-                name = ascii_host(name)
-        return bool(name) and (host == name or host.endswith(f".{name}"))
-    try:
-        return address in ipaddress.ip_network(name, strict=False)
-    except ValueError:
-        return False

@@ -6,17 +6,28 @@ may want is taken as well: userinfo, and the zone of an IPv6 address. No error a
 `repr()` here shows userinfo, or a value of the query.
 """
 
+import ipaddress
+import os
 import re
 from base64 import b64encode
+from contextlib import suppress
 from typing import Final
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
+from urllib.request import getproxies_environment
 
 import attrs
 
 from trio_wspair._http.urls import DEFAULT_PORTS, Authority, ascii_host
 from trio_wspair._rules.display import redacted
 
-__all__ = ("Endpoint", "SplitAuthority", "parse_endpoint", "split_authority", "strip")
+__all__ = (
+    "Endpoint",
+    "Proxy",
+    "parse_endpoint",
+    "parse_proxy",
+    "proxy_from_environment",
+    "proxy_variable",
+)
 
 _SCHEMES: Final = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 _SHOWN: Final = 200
@@ -32,10 +43,31 @@ _NOT_IN_A_PATH: Final = re.compile(r'[^!-~]|["<>^`{}]')
 """WHATWG's path percent-encode set; ``?`` and ``#`` don't get here."""
 _NOT_IN_A_QUERY: Final = re.compile(r"""[^!-~]|["'<>]""")
 """WHATWG's special-query percent-encode set."""
+_PROXY_PORTS: Final = {
+    "http": 80,
+    "https": 443,
+    "socks4": 1080,
+    "socks4a": 1080,
+    "socks5": 1080,
+    "socks5h": 1080,
+}
+"""The kinds of proxies, with their default ports."""
+_PROXY_URL: Final = re.compile(r"(?P<scheme>[^:/?#]*)://(?P<authority>[^/?#]*)/?")
+_PROXY_VARIABLES: Final = {
+    False: ("ws", "http", "all"),
+    True: ("wss", "https", "all"),
+}
+"""What stands before ``_PROXY``, by whether the URL asks for TLS."""
+_NO_PROXY_ENTRY: Final = re.compile(
+    r"""(?P<address> [^\[\]:]*:[^\[\]]*:[^\[\]]* )
+        | (?: \[ (?P<bracketed> [^\[\]]+ ) \] | (?P<name> [^\[\]:]+ ) )
+          (?: : (?P<port> [0-9]+ ) )?""",
+    re.VERBOSE,
+)
 
 
 @attrs.frozen
-class SplitAuthority:
+class _SplitAuthority:
     """The parts of an authority; none of them is shown by an error."""
 
     user: str | None = attrs.field(repr=False)
@@ -81,7 +113,7 @@ def parse_endpoint(url: str) -> Endpoint:
         ValueError: It is not the URL of a WebSocket.
     """
     try:
-        return _parsed(strip(url))
+        return _parsed(_strip(url))
     except ValueError as exc:
         shown = redacted(url)
         end = "..." if len(shown) > _SHOWN else ""
@@ -99,7 +131,7 @@ def _parsed(url: str) -> Endpoint:
     if "#" in url:
         raise ValueError("it can't have a fragment, which begins with '#'")
     is_host = "@" not in found["path"] + found["query"]
-    parts = split_authority(found["authority"], show=is_host)
+    parts = _split_authority(found["authority"], show=is_host)
     address = parts.host.partition("%")[0]
     port = DEFAULT_PORTS[scheme] if parts.port is None else parts.port
     shown_port = None if port == DEFAULT_PORTS[scheme] else port
@@ -118,7 +150,7 @@ def _parsed(url: str) -> Endpoint:
     )
 
 
-def strip(url: str) -> str:
+def _strip(url: str) -> str:
     """Return a URL without what WHATWG's parser takes away before it begins.
 
     Spaces and control characters around it, tabs and line breaks anywhere.
@@ -126,7 +158,7 @@ def strip(url: str) -> str:
     return re.sub(r"[\t\r\n]", "", url.strip(_CONTROLS_AND_SPACE))
 
 
-def split_authority(authority: str, *, show: bool = True) -> SplitAuthority:
+def _split_authority(authority: str, *, show: bool = True) -> _SplitAuthority:
     """Split ``user:password@host:port``.
 
     Args:
@@ -151,7 +183,7 @@ def split_authority(authority: str, *, show: bool = True) -> SplitAuthority:
         host = _checked_name(ascii_host(found["host"]))
     except ValueError as exc:
         raise ValueError(str(exc) if show else "it has no valid host") from None
-    return SplitAuthority(
+    return _SplitAuthority(
         user if at else None,
         password if colon else None,
         host,
@@ -201,3 +233,133 @@ def _encoded(pattern: re.Pattern[str], text: str) -> str:
     return pattern.sub(
         lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), text
     )
+
+
+# -- proxies -------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Proxy:
+    scheme: str
+    host: str
+    port: int
+    user: str = attrs.field(repr=False)
+    password: str = attrs.field(repr=False)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+def parse_proxy(url: str) -> Proxy:
+    """Return what the URL of a proxy says.
+
+    Raises:
+        TypeError: It is no str.
+        ValueError: It is not such a URL.
+    """
+    if not isinstance(url, str):
+        what = type(url).__name__
+        msg = f"proxy must be a URL such as 'socks5h://host:1080', not {what}"
+        raise TypeError(msg)
+    try:
+        return _parsed_proxy(_strip(url))
+    except ValueError as exc:
+        msg = f'"{redacted(url)[:200]}" is not the URL of a proxy: {exc}'
+        raise ValueError(msg) from None
+
+
+def _parsed_proxy(url: str) -> Proxy:
+    found = _PROXY_URL.fullmatch(url)
+    scheme = None if found is None else found["scheme"].lower()
+    if found is None or scheme not in _PROXY_PORTS:
+        schemes = ", ".join(f"{name}://" for name in _PROXY_PORTS)
+        msg = f"it is like 'http://host:3128', and begins with one of {schemes}"
+        raise ValueError(msg)
+    parts = _split_authority(found["authority"])
+    user, password = unquote(parts.user or ""), unquote(parts.password or "")
+    if not (user + password).isprintable():
+        raise ValueError("its user name and password can't have control characters")
+    if scheme.startswith("http"):
+        if ":" in user:
+            raise ValueError("its user name can't have a colon in it (RFC 7617)")
+    elif not (user + password).isascii() or max(len(user), len(password)) > 255:
+        msg = "for SOCKS, its user name and password have up to 255 ASCII characters"
+        raise ValueError(msg)
+    elif scheme.startswith("socks4") and password:
+        raise ValueError("SOCKS 4 knows no passwords")
+    elif scheme.startswith("socks5") and bool(user) != bool(password):
+        raise ValueError("SOCKS 5 takes a user name and a password, or none of both")
+    port = _PROXY_PORTS[scheme] if parts.port is None else parts.port
+    return Proxy(scheme, parts.host, port, user, password)
+
+
+def proxy_from_environment(url: str) -> str | None:
+    """Return the URL of the proxy that the environment names for a URL, or `None`.
+
+    ``WSS_PROXY``, ``HTTPS_PROXY`` and ``ALL_PROXY`` are looked at for ``wss:`` and
+    ``https:``; ``WS_PROXY``, ``HTTP_PROXY`` and ``ALL_PROXY`` for ``ws:`` and
+    ``http:``. The first that is set counts. Lower case comes before upper case, and
+    ``HTTP_PROXY`` is left alone in a CGI program, where a client can set it. A value
+    without a scheme is the host of an HTTP proxy.
+
+    ``NO_PROXY`` lists, with commas, the hosts that are reached without one: ``*`` for
+    all, a domain with all its subdomains, an address, or a network such as
+    ``10.0.0.0/8``; a host and a port mean that port only.
+
+    Args:
+        url: An absolute URL. `None` comes back for one that `connect()` refuses.
+    """
+    found = _found_in_environment(url)
+    if found is None:
+        return None
+    _, proxy = found
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def proxy_variable(url: str) -> str | None:
+    """Return the variable that `proxy_from_environment()` has from, or `None`."""
+    found = _found_in_environment(url)
+    if found is None:
+        return None
+    name = f"{found[0]}_proxy"
+    return name if os.environ.get(name) else name.upper()
+
+
+def _found_in_environment(url: str) -> tuple[str, str] | None:
+    """Return what stands before ``_PROXY``, and the value."""
+    try:
+        endpoint = parse_endpoint(url)  # As connect() does: no other host is meant.
+    except ValueError:
+        return None
+    proxies: dict[str, str] = getproxies_environment()
+    if any(
+        _is_covered(endpoint.host, endpoint.port, entry.strip().lower())
+        for entry in proxies.get("no", "").split(",")
+    ):
+        return None
+    names = _PROXY_VARIABLES[endpoint.secure]
+    return next(((name, proxies[name]) for name in names if proxies.get(name)), None)
+
+
+def _is_covered(host: str, port: int, entry: str) -> bool:
+    """Return whether an entry of ``NO_PROXY`` means this host and port."""
+    if entry == "*":
+        return True
+    found = _NO_PROXY_ENTRY.fullmatch(entry)
+    if found is None or found["port"] not in (None, str(port)):
+        return False
+    host = host.rstrip(".").partition("%")[0]
+    name: str = found["address"] or found["bracketed"] or found["name"]
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        name = name.removeprefix("*").strip(".")
+        if not name.isascii():
+            with suppress(ValueError):
+                name = ascii_host(name)
+        return bool(name) and (host == name or host.endswith(f".{name}"))
+    try:
+        return address in ipaddress.ip_network(name, strict=False)
+    except ValueError:
+        return False

@@ -16,7 +16,7 @@ import attrs
 import trio
 
 from trio_wspair._client.connecting import ConnectOptions, connect
-from trio_wspair._client.dialing import proxy_from_environment, proxy_variable
+from trio_wspair._client.endpoint import proxy_from_environment, proxy_variable
 from trio_wspair._pair.websocket import CloseEvent, WebSocket
 from trio_wspair._rules.codes import CloseCode
 from trio_wspair._rules.display import redacted

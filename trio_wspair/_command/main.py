@@ -35,8 +35,7 @@ from .process import (
     shown_lines,
 )
 from .program import ProgramError, load_application, split_name
-from .reload import run_reloading
-from .serve import Log, Serving
+from .serve import Log, Serving, run_reloading
 
 __all__ = ("main",)
 

@@ -4,13 +4,16 @@ Knows what is printed about a server, and how it is stopped; what serving is is 
 below.
 """
 
+import json
 import logging
+import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import partial
-from typing import Final, TextIO
+from pathlib import Path
+from typing import Any, BinaryIO, Final, TextIO
 
 import attrs
 import trio
@@ -35,11 +38,12 @@ from .process import (
     print_output,
     shown,
     shown_lines,
+    state,
 )
 from .program import program_error
 from .tls import server_context
 
-__all__ = ("Log", "Serving")
+__all__ = ("Log", "Serving", "run_reloading")
 
 _STOP_CODES: Final = {True: CloseCode.SERVICE_RESTART, False: CloseCode.GOING_AWAY}
 """What WebSockets are told at the end, by whether the server restarts."""
@@ -49,6 +53,12 @@ _STATUSES: Final = {
     signal.SIGTERM: 0,
     **({signal.SIGHUP: 0} if hasattr(signal, "SIGHUP") else {}),
 }
+_STOP_SECONDS: Final = 15.0
+"""A process that has not ended by then is killed."""
+_CODE: Final = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from trio_wspair._command.main import main; main(sys.argv[2:])"
+)
 
 
 @attrs.frozen
@@ -182,6 +192,9 @@ async def _watch(lifeline: int, restarts: trio.Event, stop: Stop) -> None:
     stop.ask(0)
 
 
+# -- the log --------------------------------------------------------------------------
+
+
 class _LogFormatter(logging.Formatter):
     """Keeps what clients say from commanding the terminal, and from faking a line.
 
@@ -210,3 +223,111 @@ class Log(logging.StreamHandler[TextIO]):
             self.stop.ask(READER_GONE)
         if not isinstance(error, OSError):
             super().handleError(record)
+
+
+# -- again at each change -----------------------------------------------------------
+
+
+async def run_reloading(arguments: Sequence[str], folder: Path) -> int:
+    """Run ``trio-wspair`` with these arguments, and again whenever a file changes.
+
+    Args:
+        arguments: They get the option ``--lifeline``, too.
+        folder: Where changes of ``.py`` files are looked for.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        UsageError: watchfiles is not installed.
+        CommandError: The folder can't be watched.
+    """
+    try:
+        import watchfiles  # noqa: PLC0415 - an extra
+    except ImportError as exc:
+        msg = "--reload needs watchfiles: pip install 'trio-wspair[reload]'"
+        raise UsageError(msg) from exc
+    awatch = partial(watchfiles.awatch, ignore_permission_denied=True)
+    watching_ends = trio.Event()
+    changes = awatch(
+        folder, watch_filter=watchfiles.PythonFilter(), stop_event=watching_ends
+    )
+    with open_stop(_STATUSES) as stop, trio.CancelScope() as scope:
+        async with open_service_nursery() as nursery, aclosing(changes):
+            nursery.start_soon(_end_reloading, stop, scope, watching_ends)
+            while True:
+                async with open_service_nursery() as one:
+                    restarts = trio.Event()
+                    one.start_soon(_run_process, arguments, folder, restarts)
+                    files = await _next_change(changes, folder)
+                    restarts.set()
+                    state(f"trio-wspair: {files} changed: starting again", "dim")
+    assert stop.status is not None
+    return stop.status
+
+
+async def _end_reloading(
+    stop: Stop, scope: trio.CancelScope, watching_ends: trio.Event
+) -> None:
+    try:
+        await stop.wait()
+        scope.cancel(reason="a signal came")
+    finally:
+        watching_ends.set()  # The thread that watches can't be cancelled.
+
+
+async def _next_change(
+    changes: AsyncGenerator[set[tuple[Any, str]], None], folder: Path
+) -> str:
+    """Wait for the next change, and return the names of the files.
+
+    Raises:
+        CommandError: The folder can't be watched.
+    """
+    try:
+        changed = await anext(changes, None)
+    except OSError as exc:
+        msg = f"can't watch {folder}: {exc}"
+        raise CommandError(msg) from exc
+    if changed is None:  # The watching has ended: the cancellation is on its way.
+        await trio.sleep_forever()
+    return ", ".join(sorted({Path(file).name for _, file in changed}))
+
+
+async def _run_process(
+    arguments: Sequence[str], folder: Path, restarts: trio.Event
+) -> None:
+    """Run the server once; when this is cancelled, it is stopped gracefully.
+
+    Args:
+        arguments: Those of the command.
+        folder: Whose files are watched.
+        restarts: Set when another one will take its place.
+    """
+    theirs, ours = os.pipe()
+    lifeline = open(ours, "wb")  # noqa: ASYNC230, SIM115 - it does not block
+    command = [sys.executable, "-c", _CODE, json.dumps(sys.path), *arguments]
+    try:
+        await trio.run_process(
+            [*command, f"--lifeline={theirs}"],
+            stdin=None,
+            pass_fds=[theirs],
+            check=False,
+            deliver_cancel=partial(_let_go, lifeline, restarts),
+        )
+    finally:
+        os.close(theirs)
+        lifeline.close()
+    what = f"the server has ended; it starts again when a .py file in {folder} changes"
+    state(f"trio-wspair: {what}", "dim")
+
+
+async def _let_go(
+    lifeline: BinaryIO, restarts: trio.Event, process: trio.Process
+) -> None:
+    """Have a process stop, and kill it if it doesn't in time."""
+    if restarts.is_set():
+        lifeline.write(b"restarts")
+    lifeline.close()
+    await trio.sleep(_STOP_SECONDS)
+    process.kill()
