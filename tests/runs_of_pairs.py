@@ -20,7 +20,7 @@ from trio_wspair import (
     WebSocketError,
     WebSocketPair,
 )
-from trio_wspair._pair.dispatcher import _dispatchers
+from trio_wspair._pair.owner import _owners
 
 
 class ListenerError(Exception):
@@ -138,7 +138,7 @@ class Run:
             self.over = True
         self.cancelled |= any(scope.cancel_called for scope in self.scopes.values())
         assert not self.stuck
-        assert _dispatchers.get({}) == {}
+        assert _owners.get({}) == {}
         for n in range(len(self.halves)):
             await self.check(n)
 

@@ -46,8 +46,9 @@ from trio_wspair import (
     WebSocketPair,
     open_websocket_pair,
 )
-from trio_wspair._pair.dispatcher import Dispatcher, _dispatchers
+from trio_wspair._pair.dispatcher import Dispatcher
 from trio_wspair._pair.inbox import Inbox
+from trio_wspair._pair.owner import Owner, _owners
 from trio_wspair._rules.listeners import Listeners
 
 
@@ -1702,14 +1703,14 @@ async def test_g10_no_task_outlives_the_pair(autojump_clock: MockClock) -> None:
                     await half.wait_closed()
             await wait_all_tasks_blocked()
             assert trio.lowlevel.current_statistics().tasks_living == before
-            assert _dispatchers.get() == {}
+            assert _owners.get() == {}
 
 
 @pytest.mark.parametrize(
     "ending", [pytest.param(row[0], id=row[0].__name__) for row in ENDINGS]
 )
 def test_g10_nothing_is_left_however_it_ends(ending: Ending) -> None:
-    kinds = Dispatcher, Inbox, trio.MemorySendChannel, trio.MemoryReceiveChannel
+    kinds = Dispatcher, Owner, Inbox, trio.MemorySendChannel, trio.MemoryReceiveChannel
 
     def count() -> int:
         gc.collect()
@@ -1722,7 +1723,7 @@ def test_g10_nothing_is_left_however_it_ends(ending: Ending) -> None:
                     client, server = apart(outer, inner)
                     await wait_all_tasks_blocked()
                     await ending(Scene(inner, client, server))
-        assert _dispatchers.get() == {}
+        assert _owners.get() == {}
 
     before = count()
     with warnings.catch_warnings():

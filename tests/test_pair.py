@@ -20,7 +20,7 @@ from trio_wspair import (
     WebSocketPair,
     open_websocket_pair,
 )
-from trio_wspair._pair.pair import current_nursery
+from trio_wspair._pair.owner import Owner, current_owner
 from trio_wspair.transports import couple
 
 # -- the pair object ---------------------------------------------
@@ -169,9 +169,9 @@ async def test_without_a_nursery_a_pair_lives_in_the_one_of_the_request(
     autojump_clock: MockClock,
 ) -> None:
     async with trio.open_nursery() as nursery:
-        token = current_nursery.set(nursery)
+        token = current_owner.set(Owner(nursery))
         client, server = WebSocketPair()
-        current_nursery.reset(token)
+        current_owner.reset(token)
         client.accept()
         assert len(nursery.child_tasks) == 1
         server.accept()

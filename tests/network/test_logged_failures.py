@@ -22,7 +22,7 @@ from trio_wspair import (
     WebSocket,
     WebSocketPair,
 )
-from trio_wspair._pair.pair import current_nursery
+from trio_wspair._pair.owner import current_owner
 from trio_wspair.asgi import ASGIApp
 from trio_wspair.testing import ScriptedPeer
 
@@ -173,9 +173,9 @@ async def test_what_a_task_of_an_object_raises_is_logged_as_itself(
             async with trio.open_nursery():
                 fail()
 
-        nursery = current_nursery.get()
-        assert nursery is not None
-        nursery.start_soon(soon)
+        owner = current_owner.get()
+        assert owner is not None
+        owner.nursery.start_soon(soon)
         return Response("started")
 
     with trio.fail_after(5):

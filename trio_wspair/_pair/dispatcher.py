@@ -1,7 +1,7 @@
 """The nursery side of halves: who calls their listeners.
 
 Knows nothing of pairs, connections or requests, and when a half ends, but not how:
-that is told by `ServedHalves`.
+that is decided by `Owner`.
 
 Theory of operation. One task per nursery, the *dispatcher*, serves all halves that
 were accepted in it. A sender puts its message into the half's inbox and, if the
@@ -20,18 +20,17 @@ from typing import Final, cast
 
 import attrs
 import trio
-from trio.lowlevel import RunVar, disable_ki_protection, enable_ki_protection
+from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from trio_wspair._rules.codes import Close
 from trio_wspair._rules.errors import InvalidStateError
 from trio_wspair._rules.state import Failure
 from trio_wspair._tasks.nurseries import let_others_clean_up, raise_together
-from trio_wspair._tasks.ready import ReadyQueue
 
 from .delivery import Delivery
 from .half import Half
-from .served import Served, ServedHalves
-from .websocket import MessageEvent, WebSocket, half_of
+from .owner import Owner, Served
+from .websocket import MessageEvent, WebSocket
 
 __all__ = ("Dispatcher", "NurseryHome")
 
@@ -39,10 +38,6 @@ _BUDGET: Final = 64
 """Messages between two checkpoints: counted, not timed, so that nothing is luck."""
 
 _bare: Final = object.__new__
-
-_dispatchers: Final[RunVar[dict[trio.Nursery, "Dispatcher"]]] = RunVar(
-    "trio_wspair_dispatchers"
-)
 
 
 @attrs.define(slots=True, eq=False)  # Not frozen: there is one for each pair.
@@ -55,100 +50,77 @@ class NurseryHome:
 
     def adopt(self, socket: WebSocket, *, pull: bool) -> None:
         """Deliver the events of this half from now on."""
-        Dispatcher.of(self.nursery).adopt(socket, pull=pull)
+        owner = Owner.of(self.nursery)
+        if owner.dispatcher is None:
+            Dispatcher(owner).start()
+        owner.adopt(socket, pull=pull)
 
 
 class Dispatcher:
-    """Serves every half that was accepted in one nursery."""
+    """Serves every half of one owner."""
 
-    def __init__(self, nursery: trio.Nursery) -> None:
-        self._nursery = nursery
-        self._queue: ReadyQueue[Served | None] = ReadyQueue()
-        self._halves = ServedHalves(nursery, self._queue)
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self._queue = owner.queue
+        self._keeps_owner = False
+        """The owner is that of a nursery, and lasts while this runs."""
         self._interruption: BaseException | None = None
         """What a listener has raised that is no failure, in the task of another."""
 
-    @classmethod
-    def of(cls, nursery: trio.Nursery) -> "Dispatcher":
-        """Return the dispatcher of this nursery, started if there is none.
+    def start(self) -> None:
+        """Start the task.
 
         Raises:
-            InvalidStateError: The nursery has ended or is going down.
+            InvalidStateError: The nursery has ended.
         """
-        if not trio.lowlevel.in_trio_run():
-            msg = "the Trio run of this half has ended: accept() comes too late"
-            raise InvalidStateError(msg)
+        owner = self._owner
         try:
-            table = _dispatchers.get()
-        except LookupError:
-            table = dict[trio.Nursery, Dispatcher]()
-            _dispatchers.set(table)
-        dispatcher = table.get(nursery)
-        if dispatcher is None:
-            dispatcher = cls(nursery)
-            try:
-                # An empty context: which half came first must not matter.
-                contextvars.Context().run(nursery.start_soon, dispatcher._run)
-            except RuntimeError:
-                msg = "the nursery of this half has ended: accept() comes too late"
-                raise InvalidStateError(msg) from None
-            table[nursery] = dispatcher
-        if dispatcher._halves.falling:
-            msg = "the nursery of this half is going down: accept() comes too late"
-            raise InvalidStateError(msg)
-        return dispatcher
-
-    def adopt(self, socket: WebSocket, *, pull: bool) -> None:
-        """Serve this half from now on, in the context of the caller."""
-        half = half_of(socket)
-        context = contextvars.copy_context()
-        served = Served(self._queue, socket, half, pull, context)
-        self._halves.add(served)
-        inbox = half.inbox
-        inbox.wake = served.wake
-        inbox.taker = self
-        arrived = inbox.weight > 0 or inbox.end is not None
-        inbox.marked = arrived or pull  # Who pulls needs no telling of messages.
-        if arrived:
-            inbox.alert()
+            # An empty context: which half came first must not matter.
+            contextvars.Context().run(owner.nursery.start_soon, self._run)
+        except RuntimeError:
+            msg = "the nursery of this half has ended: accept() comes too late"
+            raise InvalidStateError(msg) from None
+        owner.dispatcher = self
+        self._keeps_owner = owner.keep()
 
     # -- the task ---------------------------------------------------------------
 
     async def _run(self) -> None:
-        halves = self._halves
-        raised = halves.raised
+        owner = self._owner
+        raised = owner.raised
         try:
             await self._dispatch()
             if not raised:
                 return
-            await halves.fall_by_failure()
-            await halves.finish_all()
+            await owner.end_by_failure()
+            await owner.deliver_ends()
         except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
             raised.append(exc)
             await let_others_clean_up()  # noqa: ASYNC102 - shielded, two steps
-            halves.fall()
-            await halves.finish_all()  # noqa: ASYNC102 - shielded and bounded
+            owner.end()
+            await owner.deliver_ends()  # noqa: ASYNC102 - shielded and bounded
         finally:
-            halves.falling = True
             self._queue.items.clear()  # They refer to it, too.
-            del _dispatchers.get()[self._nursery]
+            owner.dispatcher = None
+            if self._keeps_owner:
+                owner.forget()
         raise_together(raised)
 
     async def _dispatch(self) -> None:
         """Serve until no half is open any more, or a listener has raised."""
-        while self._halves.present:
+        while self._owner.served:
             await self._queue.wait()
             await trio.lowlevel.checkpoint_if_cancelled()
             self._serve_ready()
             if self._interruption is not None:
                 raise self._interruption
-            if self._halves.raised:
+            if self._owner.raised:
                 return
 
     def _serve_ready(self) -> None:
         """Serve those that are ready, within the budget."""
         items = self._queue.items
-        raised = self._halves.raised
+        raised = self._owner.raised
         serve = self._serve
         budget = _BUDGET
         while items and budget > 0 and not raised:
@@ -172,8 +144,8 @@ class Dispatcher:
             self._serve_ready()
         except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised by the task
             self._interruption = exc
-        halves = self._halves
-        if halves.raised or self._interruption is not None or not halves.present:
+        owner = self._owner
+        if owner.raised or self._interruption is not None or not owner.served:
             self._queue.put(None)  # For the task: it has to do something about that.
         self._queue.let_go()
 
@@ -216,11 +188,11 @@ class Dispatcher:
     def _leave(self, served: Served, delivery: Delivery) -> None:
         """Do what can't be done on the way: a task of its own, or a failure."""
         if delivery.awaitable is not None:
-            self._halves.start_task(served, self._own, delivery)
+            self._owner.start_task(served, self._own, delivery)
         else:
             _fail(served.half, delivery.errors)
-            self._halves.raised += delivery.errors
-            self._halves.end(served)
+            self._owner.raised += delivery.errors
+            self._owner.deliver_end(served)
 
     def _serve_end(self, served: Served) -> None:
         """Tell the end of a half, if nothing that comes before it is left."""
@@ -237,7 +209,7 @@ class Dispatcher:
         if inbox.end is not None and due:
             half.receive_end(inbox.end)
         if half.state.end is not None:
-            self._halves.end(served)
+            self._owner.deliver_end(served)
 
     # -- a half with async listeners: a task of its own --------------------------
 
@@ -251,11 +223,11 @@ class Dispatcher:
         except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
             raised.append(exc)
             await let_others_clean_up()  # noqa: ASYNC102 - shielded, two steps
-            self._halves.fall()
+            self._owner.end()
         if delivery.errors:
             raised += delivery.errors
-            await self._halves.fall_by_failure()
-        await self._halves.tell_end_and_raise(served, raised)
+            await self._owner.end_by_failure()
+        await self._owner.deliver_end_and_raise(served, raised)
 
     async def _serve_async(self, served: Served, delivery: Delivery) -> bool:
         """Deliver one event after the other. Return whether the half has ended."""

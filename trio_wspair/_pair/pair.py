@@ -6,7 +6,6 @@ Knows which nursery a pair lives in; what happens there is the dispatcher's.
 import math
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
 from typing import Final, overload
 
 import trio
@@ -23,6 +22,7 @@ from trio_wspair._tasks.nurseries import (
 from .dispatcher import NurseryHome
 from .half import unanswered
 from .instruments import join_watched
+from .owner import current_owner
 from .websocket import WebSocket, half_of
 
 __all__ = (
@@ -30,32 +30,12 @@ __all__ = (
     "WebSocketPair",
     "close_all",
     "closing_on_exit",
-    "current_nursery",
     "forsake_untaken",
-    "give",
     "nursery_for",
     "open_websocket_pair",
-    "untaken",
 )
 
 DEFAULT_MAX_BUFFERED_BYTES: Final = 64 * 2**20
-
-current_nursery: Final[ContextVar[trio.Nursery | None]] = ContextVar(
-    "current_nursery", default=None
-)
-"""The nursery of the request or object that is being handled, if any."""
-
-
-untaken: Final[ContextVar[list[WebSocket] | None]] = ContextVar("untaken", default=None)
-"""Halves made elsewhere for what is being handled, which ends those nobody took."""
-
-
-def give(socket: WebSocket) -> None:
-    """Let a half that nobody takes end with the request that is being handled."""
-    given = untaken.get()
-    if given is not None:
-        given[:] = [s for s in given if half_of(s).state.holder is Holder.NOBODY]
-        given.append(socket)
 
 
 def nursery_for(nursery: trio.Nursery | None, what: str, instead: str) -> trio.Nursery:
@@ -66,7 +46,8 @@ def nursery_for(nursery: trio.Nursery | None, what: str, instead: str) -> trio.N
         TypeError: It is no nursery.
     """
     if nursery is None:
-        nursery = current_nursery.get()
+        owner = current_owner.get()
+        nursery = owner.nursery if owner is not None else None
     if nursery is None:
         msg = (
             f"{what} needs a nursery for its tasks: use `async with {instead}`, "

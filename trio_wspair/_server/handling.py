@@ -22,7 +22,7 @@ from trio_wspair._http.messages import (
     wrong_answer,
 )
 from trio_wspair._pair.instruments import ConnectionInfo, tell_connected
-from trio_wspair._pair.pair import current_nursery, forsake_untaken, untaken
+from trio_wspair._pair.owner import Owner, current_owner
 from trio_wspair._pair.websocket import CloseEvent, WebSocket, half_of, home_of
 from trio_wspair._rules.checks import check_thread
 from trio_wspair._rules.display import redacted
@@ -128,8 +128,8 @@ class Handling:
         self._end: CloseEvent | None = None
         self._url = ""
         self._connection: ConnectionInfo | None = None
-        self._untaken: list[WebSocket] = []
-        """Halves that Durable Objects have made for this client."""
+        self._owner: Owner
+        """Owns the halves of the handler."""
         self._over = trio.Event()
         """The connection of the coupling has ended."""
         self._patience: trio.CancelScope | None = None
@@ -137,14 +137,15 @@ class Handling:
 
     async def run(self) -> None:
         """Call the handler, and answer with what it returns."""
-        before = current_nursery.get()
+        before = current_owner.get()
         try:
             await self._run()
         finally:
             if self._alarms is not None:
                 self._alarms.cancel(_SLOW_SECONDS, self._tell_no_accept)
-            current_nursery.set(before)  # It refers to the task, and so to this.
-            forsake_untaken(self._untaken)
+            current_owner.set(before)  # It refers to the task, and so to this.
+            self._owner.end()
+            self._owner.forget()
 
     async def _run(self) -> None:
         caller = self._caller
@@ -157,6 +158,8 @@ class Handling:
             code = 1001
             try:
                 async with trio.open_nursery() as nursery:
+                    self._owner = Owner(nursery)
+                    self._owner.keep()
                     answer = await self._call_handler(nursery)
                     if self._coupling is not None:
                         scope.shield = True  # The server's stop is told by Close.
@@ -249,8 +252,7 @@ class Handling:
     async def _call_handler(self, nursery: trio.Nursery) -> Response:
         request = self._caller.request(nursery)
         self._url = request.url
-        current_nursery.set(nursery)
-        untaken.set(self._untaken)
+        current_owner.set(self._owner)
         awaitable: object = self._fetch(request)
         if not isinstance(awaitable, Awaitable):
             msg = "fetch must be an async function: async def fetch(request): ..."

@@ -18,7 +18,7 @@ import attrs
 import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
-from trio_wspair._pair.pair import current_nursery
+from trio_wspair._pair.owner import Owner, current_owner
 from trio_wspair._rules.display import printable
 from trio_wspair._tasks.failures import bare
 
@@ -84,6 +84,8 @@ class Instance(Generic[_O]):
         self._scope = trio.CancelScope()
         self.nursery: trio.Nursery
         """Runs what belongs to this instance, once it is built."""
+        self.owner: Owner
+        """Owns the halves that were plainly accepted in it."""
         self.leaving: bool = False
         """No event may begin any more."""
         self.over: trio.Event = trio.Event()
@@ -101,6 +103,8 @@ class Instance(Generic[_O]):
                     async with trio.open_nursery(
                         strict_exception_groups=True
                     ) as self.nursery:
+                        self.owner = Owner(self.nursery)
+                        self.owner.keep()
                         try:
                             await self._begin()
                             await self._stay()
@@ -115,10 +119,12 @@ class Instance(Generic[_O]):
                 # Those that were cancelled clean up.
                 await self._wait_calm()  # noqa: ASYNC102 - in the shield above
                 self._failure = None  # Its traceback refers to this.
-                current_nursery.set(None)  # It refers to the task, and so to this.
+                self.owner.end()
+                self.owner.forget()
+                current_owner.set(None)  # It refers to the task, and so to this.
 
     async def _begin(self) -> None:
-        current_nursery.set(self.nursery)
+        current_owner.set(self.owner)
         first: list[Coroutine[Any, Any, object]] = []
         self._first = first
         try:
@@ -307,8 +313,8 @@ class EventScope(Generic[_O]):
     def __init__(self, instance: Instance[_O]) -> None:
         self._instance = instance
         self._scope = trio.CancelScope()
-        self._before: Token[trio.Nursery | None] | None = None
-        """The nursery that was current."""
+        self._before: Token[Owner | None] | None = None
+        """The owner that was current."""
         instance.begin_event(self._scope)
 
     def __enter__(self) -> Self:
@@ -317,7 +323,7 @@ class EventScope(Generic[_O]):
         return self
 
     async def get(self) -> _O:
-        """Return the object; its nursery is current until the event ends.
+        """Return the object; its owner is current until the event ends.
 
         A checkpoint if it waits.
 
@@ -325,7 +331,7 @@ class EventScope(Generic[_O]):
             Exception: What the constructor has raised.
         """
         built = await self._instance.get()
-        self._before = current_nursery.set(self._instance.nursery)
+        self._before = current_owner.set(self._instance.owner)
         return built
 
     def __exit__(
@@ -336,7 +342,7 @@ class EventScope(Generic[_O]):
     ) -> None:
         """End, and say so if it was cancelled."""
         if self._before is not None:
-            current_nursery.reset(self._before)
+            current_owner.reset(self._before)
         try:
             cancelled = self._scope.__exit__(exc_type, exc, traceback)
         finally:

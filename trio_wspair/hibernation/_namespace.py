@@ -14,7 +14,8 @@ from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from trio_wspair._http.messages import Request, Response
 from trio_wspair._pair.dispatcher import NurseryHome
-from trio_wspair._pair.pair import close_all, current_nursery, give
+from trio_wspair._pair.owner import current_owner
+from trio_wspair._pair.pair import close_all
 from trio_wspair._pair.websocket import half_of, move
 from trio_wspair._rules.checks import check_seconds, check_thread
 from trio_wspair._rules.errors import InvalidStateError
@@ -27,6 +28,7 @@ from ._handlers import Handlers
 from ._ids import DurableObjectId, id_from_name, new_unique_id
 from ._instance import Instance, Residence
 from ._object import DurableObject
+from ._sockets import note_given
 
 __all__ = ("DurableObjectNamespace", "DurableObjectStub")
 
@@ -254,9 +256,12 @@ class DurableObjectNamespace:
         response = await self._actor(object_id, home).fetch(request)
         socket = response.web_socket
         if socket is not None and half_of(socket).state.holder is Holder.NOBODY:
-            nursery = current_nursery.get() or home.nursery
+            owner = current_owner.get()
+            nursery = home.nursery if owner is None else owner.nursery
             move(socket, attrs.evolve(home, nursery=nursery))
-            give(socket)
+            note_given(socket)
+            if owner is not None:
+                owner.give(socket)
         return response
 
     def _check_thread(self, verb: str) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 
 from trio_wspair._pair.delivery import Event
-from trio_wspair._pair.pair import forsake_untaken, untaken
+from trio_wspair._pair.pair import forsake_untaken
 from trio_wspair._pair.websocket import WebSocket, half_of
 from trio_wspair._rules.codes import Close
 from trio_wspair._rules.errors import InvalidStateError
@@ -29,6 +29,7 @@ __all__ = (
     "closing_socket",
     "ending_untaken",
     "membership_of",
+    "note_given",
 )
 
 _logger: Final = logging.getLogger("trio_wspair")
@@ -41,6 +42,8 @@ closing_socket: Final[ContextVar[WebSocket | None]] = ContextVar(
 
 @attrs.define
 class _Fetch:
+    given: list[WebSocket] = attrs.field(factory=list[WebSocket])
+    """Untaken halves that other objects have handed to it."""
     accepted: list[WebSocket] | None = attrs.field(factory=list[WebSocket])
     """The sockets that it has accepted; `None` once it is over."""
 
@@ -150,8 +153,6 @@ def answered_at(socket: WebSocket) -> float | None:
 @contextmanager
 def ending_untaken() -> Generator[None, None, None]:
     """If the block fails, end what it has accepted or got and could not give away."""
-    given: list[WebSocket] = []
-    before = untaken.set(given)
     fetch = _Fetch()
     token = _fetch.set(fetch)
     try:
@@ -161,12 +162,19 @@ def ending_untaken() -> Generator[None, None, None]:
             if half.peer.holder is Holder.NOBODY:
                 half.fail(Failure("the other half was never taken"))
                 half.say_close(Close(1011))
-        forsake_untaken(given)
+        forsake_untaken(fetch.given)
         raise
     finally:
         fetch.accepted = None  # Tasks that it has started have it in their context.
+        fetch.given.clear()
         _fetch.reset(token)
-        untaken.reset(before)
+
+
+def note_given(socket: WebSocket) -> None:
+    """Let an untaken half end if the `fetch()` that is running here fails."""
+    fetch = _fetch.get()
+    if fetch is not None and fetch.accepted is not None:
+        fetch.given.append(socket)
 
 
 class Sockets:
