@@ -247,7 +247,8 @@ async def fails(url: str = f"ws://{NAME}/", **options: Any) -> str:
 async def test_what_took_too_long_is_told(world: World, autojump_clock: Clock) -> None:
     world.lookup_seconds = 60
     assert await fails() == (
-        f'no WebSocket at {NAME} within 10.0 s: the name "{NAME}" was not looked up yet'
+        f"no WebSocket at {NAME} within 10.0 s: "
+        f'the name "{NAME}" has not been looked up'
     )
     world.lookup_seconds = 0
     world.outcomes = {"10.0.0.1": REFUSED, "::1": SLOW, "10.0.0.2": SLOW}

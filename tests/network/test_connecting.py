@@ -168,7 +168,7 @@ async def test_a_path_and_a_query_are_sent_percent_encoded(net: "Network") -> No
         (
             ValueError,
             {"url": "ftp://a/"},
-            "is not the URL of a WebSocket: it has to be",
+            "is not the URL of a WebSocket: it must be",
         ),
         (ValueError, {"url": "ws://a:65536/"}, "a number from 1 to 65535"),
         (
@@ -198,11 +198,11 @@ async def test_a_path_and_a_query_are_sent_percent_encoded(net: "Network") -> No
         (ValueError, {"headers": {"Host": "b"}}, "(?i)host"),
         (ValueError, {"headers": {"Sec-WebSocket-Key": "b"}}, "(?i)sec-websocket-key"),
         (ValueError, {"headers": {"Content-Length": "5"}}, "(?i)content-length"),
-        (TypeError, {"dial": "unix"}, "dial is an async function"),
+        (TypeError, {"dial": "unix"}, "dial must be an async function"),
         (
             TypeError,
             {"dial": trio.open_tcp_stream, "proxy": "http://a:1"},
-            "instead of a proxy",
+            "dial and proxy exclude each other",
         ),
     ],
 )

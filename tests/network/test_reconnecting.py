@@ -166,7 +166,7 @@ class RetryAsync:
         ({"should_retry": retry_async}, TypeError, "must be a sync function"),
         ({"should_retry": partial(retry_async)}, TypeError, "must be a sync function"),
         ({"should_retry": RetryAsync()}, TypeError, "must be a sync function"),
-        ({"url": None}, TypeError, "url must be a str, or a function, not NoneType"),
+        ({"url": None}, TypeError, "url must be a str or a function, not NoneType"),
         ({"url": "ftp://h/"}, ValueError, "is not the URL of a WebSocket"),
         ({"headers": {"A": "b\n"}}, ValueError, "no line breaks"),
     ],

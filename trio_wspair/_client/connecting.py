@@ -1,4 +1,11 @@
-"""`connect()` and `open_websocket()`: the client half of a real connection."""
+"""`connect()` and `open_websocket()`: the client half of a real connection.
+
+Theory of operation: `connect()` checks every argument first, then makes a pair, keeps
+one half, and starts one task in the nursery, `_Attempt.run()`. That task opens the
+stream, does the TLS and the opening handshake, reports the subprotocol to `connect()`,
+which then returns, and pumps between the connection and the other half until both have
+ended. Knows neither sockets nor frames.
+"""
 
 import logging
 import math
@@ -70,51 +77,49 @@ async def connect(
     engine: EngineName = "trio-websocket",
     compression: bool = False,
 ) -> WebSocket:
-    """Open a WebSocket and return its half, not accepted yet: nothing gets lost.
+    """Open a WebSocket and return its half, before `accept()`: no message is lost.
 
-    Always a checkpoint. Cancelled, there is no connection.
+    Always a checkpoint. If it is cancelled, no connection stays open.
 
     Args:
         url: ``ws://`` or ``wss://``; ``http://`` and ``https://`` mean the same. It is
-            read as browsers read it: the host by UTS 46, path and query
-            percent-encoded where they have to be, no fragment. A user name and a
-            password in it are sent as Basic authorization (RFC 7617). An IPv6 address
-            may have a zone, as in ``ws://[fe80::1%25eth0]/``.
-        nursery: Where the tasks of the connection run; by default that of the request
-            or Durable Object that is being handled. Else use `open_websocket()`.
-        protocols: The subprotocols to offer; ``ws.protocol`` tells which was chosen.
+            parsed as browsers do: the host by UTS 46, path and query percent-encoded
+            where necessary, no fragment. A user name and a password in it are sent as
+            Basic authorization (RFC 7617). An IPv6 address may have a zone, as in
+            ``ws://[fe80::1%25eth0]/``.
+        nursery: The nursery for the tasks of the connection; by default that of the
+            current request or Durable Object. Elsewhere, use `open_websocket()`.
+        protocols: The subprotocols to offer; ``ws.protocol`` is the one chosen.
         headers: More headers for the request.
         ssl_context: For ``wss://``; by default one that trusts the system's CAs.
-        proxy: The URL of a proxy to go through, with user name and password if it asks
-            for them: ``http://``, ``https://``, ``socks5h://`` or ``socks4a://``, which
-            look up the name of the server themselves; or ``socks5://`` or
-            ``socks4://``, for which it is looked up here. Those of SOCKS need the extra
-            ``trio-wspair[proxy]``.
-        dial: An async function of a host and a port that opens the stream, instead of
-            TCP; such as one that calls `trio.open_unix_socket()`. The host is in ASCII;
+        proxy: The URL of a proxy, with a user name and a password if it asks for them:
+            ``http://``, ``https://``, ``socks5h://`` or ``socks4a://``, which look up
+            the name of the server themselves; or ``socks5://`` or ``socks4://``, for
+            which it is looked up here. SOCKS needs the extra ``trio-wspair[proxy]``.
+        dial: An async function of a host and a port that opens the stream, in place of
+            TCP; it may call `trio.open_unix_socket()`, for example. The host is ASCII;
             an IPv6 address has no brackets.
-        connect_timeout: Seconds until the WebSocket has to be open: for DNS, the proxy,
-            TCP, TLS and the handshake together.
+        connect_timeout: Seconds for DNS, the proxy, TCP, TLS and the opening handshake
+            together.
         close_grace: Seconds for the closing handshake.
         max_message_bytes: The server gets Close 1009 for a larger message.
-        max_buffered_bytes: How much may be sent and not taken.
-        receive_buffer_bytes: Reading stops while so much was not taken.
+        max_buffered_bytes: How much may be sent and not yet taken by the connection.
+        receive_buffer_bytes: Reading stops while so much has not been taken.
         ping_interval: Seconds between two pings; `math.inf` for none.
-        ping_timeout: Seconds in which something has to be heard after a ping, or the
-            connection has failed: `error` and `close` 1006.
-        engine: The library that speaks the protocol of WebSockets:
-            ``"trio-websocket"``, or ``"websockets"``, which needs the extra
-            ``trio-wspair[websockets]``.
+        ping_timeout: Seconds after a ping within which something has to arrive;
+            otherwise the connection fails, with `error` and `close` 1006.
+        engine: The implementation of the protocol: ``"trio-websocket"``, or
+            ``"websockets"``, which needs the extra ``trio-wspair[websockets]``.
         compression: Offer permessage-deflate. Only with ``engine="websockets"``.
 
     Raises:
         HandshakeError: The server, or the proxy, did not open a WebSocket, or not in
-            time. `HandshakeError.retryable` says whether trying again may help.
+            time. `HandshakeError.retryable` says whether another attempt may help.
         OSError: The server, or the proxy, can't be reached; the text names each address
             that was tried. If the name is not found it is a `socket.gaierror`.
-        ImportError: The extra for proxies, or for the engine, is not installed.
+        ImportError: The extra for SOCKS, or for the engine, is not installed.
         InvalidStateError: There is no nursery.
-        ValueError: The URL, or another argument, can't be used.
+        ValueError: The URL or another argument is not valid.
         TypeError: An argument is of another type.
     """
     nursery = nursery_for(nursery, "connect()", "open_websocket(url)")
@@ -128,32 +133,13 @@ async def connect(
         ping_timeout=ping_timeout,
     )
     chosen_engine = engine_named(engine, compression=compression)
-    endpoint = _checked_endpoint(url, ssl_context)
-    offered = _checked_protocols(protocols)
-    more_headers = _checked_headers(headers, endpoint)
-    progress = Progress()
-    pair = WebSocketPair(
-        nursery, max_buffered_bytes=max_buffered_bytes, close_grace=close_grace
-    )
-    dialing = _Dial(
-        chosen_engine,
-        endpoint,
-        ssl_context,
-        dialer(proxy, dial, progress=progress),
-        progress,
-        offered,
-        more_headers,
-        limits,
-        Coupling(pair[1], limits),
-    )
-    link = half_of(pair[0]).link
-    link.url = endpoint.url
-    link.protocol = await nursery.start(dialing.run)
-    return pair[0]
+    request = _Request.checked(url, ssl_context, protocols, headers)
+    attempt = _Attempt(chosen_engine, request, limits)
+    return await attempt.open(nursery, dialer(proxy, dial, progress=attempt.progress))
 
 
 class ConnectionOptions(TypedDict, total=False):
-    """The options of `connect()` that stay the same for each connection."""
+    """The options of `connect()` that `reconnecting()` uses for every connection."""
 
     protocols: str | Sequence[str]
     ssl_context: ssl.SSLContext | None
@@ -171,7 +157,7 @@ class ConnectionOptions(TypedDict, total=False):
 
 
 class ConnectOptions(ConnectionOptions, total=False):
-    """The options of `connect()`, for functions that pass them on."""
+    """All options of `connect()` except `nursery`."""
 
     headers: HeadersInit
 
@@ -180,11 +166,11 @@ class ConnectOptions(ConnectionOptions, total=False):
 async def open_websocket(
     url: str, **options: Unpack[ConnectOptions]
 ) -> AsyncGenerator[WebSocket, None]:
-    """Open a WebSocket for a block of code that awaits `receive()` or iterates.
+    """Open a WebSocket, in pull mode, for a block that awaits `receive()` or iterates.
 
-    ``async with open_websocket(url) as ws:``. On leaving it is closed with 1000, or
-    1011 when the block has raised. The arguments and exceptions are `connect()`'s, but
-    for `nursery`.
+    ``async with open_websocket(url) as ws:``. At the end of the block it is closed with
+    1000, or with 1011 if the block has raised. The arguments and exceptions are those
+    of `connect()`, without `nursery`.
     """
     async with open_service_nursery() as nursery:
         socket = await connect(url, nursery=nursery, **options)
@@ -193,11 +179,39 @@ async def open_websocket(
             yield socket
 
 
+@attrs.frozen
+class _Request:
+    """What the opening handshake asks for, and of which server."""
+
+    endpoint: Endpoint
+    ssl_context: ssl.SSLContext | None
+    protocols: list[str]
+    headers: list[tuple[str, str]] = attrs.field(repr=False)
+
+    @classmethod
+    def checked(
+        cls,
+        url: str,
+        ssl_context: ssl.SSLContext | None,
+        protocols: str | Sequence[str],
+        headers: HeadersInit,
+    ) -> "_Request":
+        """Return the request that these arguments of `connect()` describe.
+
+        Raises:
+            ValueError: One of them is not valid.
+            TypeError: One of them is of another type.
+        """
+        endpoint = _checked_endpoint(url, ssl_context)
+        offered = _checked_protocols(protocols)
+        return cls(endpoint, ssl_context, offered, _checked_headers(headers, endpoint))
+
+
 def _checked_endpoint(url: str, ssl_context: ssl.SSLContext | None) -> Endpoint:
-    """Take a URL apart, and check that the TLS context is one for it.
+    """Parse a URL, and check that the TLS context can be used with it.
 
     Raises:
-        ValueError: It is not the URL of a WebSocket, or the context isn't for it.
+        ValueError: It is not the URL of a WebSocket, or it is a URL without TLS.
         TypeError: One of them is of another type.
     """
     if not isinstance(url, str):
@@ -216,13 +230,13 @@ def _checked_headers(headers: HeadersInit, endpoint: Endpoint) -> list[tuple[str
     """Return the headers to add to the request.
 
     Raises:
-        ValueError: One is not for the caller to say.
+        ValueError: The handshake sets one of them itself.
         TypeError: One is of another type.
     """
     more = Headers(headers)
     for name in more:
         if name in _HEADERS_OF_THE_HANDSHAKE:
-            msg = f"connect() makes the header {name!r} itself"
+            msg = f"the handshake sets the header {name!r} itself: leave it out"
             raise ValueError(msg)
     if endpoint.authorization is None:
         return more.pairs()
@@ -236,68 +250,79 @@ def _checked_protocols(protocols: str | Sequence[str]) -> list[str]:
     """Return the subprotocols to offer.
 
     Raises:
-        TypeError: One is no str.
-        ValueError: One is no token, or is there twice.
+        TypeError: One is not a str.
+        ValueError: One is not a token, or is listed twice.
     """
     offered = [protocols] if isinstance(protocols, str) else list(protocols)
     for protocol in offered:
         if not isinstance(protocol, str):
-            msg = f"a subprotocol is a str, not {type(protocol).__name__}"
+            msg = f"a subprotocol must be a str, not {type(protocol).__name__}"
             raise TypeError(msg)
-        # They are not shown: for lack of headers, there may be a token among them.
+        # Errors don't show them: browsers can't set headers, so some APIs expect an
+        # access token among the subprotocols.
         wrong = next((c for c in protocol if not is_token(c)), None)
         if not protocol or wrong is not None:
-            what = "empty" if wrong is None else f"a name with {wrong!r} in it"
-            msg = f"a subprotocol can't be {what} (RFC 6455, section 4.1)"
+            what = "be empty" if wrong is None else f"have {wrong!r} in it"
+            msg = f"a subprotocol can't {what} (RFC 6455, section 4.1)"
             raise ValueError(msg)
     if len(set(offered)) < len(offered):
-        msg = "a subprotocol is offered twice"
+        msg = "a subprotocol is offered twice: list each of them once"
         raise ValueError(msg)
     return offered
 
 
 @attrs.frozen(eq=False)
-class _Dial:
-    """A connection that is being opened, and then runs."""
+class _Attempt:
+    """One attempt to open a connection, which then runs until its end."""
 
     engine: Engine
-    endpoint: Endpoint
-    ssl_context: ssl.SSLContext | None
-    dial: Dialer
-    progress: Progress
-    protocols: list[str]
-    headers: list[tuple[str, str]] = attrs.field(repr=False)
+    request: _Request
     limits: Limits
-    coupling: Coupling
+    progress: Progress = attrs.field(factory=Progress)
+
+    async def open(self, nursery: trio.Nursery, dial: Dialer) -> WebSocket:
+        """Connect in a task of the nursery, and return the half of the caller."""
+        pair = WebSocketPair(
+            nursery,
+            max_buffered_bytes=self.limits.max_buffered_bytes,
+            close_grace=self.limits.close_grace,
+        )
+        link = half_of(pair[0]).link
+        link.url = self.request.endpoint.url
+        coupling = Coupling(pair[1], self.limits)
+        link.protocol = await nursery.start(self.run, dial, coupling)
+        return pair[0]
 
     @enable_ki_protection
-    async def run(self, *, task_status: trio.TaskStatus[str]) -> None:
-        """Connect, tell the subprotocol, and stay until the end."""
-        endpoint = self.endpoint
+    async def run(
+        self, dial: Dialer, coupling: Coupling, *, task_status: trio.TaskStatus[str]
+    ) -> None:
+        """Connect, report the subprotocol, and pump until the connection has ended."""
+        endpoint = self.request.endpoint
         error: Exception | None = None
-        with trio.move_on_after(self.limits.connect_timeout) as patience:
+        with trio.move_on_after(self.limits.connect_timeout) as timeout:
             try:
-                stream = await self._open_stream()
+                stream = await self._open_stream(dial)
                 self.progress.waiting_for = "the server has not answered the request"
                 async with self.engine.open_client(
                     stream,
                     host=endpoint.host_header,
                     resource=endpoint.resource,
-                    subprotocols=self.protocols,
-                    headers=self.headers,
+                    subprotocols=self.request.protocols,
+                    headers=self.request.headers,
                     max_message_bytes=self.limits.max_message_bytes,
                 ) as connection:
-                    # The time may have run out in this very step.
+                    # The deadline may have passed in the step that opened it.
                     await trio.lowlevel.checkpoint_if_cancelled()
-                    patience.deadline = math.inf
+                    timeout.deadline = math.inf
                     task_status.started(connection.subprotocol)
                     peer = str(Authority(endpoint.host, endpoint.port))
                     info = ConnectionInfo("client", peer, endpoint.url)
-                    tell_connected(self.coupling.conversation.socket, info)
-                    await self._converse(connection, info)
+                    tell_connected(coupling.conversation.socket, info)
+                    await _run_logged(coupling, connection, info)
             except (HandshakeError, OSError) as exc:
                 error = exc
-        if patience.cancelled_caught:
+        if timeout.cancelled_caught:
             seconds = self.limits.connect_timeout
             error = HandshakeError(
                 f"no WebSocket at {endpoint.host_header} within {seconds} s: "
@@ -309,20 +334,9 @@ class _Dial:
             finally:
                 del error  # Its traceback refers to this frame.
 
-    async def _converse(self, connection: Connection, info: ConnectionInfo) -> None:
-        """Run the coupling, and log when it begins and ends."""
-        shown = redacted(info.url)
-        _logger.debug("connection %d to %s is open", info.id, shown, extra=info.extra)
-        began = trio.current_time()
-        end = await self.coupling.run(connection)
-        seconds = trio.current_time() - began
-        what = "connection %d to %s has closed with %d after %.1f s"
-        facts = {**info.extra, "code": end.code, "duration": seconds}
-        _logger.debug(what, info.id, shown, end.code, seconds, extra=facts)
-
-    async def _open_stream(self) -> trio.abc.Stream:
-        endpoint = self.endpoint
-        stream: object = await self.dial(endpoint.host, endpoint.port)
+    async def _open_stream(self, dial: Dialer) -> trio.abc.Stream:
+        endpoint = self.request.endpoint
+        stream: object = await dial(endpoint.host, endpoint.port)
         if not isinstance(stream, trio.abc.Stream):
             msg = f"dial() must return a trio.abc.Stream, not {stream!r}"
             raise TypeError(msg)
@@ -331,7 +345,21 @@ class _Dial:
         self.progress.waiting_for = "the server has not finished the TLS handshake"
         return await start_tls(
             stream,
-            self.ssl_context or ssl.create_default_context(),
+            self.request.ssl_context or ssl.create_default_context(),
             server_name=endpoint.server_name,
             peer=endpoint.host_header,
         )
+
+
+async def _run_logged(
+    coupling: Coupling, connection: Connection, info: ConnectionInfo
+) -> None:
+    """Run the coupling, and log its begin and end at DEBUG."""
+    shown = redacted(info.url)
+    _logger.debug("connection %d to %s is open", info.id, shown, extra=info.extra)
+    began = trio.current_time()
+    end = await coupling.run(connection)
+    seconds = trio.current_time() - began
+    what = "connection %d to %s has closed with %d after %.1f s"
+    facts = {**info.extra, "code": end.code, "duration": seconds}
+    _logger.debug(what, info.id, shown, end.code, seconds, extra=facts)

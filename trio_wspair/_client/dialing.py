@@ -1,10 +1,13 @@
-"""How to reach a host: straight, or through a proxy.
+"""Opening the stream to a host: by TCP, or through a proxy.
 
-Theory of operation: `dialer()` returns the function that opens the stream. Through an
-HTTP proxy that is a CONNECT, by h11, inside TLS if the proxy has an ``https:`` URL. The
-protocols of SOCKS are those of python-socks, an extra, which connects to the proxy by
-itself. A proxy that can't be reached is an `OSError`, as the server itself is; one that
-says no is a `HandshakeError`. Neither shows the password.
+Theory of operation: `dialer()` returns the function that opens the stream. `open_tcp()`
+is "happy eyeballs" (RFC 8305), as `trio.open_tcp_stream()` is, but it accepts every
+name that DNS accepts (underscores included), its errors name each address that was
+tried, and it keeps what it waits for in a `Progress`, for the error after a timeout.
+Through an HTTP proxy the stream is opened with CONNECT, by h11, inside TLS if the proxy
+has an ``https:`` URL. SOCKS is spoken by python-socks, an extra, which connects to the
+proxy itself. A proxy that can't be reached raises `OSError`, as a server does; a proxy
+that refuses raises `HandshakeError`. Neither shows the password. Knows no WebSockets.
 """
 
 import math
@@ -35,51 +38,54 @@ Dialer = Callable[[str, int], Awaitable[trio.abc.Stream]]
 _MAX_HEAD_BYTES: Final = 2**16
 _TOO_LARGE: Final = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 _LASTING_REPLIES: Final = frozenset({2, 7, 8, 0x5C, 0x5D})
-"""Replies of SOCKS that will not change: not allowed, a command or a kind of address
-that isn't known (RFC 1928, section 6), and two about identd in SOCKS 4."""
+"""SOCKS replies that another attempt won't change: not allowed, an unknown command or
+address type (RFC 1928, section 6), and two about identd in SOCKS 4."""
 _NO_SOCKS: Final = ("Unexpected SOCKS version number", "Unexpected reply version")
-"""How python-socks begins to tell of a reply in no version of SOCKS."""
+"""How errors of python-socks begin if the reply is not SOCKS."""
 _DELAY: Final = 0.25
-"""Seconds until the next address is tried beside (RFC 8305, section 8)."""
+"""Seconds until the next address is tried as well (RFC 8305, section 8)."""
 _NOT_FOUND: Final = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", None)})
 
 
 @attrs.define
 class Progress:
-    """What an attempt to connect is waiting for, in words, for when it takes too long.
+    """What an attempt to connect is waiting for, for the error after a timeout.
 
-    The words end the sentence "no WebSocket at example.com within 10 s: ...".
+    The text ends the sentence "no WebSocket at example.com within 10 s: ...".
     """
 
     waiting_for: str = ""
 
 
 def dialer(proxy: str | None, dial: Dialer | None, *, progress: Progress) -> Dialer:
-    """Return how to reach a host.
+    """Return the function that opens a stream to a host and port.
 
     Args:
         proxy: The URL of a proxy, or `None`.
-        dial: How else, if not by TCP.
-        progress: Where to keep what is being waited for.
+        dial: A function to return in place of TCP, or `None`.
+        progress: Updated with what the function is waiting for.
 
     Raises:
-        TypeError: `proxy` is no str, or `dial` no function, or both are given.
-        ValueError: It is not the URL of a proxy.
-        ImportError: python-socks is not installed, and this is a SOCKS proxy.
+        TypeError: `proxy` is not a str, or `dial` not a function, or both are given.
+        ValueError: `proxy` is not the URL of a proxy.
+        ImportError: It is a SOCKS proxy, and python-socks is not installed.
     """
-    if dial is not None and (proxy is not None or not callable(dial)):
-        msg = "dial is an async function of a host and a port, instead of a proxy"
+    if dial is not None and proxy is not None:
+        msg = "dial and proxy exclude each other: pass one of them"
         raise TypeError(msg)
     if dial is not None:
+        if not callable(dial):
+            msg = f"dial must be an async function of a host and a port, not {dial!r}"
+            raise TypeError(msg)
         progress.waiting_for = "dial() has not returned"
         return dial
     if proxy is not None:
         return _dialer_through(parse_proxy(proxy), progress)
 
-    async def dial_straight(host: str, port: int) -> trio.abc.Stream:
+    async def dial_directly(host: str, port: int) -> trio.abc.Stream:
         return await open_tcp(host, port, progress=progress)
 
-    return dial_straight
+    return dial_directly
 
 
 def _dialer_through(proxy: Proxy, progress: Progress) -> Dialer:
@@ -117,11 +123,11 @@ def _dialer_through(proxy: Proxy, progress: Progress) -> Dialer:
 
 @attrs.frozen
 class _Address:
-    """One that a name stands for."""
+    """An address that DNS has returned for a name."""
 
     family: int
     address: tuple[str | int | bytes, ...]
-    """As the operating system takes it."""
+    """The address and port, in the form that the operating system takes."""
 
     def __str__(self) -> str:
         return str(self.address[0])
@@ -134,14 +140,14 @@ async def _look_up(
 
     Args:
         host: A name in ASCII, or an address.
-        port: For the addresses.
-        family: To have addresses of one kind only.
+        port: The port of the addresses.
+        family: The address family, if only one is wanted.
 
     Raises:
         socket.gaierror: There are none.
     """
     try:
-        # As bytes: of a str, Trio makes IDNA 2008, which has no underscores.
+        # As bytes: Trio encodes a str as IDNA 2008, which refuses underscores.
         found = await trio.socket.getaddrinfo(
             host.encode("ascii"), port, family=family, type=socket.SOCK_STREAM
         )
@@ -152,7 +158,7 @@ async def _look_up(
         raise socket.gaierror(exc.errno, msg) from exc
     addresses = [_Address(family, address) for family, _, _, _, address in found]
     addresses = list(dict.fromkeys(addresses))
-    # The second is of the other kind, if there is one (RFC 8305, section 4).
+    # The second one is of another family, if possible (RFC 8305, section 4).
     other = next((a for a in addresses if a.family != addresses[0].family), None)
     if other is not None:
         addresses.remove(other)
@@ -168,14 +174,14 @@ async def open_tcp(
     Args:
         host: A name in ASCII, or an address.
         port: The port.
-        progress: Where to keep what is being waited for.
-        what: What stands before the host in an error, such as ``"the proxy "``.
+        progress: Updated with what this is waiting for.
+        what: A prefix of the host in errors, such as ``"the proxy "``.
 
     Raises:
-        OSError: It can't be reached. The text has the host, the port, and what became
-            of each address.
+        OSError: It can't be reached. The text has the host, the port, and the outcome
+            for each address.
     """
-    progress.waiting_for = f'the name "{host}" was not looked up yet'
+    progress.waiting_for = f'the name "{host}" has not been looked up'
     addresses = await _look_up(host, port)
     attempts = _Attempts(addresses, progress)
     winner = await attempts.run()
@@ -197,16 +203,16 @@ async def open_tcp(
 
 
 def _unreachable(error: OSError, message: str) -> OSError:
-    """Return an error of the same kind with another text."""
+    """Return an error of the same class and number with another text."""
     if error.errno is None:
         return OSError(message)
     if isinstance(error, socket.gaierror):
         return socket.gaierror(error.errno, message)
-    return OSError(error.errno, message)  # Which makes the subclass of this number.
+    return OSError(error.errno, message)  # OSError picks the subclass by the number.
 
 
 def _reason_of(error: OSError) -> str:
-    """Return what an error of the operating system means, to go on a sentence with."""
+    """Return the meaning of an error number, as the end of a sentence."""
     if error.errno is None or isinstance(error, socket.gaierror):
         return error.strerror or str(error)
     text = os.strerror(error.errno)
@@ -214,18 +220,18 @@ def _reason_of(error: OSError) -> str:
 
 
 class _Attempts:
-    """Connecting to several addresses, until one of them answers."""
+    """Concurrent attempts to connect to several addresses; the first success wins."""
 
     def __init__(self, addresses: list[_Address], progress: Progress) -> None:
         self._addresses = addresses
         self._progress = progress
         self._winner: trio.socket.SocketType | None = None
         self.outcomes: dict[str, str] = {}
-        """What became of each address that was tried."""
+        """The outcome so far for each address that was tried."""
         self.errors: list[OSError] = []
 
     async def run(self) -> trio.socket.SocketType | None:
-        """Return a socket that is connected, or `None`."""
+        """Return a connected socket, or `None` if every attempt has failed."""
         try:
             async with trio.open_nursery() as nursery:
                 for address in self._addresses:
@@ -239,7 +245,7 @@ class _Attempts:
             raise
         return self._winner
 
-    @enable_ki_protection  # Else Ctrl-C could lose a socket that was just connected.
+    @enable_ki_protection  # Otherwise Ctrl-C could leak a connected socket.
     async def _attempt(
         self, address: _Address, failed: trio.Event, nursery: trio.Nursery
     ) -> None:
@@ -252,12 +258,12 @@ class _Attempts:
                 sock.close()
                 raise
         except OSError as exc:
-            # A traceback would refer to this, and keep all until it is collected.
+            # Its traceback would form a reference cycle with this frame.
             self.errors.append(exc.with_traceback(None))
             self._note(address, _reason_of(exc))
             failed.set()
             return
-        if self._winner is not None:  # In the same step of the scheduler.
+        if self._winner is not None:  # Another one, in this same step of the scheduler.
             sock.close()
             return
         self._winner = sock
@@ -273,10 +279,10 @@ class _Attempts:
 
 
 async def _ask_http_proxy(stream: trio.abc.Stream, proxy: Proxy, target: str) -> None:
-    """Have a proxy connect to `target`, after which the stream goes there.
+    """Send CONNECT for `target` to a proxy; then the stream leads there.
 
     Raises:
-        HandshakeError: It doesn't.
+        HandshakeError: The proxy refuses, or does not speak HTTP/1.1.
     """
     parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD_BYTES)
     headers = [("Host", target)]
@@ -306,7 +312,7 @@ async def _ask_http_proxy(stream: trio.abc.Stream, proxy: Proxy, target: str) ->
         if parser.trailing_data[0]:
             raise HandshakeError(f"{failed}: it has sent more than its answer")
         return
-    if status in (401, 407):  # Some say 401, which is for servers.
+    if status in (401, 407):  # Some proxies answer 401, which is for servers.
         what = f"{_about_password(proxy)} (status {status})"
     else:
         reason = printable(event.reason.decode("latin-1")[:60])
@@ -321,14 +327,14 @@ async def _ask_http_proxy(stream: trio.abc.Stream, proxy: Proxy, target: str) ->
 def _socks_dialer(proxy: Proxy, progress: Progress) -> Dialer:
     try:
         from python_socks import ProxyError, ProxyType  # noqa: PLC0415 - an extra
-        from python_socks.async_.trio import Proxy  # noqa: PLC0415
+        from python_socks.async_.trio import Proxy as SocksProxy  # noqa: PLC0415
     except ImportError as exc:
         msg = "a SOCKS proxy needs python-socks: pip install 'trio-wspair[proxy]'"
         raise ImportError(msg) from exc
     is_socks4 = proxy.scheme.startswith("socks4")
     # As curl does it: only socks4a and socks5h leave names to the proxy.
     resolves_here = proxy.scheme in ("socks4", "socks5")
-    gate = Proxy(
+    client = SocksProxy(
         ProxyType.SOCKS4 if is_socks4 else ProxyType.SOCKS5,
         proxy.host,
         proxy.port,
@@ -340,14 +346,14 @@ def _socks_dialer(proxy: Proxy, progress: Progress) -> Dialer:
     async def dial_through(host: str, port: int) -> trio.SocketStream:
         target = host.partition("%")[0]
         if resolves_here:
-            progress.waiting_for = f'the name "{host}" was not looked up yet'
+            progress.waiting_for = f'the name "{host}" has not been looked up'
             family = socket.AF_INET if is_socks4 else socket.AF_UNSPEC
             target = str((await _look_up(host, port, family=family))[0]).partition("%")[
                 0
             ]
         progress.waiting_for = f"the proxy {proxy} has not connected to {target}:{port}"
         try:
-            return trio.SocketStream(await gate.connect(target, port, math.inf))
+            return trio.SocketStream(await client.connect(target, port, math.inf))
         except (ProxyError, ValueError) as exc:
             code = getattr(exc, "error_code", None)
             is_password = "authentication" in str(exc).lower()
@@ -364,7 +370,7 @@ def _socks_dialer(proxy: Proxy, progress: Progress) -> Dialer:
 
 
 def _refused_by_socks(proxy: Proxy, reason: str) -> str:
-    """Return what python-socks has to say about a reply, in other words for some."""
+    """Return the reason of a refusal, from the error text of python-socks."""
     if reason.startswith(_NO_SOCKS):
         return "it does not speak SOCKS"
     if "authentication" not in reason.lower():

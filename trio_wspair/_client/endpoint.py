@@ -1,9 +1,10 @@
-"""`Endpoint`: what the URL of a WebSocket says, taken apart as browsers do.
+"""Where a client connects: URLs of WebSockets and of proxies, parsed and checked.
 
-Knows text only. `parse_endpoint()` is the part of WHATWG's URL parser that URLs with a
-host need, and what `new WebSocket()` asks of them. What browsers refuse and a program
-may want is taken as well: userinfo, and the zone of an IPv6 address. No error and no
-`repr()` here shows userinfo, or a value of the query.
+`parse_endpoint()` is the part of WHATWG's URL parser that URLs with a host need, with
+the rules of ``new WebSocket()``. It also accepts what programs may need and browsers
+refuse: userinfo, and the zone of an IPv6 address. `proxy_from_environment()` chooses
+the proxy for a URL. No error and no `repr()` shows userinfo, or a value of the query.
+Knows text and environment variables only, no network.
 """
 
 import ipaddress
@@ -31,7 +32,7 @@ __all__ = (
 
 _SCHEMES: Final = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 _SHOWN: Final = 200
-"""How much of a URL is shown in an error."""
+"""The characters of a URL that an error shows at most."""
 _CONTROLS_AND_SPACE: Final = "".join(map(chr, range(0x21)))
 _URL: Final = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):[/\\]{2}(?P<authority>[^/\\?]*)"
@@ -40,7 +41,7 @@ _URL: Final = re.compile(
 )
 _AUTHORITY: Final = re.compile(r"(?P<host>\[[^\[\]]*\]|[^\[\]:]*)(?::(?P<port>.*))?")
 _NOT_IN_A_PATH: Final = re.compile(r'[^!-~]|["<>^`{}]')
-"""WHATWG's path percent-encode set; ``?`` and ``#`` don't get here."""
+"""WHATWG's path percent-encode set, without ``?`` and ``#``, which end the path."""
 _NOT_IN_A_QUERY: Final = re.compile(r"""[^!-~]|["'<>]""")
 """WHATWG's special-query percent-encode set."""
 _PROXY_PORTS: Final = {
@@ -51,13 +52,13 @@ _PROXY_PORTS: Final = {
     "socks5": 1080,
     "socks5h": 1080,
 }
-"""The kinds of proxies, with their default ports."""
+"""The schemes of proxies, with their default ports."""
 _PROXY_URL: Final = re.compile(r"(?P<scheme>[^:/?#]*)://(?P<authority>[^/?#]*)/?")
 _PROXY_VARIABLES: Final = {
     False: ("ws", "http", "all"),
     True: ("wss", "https", "all"),
 }
-"""What stands before ``_PROXY``, by whether the URL asks for TLS."""
+"""The variables without their ending ``_PROXY``, by whether the URL is with TLS."""
 _NO_PROXY_ENTRY: Final = re.compile(
     r"""(?P<address> [^\[\]:]*:[^\[\]]*:[^\[\]]* )
         | (?: \[ (?P<bracketed> [^\[\]]+ ) \] | (?P<name> [^\[\]:]+ ) )
@@ -68,12 +69,12 @@ _NO_PROXY_ENTRY: Final = re.compile(
 
 @attrs.frozen
 class _SplitAuthority:
-    """The parts of an authority; none of them is shown by an error."""
+    """The parts of an authority."""
 
     user: str | None = attrs.field(repr=False)
-    """Percent-encoded, as in the URL; `None` if there is no userinfo."""
+    """Percent-encoded, as in the URL; `None` without userinfo."""
     password: str | None = attrs.field(repr=False)
-    """The same; `None` if there is no colon in the userinfo."""
+    """Percent-encoded as well; `None` if the userinfo has no colon."""
     host: str
     """In ASCII; an IPv6 address without brackets, and with its zone after ``%``."""
     port: int | None
@@ -81,33 +82,35 @@ class _SplitAuthority:
 
 @attrs.frozen
 class Endpoint:
-    """Where a WebSocket is, and what the request for it says."""
+    """The URL of a WebSocket, parsed: the server, and the parts of the request."""
 
     host: str
-    """To be looked up and dialled: in ASCII, with a trailing dot if it has one. An IPv6
-    address is without brackets, and with its zone after ``%``."""
+    """The name or address to connect to: in ASCII, with a trailing dot if the URL has
+    one. An IPv6 address is without brackets, and with its zone after ``%``."""
     port: int
     host_header: str
-    """Without the default port; and without the zone, which is about this machine."""
+    """The value of `Host`: without the default port, and without the zone, which only
+    this machine understands."""
     server_name: str
-    """What the certificate has to be for, and what SNI says: as `host`, but without
-    the trailing dot (RFC 6066, section 3) and the zone."""
+    """The name for SNI and in the certificate: `host` without the zone, and without the
+    trailing dot (RFC 6066, section 3)."""
     resource: str = attrs.field(repr=False)
     """Path and query, percent-encoded (RFC 6455, section 3)."""
     secure: bool
     authorization: str | None = attrs.field(repr=False)
-    """The header that the userinfo stands for (RFC 7617)."""
+    """The value of `Authorization`, from the userinfo (RFC 7617), or `None`."""
     url: str = attrs.field(repr=redacted)
-    """The whole, with ``ws:`` or ``wss:``, and without userinfo."""
+    """The whole URL, with ``ws:`` or ``wss:``, and without userinfo."""
 
 
 def parse_endpoint(url: str) -> Endpoint:
-    r"""Take the URL of a WebSocket apart, as ``new WebSocket(url)`` does.
+    r"""Parse the URL of a WebSocket, as ``new WebSocket(url)`` does.
 
     ``http:`` means ``ws:``, and ``https:`` means ``wss:``. Spaces and control
-    characters around the URL go, tabs and line breaks within it, too. The path loses
-    its dot segments; it and the query are percent-encoded where they have to be. A
-    ``\`` before the query is a ``/``. A fragment is refused, an empty one, too.
+    characters around the URL are removed, and tabs and line breaks within it. Dot
+    segments of the path are resolved; path and query are percent-encoded where
+    necessary. A ``\`` before the query is a ``/``. A fragment, even an empty one, is
+    refused.
 
     Raises:
         ValueError: It is not the URL of a WebSocket.
@@ -123,13 +126,14 @@ def parse_endpoint(url: str) -> Endpoint:
 
 def _parsed(url: str) -> Endpoint:
     if any("\ud800" <= character <= "\udfff" for character in url):
-        raise ValueError("it has a lone surrogate, which is not a character")
+        raise ValueError("it contains a lone surrogate: use valid Unicode")
     found = _URL.fullmatch(url)
     scheme = None if found is None else _SCHEMES.get(found["scheme"].lower())
     if found is None or scheme is None:
-        raise ValueError("it has to begin with ws://, wss://, http:// or https://")
+        raise ValueError("it must begin with ws://, wss://, http:// or https://")
     if "#" in url:
-        raise ValueError("it can't have a fragment, which begins with '#'")
+        raise ValueError("it has a fragment: remove '#' and what follows, or write %23")
+    # With a '/' in an unquoted password, the authority would end inside of it.
     is_host = "@" not in found["path"] + found["query"]
     parts = _split_authority(found["authority"], show=is_host)
     address = parts.host.partition("%")[0]
@@ -151,9 +155,9 @@ def _parsed(url: str) -> Endpoint:
 
 
 def _strip(url: str) -> str:
-    """Return a URL without what WHATWG's parser takes away before it begins.
+    """Remove what WHATWG's URL parser removes first.
 
-    Spaces and control characters around it, tabs and line breaks anywhere.
+    That is spaces and control characters around a URL, and tabs and line breaks in it.
     """
     return re.sub(r"[\t\r\n]", "", url.strip(_CONTROLS_AND_SPACE))
 
@@ -162,27 +166,27 @@ def _split_authority(authority: str, *, show: bool = True) -> _SplitAuthority:
     """Split ``user:password@host:port``.
 
     Args:
-        authority: What stands between ``//`` and the path.
-        show: Whether an error may show the host. Not if it may be the beginning of a
-            password that has a ``/`` in it.
+        authority: The text between ``//`` and the path.
+        show: Whether an error may show the host, which could be the beginning of a
+            password that contains a ``/``.
 
     Raises:
-        ValueError: A part of it can't be used.
+        ValueError: A part of it is not valid.
     """
     userinfo, at, host_and_port = authority.rpartition("@")
     user, colon, password = userinfo.partition(":")
     found = _AUTHORITY.fullmatch(host_and_port)
     if found is None or ":" in (found["port"] or ""):
-        raise ValueError("it has no valid host; an IPv6 address is put in brackets")
+        raise ValueError("its host is not valid; put an IPv6 address in brackets")
     if not found["host"]:
         raise ValueError("it has no host")
     port = found["port"]
     if port and not (re.fullmatch("0*[0-9]{1,5}", port) and 0 < int(port) < 2**16):
-        raise ValueError("its port has to be a number from 1 to 65535")
+        raise ValueError("its port must be a number from 1 to 65535")
     try:
         host = _checked_name(ascii_host(found["host"]))
     except ValueError as exc:
-        raise ValueError(str(exc) if show else "it has no valid host") from None
+        raise ValueError(str(exc) if show else "its host is not valid") from None
     return _SplitAuthority(
         user if at else None,
         password if colon else None,
@@ -192,12 +196,12 @@ def _split_authority(authority: str, *, show: bool = True) -> _SplitAuthority:
 
 
 def _checked_name(host: str) -> str:
-    """Check that DNS can be asked for a name (RFC 1035, section 2.3.4)."""
+    """Check the lengths that DNS allows in a name (RFC 1035, section 2.3.4)."""
     labels = host.removesuffix(".").split(".")
     if ":" not in host and (
         len(host.removesuffix(".")) > 253 or not all(0 < len(x) < 64 for x in labels)
     ):
-        msg = "its host is longer than 253, or a label of it is empty or longer than 63"
+        msg = "its host must have at most 253 characters, with 1 to 63 between two dots"
         raise ValueError(msg)
     return host
 
@@ -208,14 +212,14 @@ def _basic(user: str | None, password: str | None) -> str | None:
         return None
     name, secret = unquote_to_bytes(user or ""), unquote_to_bytes(password or "")
     if b":" in name:
-        raise ValueError("its user name can't have a colon in it (RFC 7617, section 2)")
+        raise ValueError("its user name can't contain a colon (RFC 7617, section 2)")
     if any(byte < 0x20 or byte == 0x7F for byte in name + secret):
-        raise ValueError("its user name and password can't have control characters")
+        raise ValueError("its user name and password can't contain control characters")
     return f"Basic {b64encode(name + b':' + secret).decode('ascii')}"
 
 
 def _path(text: str) -> str:
-    """Return a path without dot segments, percent-encoded."""
+    """Return a path with its dot segments resolved, percent-encoded."""
     segments: list[str] = []
     dots = ""
     for segment in text.replace("\\", "/").split("/")[1:] or [""]:
@@ -224,7 +228,7 @@ def _path(text: str) -> str:
             del segments[-1:]
         elif dots != ".":
             segments.append(_encoded(_NOT_IN_A_PATH, segment))
-    if dots in (".", ".."):  # At the end they stand for a directory.
+    if dots in (".", ".."):  # The last one stands for a directory.
         segments.append("")
     return "/" + "/".join(segments)
 
@@ -240,6 +244,8 @@ def _encoded(pattern: re.Pattern[str], text: str) -> str:
 
 @attrs.frozen
 class Proxy:
+    """The URL of a proxy, parsed."""
+
     scheme: str
     host: str
     port: int
@@ -252,11 +258,11 @@ class Proxy:
 
 
 def parse_proxy(url: str) -> Proxy:
-    """Return what the URL of a proxy says.
+    """Parse the URL of a proxy.
 
     Raises:
-        TypeError: It is no str.
-        ValueError: It is not such a URL.
+        TypeError: It is not a str.
+        ValueError: It is not the URL of a proxy.
     """
     if not isinstance(url, str):
         what = type(url).__name__
@@ -274,41 +280,43 @@ def _parsed_proxy(url: str) -> Proxy:
     scheme = None if found is None else found["scheme"].lower()
     if found is None or scheme not in _PROXY_PORTS:
         schemes = ", ".join(f"{name}://" for name in _PROXY_PORTS)
-        msg = f"it is like 'http://host:3128', and begins with one of {schemes}"
+        msg = f"it must be like 'http://host:3128', and begin with one of {schemes}"
         raise ValueError(msg)
     parts = _split_authority(found["authority"])
     user, password = unquote(parts.user or ""), unquote(parts.password or "")
     if not (user + password).isprintable():
-        raise ValueError("its user name and password can't have control characters")
+        raise ValueError("its user name and password can't contain control characters")
     if scheme.startswith("http"):
         if ":" in user:
-            raise ValueError("its user name can't have a colon in it (RFC 7617)")
+            raise ValueError(
+                "its user name can't contain a colon (RFC 7617, section 2)"
+            )
     elif not (user + password).isascii() or max(len(user), len(password)) > 255:
-        msg = "for SOCKS, its user name and password have up to 255 ASCII characters"
+        msg = "for SOCKS, its user name and password can have 255 ASCII characters each"
         raise ValueError(msg)
     elif scheme.startswith("socks4") and password:
-        raise ValueError("SOCKS 4 knows no passwords")
+        raise ValueError("it has a password, which SOCKS 4 doesn't support")
     elif scheme.startswith("socks5") and bool(user) != bool(password):
-        raise ValueError("SOCKS 5 takes a user name and a password, or none of both")
+        raise ValueError("SOCKS 5 needs both a user name and a password, or neither")
     port = _PROXY_PORTS[scheme] if parts.port is None else parts.port
     return Proxy(scheme, parts.host, port, user, password)
 
 
 def proxy_from_environment(url: str) -> str | None:
-    """Return the URL of the proxy that the environment names for a URL, or `None`.
+    """Return the URL of the proxy that the environment sets for a URL, or `None`.
 
-    ``WSS_PROXY``, ``HTTPS_PROXY`` and ``ALL_PROXY`` are looked at for ``wss:`` and
-    ``https:``; ``WS_PROXY``, ``HTTP_PROXY`` and ``ALL_PROXY`` for ``ws:`` and
-    ``http:``. The first that is set counts. Lower case comes before upper case, and
-    ``HTTP_PROXY`` is left alone in a CGI program, where a client can set it. A value
+    The first variable that is set counts: of ``WSS_PROXY``, ``HTTPS_PROXY`` and
+    ``ALL_PROXY`` for ``wss:`` and ``https:``, of ``WS_PROXY``, ``HTTP_PROXY`` and
+    ``ALL_PROXY`` for ``ws:`` and ``http:``. Lower case comes before upper case.
+    ``HTTP_PROXY`` is ignored in a CGI program, where a client can set it. A value
     without a scheme is the host of an HTTP proxy.
 
-    ``NO_PROXY`` lists, with commas, the hosts that are reached without one: ``*`` for
-    all, a domain with all its subdomains, an address, or a network such as
-    ``10.0.0.0/8``; a host and a port mean that port only.
+    ``NO_PROXY`` lists the hosts that need no proxy, separated by commas: ``*`` for all,
+    a domain with its subdomains, an address, or a network such as ``10.0.0.0/8``. An
+    entry with a port is for that port only.
 
     Args:
-        url: An absolute URL. `None` comes back for one that `connect()` refuses.
+        url: An absolute URL. The result is `None` for one that `connect()` refuses.
     """
     found = _found_in_environment(url)
     if found is None:
@@ -318,7 +326,7 @@ def proxy_from_environment(url: str) -> str | None:
 
 
 def proxy_variable(url: str) -> str | None:
-    """Return the variable that `proxy_from_environment()` has from, or `None`."""
+    """Return the variable that `proxy_from_environment()` uses, or `None`."""
     found = _found_in_environment(url)
     if found is None:
         return None
@@ -327,9 +335,11 @@ def proxy_variable(url: str) -> str | None:
 
 
 def _found_in_environment(url: str) -> tuple[str, str] | None:
-    """Return what stands before ``_PROXY``, and the value."""
+    """Return the variable without its ending ``_PROXY``, and its value."""
     try:
-        endpoint = parse_endpoint(url)  # As connect() does: no other host is meant.
+        endpoint = parse_endpoint(
+            url
+        )  # With the parser of connect(), so that the host is the same.
     except ValueError:
         return None
     proxies: dict[str, str] = getproxies_environment()
@@ -343,7 +353,7 @@ def _found_in_environment(url: str) -> tuple[str, str] | None:
 
 
 def _is_covered(host: str, port: int, entry: str) -> bool:
-    """Return whether an entry of ``NO_PROXY`` means this host and port."""
+    """Return whether an entry of ``NO_PROXY`` covers this host and port."""
     if entry == "*":
         return True
     found = _NO_PROXY_ENTRY.fullmatch(entry)

@@ -1,9 +1,10 @@
 """`reconnecting()`: one connection after the other to the same server.
 
-Theory of operation: the iterator of `reconnecting()` opens a connection whenever it is
-asked for the next one. Before that it waits for as long as `_Backoff` says, which is
-decided when an attempt begins, so that each attempt costs a wait, whatever becomes of
-the one before. Knows `connect()` and when to call it again, no network.
+Theory of operation: `_Connections.__anext__()`, in the caller's task, closes the
+current half and makes attempts until one opens the next. Before each attempt it sleeps
+for `_Backoff.delay`. That is computed when the previous attempt *begins*, so that each
+attempt is followed by a wait, whatever its outcome. Knows `connect()` and when to call
+it, no network.
 """
 
 import inspect
@@ -17,6 +18,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final, Unpack
 
+import attrs
 import trio
 
 from trio_wspair._http.headers import Headers, HeadersInit
@@ -33,13 +35,13 @@ from .endpoint import parse_endpoint
 
 __all__ = ("reconnecting",)
 
-_Request = tuple[str, HeadersInit]
-"""The arguments of an attempt that may be others each time."""
-_LEAST_DELAY: Final = 0.1
-"""Seconds between two attempts, if less is asked for."""
-_PATIENCE: Final = 3
-"""So many failures in a row are worth a warning."""
-_ASYNC_DECISION: Final = "should_retry must be a sync function, this one is async"
+_URL = str | Callable[[], str | Awaitable[str]]
+_HeadersOf = HeadersInit | Callable[[], HeadersInit | Awaitable[HeadersInit]]
+_MIN_DELAY: Final = 0.1
+"""Seconds between two attempts at least."""
+_FAILURES_BEFORE_WARNING: Final = 3
+"""From this failure in a row on, the log level is WARNING."""
+_ASYNC_DECISION: Final = "should_retry must be a sync function, not an async one"
 _logger: Final = logging.getLogger("trio_wspair")
 
 
@@ -53,10 +55,10 @@ async def reconnecting(
     should_retry: Callable[[OSError | HandshakeError], bool] | None = None,
     **options: Unpack[ConnectionOptions],
 ) -> AsyncGenerator[AsyncIterator[WebSocket], None]:
-    """Open a WebSocket, and another one whenever that has ended.
+    """Open a WebSocket, and another one whenever the last one has ended.
 
-    The iterator gives one open half after the other, accepted in pull mode. Going on to
-    the next closes the one before, if it is still open::
+    The iterator yields one open half after the other, accepted in pull mode. Its next
+    step closes the previous half, if that is still open::
 
         async with reconnecting("wss://example.com/feed") as connections:
             async for ws in connections:
@@ -67,33 +69,32 @@ async def reconnecting(
                 except ConnectionClosedError:
                     pass  # and on to the next one
 
-    Between two attempts it waits, longer after each in vain, and each client for
-    another time, so that a server that comes back is not run over. An attempt that
-    failed is logged with INFO; with WARNING from the third in a row on, or if the URL
-    may be wrong: the name of the server was not found, or the server speaks no TLS.
-    Nothing is kept from one connection for the next: what could not be sent raises, as
-    ever.
+    There is a wait between two attempts. It grows with each failure and is random, so
+    that a server which comes back is not flooded by its clients. A failed attempt is
+    logged at INFO; at WARNING from the third in a row on, or if the URL may be wrong
+    (the name of the server was not found, or the server speaks no TLS). Nothing is
+    carried over to the next connection: `send()` raises as usual after the end of one.
 
     Args:
         url: As for `connect()`; or a function, sync or async, that is called for each
-            attempt, for a token that expires, or a list of servers.
-        headers: As for `connect()`; or such a function. What it raises, or the one for
-            the URL, comes out of the iterator at once.
-        min_delay: Seconds up to which it waits at first; at least 0.1.
-        max_delay: Seconds up to which it waits at last; at least 0.1. A server that
-            asks for more with ``Retry-After`` gets this.
-        should_retry: A sync function that is given the exception of an attempt, and
-            decides whether there is another one; otherwise the exception comes out of
-            the iterator. By default, all are worth it but those whose
-            `HandshakeError.retryable` is `False`.
-        options: Those of `connect()`.
+            attempt, for example to choose among several servers, or for a fresh token.
+        headers: As for `connect()`; or such a function. An exception of these functions
+            comes out of the iterator at once.
+        min_delay: The longest first wait, in seconds; at least 0.1.
+        max_delay: The longest wait, in seconds; at least 0.1. Also bounds the wait that
+            a server asks for with ``Retry-After``.
+        should_retry: A sync function that gets the exception of an attempt and returns
+            whether to try again; otherwise the exception comes out of the iterator. By
+            default, every attempt is repeated unless `HandshakeError.retryable` is
+            `False`.
+        options: The other options of `connect()`.
 
     Raises:
-        HandshakeError: From the iterator: trying again would not help.
-        OSError: The same. By default that is only a certificate that is refused in
-            a ``dial`` function.
-        InvalidStateError: From the iterator: its block has been left.
-        ValueError: An argument can't be used.
+        HandshakeError: From the iterator: another attempt would not help.
+        OSError: The same. By default only for a certificate that is refused in a
+            ``dial`` function.
+        InvalidStateError: From the iterator, after its block.
+        ValueError: An argument is not valid.
         TypeError: An argument is of another type.
     """
     check_seconds("min_delay", min_delay)
@@ -102,26 +103,12 @@ async def reconnecting(
     _check_url(url)
     if not callable(headers):
         headers = Headers(headers)  # An iterator could be read only once.
-
-    async def next_request() -> _Request:
-        address = url() if callable(url) else url
-        address = await address if isinstance(address, Awaitable) else address
-        fields = headers() if callable(headers) else headers
-        fields = await fields if isinstance(fields, Awaitable) else fields
-        return address, fields
-
-    current: list[WebSocket] = []
     async with open_service_nursery() as nursery:
-
-        async def open_one(request: _Request) -> WebSocket:
-            url, headers = request
-            return await connect(url, nursery=nursery, headers=headers, **options)
-
-        grace = options.get("close_grace", 5.0)
+        opener = _Opener(nursery, url, headers, options)
         backoff = _Backoff(min_delay, max_delay)
-        decide = should_retry or _is_retryable
-        async with closing_on_exit(current, grace=grace):
-            connections = _Connections(next_request, open_one, decide, current, backoff)
+        connections = _Connections(opener, should_retry or _is_retryable, backoff)
+        grace = options.get("close_grace", 5.0)
+        async with closing_on_exit(connections.current, grace=grace):
             try:
                 yield connections
             finally:
@@ -143,83 +130,103 @@ def _check_url(url: object) -> None:
     if isinstance(url, str):
         parse_endpoint(url)
     elif not callable(url):
-        msg = f"url must be a str, or a function, not {type(url).__name__}"
+        msg = f"url must be a str or a function, not {type(url).__name__}"
         if inspect.iscoroutine(url):
-            url.close()  # So that Python doesn't warn of it, too.
+            url.close()  # Otherwise Python warns that it was never awaited.
             name = url.__name__
             msg += f", which can be awaited only once: pass {name} instead of {name}()"
         raise TypeError(msg)
 
 
+@attrs.frozen
+class _Opener:
+    """Makes one attempt to open a connection, in a nursery."""
+
+    nursery: trio.Nursery
+    url: _URL
+    headers: _HeadersOf
+    options: ConnectionOptions
+
+    async def arguments(self) -> tuple[str, HeadersInit]:
+        """Return the URL and the headers of the next attempt."""
+        url = self.url() if callable(self.url) else self.url
+        url = await url if isinstance(url, Awaitable) else url
+        headers = self.headers() if callable(self.headers) else self.headers
+        headers = await headers if isinstance(headers, Awaitable) else headers
+        return url, headers
+
+    async def open(self, url: str, headers: HeadersInit) -> WebSocket:
+        """Return an open half; raises what `connect()` raises."""
+        return await connect(url, nursery=self.nursery, headers=headers, **self.options)
+
+
 class _Connections(AsyncIterator[WebSocket]):
-    """Gives one open half after the other; the last one is in `current`."""
+    """The iterator that `reconnecting()` gives to its block."""
 
     def __init__(
         self,
-        next_request: Callable[[], Awaitable[_Request]],
-        open_one: Callable[[_Request], Awaitable[WebSocket]],
+        opener: _Opener,
         should_retry: Callable[[OSError | HandshakeError], bool],
-        current: list[WebSocket],
         backoff: "_Backoff",
     ) -> None:
-        self._next_request = next_request
-        self._open_one = open_one
+        self._opener = opener
         self._should_retry = should_retry
-        self._current = current
         self._backoff = backoff
+        self.current: list[WebSocket] = []
+        """The half that was yielded last; empty between two connections."""
         self._opened_at = 0.0
         self._failures = 0
         """The attempts in a row that have failed."""
         self._has_ended = False
 
     def end(self) -> None:
-        """Give no more connections."""
+        """Yield no more halves, as the block has ended."""
         self._has_ended = True
 
     async def __anext__(self) -> WebSocket:
         self._check_block()
         backoff = self._backoff
-        if self._current:
-            backoff.lasted(trio.current_time() - self._opened_at)
-            await self._current.pop().aclose()
+        if self.current:
+            backoff.note_duration(trio.current_time() - self._opened_at)
+            await self.current.pop().aclose()
         while True:
             await trio.sleep(backoff.delay)
-            backoff.grow()
-            request = await self._next_request()
-            self._check_block()  # Another task may have left it meanwhile.
+            backoff.begin_attempt()
+            url, headers = await self._opener.arguments()
+            self._check_block()  # It may have ended meanwhile, in another task.
             try:
-                websocket = await self._open_one(request)
+                websocket = await self._opener.open(url, headers)
             except (OSError, HandshakeError) as exc:
                 if not self._decide(exc):
                     raise
                 if isinstance(exc, HandshakeError):
-                    backoff.add(_retry_after(exc))
+                    backoff.extend(_retry_after(exc))
                 self._failures += 1
-                self._log_failure(request[0], exc)
+                self._log_failure(url, exc)
             else:
                 self._failures = 0
-                self._current.append(websocket)
+                self.current.append(websocket)
                 self._opened_at = trio.current_time()
                 websocket.accept(pull=True)
                 return websocket
 
     def _check_block(self) -> None:
         if self._has_ended:
-            msg = "the block of reconnecting() has been left: iterate inside of it"
+            msg = "the block of reconnecting() has ended: iterate inside of it"
             raise InvalidStateError(msg)
 
     def _decide(self, error: OSError | HandshakeError) -> bool:
         decision: object = self._should_retry(error)
-        if inspect.isawaitable(decision):  # Always true.
+        if inspect.isawaitable(decision):  # bool() of it would always be true.
             if inspect.iscoroutine(decision):
-                decision.close()  # So that Python doesn't warn of it, too.
+                decision.close()  # Otherwise Python warns that it was never awaited.
             raise TypeError(_ASYNC_DECISION) from error
         return bool(decision)
 
     def _log_failure(self, url: str, error: OSError | HandshakeError) -> None:
-        # The URL may be wrong, or be right a minute later.
+        # Such a URL is probably wrong; but the name may be found a minute later.
         may_be_wrong = isinstance(error, socket.gaierror) or is_without_tls(error)
-        is_late = self._failures >= _PATIENCE
+        is_late = self._failures >= _FAILURES_BEFORE_WARNING
         level = logging.WARNING if may_be_wrong or is_late else logging.INFO
         what = "no connection to %s, next attempt in %.1f s: %s"
         _logger.log(level, what, redacted(url), self._backoff.delay, error)
@@ -232,10 +239,10 @@ def _is_retryable(error: OSError | HandshakeError) -> bool:
 
 
 def _retry_after(error: HandshakeError) -> float:
-    """Return the seconds that a server asks to wait (RFC 9110, section 10.2.3), or 0.
+    """Return the seconds of ``Retry-After`` (RFC 9110, section 10.2.3), or 0.
 
-    A date is compared with that of the answer, so that this machine's clock doesn't
-    matter, if the server says what time it is.
+    A date in it is compared with ``Date`` of the same answer, if there is one: the
+    clock of this machine may differ from that of the server.
     """
     fields = {name.lower(): value.strip(" \t") for name, value in error.headers}
     value = fields.get("retry-after", "")
@@ -257,29 +264,29 @@ def _date(text: str) -> datetime | None:
 
 
 class _Backoff:
-    """How long to wait: not at all at first, then exponentially, with jitter."""
+    """The waits between attempts: none at first, then exponential, with jitter."""
 
     delay: float
     """Seconds until the next attempt."""
 
-    def __init__(self, least: float, most: float) -> None:
-        self._most = max(_LEAST_DELAY, most)
-        self._least = min(max(_LEAST_DELAY, least), self._most)
-        self._limit = self._least
+    def __init__(self, shortest: float, longest: float) -> None:
+        self._longest = max(_MIN_DELAY, longest)
+        self._shortest = min(max(_MIN_DELAY, shortest), self._longest)
+        self._limit = self._shortest
         self.delay = 0.0
 
-    def grow(self) -> None:
-        """Note that an attempt begins, which decides how long to wait after it."""
+    def begin_attempt(self) -> None:
+        """Compute the wait after the attempt that begins now."""
         part = random.uniform(0.5, 1)  # noqa: S311 - no secret
-        self.delay = max(_LEAST_DELAY, self._limit * part)
-        self._limit = min(self._most, 2 * self._limit)
+        self.delay = max(_MIN_DELAY, self._limit * part)
+        self._limit = min(self._longest, 2 * self._limit)
 
-    def add(self, seconds: float) -> None:
-        """Wait so much longer, within the limit."""
-        self.delay = min(self._most, self.delay + seconds)
+    def extend(self, seconds: float) -> None:
+        """Lengthen the next wait, up to the longest one."""
+        self.delay = min(self._longest, self.delay + seconds)
 
-    def lasted(self, seconds: float) -> None:
-        """Note that a connection was open so long: a good one lets it begin again."""
+    def note_duration(self, seconds: float) -> None:
+        """Begin with short waits again if a connection was open for long enough."""
         if seconds > self.delay:
-            self._limit = self._least
-            self.grow()
+            self._limit = self._shortest
+            self.begin_attempt()

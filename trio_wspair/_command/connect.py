@@ -50,7 +50,6 @@ _GOOD_CODES: Final = (1000, 1001, 1005)
 _IN_OPTIONS: Final = {
     "pass an ssl_context that does": "pass --cafile FILE, or --insecure",
     "the ssl_context has loaded none": "pass --certfile FILE",
-    "connect() makes the header": "the handshake itself makes the header",
 }
 """What errors of the library advise, and the options of the command for it."""
 _STATUSES: Final = {
