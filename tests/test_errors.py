@@ -11,8 +11,10 @@ from trio_wspair import (
     HandshakeError,
     InvalidStateError,
     ProtocolError,
+    RequestBodyError,
     WebSocketError,
 )
+from trio_wspair.hibernation import DurableObjectResetError
 
 EXAMPLES: list[WebSocketError] = [
     WebSocketError("something"),
@@ -21,6 +23,7 @@ EXAMPLES: list[WebSocketError] = [
     ConnectionClosedError(3000, "enough", was_clean=True),
     ProtocolError(1009, "a message of 5 bytes is too long"),
     HandshakeError("refused", status=403, headers=(("A", "1"),), body=b"no"),
+    DurableObjectResetError("aborted"),
 ]
 by_name = pytest.mark.parametrize("error", EXAMPLES, ids=lambda e: type(e).__name__)
 
@@ -52,9 +55,13 @@ def test_the_branches_of_the_tree_do_not_catch_each_other(
     assert caught == [kind]
 
 
-@by_name
+@pytest.mark.parametrize(
+    "error",
+    [*EXAMPLES, RequestBodyError(413, "too large")],
+    ids=lambda error: type(error).__name__,
+)
 @pytest.mark.parametrize("way", ["copy", "pickle"])
-def test_errors_survive_copying_and_pickling(error: WebSocketError, way: str) -> None:
+def test_errors_survive_copying_and_pickling(error: Exception, way: str) -> None:
     packed = pickle.dumps(error)
     twin = copy.copy(error) if way == "copy" else pickle.loads(packed)  # noqa: S301
     assert type(twin) is type(error)

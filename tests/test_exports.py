@@ -70,7 +70,8 @@ def test_the_version_is_that_of_the_package() -> None:
 def test_every_error_is_public() -> None:
     from trio_wspair._rules import errors as _errors  # noqa: PLC0415 - private, for this test only
 
-    assert set(_errors.__all__) <= set(trio_wspair.__all__)
+    public = {*trio_wspair.__all__, *hibernation.__all__}
+    assert set(_errors.__all__) <= public
 
 
 def test_the_package_says_that_it_is_typed() -> None:

@@ -376,5 +376,4 @@ async def test_a_request_without_a_body_has_an_empty_one(
 def test_an_error_of_a_body_tells_the_status_that_answers_it() -> None:
     error = RequestBodyError(413, "too large")
     assert (error.status, str(error)) == (413, "too large")
-    assert isinstance(error, WebSocketError)
-    assert error.args == (413, "too large")
+    assert not isinstance(error, WebSocketError)

@@ -6,7 +6,6 @@ from ._http.messages import (
     FetchHandler as FetchHandler,
     Headers as Headers,
     Request as Request,
-    RequestBodyError as RequestBodyError,
     Response as Response,
 )
 from ._http.origin import same_origin as same_origin
@@ -33,6 +32,7 @@ from ._rules.errors import (
     HandshakeError as HandshakeError,
     InvalidStateError as InvalidStateError,
     ProtocolError as ProtocolError,
+    RequestBodyError as RequestBodyError,
     WebSocketError as WebSocketError,
 )
 from ._rules.exports import name_public_module as _name_public_module

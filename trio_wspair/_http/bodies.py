@@ -11,8 +11,7 @@ from typing import Final, cast
 import trio
 
 from trio_wspair._rules.codes import usv_string
-
-from .messages import RequestBodyError
+from trio_wspair._rules.errors import RequestBodyError
 
 __all__ = ("RequestBody", "open_pieces")
 

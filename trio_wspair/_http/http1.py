@@ -15,6 +15,7 @@ import attrs
 import h11
 import trio
 
+from trio_wspair._rules.errors import RequestBodyError
 from trio_wspair._rules.limits import Limits
 
 from .bodies import RequestBody, open_pieces
@@ -24,7 +25,7 @@ from .headers import (
     decode_headers,
     encode_headers,
 )
-from .messages import Body, RequestBodyError, Response
+from .messages import Body, Response
 from .upgrade import VERSION, WRONG_VERSION, asks_for_websocket, upgrade_fault
 from .urls import Authority, Target, parse_authority, parse_target
 

@@ -14,7 +14,7 @@ import trio
 from trio_wspair._pair.websocket import WebSocket
 from trio_wspair._rules.codes import usv_string
 from trio_wspair._rules.display import printable, redacted
-from trio_wspair._rules.errors import WebSocketError
+from trio_wspair._rules.errors import RequestBodyError
 
 from .headers import Headers, HeadersInit
 from .upgrade import upgrade_fault
@@ -26,28 +26,9 @@ __all__ = (
     "Headers",
     "HeadersInit",
     "Request",
-    "RequestBodyError",
     "Response",
     "wrong_answer",
 )
-
-
-class RequestBodyError(WebSocketError):
-    """The body of a request can't be had, and `status` is the answer to that.
-
-    A handler need not catch it: the server then answers by itself.
-    """
-
-    status: int
-    """408 if it came too slowly, 413 if it is too large, 400 if it is broken off or
-    is not JSON, for `Request.json()`."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(status, message)
-        self.status = status
-
-    def __str__(self) -> str:
-        return str(self.args[1])
 
 
 class _NotJSONError(RequestBodyError, ValueError):

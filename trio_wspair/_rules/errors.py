@@ -2,12 +2,15 @@
 
 ::
 
-    WebSocketError
-    ├── InvalidStateError (also a RuntimeError)  you: a verb at the wrong moment
-    ├── BufferFullError                          you: faster than the consumer
-    ├── ConnectionClosedError                    nobody: the conversation is over
-    ├── ProtocolError                            the peer: broke RFC 6455
-    └── HandshakeError                           the server: no WebSocket here
+    Exception
+    ├── WebSocketError
+    │   ├── InvalidStateError (also a RuntimeError)  a verb at the wrong moment
+    │   ├── BufferFullError                          the consumer is too far behind
+    │   ├── ConnectionClosedError                    the conversation is over
+    │   ├── ProtocolError                            the peer broke RFC 6455
+    │   ├── HandshakeError                           the server opened no WebSocket
+    │   └── DurableObjectResetError                  the object left memory meanwhile
+    └── RequestBodyError                             the body did not arrive whole
 
 A wrong argument is a plain `TypeError` or `ValueError`.
 """
@@ -19,9 +22,11 @@ from .display import printable
 __all__ = (
     "BufferFullError",
     "ConnectionClosedError",
+    "DurableObjectResetError",
     "HandshakeError",
     "InvalidStateError",
     "ProtocolError",
+    "RequestBodyError",
     "WebSocketError",
 )
 
@@ -130,3 +135,30 @@ def _may_pass(status: int | None) -> bool:
     if status is None or status in _PASSING_4XX:
         return True
     return status >= 500 and status not in _LASTING_5XX
+
+
+class DurableObjectResetError(WebSocketError):
+    """The instance of a Durable Object was dropped while it was handling this.
+
+    It has called ``ctx.abort()``, one of its tasks has failed, or its namespace has
+    ended. The next request meets a new instance.
+    """
+
+
+class RequestBodyError(Exception):
+    """The body of a request did not arrive as it should; `status` is the answer to it.
+
+    A handler need not catch it: the server then answers with that status. It is not a
+    `WebSocketError`, since the body of a request has nothing to do with WebSockets.
+    """
+
+    status: int
+    """408 if it came too slowly, 413 if it is too large, 400 if it is broken off or
+    is not JSON, for `Request.json()`."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(status, message)
+        self.status = status
+
+    def __str__(self) -> str:
+        return str(self.args[1])

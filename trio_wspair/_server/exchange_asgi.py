@@ -14,10 +14,11 @@ from trio.lowlevel import enable_ki_protection
 
 from trio_wspair._http.bodies import RequestBody, open_pieces
 from trio_wspair._http.headers import Headers, encode_headers
-from trio_wspair._http.messages import FetchHandler, Request, RequestBodyError, Response
+from trio_wspair._http.messages import FetchHandler, Request, Response
 from trio_wspair._http.urls import Authority, RequestURL, Target
 from trio_wspair._rules.codes import CloseCode
 from trio_wspair._rules.display import printable
+from trio_wspair._rules.errors import RequestBodyError
 from trio_wspair._rules.limits import Limits
 from trio_wspair._tasks.nurseries import open_service_nursery
 from trio_wspair.transports._asgi import (

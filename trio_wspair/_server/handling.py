@@ -17,7 +17,6 @@ from trio_wspair._http.headers import Headers
 from trio_wspair._http.messages import (
     FetchHandler,
     Request,
-    RequestBodyError,
     Response,
     wrong_answer,
 )
@@ -26,6 +25,7 @@ from trio_wspair._pair.owner import Owner, current_owner
 from trio_wspair._pair.websocket import CloseEvent, WebSocket, half_of, home_of
 from trio_wspair._rules.checks import check_thread
 from trio_wspair._rules.display import redacted
+from trio_wspair._rules.errors import RequestBodyError
 from trio_wspair._rules.limits import Limits
 from trio_wspair._rules.state import Holder
 from trio_wspair._tasks.failures import bare, failure_in, hides_failure

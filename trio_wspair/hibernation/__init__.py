@@ -3,10 +3,10 @@
 The Hibernatable WebSockets API of Cloudflare's Durable Objects.
 """
 
+from trio_wspair._rules.errors import DurableObjectResetError as DurableObjectResetError
 from trio_wspair._rules.exports import name_public_module as _name_public_module
 
 from ._context import DurableObjectState as DurableObjectState
-from ._failures import DurableObjectResetError as DurableObjectResetError
 from ._ids import DurableObjectId as DurableObjectId
 from ._namespace import (
     DurableObjectNamespace as DurableObjectNamespace,

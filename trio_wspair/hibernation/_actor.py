@@ -36,11 +36,16 @@ from trio_wspair._pair.websocket import (
     move,
 )
 from trio_wspair._rules.codes import Close
-from trio_wspair._rules.errors import InvalidStateError, ProtocolError, WebSocketError
+from trio_wspair._rules.errors import (
+    DurableObjectResetError,
+    InvalidStateError,
+    ProtocolError,
+    WebSocketError,
+)
 from trio_wspair._rules.messages import Message, size_of
 from trio_wspair._rules.state import Act, Failure, Holder
 
-from ._failures import DurableObjectResetError, log_failure
+from ._failures import log_failure
 from ._handlers import Handlers, call_fetch, call_handler, target_of
 from ._instance import Instance, Residence
 from ._settings import MAX_SOCKETS, WebSocketRequestResponsePair

@@ -3,21 +3,13 @@
 import logging
 from typing import Final, cast
 
-from trio_wspair._rules.errors import WebSocketError
+from trio_wspair._rules.errors import DurableObjectResetError
 from trio_wspair._rules.state import End
 from trio_wspair._tasks.failures import bare, failure_in, hides_failure
 
-__all__ = ("DurableObjectResetError", "log_failure")
+__all__ = ("log_failure",)
 
 _logger: Final = logging.getLogger("trio_wspair")
-
-
-class DurableObjectResetError(WebSocketError):
-    """The instance of a Durable Object was dropped while it was handling this.
-
-    It has called ``ctx.abort()``, one of its tasks has failed, or its namespace has
-    ended. The next request meets a new instance.
-    """
 
 
 def log_failure(
