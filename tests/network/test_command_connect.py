@@ -15,7 +15,7 @@ from commands import COMMAND, in_shell, line_in, pipe_without_reader, ran
 from programs import read_to_end, running
 
 from trio_wspair import CloseEvent, Request, Response, WebSocketPair
-from trio_wspair._command.connect import Conversation, Lines
+from trio_wspair._command.connect import ConnectCommand, Lines
 from trio_wspair._command.process import CommandError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> Generator[Callable[[bytes], None]]
 
 async def talk(url: str, **options: Any) -> int:
     """Run a conversation in place; return the exit status, or raise what it tells."""
-    return await Conversation(url, **options).run()
+    return await ConnectCommand(url, **options).run()
 
 
 async def test_lines_are_sent_and_messages_are_printed(
@@ -264,7 +264,10 @@ async def test_a_line_that_is_not_utf8_is_told_and_the_others_are_sent(
         assert await talk(server.url) == 1
     out, err = capfd.readouterr()
     assert out == "one\nthree\n"
-    assert "trio-wspair: line 2 is not UTF-8, not sent; --binary sends bytes\n" in err
+    assert (
+        "trio-wspair: line 2 was not sent: it is not UTF-8; --binary sends bytes\n"
+        in err
+    )
 
 
 async def test_lines_can_be_sent_as_bytes(
@@ -292,7 +295,7 @@ async def test_a_line_that_is_too_long_is_told_and_the_others_are_sent(
         assert await talk(server.url) == 1
     out, err = capfd.readouterr()
     assert out == "short\nyyyyyyyyyy\n"
-    assert "trio-wspair: line 1 has more than 10 bytes, not sent\n" in err
+    assert "trio-wspair: line 1 was not sent: it has more than 10 bytes\n" in err
 
 
 async def test_a_message_beyond_the_limit_of_the_server_is_told_by_its_close(

@@ -17,7 +17,7 @@ from programs import running
 from trio.testing import MockClock
 
 from trio_wspair import connect, open_websocket
-from trio_wspair._command.serve import _let_go, run_reloading
+from trio_wspair._command.serve import _stop_process, serve_and_reload
 
 if TYPE_CHECKING:
     from conftest import Network
@@ -186,7 +186,7 @@ async def test_the_thread_that_watches_is_told_to_end(
 
     monkeypatch.setattr("watchfiles.awatch", awatch)
     arguments = ["serve", "--port=0", str(app)]
-    assert await run_reloading(arguments, app.parent) == 0
+    assert await serve_and_reload(arguments, app.parent) == 0
     assert ends == [True]
 
 
@@ -197,7 +197,7 @@ async def test_a_server_that_does_not_stop_in_time_is_killed(
     os.close(reading)
     async with running(sys.executable, "-c", "import time; time.sleep(60)") as process:
         lifeline = open(writing, "wb")  # noqa: ASYNC230, SIM115
-        await _let_go(lifeline, trio.Event(), process)
+        await _stop_process(lifeline, trio.Event(), process)
         assert await process.wait() == -signal.SIGKILL
 
 

@@ -75,21 +75,26 @@ MISUSES = {
     ("serve", "app", "--inspect", "x"): "from 0 to 65535, not 'x'",
     ("serve", "app", "--max-connections-per-client", "0"): "from 1 to 999999999",
     ("serve", "app", "--proxies", "0"): "from 1 to 999999999",
-    ("serve", "app", "--proxies", "2"): "pass one of these, too",
+    (
+        "serve",
+        "app",
+        "--proxies",
+        "2",
+    ): "--proxies needs --proxy-headers or --forwarded",
     ("serve", "app", "--forwarded", "--proxy-headers"): "not allowed with argument",
-    ("serve", "app", "--unix", "s", "--port", "1"): "instead of --host and --port",
-    ("serve", "app", "--compression"): "--compression is for --engine websockets",
+    ("serve", "app", "--unix", "s", "--port", "1"): "--unix excludes --host and --port",
+    ("serve", "app", "--compression"): "--compression needs --engine websockets",
     ("serve", "app", "--engine", "ws"): "invalid choice: 'ws'",
     ("serve", "app", "--p", "1"): "arguments: --p 1 (see: trio-wspair serve --help)",
     ("connect", "u", "--no"): "arguments: --no (see: trio-wspair connect --help)",
     ("connect", "ws://h/", "--header", "Host: x"): "the handshake sets the header",
     ("connect",): "required: URL",
-    ("connect", "u", "--header", "x"): "a header is 'Name: value', and this one",
+    ("connect", "u", "--header", "x"): "must be like 'Name: value', and it has no",
     ("connect", "u", "--header", "a b: c"): "'a b'",
-    ("connect", "u", "--wait", "nan"): "seconds are a number from 0 on, or inf",
-    ("connect", "u", "--wait=-1"): "seconds are a number from 0 on, or inf",
-    ("connect", "u", "--wait", "soon"): "seconds are a number from 0 on, or inf",
-    ("connect", "u", "--compression"): "--compression is for --engine websockets",
+    ("connect", "u", "--wait", "nan"): "must be a number of seconds from 0 on, or inf",
+    ("connect", "u", "--wait=-1"): "must be a number of seconds from 0 on, or inf",
+    ("connect", "u", "--wait", "soon"): "must be a number of seconds from 0 on, or inf",
+    ("connect", "u", "--compression"): "--compression needs --engine websockets",
     ("connect", "u", "--unix", "s", "--proxy", "p"): "--unix and --proxy exclude",
     ("connect", "u"): '"u" is not the URL of a WebSocket',
     ("connect", "ws://\udcff\n\x1b[2J/"): "is not the URL of a WebSocket",
@@ -101,8 +106,8 @@ MISUSES = {
         "--protocol",
         "a b",
     ): "a subprotocol can't have ' ' in it",
-    ("connect", "ws://h/", "--insecure"): "certificates are for wss: URLs",
-    ("connect", "wss://h/", "--keyfile", "k"): "--keyfile is for a --certfile",
+    ("connect", "ws://h/", "--insecure"): "certificates need a wss:// URL",
+    ("connect", "wss://h/", "--keyfile", "k"): "--keyfile needs --certfile",
     ("connect", "wss://h/", "--cafile", "no.pem"): "can't use no.pem: No such file",
 }
 
@@ -287,7 +292,7 @@ async def test_a_port_of_the_inspector_that_is_taken_is_told(
     async with net.serve(net.echo) as server:
         done = await ran("serve", str(app), "--port=0", f"--inspect={server.port}")
     assert done.returncode == 1
-    assert line_in(done.stderr.decode()).startswith("can't inspect on port")
+    assert line_in(done.stderr.decode()).startswith("can't open the inspector on port")
 
 
 async def test_tls_is_served_with_a_certificate(
@@ -478,7 +483,7 @@ def test_a_fault_of_the_command_itself_is_not_hidden(
         raise BaseExceptionGroup("", [LookupError()])
 
     monkeypatch.setattr(
-        "trio_wspair._command.main.Conversation", attrs.make_class("X", [])
+        "trio_wspair._command.main.ConnectCommand", attrs.make_class("X", [])
     )
     monkeypatch.setattr("trio_wspair._command.main._fields", fail)
     with pytest.raises(BaseExceptionGroup):
@@ -580,13 +585,19 @@ class Pki:
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        ({"keyfile": "key"}, "--keyfile is for a --certfile, and there is none"),
-        ({"client-ca": "ca"}, "--client-ca is for a --certfile, and there is none"),
-        ({"certfile": "chain"}, "a certificate and its private key (PEM) are not both"),
-        ({"certfile": "nonsense"}, "a certificate and its private key (PEM) are not"),
+        ({"keyfile": "key"}, "--keyfile needs --certfile"),
+        ({"client-ca": "ca"}, "--client-ca needs --certfile"),
+        ({"certfile": "chain"}, "a certificate and its private key are needed, both"),
+        ({"certfile": "nonsense"}, "a certificate and its private key are needed"),
         ({"certfile": "chain", "keyfile": "other_key"}, "the key belongs to another"),
-        ({"certfile": "chain", "keyfile": "locked_key"}, "has a password: 'openssl"),
-        ({"certfile": "server", "client-ca": "nonsense"}, "no certificate in it (PEM)"),
+        (
+            {"certfile": "chain", "keyfile": "locked_key"},
+            "has a password: remove it with",
+        ),
+        (
+            {"certfile": "server", "client-ca": "nonsense"},
+            "it contains no certificate in PEM",
+        ),
     ],
 )
 def test_files_of_tls_that_can_not_be_used_are_told(
@@ -633,14 +644,16 @@ async def test_clients_show_their_certificates_and_check_the_servers(
         assert (done.returncode, done.stdout) == (0, b"hi\n")
         done = await ran("connect", url, "--insecure", ours, stdin=b"hi\n")
         assert (done.returncode, done.stdout) == (0, b"hi\n")
-        assert b"warning: --insecure: anybody can pretend" in done.stderr
+        assert b"warning: --insecure: the certificate is not checked" in done.stderr
         for missing in f"--cafile={pki.ca}", ours:
             done = await ran("connect", url, missing)
             assert done.returncode == 1
             assert line_in(done.stderr.decode()).startswith("no connection to wss:")
         done = await ran("connect", url, "--insecure", f"--cafile={pki.ca}")
         assert done.returncode == 2
-        assert "--cafile would be without effect" in line_in(done.stderr.decode())
+        assert "--insecure and --cafile exclude each other" in line_in(
+            done.stderr.decode()
+        )
 
 
 # -- logs ------------------------------------------------------------------------------

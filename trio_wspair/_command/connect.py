@@ -1,6 +1,11 @@
-"""`trio-wspair connect`: a conversation with a server, in a terminal or a pipe.
+"""`trio-wspair connect`: lines to a server and its messages back, as a terminal client.
 
-Knows lines, messages and how a connection ends; what a connection is is known below.
+Theory of operation: `ConnectCommand.run()` connects, then `_Sending` sends the lines of
+the standard input in one task, while the main task prints messages until the end of the
+connection. The end of the input, a signal, or an output that can't be written closes
+with 1000. Reading and writing happen in threads, which the exit does not wait for.
+
+Knows lines, messages and close codes, not how a connection works.
 """
 
 import os
@@ -30,19 +35,20 @@ from .process import (
     CommandError,
     Stop,
     UsageError,
-    complain,
+    coloured,
+    escaped,
     open_stop,
-    painted,
-    shown,
-    state,
+    print_error,
+    print_status,
+    print_warning,
     write_output,
 )
 from .tls import client_context
 
-__all__ = ("Conversation",)
+__all__ = ("ConnectCommand",)
 
 _MAX_LINE_BYTES: Final = 2**25
-"""A longer line is not sent; no server of ours would take it by default."""
+"""A longer line is not sent; `serve()` would refuse it by default."""
 _BUFFERED_BYTES: Final = 2 * _MAX_LINE_BYTES
 _READ_BYTES: Final = 2**16
 _CLOSE_GRACE: Final = 5.0
@@ -51,7 +57,7 @@ _IN_OPTIONS: Final = {
     "pass an ssl_context that does": "pass --cafile FILE, or --insecure",
     "the ssl_context has loaded none": "pass --certfile FILE",
 }
-"""What errors of the library advise, and the options of the command for it."""
+"""Advice in errors of the library, and the same with options of the command."""
 _STATUSES: Final = {
     signal.SIGINT: INTERRUPTED,
     signal.SIGTERM: 128 + signal.SIGTERM,
@@ -60,17 +66,17 @@ _STATUSES: Final = {
 
 
 @attrs.frozen
-class Conversation:
-    """What is to be said to whom."""
+class ConnectCommand:
+    """The options of `trio-wspair connect`, checked."""
 
     url: str
     protocols: Sequence[str] = ()
     headers: Sequence[tuple[str, str]] = ()
     unix: str | None = None
-    """The path of a Unix socket to go through."""
+    """The path of a Unix socket to connect to."""
     proxy: str | None = None
     no_proxy: bool = False
-    """Whether the environment's proxies are left alone."""
+    """Whether the proxies of the environment are ignored."""
     cafile: str | None = None
     certfile: str | None = None
     keyfile: str | None = None
@@ -83,24 +89,24 @@ class Conversation:
     compression: bool = False
 
     async def run(self) -> int:
-        """Send each line of the input, print what comes; return the exit status.
+        """Send each line of the input, and print each message; return the exit status.
 
-        Messages go to the standard output, and everything else to the standard error:
-        so it works in a pipe.
+        Messages go to the standard output, everything else to the standard error, so
+        that it works in a pipe.
 
         Raises:
-            CommandError: It can't be done, or not to the end.
+            CommandError: There is no connection, or an option can't be used.
         """
         options = self._options()
         with open_stop(_STATUSES) as stop:
             async with open_service_nursery() as nursery:
                 ws = None
-                with trio.CancelScope() as dialing:
-                    nursery.start_soon(_cancel_on, stop, dialing)
+                with trio.CancelScope() as connecting:
+                    nursery.start_soon(_cancel_on, stop, connecting)
                     ws = await self._connect(nursery, options)
                     ws.accept(pull=True)
                 if ws is not None:
-                    return await self._talk(ws, stop)
+                    return await self._converse(ws, stop)
         assert stop.status is not None
         return stop.status
 
@@ -128,7 +134,7 @@ class Conversation:
         return options
 
     def _source_of_proxy(self) -> str:
-        """Say that the environment names the proxy, if it does, and by what."""
+        """Return the end of an error that names the variable with the proxy, if any."""
         if self.unix is not None or self.proxy is not None or self.no_proxy:
             return ""
         variable = proxy_variable(self.url)
@@ -143,11 +149,13 @@ class Conversation:
         )
         scheme = self.url.partition(":")[0].lower()
         if context is not None and scheme in ("ws", "http"):
-            msg = f"options about certificates are for wss: URLs, this one is {scheme}:"
+            msg = f"options for certificates need a wss:// URL, this one is {scheme}://"
             raise UsageError(msg)
         if self.insecure:
-            what = "--insecure: anybody can pretend to be this server, and read along"
-            state(f"trio-wspair: warning: {what}", "red")
+            print_warning(
+                "--insecure: the certificate is not checked, so another machine can "
+                "pretend to be the server, and read and change every message"
+            )
         return context
 
     async def _connect(
@@ -169,29 +177,29 @@ class Conversation:
             raise CommandError(msg) from exc
         chosen = f", subprotocol {ws.protocol}" if ws.protocol else ""
         chosen += f", {ws.extensions}" if ws.extensions else ""
-        state(f"connected to {where}{chosen}", "dim")
+        print_status(f"connected to {where}{chosen}", "dim")
         return ws
 
-    async def _talk(self, ws: WebSocket, stop: Stop) -> int:
-        """Talk until the connection has ended, and return the exit status."""
+    async def _converse(self, ws: WebSocket, stop: Stop) -> int:
+        """Send and print until the connection has ended; return the exit status."""
         sending = _Sending(ws, self.binary, self.wait)
         good = True
-        with trio.CancelScope() as talking:
+        with trio.CancelScope() as scope:
             async with open_service_nursery() as nursery:
                 nursery.start_soon(sending.run)
-                nursery.start_soon(_end_on, stop, sending, talking)
+                nursery.start_soon(_end_on, stop, sending, scope)
                 status = await _print_messages(ws, sending)
                 event = await ws.wait_closed()
                 good = event.code in _GOOD_CODES and not sending.has_failed
                 if status != READER_GONE:
-                    state(_explained(event), "green" if good else "red")
+                    print_status(_explained(event), "green" if good else "red")
                 return stop.status or status or int(not good)
         assert stop.status is not None
         return stop.status
 
 
 def _with_options(error: str) -> str:
-    """Return an error of the library as one of the command."""
+    """Return an error of the library with options of the command as advice."""
     for advice, option in _IN_OPTIONS.items():
         error = error.replace(advice, option)
     return error
@@ -203,36 +211,36 @@ async def _cancel_on(stop: Stop, scope: trio.CancelScope) -> None:
 
 
 async def _end_on(stop: Stop, sending: "_Sending", scope: trio.CancelScope) -> None:
-    """End the conversation: with a closing handshake, if that comes in time."""
+    """At a signal, end the connection, with a closing handshake if there is time."""
     await stop.wait()
     sending.end()
-    # What is read meanwhile may not be printed, as nothing takes it.
+    # A bound, as printing can block for ever if nothing reads the output.
     scope.deadline = trio.current_time() + _CLOSE_GRACE
 
 
 @attrs.define
 class _Sending:
-    """Sends what is read from the standard input, line by line."""
+    """The task that sends the standard input, line by line."""
 
     ws: WebSocket
     binary: bool
     wait: float
     has_failed: bool = False
-    """Whether something was not sent, which the user was told."""
+    """Whether something was not sent; an error was printed then."""
     _number: int = 0
-    """The lines that were read so far."""
+    """The number of lines that were read so far."""
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
     async def run(self) -> None:
-        """Send all lines, and close with 1000 when there are no more."""
+        """Send all lines, then close with 1000."""
         with self._scope:
             await self._send_lines()
             await trio.sleep(self.wait)
             self.ws.close(1000)
 
     def end(self) -> None:
-        """Send no more, and close with 1000."""
-        self._scope.cancel(reason="the conversation ends")
+        """Stop sending, and close with 1000."""
+        self._scope.cancel(reason="the connection is being closed")
         self.ws.close(1000)
 
     async def _send_lines(self) -> None:
@@ -244,54 +252,54 @@ class _Sending:
             for line in lines.end():
                 await self._send(line)
         except ConnectionClosedError:
-            pass  # The task that prints tells of it.
+            pass  # The task that prints messages reports it.
         except OSError as exc:
             self._fail(f"can't read the standard input: {exc.strerror}")
 
     async def _send(self, line: bytes | None) -> None:
         self._number += 1
         if line is None:
-            what = f"has more than {_MAX_LINE_BYTES} bytes, not sent"
-            self._fail(f"line {self._number} {what}")
+            what = f"it has more than {_MAX_LINE_BYTES} bytes"
+            self._fail(f"line {self._number} was not sent: {what}")
             return
         message: str | bytes = line
         if not self.binary:
             try:
                 message = line.decode()
             except UnicodeDecodeError:
-                hint = "--binary sends bytes"
-                self._fail(f"line {self._number} is not UTF-8, not sent; {hint}")
+                what = "it is not UTF-8; --binary sends bytes"
+                self._fail(f"line {self._number} was not sent: {what}")
                 return
         self.ws.send(message)
         await self.ws.drain()
 
     def _fail(self, what: str) -> None:
         self.has_failed = True
-        complain(what)
+        print_error(what)
 
 
 class Lines:
-    """Splits what comes in pieces into lines, in time and memory that are bounded.
+    """Splits chunks of bytes into lines, in bounded time and memory.
 
     Lines end with a line feed, or with a carriage return and a line feed.
 
     Args:
-        max_bytes: A longer line is dropped, and given as `None`.
+        max_bytes: A longer line is dropped, and yielded as `None`.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._begun: list[bytes] = []
-        """The pieces of the line that has not ended."""
+        """The pieces of the unfinished line."""
         self._size = 0
 
     @property
     def pending_bytes(self) -> int:
-        """What is kept of the line that has not ended."""
+        """The size of what is kept of the unfinished line."""
         return sum(map(len, self._begun))
 
     def feed(self, data: bytes) -> Iterator[bytes | None]:
-        """Yield the lines that end in here."""
+        """Yield the lines that end in this chunk."""
         *ends, begin = data.split(b"\n")
         for end in ends:
             self._add(end)
@@ -299,13 +307,13 @@ class Lines:
         self._add(begin)
 
     def end(self) -> Iterator[bytes | None]:
-        """Yield the last line, if there is one without an end."""
+        """Yield the last line, if it has no line feed."""
         if self._size:
             yield self._take()
 
     def _add(self, piece: bytes) -> None:
         self._size += len(piece)
-        if self._size > self._max_bytes + 1:  # There may be a carriage return.
+        if self._size > self._max_bytes + 1:  # One more for a carriage return.
             self._begun.clear()
         elif piece:
             self._begun.append(piece)
@@ -324,7 +332,7 @@ async def _read_input() -> bytes:
     Raises:
         OSError: It can't be read.
     """
-    # Of the file descriptor: a thread that waits in sys.stdin holds up the exit.
+    # From the descriptor: a thread that reads sys.stdin would block the exit.
     return await trio.to_thread.run_sync(_read, abandon_on_cancel=True)
 
 
@@ -338,16 +346,16 @@ def _read() -> bytes:
 
 
 async def _print_messages(ws: WebSocket, sending: _Sending) -> int:
-    """Print what comes; return the exit status for how that went."""
+    """Print each message; return an exit status, which is 0 if all were printed."""
     is_terminal = sys.stdout is not None and sys.stdout.isatty()
     status = 0
-    with suppress(ConnectionClosedError):  # It is told at the end.
+    with suppress(ConnectionClosedError):  # The caller prints how it has ended.
         async for message in ws:
             if status:
-                continue  # What is still on its way is lost.
+                continue  # Messages after a failed write are dropped.
             text = message if isinstance(message, str) else f"0x{message.hex()}"
             if is_terminal:
-                text = painted(f"< {shown(text)}", "green", sys.stdout)
+                text = coloured(f"< {escaped(text)}", "green", sys.stdout)
             try:
                 await write_output(f"{text}\n")
             except BrokenPipeError:
@@ -355,13 +363,13 @@ async def _print_messages(ws: WebSocket, sending: _Sending) -> int:
                 sending.end()
             except OSError as exc:
                 status = 1
-                complain(f"can't write to the standard output: {exc.strerror}")
+                print_error(f"can't write to the standard output: {exc.strerror}")
                 sending.end()
     return status
 
 
 def _explained(event: CloseEvent) -> str:
-    """Say what a close code means."""
+    """Return a line about the close code and reason, with the meaning of the code."""
     try:
         meaning = CloseCode(event.code).name.replace("_", " ").lower()
     except ValueError:

@@ -1,6 +1,6 @@
-"""The user's program: it is imported, its application is found, its failures are told.
+"""The user's program: importing it, finding its application, showing its tracebacks.
 
-Knows modules and tracebacks; not what is served.
+Knows modules and tracebacks, not servers.
 """
 
 import contextlib
@@ -21,14 +21,15 @@ import trio
 
 from trio_wspair._server.application import Application, handler_of
 
-from .process import CommandError, UsageError, leaves_of
+from .process import CommandError, UsageError, exceptions_in
 
 __all__ = ("ProgramError", "load_application", "program_error", "split_name")
 
 _NAMES: Final = ("app", "fetch")
-"""What is looked for in a module, if no name is given."""
+"""The names to look for in a module, if the command names none."""
 _RUNS: Final = (trio.run.__code__, trio.lowlevel.start_guest_run.__code__)
-"""What a module may not call while it is imported."""
+"""The functions that a module may not call while it is imported."""
+_PUT_BELOW: Final = "put that below 'if __name__ == \"__main__\":'"
 _FOREIGN: Final = (
     str(Path(__file__).parents[1]) + os.sep,
     str(Path(trio.__file__).parent) + os.sep,
@@ -37,7 +38,7 @@ _FOREIGN: Final = (
     contextlib.__file__,
     "<frozen ",  # importlib and runpy
 )
-"""How the names of files begin whose lines say nothing about the user's program."""
+"""How the names of files begin whose lines are left out of tracebacks."""
 
 
 class ProgramError(CommandError):
@@ -45,7 +46,7 @@ class ProgramError(CommandError):
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Return what ``PLACE`` or ``PLACE:NAME`` consists of; the name may be empty."""
+    """Split ``PLACE`` or ``PLACE:NAME``; the name may be empty."""
     place, colon, attribute = name.rpartition(":")
     if colon and all(map(str.isidentifier, attribute.split("."))):
         return place, attribute
@@ -53,15 +54,15 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def load_application(name: str) -> Application:
-    """Import what ``FILE``, ``FILE:NAME``, ``MODULE`` or ``MODULE:NAME`` names.
+    """Import the application that ``FILE[:NAME]`` or ``MODULE[:NAME]`` names.
 
-    Called in a Trio run, so that a module that would begin one while it is imported
+    Called in a Trio run, so that a module that calls `trio.run()` while it is imported
     fails at once, instead of serving by itself.
 
     Raises:
-        UsageError: There is no such thing, or it is no application.
-        CommandError: The module begins a Trio run, or ends the program.
-        ProgramError: The module fails.
+        UsageError: It does not exist, or is not an application.
+        CommandError: The module starts a Trio run, or exits.
+        ProgramError: The module raises an exception.
     """
     place, attribute = split_name(name)
     try:
@@ -69,7 +70,7 @@ def load_application(name: str) -> Application:
     except CommandError:
         raise
     except SystemExit as exc:
-        _end_with(place, exc)
+        _raise_exit(place, exc)
     except Exception as exc:
         _check_runs(exc)
         raise program_error(exc) from exc
@@ -101,7 +102,7 @@ def _application_in(module: ModuleType, place: str, attribute: str) -> Applicati
 
 
 def _hint(module: ModuleType, place: str) -> str:
-    """Say which names would be right."""
+    """Return the end of an error that lists the applications in a module."""
     found = [key for key, value in vars(module).items() if _is_served(module, value)]
     if not found:
         return ""
@@ -112,7 +113,7 @@ def _is_served(module: ModuleType, value: object) -> bool:
     if inspect.ismodule(value) or inspect.iscoroutine(value):
         return False
     if inspect.isroutine(value) and value.__module__ != module.__name__:
-        return False  # It is imported.
+        return False  # It is imported from another module.
     try:
         handler_of(cast("Application", value))
     except TypeError:
@@ -128,7 +129,7 @@ def _load(place: str) -> ModuleType:
         msg = f"there is no file {place!r}"
         raise UsageError(msg)
     if not path.is_file():
-        msg = f"{place!r} is no file"
+        msg = f"{place!r} is not a file"
         raise UsageError(msg)
     try:
         with path.open("rb"):
@@ -137,7 +138,7 @@ def _load(place: str) -> ModuleType:
         msg = f"can't read {place!r}: {exc.strerror}"
         raise UsageError(msg) from exc
     sys.path.insert(0, str(path.parent.resolve()))
-    # A module that is needed, such as trio, must not be replaced.
+    # A file may be called trio.py: it must not replace the module trio.
     name = path.stem if path.stem not in sys.modules else f"{path.stem} (served)"
     loader = importlib.machinery.SourceFileLoader(name, str(path))
     spec = importlib.util.spec_from_file_location(name, path, loader=loader)
@@ -160,45 +161,45 @@ def _load_module(place: str) -> ModuleType:
         return importlib.import_module(place)
     except ModuleNotFoundError as exc:
         if exc.name is None or not f"{place}.".startswith(f"{exc.name}."):
-            raise  # Something that the module itself imports.
+            raise  # The module itself exists, and imports a missing one.
         msg = f"there is no file and no module {place!r}"
         raise UsageError(msg) from None
 
 
 def _check_runs(exc: Exception) -> None:
-    """Check that a module has not failed because it has begun a Trio run.
+    """Check whether a module has failed because it started a Trio run.
 
     Raises:
-        CommandError: It has.
+        CommandError: It has. The text says where, and what to do.
     """
     where = None
     for frame, line in traceback.walk_tb(exc.__traceback__):
         if frame.f_code in _RUNS and where is not None:
             msg = (
                 f"{where} calls trio.{frame.f_code.co_name}() while it is imported: "
-                "put that below 'if __name__ == \"__main__\":'"
+                f"{_PUT_BELOW}"
             )
             raise CommandError(msg) from exc
         if frame.f_code.co_name == "<module>":
             where = f"{Path(frame.f_code.co_filename).name}, line {line},"
 
 
-def _end_with(place: str, exc: SystemExit) -> NoReturn:
-    """Say that the module has ended the program, and with what."""
-    what = "" if exc.code is None else repr(exc.code)
-    error = CommandError(f"{place} calls sys.exit({what}) while it is imported")
+def _raise_exit(place: str, exc: SystemExit) -> NoReturn:
+    """Raise the error for a module that exits while it is imported."""
+    call = f"sys.exit({'' if exc.code is None else repr(exc.code)})"
+    error = CommandError(f"{place} calls {call} while it is imported: {_PUT_BELOW}")
     if isinstance(exc.code, int):
         error.status = exc.code & 0xFF or 1
     raise error from None
 
 
 def program_error(exc: BaseException) -> ProgramError:
-    """Return an error with the traceback of the user's program in it.
+    """Return an error whose text is the traceback of the user's program.
 
-    The frames of this library, of Trio and of the import system are left out.
+    Frames of this library, of Trio and of the import system are left out.
     """
-    leaves = leaves_of(exc)
-    if len(leaves) == 1:  # The group around it is one of Trio's nurseries.
+    leaves = exceptions_in(exc)
+    if len(leaves) == 1:  # The group around it comes from a Trio nursery.
         exc = leaves[0]
     report = traceback.TracebackException.from_exception(exc)
     _leave_out_foreign(report, exc)
@@ -208,7 +209,7 @@ def program_error(exc: BaseException) -> ProgramError:
 def _leave_out_foreign(
     report: traceback.TracebackException, exc: BaseException
 ) -> None:
-    """Leave out foreign frames, and that the program was cancelled at the time."""
+    """Leave out frames of other code, and a `Cancelled` as the context."""
     own = [frame for frame in report.stack if not frame.filename.startswith(_FOREIGN)]
     report.stack[:] = own
     if isinstance(exc.__context__, trio.Cancelled):

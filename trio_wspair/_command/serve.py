@@ -1,7 +1,12 @@
 """`trio-wspair serve`: an application on a port or a Unix socket, until a signal.
 
-Knows what is printed about a server, and how it is stopped; what serving is is known
-below.
+Theory of operation of ``--reload``: the server runs in a child process, which this
+process starts again after a change. The child holds the reading end of a pipe, its
+*lifeline*, and stops gracefully at the end of it, so it never outlives its parent,
+however that ends. Data in the pipe mean that another server follows: its clients get
+Close 1012 instead of 1001. A terminal sends its signals to both processes.
+
+Knows what is printed about a server and how it is stopped, not how it serves.
 """
 
 import json
@@ -33,20 +38,20 @@ from .process import (
     CommandError,
     Stop,
     UsageError,
-    leaves_of,
+    escaped,
+    escaped_lines,
+    exceptions_in,
     open_stop,
     print_output,
-    shown,
-    shown_lines,
-    state,
+    print_status,
 )
 from .program import program_error
 from .tls import server_context
 
-__all__ = ("Log", "Serving", "run_reloading")
+__all__ = ("LogHandler", "ServeCommand", "serve_and_reload")
 
 _STOP_CODES: Final = {True: CloseCode.SERVICE_RESTART, False: CloseCode.GOING_AWAY}
-"""What WebSockets are told at the end, by whether the server restarts."""
+"""The close code for open WebSockets, by whether the server restarts."""
 _LOG_LINE: Final = "%(asctime)s %(levelname)-7s %(message)s"
 _STATUSES: Final = {
     signal.SIGINT: INTERRUPTED,
@@ -54,7 +59,7 @@ _STATUSES: Final = {
     **({signal.SIGHUP: 0} if hasattr(signal, "SIGHUP") else {}),
 }
 _STOP_SECONDS: Final = 15.0
-"""A process that has not ended by then is killed."""
+"""A child process is killed when it has had this time to stop."""
 _CODE: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from trio_wspair._command.main import main; main(sys.argv[2:])"
@@ -62,11 +67,11 @@ _CODE: Final = (
 
 
 @attrs.frozen
-class Serving:
-    """What is to be served, and how."""
+class ServeCommand:
+    """The options of `trio-wspair serve`, checked."""
 
     application: str
-    """What it is called in messages."""
+    """The name of the application in messages."""
     host: str = "127.0.0.1"
     """An address or a name; the empty string for all addresses."""
     port: int = 8000
@@ -81,21 +86,21 @@ class Serving:
     log_query: bool = False
     inspect_port: int | None = None
     lifeline: int | None = None
-    """A file descriptor: the server stops when it ends, to restart if it has data."""
+    """The file descriptor of the lifeline, if this is the child of ``--reload``."""
     engine: EngineName = "trio-websocket"
     compression: bool = False
 
-    async def run(self, app: Application, log: "Log") -> int:
+    async def run(self, app: Application, log: "LogHandler") -> int:
         """Serve until a signal comes; return the exit status.
 
         Args:
             app: The application.
-            log: Where the log goes; the server stops when nothing reads it any more.
+            log: The handler of the log; the server stops when its reader has gone.
 
         Raises:
             UsageError: An option can't be used.
             CommandError: The server can't listen.
-            ProgramError: The application has failed, or one of its tasks.
+            ProgramError: The application, or one of its tasks, has failed.
         """
         with open_stop(_STATUSES) as stop, trio.CancelScope() as scope:
             log.stop = stop
@@ -104,7 +109,7 @@ class Serving:
             async with open_service_nursery() as nursery:
                 nursery.start_soon(_cancel_on, stop, scope)
                 if self.lifeline is not None:
-                    nursery.start_soon(_watch, self.lifeline, restarts, stop)
+                    nursery.start_soon(_watch_lifeline, self.lifeline, restarts, stop)
                 async with self._inspecting():
                     await _run(app, partial(self._serve, listen))
         assert stop.status is not None
@@ -142,7 +147,7 @@ class Serving:
             places = [url.replace("ws", "http", 1) for url in server.urls]
             where = " and ".join(places) or self._place()
             what = f"Serving {self.application} on {where} - Ctrl-C stops it"
-            print_output(f"{shown(what)}\n")
+            print_output(f"{escaped(what)}\n")
             await trio.sleep_forever()
 
     def _place(self) -> str:
@@ -152,14 +157,14 @@ class Serving:
 
     @asynccontextmanager
     async def _inspecting(self) -> AsyncGenerator[None, None]:
-        """Show the connections that are made in the block, if there is a port."""
+        """Run the inspector for the block, if ``--inspect`` was given."""
         async with AsyncExitStack() as stack:
             if self.inspect_port is not None:
                 try:
                     opened = open_inspector(self.inspect_port)
                     inspector = await stack.enter_async_context(opened)
                 except OSError as exc:
-                    what = f"can't inspect on port {self.inspect_port}"
+                    what = f"can't open the inspector on port {self.inspect_port}"
                     raise CommandError(f"{what}: {exc.strerror or exc}") from exc
                 print_output(f"Inspect the connections on {inspector.url}\n")
             yield
@@ -171,11 +176,11 @@ _Listen = Callable[..., Awaitable[None]]
 async def _run(
     app: Application, run: Callable[[FetchHandler], Awaitable[None]]
 ) -> None:
-    """Run in an application, and tell its failures from those of the command."""
+    """Run in an application, whose failures become a `ProgramError`."""
     try:
         await run_application(app, run)
     except Exception as exc:
-        if any(isinstance(leaf, CommandError) for leaf in leaves_of(exc)):
+        if any(isinstance(leaf, CommandError) for leaf in exceptions_in(exc)):
             raise
         raise program_error(exc) from exc
 
@@ -185,55 +190,55 @@ async def _cancel_on(stop: Stop, scope: trio.CancelScope) -> None:
     scope.cancel(reason="the server stops")
 
 
-async def _watch(lifeline: int, restarts: trio.Event, stop: Stop) -> None:
+async def _watch_lifeline(lifeline: int, restarts: trio.Event, stop: Stop) -> None:
     async with trio.lowlevel.FdStream(lifeline) as stream:
         if await stream.receive_some():
             restarts.set()
-    stop.ask(0)
+    stop.request(0)
 
 
 # -- the log --------------------------------------------------------------------------
 
 
 class _LogFormatter(logging.Formatter):
-    """Keeps what clients say from commanding the terminal, and from faking a line.
+    """Escapes text from clients, which could control the terminal or fake a record.
 
-    It is in the texts of exceptions and in what the application logs. All lines of a
-    record but the first are indented.
+    Exceptions and the log of the application contain such text. All lines of a record
+    but the first are indented.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return a record as text; called by `logging`."""
-        return shown_lines(super().format(record)).replace("\n", "\n  ")
+        """Return a record as text; `logging` calls this."""
+        return escaped_lines(super().format(record)).replace("\n", "\n  ")
 
 
-class Log(logging.StreamHandler[TextIO]):
-    """Writes the log to the standard error, as long as something reads that."""
+class LogHandler(logging.StreamHandler[TextIO]):
+    """Writes the log to the standard error, and stops the server if its reader goes."""
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
         self.setFormatter(_LogFormatter(_LOG_LINE, datefmt="%H:%M:%S"))
         self.stop: Stop | None = None
-        """What is asked for the end when the reader has gone."""
+        """Set while the server runs."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Handle that a line could not be written; called by `logging`."""
+        """Handle an error in writing a record; `logging` calls this."""
         error = sys.exc_info()[1]
         if isinstance(error, BrokenPipeError) and self.stop is not None:
-            self.stop.ask(READER_GONE)
+            self.stop.request(READER_GONE)
         if not isinstance(error, OSError):
             super().handleError(record)
 
 
-# -- again at each change -----------------------------------------------------------
+# -- reloading ----------------------------------------------------------------------
 
 
-async def run_reloading(arguments: Sequence[str], folder: Path) -> int:
-    """Run ``trio-wspair`` with these arguments, and again whenever a file changes.
+async def serve_and_reload(arguments: Sequence[str], folder: Path) -> int:
+    """Run ``trio-wspair`` in a child process, and again whenever a file changes.
 
     Args:
-        arguments: They get the option ``--lifeline``, too.
-        folder: Where changes of ``.py`` files are looked for.
+        arguments: The arguments of the child, to which ``--lifeline`` is added.
+        folder: The folder whose ``.py`` files are watched.
 
     Returns:
         The exit status.
@@ -261,7 +266,7 @@ async def run_reloading(arguments: Sequence[str], folder: Path) -> int:
                     one.start_soon(_run_process, arguments, folder, restarts)
                     files = await _next_change(changes, folder)
                     restarts.set()
-                    state(f"trio-wspair: {files} changed: starting again", "dim")
+                    print_status(f"trio-wspair: {files} changed: starting again", "dim")
     assert stop.status is not None
     return stop.status
 
@@ -273,13 +278,13 @@ async def _end_reloading(
         await stop.wait()
         scope.cancel(reason="a signal came")
     finally:
-        watching_ends.set()  # The thread that watches can't be cancelled.
+        watching_ends.set()  # The thread of watchfiles can't be cancelled.
 
 
 async def _next_change(
     changes: AsyncGenerator[set[tuple[Any, str]], None], folder: Path
 ) -> str:
-    """Wait for the next change, and return the names of the files.
+    """Wait for the next change, and return the names of the changed files.
 
     Raises:
         CommandError: The folder can't be watched.
@@ -289,7 +294,7 @@ async def _next_change(
     except OSError as exc:
         msg = f"can't watch {folder}: {exc}"
         raise CommandError(msg) from exc
-    if changed is None:  # The watching has ended: the cancellation is on its way.
+    if changed is None:  # watchfiles has stopped, and the cancellation follows.
         await trio.sleep_forever()
     return ", ".join(sorted({Path(file).name for _, file in changed}))
 
@@ -297,35 +302,35 @@ async def _next_change(
 async def _run_process(
     arguments: Sequence[str], folder: Path, restarts: trio.Event
 ) -> None:
-    """Run the server once; when this is cancelled, it is stopped gracefully.
+    """Run the child once; cancelling this stops it gracefully.
 
     Args:
-        arguments: Those of the command.
-        folder: Whose files are watched.
-        restarts: Set when another one will take its place.
+        arguments: The arguments of the command.
+        folder: The folder that is watched, for a message.
+        restarts: Set before the cancellation if another child follows.
     """
-    theirs, ours = os.pipe()
-    lifeline = open(ours, "wb")  # noqa: ASYNC230, SIM115 - it does not block
+    reading_end, writing_end = os.pipe()
+    lifeline = open(writing_end, "wb")  # noqa: ASYNC230, SIM115 - it does not block
     command = [sys.executable, "-c", _CODE, json.dumps(sys.path), *arguments]
     try:
         await trio.run_process(
-            [*command, f"--lifeline={theirs}"],
+            [*command, f"--lifeline={reading_end}"],
             stdin=None,
-            pass_fds=[theirs],
+            pass_fds=[reading_end],
             check=False,
-            deliver_cancel=partial(_let_go, lifeline, restarts),
+            deliver_cancel=partial(_stop_process, lifeline, restarts),
         )
     finally:
-        os.close(theirs)
+        os.close(reading_end)
         lifeline.close()
     what = f"the server has ended; it starts again when a .py file in {folder} changes"
-    state(f"trio-wspair: {what}", "dim")
+    print_status(f"trio-wspair: {what}", "dim")
 
 
-async def _let_go(
+async def _stop_process(
     lifeline: BinaryIO, restarts: trio.Event, process: trio.Process
 ) -> None:
-    """Have a process stop, and kill it if it doesn't in time."""
+    """Close the lifeline of a process, and kill the process if it does not stop."""
     if restarts.is_set():
         lifeline.write(b"restarts")
     lifeline.close()

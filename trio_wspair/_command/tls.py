@@ -1,6 +1,6 @@
-"""The files of the command's TLS options: read, and told in plain words if they fail.
+"""TLS contexts from the options of the command, and the errors in their files.
 
-Knows certificates and keys; not what is spoken with them.
+Knows certificates and keys, not the connections that use them.
 """
 
 import ssl
@@ -9,35 +9,36 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NoReturn
 
-from .process import UsageError, state
+from .process import UsageError, print_warning
 
 __all__ = ("client_context", "server_context")
 
+_NO_CERTIFICATE: Final = "it contains no certificate in PEM format"
 _REASONS: Final = {
     "KEY_VALUES_MISMATCH": "the key belongs to another certificate",
-    "NO_CERTIFICATE_OR_CRL_FOUND": "there is no certificate in it (PEM)",
-    "NO_START_LINE": "there is no certificate in it (PEM)",
+    "NO_CERTIFICATE_OR_CRL_FOUND": _NO_CERTIFICATE,
+    "NO_START_LINE": _NO_CERTIFICATE,
 }
-"""What reasons of OpenSSL mean."""
-_NO_PEM: Final = "a certificate and its private key (PEM) are not both there"
+"""The meaning of reasons of OpenSSL."""
+_NO_PEM: Final = "a certificate and its private key are needed, both in PEM format"
 
 
 def server_context(
     certfile: str | None, keyfile: str | None, client_ca: str | None
 ) -> ssl.SSLContext | None:
-    """Return what a server speaks TLS with, or `None` if there is no certificate.
+    """Return the TLS context of a server, or `None` without a certificate.
 
     Args:
         certfile: The certificate chain.
-        keyfile: Its key, if that is another file.
-        client_ca: Certificates of which one has to have signed the client's.
+        keyfile: Its key, if that is in another file.
+        client_ca: The authorities that sign the certificates of clients.
 
     Raises:
         UsageError: A file can't be used, or the certificate is missing.
     """
     for option, file in ("--keyfile", keyfile), ("--client-ca", client_ca):
         if certfile is None and file is not None:
-            msg = f"{option} is for a --certfile, and there is none"
+            msg = f"{option} needs --certfile"
             raise UsageError(msg)
     if certfile is None:
         return None
@@ -53,22 +54,22 @@ def server_context(
 def client_context(
     *, cafile: str | None, certfile: str | None, keyfile: str | None, insecure: bool
 ) -> ssl.SSLContext | None:
-    """Return what a client speaks TLS with, or `None` for what is usual.
+    """Return the TLS context of a client, or `None` for the default one.
 
     Args:
-        cafile: Certificates to trust, instead of the system's.
-        certfile: The client's own certificate, with the chain.
-        keyfile: Its key, if that is another file.
-        insecure: Take any certificate of the server.
+        cafile: The authorities to trust, in place of the system's.
+        certfile: The certificate of the client, with its chain.
+        keyfile: Its key, if that is in another file.
+        insecure: Accept any certificate of the server.
 
     Raises:
-        UsageError: A file can't be used, or options contradict each other.
+        UsageError: A file can't be used, or options exclude each other.
     """
     if keyfile is not None and certfile is None:
-        msg = "--keyfile is for a --certfile, and there is none"
+        msg = "--keyfile needs --certfile"
         raise UsageError(msg)
     if insecure and cafile is not None:
-        msg = "--insecure checks no certificate, so --cafile would be without effect"
+        msg = "--insecure and --cafile exclude each other: one checks no certificate"
         raise UsageError(msg)
     if cafile is None and certfile is None and not insecure:
         return None
@@ -89,8 +90,8 @@ def _load_certificate(
 ) -> None:
     key = keyfile or certfile
 
-    def refuse_to_ask() -> NoReturn:  # It would ask on the terminal, and wait.
-        msg = f"the key in {key} has a password: 'openssl pkey -in {key}' takes it off"
+    def refuse_to_ask() -> NoReturn:  # OpenSSL would ask on the terminal, and block.
+        msg = f"the key in {key} has a password: remove it with 'openssl pkey'"
         raise UsageError(msg)
 
     def load() -> None:
@@ -101,9 +102,10 @@ def _load_certificate(
 
 
 def _warn_of_refusals(context: ssl.SSLContext, certfile: str) -> None:
-    """Say that clients will refuse a certificate, most often as it has expired.
+    """Print a warning if clients will refuse a certificate, usually an expired one.
 
-    A client in memory, which trusts the certificate and checks no name, tells.
+    That is found out by a TLS handshake in memory, with a client that trusts the
+    certificate and checks no name.
     """
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
@@ -118,24 +120,29 @@ def _warn_of_refusals(context: ssl.SSLContext, certfile: str) -> None:
                 side.do_handshake()
     except ssl.SSLError as exc:
         why = getattr(exc, "verify_message", exc.reason)
-        state(f"trio-wspair: warning: clients will refuse {certfile}: {why}", "red")
+        print_warning(f"clients will refuse {certfile}: {why}")
 
 
 def _load_authorities(context: ssl.SSLContext, file: str) -> None:
     def load() -> None:
         context.load_verify_locations(file)
 
-    _load(load, [file], "there is no certificate in it (PEM)")
+    _load(load, [file], _NO_CERTIFICATE)
 
 
 def _load(load: Callable[[], None], files: list[str], otherwise: str) -> None:
-    """Load files, and say which of them can't be used and why.
+    """Load files.
+
+    Args:
+        load: The call that loads them.
+        files: Their names, for errors.
+        otherwise: The reason to show if OpenSSL gives none that is known.
 
     Raises:
-        UsageError: One can't be.
+        UsageError: One of them can't be used. The text says which and why.
     """
     try:
-        for file in files:  # OpenSSL does not say which one is missing.
+        for file in files:  # OpenSSL does not name the one that is missing.
             with Path(file).open("rb"):
                 pass
         load()
