@@ -321,7 +321,7 @@ class Tolerant(WebSocket):
     """`send()` takes anything at any time."""
 
     def send(self, message: Any) -> None:
-        if half_of(self).state.holder.speaks:
+        if half_of(self).state.holder.has_verbs:
             super().send(message)
 
 

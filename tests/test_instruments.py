@@ -120,7 +120,7 @@ async def test_what_nobody_can_take_any_more_is_not_told(
     with use_instrument(diary):
         client, server = WebSocketPair(nursery)
     client.accept()
-    half_of(server).forsake("its user has gone")
+    half_of(server).discard("its user has gone")
     with pytest.raises(ConnectionClosedError):
         client.send("hello")
     assert "sent" not in [told[0] for told in diary.about(0)]
@@ -260,7 +260,7 @@ async def test_what_happens_to_a_half_without_a_websocket_is_told_to_nobody(
         pair = WebSocketPair(nursery)
     inside = half_of(pair[0])
     del pair
-    inside.forsake("its user has dropped it")
+    inside.discard("its user has dropped it")
     assert diary.told == []
 
 

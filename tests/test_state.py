@@ -17,32 +17,34 @@ from hypothesis.stateful import (
 
 from trio_wspair import ConnectionClosedError, InvalidStateError, ReadyState
 from trio_wspair._rules.codes import Close
-from trio_wspair._rules.state import Act, End, Failure, HalfState, Holder
+from trio_wspair._rules.state import End, Failure, HalfState, Holder, Operation
 
 T = TypeVar("T")
 
 # What may become of a half, said once more and by itself.
 MOVES = {
-    (Holder.NOBODY, Act.ACCEPT): Holder.APPLICATION,
-    (Holder.NOBODY, Act.PULL): Holder.PULLER,
-    (Holder.NOBODY, Act.COUPLE): Holder.TRANSPORT,
-    (Holder.NOBODY, Act.HIBERNATE): Holder.HIBERNATION,
-    (Holder.APPLICATION, Act.ACCEPT): Holder.APPLICATION,
-    (Holder.PULLER, Act.ACCEPT): Holder.PULLER,
-    (Holder.PULLER, Act.PULL): Holder.PULLER,
+    (Holder.NONE, Operation.ACCEPT): Holder.APPLICATION,
+    (Holder.NONE, Operation.PULL): Holder.PULLER,
+    (Holder.NONE, Operation.COUPLE): Holder.TRANSPORT,
+    (Holder.NONE, Operation.HIBERNATE): Holder.HIBERNATION,
+    (Holder.APPLICATION, Operation.ACCEPT): Holder.APPLICATION,
+    (Holder.PULLER, Operation.ACCEPT): Holder.PULLER,
+    (Holder.PULLER, Operation.PULL): Holder.PULLER,
 }
 SPEAKERS = {Holder.APPLICATION, Holder.PULLER, Holder.HIBERNATION}
-ANSWERED = {Holder.NOBODY, Holder.APPLICATION, Holder.PULLER}
+ANSWERED = {Holder.NONE, Holder.APPLICATION, Holder.PULLER}
 """Those for whom a Close is answered."""
 TAKES = {
-    Holder.APPLICATION: Act.ACCEPT,
-    Holder.PULLER: Act.PULL,
-    Holder.TRANSPORT: Act.COUPLE,
-    Holder.HIBERNATION: Act.HIBERNATE,
+    Holder.APPLICATION: Operation.ACCEPT,
+    Holder.PULLER: Operation.PULL,
+    Holder.TRANSPORT: Operation.COUPLE,
+    Holder.HIBERNATION: Operation.HIBERNATE,
 }
 
 every_holder = pytest.mark.parametrize("holder", list(Holder), ids=lambda h: h.name)
-every_act = pytest.mark.parametrize("act", list(Act), ids=lambda a: a.name)
+every_operation = pytest.mark.parametrize(
+    "operation", list(Operation), ids=lambda a: a.name
+)
 
 closes = st.builds(
     Close, st.sampled_from([1000, 1001, 1005, 3000, 4999]), st.sampled_from(["", "r"])
@@ -59,7 +61,7 @@ def facts(state: HalfState) -> tuple[object, ...]:
 
 def held_by(holder: Holder, *, half_open: bool = False) -> HalfState:
     state = HalfState()
-    if holder is not Holder.NOBODY:
+    if holder is not Holder.NONE:
         state.take(TAKES[holder], half_open=half_open)
     return state
 
@@ -84,7 +86,7 @@ class HalfStateMachine(RuleBasedStateMachine):
     def begin(self, holder: Holder, half_open: bool) -> None:
         self.state = held_by(holder, half_open=half_open)
         self.holder = holder
-        self.half_open = half_open and holder is not Holder.NOBODY
+        self.half_open = half_open and holder is not Holder.NONE
         self.released = self.answered = self.shown = False
         self.sent = self.received = self.failure = self.end = None
         self.before = ReadyState.OPEN
@@ -117,20 +119,22 @@ class HalfStateMachine(RuleBasedStateMachine):
 
     # -- acts -----------------------------------------------------------------------
 
-    @rule(act=st.sampled_from(Act), half_open=st.booleans())
-    def take(self, act: Act, half_open: bool) -> None:
-        if self.holder is not Holder.NOBODY:
+    @rule(operation=st.sampled_from(Operation), half_open=st.booleans())
+    def take(self, operation: Operation, half_open: bool) -> None:
+        if self.holder is not Holder.NONE:
             half_open = self.half_open  # What else happens has a test of its own.
-        to = MOVES.get((self.holder, act))
-        gone = self.released or (self.closed and self.holder is Holder.NOBODY)
+        to = MOVES.get((self.holder, operation))
+        gone = self.released or (self.closed and self.holder is Holder.NONE)
         if to is None or gone:
-            error = self.refused(lambda: self.state.take(act, half_open=half_open))
-            assert act.value in str(error)
+            error = self.refused(
+                lambda: self.state.take(operation, half_open=half_open)
+            )
+            assert operation.value in str(error)
             assert self.state.describe() in str(error)
-            self.refused(lambda: self.state.check_take(act))
+            self.refused(lambda: self.state.check_take(operation))
         else:
-            assert self.looked(lambda: self.state.check_take(act)) is to
-            self.state.take(act, half_open=half_open)
+            assert self.looked(lambda: self.state.check_take(operation)) is to
+            self.state.take(operation, half_open=half_open)
             self.holder, self.half_open = to, half_open
 
     @rule(close=closes)
@@ -144,9 +148,9 @@ class HalfStateMachine(RuleBasedStateMachine):
             self.sent = close if self.sent is None else self.sent
 
     @rule(close=closes)
-    def say_close(self, close: Close) -> None:
+    def send_close(self, close: Close) -> None:
         first = self.sent is None
-        assert self.state.say_close(close) is first
+        assert self.state.send_close(close) is first
         self.sent = close if self.sent is None else self.sent
 
     @rule(close=closes)
@@ -185,6 +189,11 @@ class HalfStateMachine(RuleBasedStateMachine):
         self.shown = True
 
     @rule()
+    def end_half_open(self) -> None:
+        self.state.end_half_open()
+        self.half_open = False
+
+    @rule()
     def release(self) -> None:
         self.state.release()
         self.released = True
@@ -216,15 +225,15 @@ class HalfStateMachine(RuleBasedStateMachine):
             expected = ReadyState.CLOSED
         assert self.state.ready_state is expected
         assert self.state.ready_state >= self.before
-        assert self.state.finished is self.closed
+        assert self.state.closed is self.closed
         self.before = expected
 
     @invariant()
     def only_the_holder_may_speak(self) -> None:
         if self.speaks:
-            self.looked(lambda: self.state.check_speaks("drain()"))
+            self.looked(lambda: self.state.check_verb("drain()"))
         else:
-            error = self.refused(lambda: self.state.check_speaks("drain()"))
+            error = self.refused(lambda: self.state.check_verb("drain()"))
             assert "drain()" in str(error)
 
     @invariant()
@@ -268,24 +277,122 @@ def test_whatever_happens_in_any_order_the_laws_of_a_state_hold() -> None:
     )
 
 
+# -- when the end that is in the queue takes effect ---------------------
+
+
+class EndInTheQueue(RuleBasedStateMachine):
+    """A queue with messages and an end, and its reader, in any order of events."""
+
+    state: HalfState
+    queue: int
+    """Messages in the queue."""
+    unanswered: int
+    """Messages that a puller was given, before it closed or began to wait."""
+    ended: bool
+    """The end is in the queue."""
+    arrived_first: bool
+    waiting: int
+
+    @initialize(holder=st.sampled_from([Holder.APPLICATION, Holder.PULLER]))
+    def begin(self, holder: Holder) -> None:
+        self.state = held_by(holder)
+        self.queue = self.unanswered = self.waiting = 0
+        self.ended = self.arrived_first = False
+
+    def is_due(self) -> bool:
+        return self.state.end_is_due(
+            queued=self.queue > 0,
+            arrived_first=self.arrived_first,
+            awaited=self.waiting > 0,
+        )
+
+    @precondition(lambda self: not self.ended)
+    @rule()
+    def a_message_arrives(self) -> None:
+        self.queue += 1
+
+    @precondition(lambda self: not self.ended)
+    @rule()
+    def the_end_arrives(self) -> None:
+        self.ended = True
+        self.arrived_first = self.queue == 0
+
+    @precondition(lambda self: self.queue > 0)
+    @rule()
+    def a_message_is_taken(self) -> None:
+        self.queue -= 1
+        self.unanswered += 1
+
+    @rule()
+    def the_half_closes(self) -> None:
+        self.state.start_close(Close(1000))
+
+    @rule()
+    def a_task_begins_to_wait_for_the_end(self) -> None:
+        self.waiting += 1
+
+    @precondition(lambda self: self.waiting > 0)
+    @rule()
+    def a_task_stops_waiting(self) -> None:
+        self.waiting -= 1
+
+    @precondition(lambda self: self.ended)
+    @invariant()
+    def listeners_see_the_end_after_every_message_before_it(self) -> None:
+        if self.state.holder is Holder.APPLICATION:
+            assert self.is_due() is (self.queue == 0)
+
+    @precondition(lambda self: self.ended)
+    @invariant()
+    def a_puller_that_may_still_answer_is_not_cut_short(self) -> None:
+        if self.state.holder is Holder.PULLER:
+            has_something_to_answer = self.queue > 0 or self.unanswered > 0
+            can_answer = self.state.close_sent is None
+            if has_something_to_answer and can_answer and not self.waiting:
+                assert self.is_due() is self.arrived_first
+
+    @precondition(lambda self: self.ended)
+    @invariant()
+    def a_puller_that_waits_with_an_empty_queue_is_not_left_waiting(self) -> None:
+        if self.state.holder is Holder.PULLER and self.waiting and not self.queue:
+            assert self.is_due()
+
+    @precondition(lambda self: self.ended)
+    @invariant()
+    def a_puller_that_has_closed_has_nothing_to_answer(self) -> None:
+        if self.state.holder is Holder.PULLER and self.state.close_sent is not None:
+            assert self.is_due()
+
+
+def test_an_end_takes_effect_when_nothing_before_it_can_be_answered() -> None:
+    run_state_machine_as_test(
+        EndInTheQueue,
+        settings=settings(max_examples=200, stateful_step_count=15, deadline=None),
+    )
+
+
 # -- the holder ---------------------
 
 
 @every_holder
-@every_act
-def test_the_holder_moves_only_along_the_table(holder: Holder, act: Act) -> None:
+@every_operation
+def test_the_holder_moves_only_along_the_table(
+    holder: Holder, operation: Operation
+) -> None:
     state = held_by(holder)
     assert state.holder is holder
-    if (holder, act) in MOVES:
-        state.take(act)
-        assert state.holder is MOVES[holder, act]
+    if (holder, operation) in MOVES:
+        state.take(operation)
+        assert state.holder is MOVES[holder, operation]
     else:
         before = facts(state)
-        message = f"too late for {act.value}: this half is OPEN, {holder.label}"
+        message = f"too late for {operation.value}: this half is OPEN, {holder.label}"
         with pytest.raises(InvalidStateError) as caught:
-            state.take(act)
+            state.take(operation)
         assert str(caught.value).startswith(message)
-        assert ("keep the other" in str(caught.value)) is (act is Act.COUPLE)
+        assert ("keep the other" in str(caught.value)) is (
+            operation is Operation.COUPLE
+        )
         assert facts(state) == before
 
 
@@ -294,27 +401,29 @@ def test_taking_a_half_again_keeps_the_options_of_the_first(
     first: bool,
 ) -> None:
     state = HalfState()
-    state.take(Act.ACCEPT, half_open=first)
-    state.take(Act.ACCEPT, half_open=not first)
+    state.take(Operation.ACCEPT, half_open=first)
+    state.take(Operation.ACCEPT, half_open=not first)
     assert state.half_open is first
 
 
-@every_act
-def test_a_half_that_ended_before_anybody_took_it_cannot_be_taken(act: Act) -> None:
+@every_operation
+def test_a_half_that_ended_before_anybody_took_it_cannot_be_taken(
+    operation: Operation,
+) -> None:
     state = HalfState()
     state.fail(Failure())
     with pytest.raises(InvalidStateError, match="too late for"):
-        state.take(act)
-    assert state.holder is Holder.NOBODY
+        state.take(operation)
+    assert state.holder is Holder.NONE
 
 
 def test_a_second_accept_is_fine_until_the_end_has_been_told() -> None:
     state = held_by(Holder.APPLICATION)
     state.receive_close(Close(1000))
-    state.take(Act.ACCEPT)
+    state.take(Operation.ACCEPT)
     state.release()
     with pytest.raises(InvalidStateError, match="too late for accept"):
-        state.take(Act.ACCEPT)
+        state.take(Operation.ACCEPT)
 
 
 # -- speaking ---------------------
@@ -324,13 +433,13 @@ def test_a_second_accept_is_fine_until_the_end_has_been_told() -> None:
 def test_only_an_application_or_an_object_speaks(holder: Holder) -> None:
     state = held_by(holder)
     if holder in SPEAKERS:
-        state.check_speaks("send()")
+        state.check_verb("send()")
         state.check_send()
         assert state.start_close(Close(1000)) is True
         assert state.close_sent == Close(1000)
     else:
         for act in (
-            lambda: state.check_speaks("send()"),
+            lambda: state.check_verb("send()"),
             state.check_send,
             lambda: state.start_close(Close(1000)),
         ):
@@ -342,7 +451,7 @@ def test_only_an_application_or_an_object_speaks(holder: Holder) -> None:
 
 def test_before_accept_the_error_says_what_to_call() -> None:
     with pytest.raises(InvalidStateError) as caught:
-        HalfState().check_speaks("send()")
+        HalfState().check_verb("send()")
     assert str(caught.value) == (
         "call accept() before send(): this half is not accepted yet"
     )
@@ -350,7 +459,7 @@ def test_before_accept_the_error_says_what_to_call() -> None:
 
 def test_a_half_given_to_a_connection_points_to_the_other_half() -> None:
     with pytest.raises(InvalidStateError) as caught:
-        held_by(Holder.TRANSPORT).check_speaks("send()")
+        held_by(Holder.TRANSPORT).check_verb("send()")
     assert str(caught.value) == (
         "send() on a half that was given to a connection: "
         "use the other half of the pair"
@@ -420,8 +529,8 @@ def test_a_close_is_answered_unless_half_open_or_the_holder_does_it(
     state = held_by(holder, half_open=half_open)
     own = Close(4000, "own")
     if said:
-        state.say_close(own)
-    may_wait = half_open and holder is not Holder.NOBODY
+        state.send_close(own)
+    may_wait = half_open and holder is not Holder.NONE
     due = not may_wait and holder in ANSWERED and not said
     answer = state.receive_close(Close(3000, "r"))
     assert answer == (Close(3000, "r") if due else None)
@@ -483,7 +592,7 @@ def test_a_half_that_has_closed_or_failed_cannot_fail_any_more() -> None:
 def test_a_description_tells_state_holder_and_codes() -> None:
     state = HalfState()
     assert state.describe() == "OPEN, not accepted"
-    state.take(Act.ACCEPT, half_open=True)
+    state.take(Operation.ACCEPT, half_open=True)
     state.receive_close(Close(3000))
     assert state.describe() == "CLOSING, accepted, received Close 3000"
     state.start_close(Close(4000))

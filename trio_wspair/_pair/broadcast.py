@@ -8,7 +8,7 @@ from trio.lowlevel import enable_ki_protection
 from trio_wspair._rules.checks import foreign_thread_error
 from trio_wspair._rules.errors import WebSocketError
 from trio_wspair._rules.messages import as_message, size_of
-from trio_wspair._tasks.batches import batch
+from trio_wspair._tasks.cork import corked
 
 from .websocket import WebSocket, half_of, home_of
 
@@ -45,7 +45,7 @@ def broadcast(
             raise TypeError(msg)
         if home_of(socket).thread != thread:
             raise foreign_thread_error("broadcast()")
-    with batch():  # No task is woken for a socket that takes it at once.
+    with corked():  # No task is woken for a socket that takes it at once.
         for socket in targets:
             half = half_of(socket)
             try:

@@ -128,14 +128,14 @@ class Dispatcher:
             if served is not None and not served.passed_by:
                 budget -= served.context.run(serve, served, budget)
 
-    # -- in the task of a connection, which saves a switch: see `Taker` -------------
+    # -- in the task of a connection, which saves a switch: see `Corkable` ----------
 
-    def hold(self) -> None:
-        """Let the task of the dispatcher sleep until `serve()`."""
-        self._queue.hold()
+    def cork(self) -> None:
+        """Don't wake the task of the dispatcher until `uncork()`."""
+        self._queue.cork()
 
     @disable_ki_protection
-    def serve(self) -> None:
+    def uncork(self) -> None:
         """Serve those that are ready, in the task of the caller.
 
         What listeners raise is raised in the task of the dispatcher all the same.
@@ -147,7 +147,7 @@ class Dispatcher:
         owner = self._owner
         if owner.raised or self._interruption is not None or not owner.served:
             self._queue.put(None)  # For the task: it has to do something about that.
-        self._queue.let_go()
+        self._queue.uncork()
 
     def _serve(self, served: Served, budget: int) -> int:
         """Call the listeners for what has arrived. Return the budget that it took."""
@@ -198,15 +198,11 @@ class Dispatcher:
         """Tell the end of a half, if nothing that comes before it is left."""
         half = served.half
         inbox = half.inbox
-        # Messages that are being pulled may still be answered, unless it has closed
-        # or waits for the end.
-        due = (
-            not served.pull
-            or inbox.end_is_next
-            or half.state.close_sent is not None
-            or (inbox.end_is_awaited and inbox.weight == 0)
-        )
-        if inbox.end is not None and due:
+        if inbox.end is not None and half.state.end_is_due(
+            queued=inbox.weight > 0,
+            arrived_first=inbox.end_arrived_first,
+            awaited=inbox.end_is_awaited > 0,
+        ):
             half.receive_end(inbox.end)
         if half.state.end is not None:
             self._owner.deliver_end(served)
@@ -264,4 +260,4 @@ def _fail(half: Half, errors: list[Exception]) -> None:
     """Decide: listeners of this half have raised."""
     # Differs: workerd tells only an `error` event, and the peer sees 1006.
     half.fail(Failure("a listener raised", errors[0]))
-    half.say_close(Close(1011))
+    half.send_close(Close(1011))

@@ -65,9 +65,9 @@ class Half:
         """Send what a connection has received; its reader bounds the queue."""
         self.outbox.put(message, size, limited=False)
 
-    def say_close(self, close: Close) -> None:
+    def send_close(self, close: Close) -> None:
         """Send `close`, unless a Close was sent before."""
-        if self.state.say_close(close):
+        if self.state.send_close(close):
             self.outbox.put_end(close)
 
     def receive_end(self, end: End) -> None:
@@ -92,7 +92,7 @@ class Half:
         The other half is not told.
         """
         if self.state.fail(failure):
-            self.inbox.alert()  # The taker has a close event to deliver.
+            self.inbox.wake_consumer()  # The taker has a close event to deliver.
             self.inbox.close()
             self.outbox.wake_senders()
 
@@ -107,27 +107,27 @@ class Half:
         reason = "the other half has ended"
         return ConnectionClosedError(1006, reason, was_clean=False)
 
-    def forsake(self, why: str) -> None:
+    def discard(self, why: str) -> None:
         """End a half that nobody has taken, and that nobody will."""
         self.receive_end(self.inbox.end or Failure(why))
-        self.say_close(Close(1001))  # Unless a Close was answered just now.
+        self.send_close(Close(1001))  # Unless a Close was answered just now.
         self.inbox.close()
-        self.finish()
+        self.release()
 
-    def finish(self) -> None:
+    def release(self) -> None:
         """Cut all ties: the life of this half is over, its end has been told."""
         self.state.release()
         self.listeners.clear()
         self.link.ping = None
-        self.inbox.finish()
+        self.inbox.mark_end_delivered()
 
-    async def wait_finished(self) -> None:
+    async def wait_released(self) -> None:
         """Wait for the end of this half's life. Always a checkpoint."""
-        await _wait_finished(self.state, self.inbox)
+        await _wait_released(self.state, self.inbox)
 
-    async def wait_peer_finished(self) -> None:
+    async def wait_peer_released(self) -> None:
         """Wait for the end of the other half's life. Always a checkpoint."""
-        await _wait_finished(self.peer, self.outbox)
+        await _wait_released(self.peer, self.outbox)
 
 
 def unanswered(grace: float) -> Failure:
@@ -136,11 +136,11 @@ def unanswered(grace: float) -> Failure:
     return Failure(str(error), error)
 
 
-async def _wait_finished(state: HalfState, inbox: Inbox) -> None:
+async def _wait_released(state: HalfState, inbox: Inbox) -> None:
     if state.released:
         await trio.lowlevel.checkpoint()
     else:
-        await inbox.wait_finished()
+        await inbox.wait_end_delivered()
 
 
 def join(

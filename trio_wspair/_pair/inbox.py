@@ -18,7 +18,7 @@ from trio_wspair._rules.errors import BufferFullError
 from trio_wspair._rules.messages import Message, size_of
 from trio_wspair._rules.state import End, Failure
 
-__all__ = ("Inbox", "Intercept", "Item", "Taker")
+__all__ = ("Corkable", "Inbox", "Intercept", "Item")
 
 Item = Message | Close | Failure
 Intercept = Callable[[Message], Callable[[], None] | None]
@@ -33,17 +33,17 @@ _MIN_WEIGHT: Final = 64
 """What a message counts at least towards the limit: the queue is not free."""
 
 
-class Taker(Protocol):
-    """Takes from several inboxes. Who fills one with a batch may ask it to wait.
+class Corkable(Protocol):
+    """Takes from several inboxes, and can be corked while a caller fills one.
 
-    Then it is spared a task switch: what has come is taken in the task of the caller.
+    That saves a task switch: what has arrived is taken in the task of the caller.
     """
 
-    def hold(self) -> None:
-        """Wait for `serve()`, whatever arrives. Never blocks."""
+    def cork(self) -> None:
+        """Do nothing until `uncork()`, whatever arrives. Never blocks."""
         ...
 
-    def serve(self) -> None:
+    def uncork(self) -> None:
         """Take what has arrived. Never blocks, and raises nothing."""
         ...
 
@@ -53,19 +53,19 @@ class Inbox:
 
     __slots__ = (
         "_drained",
-        "_finished",
+        "_end_delivered",
         "_send_channel",
         "buffered",
+        "dispatcher",
         "end",
+        "end_arrived_first",
         "end_is_awaited",
-        "end_is_next",
         "intercept",
         "items",
         "late",
         "limit",
         "lost",
         "marked",
-        "taker",
         "wake",
         "weight",
     )
@@ -79,19 +79,18 @@ class Inbox:
     """The same for the limit: a message counts at least 64. 0 means that none is."""
     end: End | None
     """The end that has been put, if any: the last item."""
-    end_is_next: bool
-    """Whether nothing was before the end when it was put. What a puller has been
-    handed since then may still be answered, so it does not depend on now."""
+    end_arrived_first: bool
+    """Whether the queue was empty when the end was put."""
     end_is_awaited: int
-    """How many pullers have no more answers to what they pull: they wait for it."""
+    """How many tasks of a puller wait for the end: they answer no more messages."""
     late: bool
     """A message came after the end, which its sender had not put: it is lost."""
     lost: bool
     """Something was in the queue when it was closed."""
     wake: Callable[[], object] | None
     """Tells the taker that something has arrived. Never blocks."""
-    taker: Taker | None
-    """Who takes from it, if that can be done in the task of another."""
+    dispatcher: Corkable | None
+    """Serves it, if listeners are called for what arrives."""
     intercept: Intercept | None
     """Sees messages before they are queued, whatever is queued already."""
     limit: int
@@ -105,15 +104,15 @@ class Inbox:
         self.limit = limit
         self.buffered = self.weight = 0
         self.end = None
-        self.end_is_next = False
+        self.end_arrived_first = False
         self.end_is_awaited = 0
         self.wake = None
-        self.taker = None
+        self.dispatcher = None
         self.intercept = None
         self.marked = False
         self.late = self.lost = False
         self._drained: trio.Event | None = None
-        self._finished: trio.Event | None = None
+        self._end_delivered: trio.Event | None = None
 
     # -- the sender's side: synchronous -------------------------------------
 
@@ -190,14 +189,14 @@ class Inbox:
         if self.end is not None:
             return
         self.end = end
-        self.end_is_next = self.weight == 0
+        self.end_arrived_first = self.weight == 0
         try:
             self._send_channel.send_nowait(end)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return
-        self.alert()
+        self.wake_consumer()
 
-    def alert(self) -> None:
+    def wake_consumer(self) -> None:
         """Make the taker look at the half, whether anything has arrived or not."""
         if self.wake is not None:
             self.wake()
@@ -255,20 +254,20 @@ class Inbox:
         """Drop what is queued and take nothing more."""
         self.items.close()  # First: who waits for an item is told so by this one.
         self._send_channel.close()
-        self.wake = self.taker = self.intercept = None
+        self.wake = self.dispatcher = self.intercept = None
         self.lost = self.lost or self.weight > 0
         self.buffered = self.weight = 0
         self.wake_senders()
 
-    def finish(self) -> None:
-        """Wake everybody in `wait_finished()`."""
-        self.wake = self.taker = self.intercept = None
+    def mark_end_delivered(self) -> None:
+        """Wake everybody in `wait_end_delivered()`."""
+        self.wake = self.dispatcher = self.intercept = None
         self.wake_senders()
-        if self._finished is not None:
-            self._finished.set()
+        if self._end_delivered is not None:
+            self._end_delivered.set()
 
-    async def wait_finished(self) -> None:
-        """Wait for `finish()`, which is still to come."""
-        if self._finished is None:
-            self._finished = trio.Event()
-        await self._finished.wait()
+    async def wait_end_delivered(self) -> None:
+        """Wait for `mark_end_delivered()`, which is still to come."""
+        if self._end_delivered is None:
+            self._end_delivered = trio.Event()
+        await self._end_delivered.wait()

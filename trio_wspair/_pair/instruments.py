@@ -17,7 +17,7 @@ import attrs
 from trio_wspair._rules.codes import Close
 from trio_wspair._rules.display import redacted
 from trio_wspair._rules.messages import Message
-from trio_wspair._rules.state import Act, End, Failure, HalfState, Holder
+from trio_wspair._rules.state import End, Failure, HalfState, Holder, Operation
 
 from .half import join
 from .inbox import Inbox
@@ -207,7 +207,7 @@ class _Probe:
 class _WatchedState(HalfState):
     probe: _Probe = attrs.field(kw_only=True)
 
-    def take(self, act: Act, *, half_open: bool = False) -> None:
+    def take(self, act: Operation, *, half_open: bool = False) -> None:
         super().take(act, half_open=half_open)
         self.probe.tell(lambda i, ws: i.taken(ws, _TAKEN_BY[self.holder]))
 

@@ -37,12 +37,12 @@ from trio.lowlevel import RunVar, enable_ki_protection
 from trio_wspair._rules.codes import Close
 from trio_wspair._rules.errors import InvalidStateError
 from trio_wspair._rules.state import Failure, Holder
+from trio_wspair._tasks.cork import ReadyQueue
 from trio_wspair._tasks.nurseries import let_others_clean_up, raise_together
-from trio_wspair._tasks.ready import ReadyQueue
 
 from .delivery import Ending
 from .half import Half
-from .inbox import Taker
+from .inbox import Corkable
 from .websocket import Home, WebSocket, close_grace, half_of, home_of
 
 __all__ = ("Owner", "Served", "current_owner")
@@ -93,7 +93,7 @@ class Owner:
     """What listeners have raised, until it is raised from the nursery."""
     ended: bool = attrs.field(init=False, default=False)
     """All halves have ended, and no half can join."""
-    dispatcher: Taker | None = attrs.field(init=False, default=None)
+    dispatcher: Corkable | None = attrs.field(init=False, default=None)
     """Serves the halves; `None` while there are none."""
     _given: dict[WebSocket, Home] = attrs.field(
         init=False, factory=dict[WebSocket, Home]
@@ -137,11 +137,11 @@ class Owner:
         self.served[served] = None
         inbox = half.inbox
         inbox.wake = served.wake
-        inbox.taker = self.dispatcher
+        inbox.dispatcher = self.dispatcher
         arrived = inbox.weight > 0 or inbox.end is not None
         inbox.marked = arrived or pull  # Messages of a puller need no dispatcher.
         if arrived:
-            inbox.alert()
+            inbox.wake_consumer()
 
     def give(self, socket: WebSocket) -> None:
         """Own a half that nothing has taken; it ends with the owner if that stays so.
@@ -209,14 +209,14 @@ class Owner:
         """Part with a half whose end has been delivered."""
         half = served.half
         half.listener_task = None
-        if half.peer.released and not half.state.finished:
+        if half.peer.released and not half.state.closed:
             # In half-open it owes its Close, and no half is left to receive it.
             half.fail(Failure("the other half has ended"))
-        served.passed_by = half.state.finished
+        served.passed_by = half.state.closed
         if not served.passed_by or served not in self.served:
             return  # In half-open it still owes its Close.
         del self.served[served]
-        half.finish()
+        half.release()
         if not served.pull:  # What was not pulled yet can still be.
             half.inbox.close()
         if not self.served and not self.ended:
@@ -237,7 +237,7 @@ class Owner:
             self._end_served(queued_ends_count=queued_ends_count)
         for socket, home in self._given.items():
             if _is_untaken(socket, home):
-                half_of(socket).forsake("nobody has accepted it")
+                half_of(socket).discard("nobody has accepted it")
         self._given.clear()
 
     def _end_served(self, *, queued_ends_count: bool) -> None:
@@ -254,7 +254,7 @@ class Owner:
                 served.ending.hurry()
         for half, answer in answers:
             if answer is None:
-                half.say_close(Close(1001))
+                half.send_close(Close(1001))
             else:
                 half.outbox.put_end(answer)
 
@@ -299,7 +299,7 @@ def _table() -> dict[trio.Nursery, Owner]:
 
 def _is_untaken(socket: WebSocket, home: Home) -> bool:
     state = half_of(socket).state
-    is_here = home_of(socket) is home and state.holder is Holder.NOBODY
+    is_here = home_of(socket) is home and state.holder is Holder.NONE
     return is_here and not state.released
 
 

@@ -30,7 +30,7 @@ __all__ = (
     "WebSocketPair",
     "close_all",
     "closing_on_exit",
-    "forsake_untaken",
+    "discard_untaken",
     "nursery_for",
     "open_websocket_pair",
 )
@@ -163,20 +163,20 @@ async def closing_on_exit(
                 await close_all(sockets, 1011, grace)
         raise
     finally:
-        forsake_untaken(sockets)
+        discard_untaken(sockets)
 
 
 async def close_all(sockets: Sequence[WebSocket], code: int, grace: float) -> None:
     """Close halves, and give the handshakes `grace` seconds; then they fail."""
     halves = [half_of(socket) for socket in sockets]
-    taken = [half for half in halves if half.state.holder is not Holder.NOBODY]
+    taken = [half for half in halves if half.state.holder is not Holder.NONE]
     for socket in sockets:
-        if half_of(socket).state.holder.speaks:
+        if half_of(socket).state.holder.has_verbs:
             socket.close(code)
-    forsake_untaken(sockets)
+    discard_untaken(sockets)
     with trio.move_on_after(grace) as patience:
         for half in taken:
-            await half.wait_finished()
+            await half.wait_released()
     if patience.cancelled_caught:
         if grace > 0:  # Else nothing was to be waited for.
             await let_unread_bytes_count()
@@ -184,8 +184,8 @@ async def close_all(sockets: Sequence[WebSocket], code: int, grace: float) -> No
             half.fail(unanswered(grace))
 
 
-def forsake_untaken(sockets: Sequence[WebSocket]) -> None:
+def discard_untaken(sockets: Sequence[WebSocket]) -> None:
     """End those of `sockets` that nobody has taken."""
     for half in map(half_of, sockets):
-        if half.state.holder is Holder.NOBODY and not half.state.released:
-            half.forsake("nobody has accepted it")
+        if half.state.holder is Holder.NONE and not half.state.released:
+            half.discard("nobody has accepted it")

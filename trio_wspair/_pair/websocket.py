@@ -19,7 +19,7 @@ from trio_wspair._rules.codes import checked_close
 from trio_wspair._rules.errors import ConnectionClosedError, InvalidStateError
 from trio_wspair._rules.listeners import Listener, check_event_type
 from trio_wspair._rules.messages import Message, as_message, size_of
-from trio_wspair._rules.state import Act, Failure, Holder, ReadyState
+from trio_wspair._rules.state import Failure, Holder, Operation, ReadyState
 from trio_wspair._tasks.nurseries import let_others_clean_up, let_unread_bytes_count
 
 from .half import Half, unanswered
@@ -161,8 +161,8 @@ class WebSocket:
                 msg = f"accept() takes True or False, not {option!r}"
                 raise TypeError(msg)
         state = self._half.state
-        new = state.holder is Holder.NOBODY
-        act = Act.PULL if pull and new else Act.ACCEPT
+        new = state.holder is Holder.NONE
+        act = Operation.PULL if pull and new else Operation.ACCEPT
         state.check_take(act)
         if new:
             self._home.adopt(self, pull=pull)
@@ -332,7 +332,7 @@ class WebSocket:
         if (
             state.close_sent is not None
             or state.failure is not None
-            or not state.holder.speaks
+            or not state.holder.has_verbs
         ):
             state.check_send()
         if type(message) is str and message.isascii():
@@ -366,7 +366,7 @@ class WebSocket:
         half = self._half
         if half.state.start_close(close):
             half.outbox.put_end(close)
-            half.inbox.alert()  # In half-open, or with the end queued, that was it.
+            half.inbox.wake_consumer()  # An end in the queue may be due now.
 
     # -- looking --------------------------------------------------------------
 
@@ -502,7 +502,7 @@ class WebSocket:
         check_limit("max_bytes", max_bytes, least=0)
         half = self._half
         state = half.state
-        state.check_speaks("drain()")
+        state.check_verb("drain()")
         await trio.lowlevel.checkpoint()
         while half.outbox.buffered > max_bytes and state.failure is None:
             if half.peer.released:
@@ -530,9 +530,9 @@ class WebSocket:
             raise InvalidStateError(msg)
         half = self._half
         half.inbox.end_is_awaited += 1
-        half.inbox.alert()
+        half.inbox.wake_consumer()
         try:
-            await half.wait_finished()
+            await half.wait_released()
         finally:
             half.inbox.end_is_awaited -= 1
         return close_event(self)
@@ -553,13 +553,13 @@ class WebSocket:
         check_thread(self._home.thread, "aclose()")
         checked_close(code, reason)
         half = self._half
-        if half.state.holder is Holder.NOBODY and not half.state.finished:
+        if half.state.holder is Holder.NONE and not half.state.closed:
             try:
                 self.accept(pull=True)
             except InvalidStateError:  # Its nursery has ended: nobody can take it.
-                half.forsake("its nursery has ended")
-        if not half.state.finished:
-            half.state.check_speaks("aclose()")
+                half.discard("its nursery has ended")
+        if not half.state.closed:
+            half.state.check_verb("aclose()")
         self.close(code, reason)
         if half.in_listener():
             await trio.lowlevel.checkpoint()
@@ -567,7 +567,7 @@ class WebSocket:
         grace = self._home.close_grace
         try:
             with trio.move_on_after(grace):
-                await half.wait_finished()
+                await half.wait_released()
                 return
             if grace > 0:  # Else nothing was to be waited for.
                 await let_unread_bytes_count()
@@ -577,7 +577,7 @@ class WebSocket:
             await let_others_clean_up()  # noqa: ASYNC102 - shielded, two steps
             half.fail(Failure("closing was cancelled"))
         with trio.move_on_after(grace):  # For the listeners of that end.
-            await half.wait_finished()
+            await half.wait_released()
 
     async def ping(self) -> float:
         """Send a ping and return the seconds until its pong (RFC 6455, 5.5.2).
@@ -592,7 +592,7 @@ class WebSocket:
         ping = self._half.link.ping
         if ping is None:
             await trio.lowlevel.checkpoint()
-            if self._half.state.finished:
+            if self._half.state.closed:
                 raise self._half.state.closed_error()
             if self._half.peer.released:  # Its own end is still on the way.
                 raise self._half.gone_error()
@@ -611,7 +611,7 @@ class WebSocket:
     async def _start_pulling(self) -> None:
         """Take the half for pulling, or say why that can't be."""
         holder = self._half.state.holder
-        if holder is not Holder.NOBODY:
+        if holder is not Holder.NONE:
             msg = (
                 f"receive() on a half that is {holder.label}: its messages go "
                 "elsewhere. To receive() or iterate, call accept(pull=True) first, "
@@ -628,10 +628,10 @@ class WebSocket:
         if isinstance(item, (str, bytes)):
             inbox.release(item)
             if inbox.end_is_awaited and inbox.weight == 0:
-                inbox.alert()
+                inbox.wake_consumer()
             return item
         half.receive_end(item)
-        inbox.alert()
+        inbox.wake_consumer()
         inbox.items.close()  # Wakes whoever else is waiting in receive().
         raise half.state.closed_error()
 

@@ -1,9 +1,8 @@
-"""Who holds a half and how far its closing has come. Every rule of both is here.
+"""The holder of a half, and how far its closing has come: all rules of both.
 
-Knows no Trio, no listeners and no messages. Two facts with an owner each: the
-*holder* moves along a table, where a missing row is an error; the *latches*
-`close_sent`, `close_received`, `failure` and `released` are set once. Everything
-else is derived from them.
+Knows no Trio, no listeners and no messages. The *holder* moves along a table, in which
+a missing row is an error. The *latches* `close_sent`, `close_received`, `failure` and
+`released` are set once. Everything else is derived from these.
 """
 
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ import attrs
 from .codes import Close
 from .errors import ConnectionClosedError, InvalidStateError
 
-__all__ = ("Act", "End", "Failure", "HalfState", "Holder", "ReadyState")
+__all__ = ("End", "Failure", "HalfState", "Holder", "Operation", "ReadyState")
 
 
 class ReadyState(IntEnum):
@@ -24,32 +23,32 @@ class ReadyState(IntEnum):
     CONNECTING = 0
     """Never seen here: `connect()` returns when the connection is open."""
     OPEN = 1
-    """Nobody has said Close. Also the state before `accept()`."""
+    """Neither side has sent a Close. Also the state before `accept()`."""
     CLOSING = 2
-    """One side has said Close."""
+    """One side has sent a Close."""
     CLOSED = 3
-    """Both sides have said Close, or the half has failed."""
+    """Both sides have sent a Close, or the half has failed."""
 
 
 class Holder(Enum):
-    """Who has taken a half."""
+    """What has taken a half."""
 
-    def __init__(self, label: str, speaks: bool, answers: bool) -> None:  # noqa: FBT001
+    def __init__(self, label: str, has_verbs: bool, answers: bool) -> None:  # noqa: FBT001
         self.label = label
-        self.speaks = speaks
-        """Whether the verbs `send()` and `close()` are the holder's way to talk."""
+        self.has_verbs = has_verbs
+        """Whether the holder uses the verbs `send()` and `close()`."""
         self.answers = answers
         """Whether a Close is answered for the holder."""
 
-    NOBODY = ("not accepted", False, True)
+    NONE = ("not accepted", False, True)
     APPLICATION = ("accepted", True, True)
     PULLER = ("accepted for receive()", True, True)
     TRANSPORT = ("given to a connection", False, False)
     HIBERNATION = ("accepted by a Durable Object", True, False)
 
 
-class Act(Enum):
-    """A way to take a half; the value is how messages call it."""
+class Operation(Enum):
+    """A way to take a half; the value is its name in messages."""
 
     ACCEPT = "accept()"
     PULL = "receive()"
@@ -57,17 +56,17 @@ class Act(Enum):
     HIBERNATE = "accept_web_socket()"
 
 
-_HOLDER_TABLE: Final[Mapping[tuple[Holder, Act], Holder]] = {
-    (Holder.NOBODY, Act.ACCEPT): Holder.APPLICATION,
-    (Holder.NOBODY, Act.PULL): Holder.PULLER,
-    (Holder.NOBODY, Act.COUPLE): Holder.TRANSPORT,
-    (Holder.NOBODY, Act.HIBERNATE): Holder.HIBERNATION,
+_HOLDER_TABLE: Final[Mapping[tuple[Holder, Operation], Holder]] = {
+    (Holder.NONE, Operation.ACCEPT): Holder.APPLICATION,
+    (Holder.NONE, Operation.PULL): Holder.PULLER,
+    (Holder.NONE, Operation.COUPLE): Holder.TRANSPORT,
+    (Holder.NONE, Operation.HIBERNATE): Holder.HIBERNATION,
     # A second accept() is allowed and keeps the options of the first.
-    (Holder.APPLICATION, Act.ACCEPT): Holder.APPLICATION,
-    (Holder.PULLER, Act.ACCEPT): Holder.PULLER,
-    (Holder.PULLER, Act.PULL): Holder.PULLER,
+    (Holder.APPLICATION, Operation.ACCEPT): Holder.APPLICATION,
+    (Holder.PULLER, Operation.ACCEPT): Holder.PULLER,
+    (Holder.PULLER, Operation.PULL): Holder.PULLER,
 }
-"""(holder, act) -> next holder. A missing row is an error."""
+"""(holder, operation) -> next holder. A missing row is an error."""
 
 _READY_TABLE: Final[Mapping[tuple[bool, bool], ReadyState]] = {
     (False, False): ReadyState.OPEN,
@@ -89,25 +88,25 @@ class Failure:
 
 
 End = Close | Failure
-"""How a conversation ends, seen from one half."""
+"""How the conversation ends, as one half sees it."""
 
 
 @attrs.define(slots=True, eq=False)
 class HalfState:
     """The state of one half."""
 
-    holder: Holder = Holder.NOBODY
+    holder: Holder = Holder.NONE
     half_open: bool = False
-    """Whether the peer's Close waits for the holder's own."""
+    """Whether the peer's Close is left unanswered until the holder closes."""
     close_sent: Close | None = None
     close_received: Close | None = None
     failure: Failure | None = None
     answered: bool = False
-    """The Close that was sent answers the peer's: the holder did not ask for it."""
+    """The Close that was sent was an automatic answer to the peer's."""
     end_shown: bool = False
     """An object's handler for the end is due: before that, the object sees no end."""
     released: bool = False
-    """The end has been told: the holder has let go. A latch like the others."""
+    """The end has been delivered, and the holder needs the half no more."""
 
     # -- views ------------------------------------------------------------
 
@@ -123,19 +122,19 @@ class HalfState:
 
     @property
     def end(self) -> End | None:
-        """What the close event tells, once that is decided: it never changes."""
+        """What the close event shows, once that is decided: it never changes."""
         return self.failure if self.close_received is None else self.close_received
 
     @property
-    def finished(self) -> bool:
-        """Whether nothing is left to be said."""
+    def closed(self) -> bool:
+        """Whether both Closes have passed, or the half has failed."""
         return self.failure is not None or (
             self.close_sent is not None and self.close_received is not None
         )
 
     @property
     def outcome(self) -> tuple[int, str, bool]:
-        """Code, reason and cleanness, as the close event tells them."""
+        """Code, reason and `was_clean` of the close event."""
         if self.close_received is not None:
             return self.close_received.code, self.close_received.reason, True
         return 1006, "" if self.failure is None else self.failure.reason, False
@@ -156,44 +155,44 @@ class HalfState:
             parts.append(f"failed with {error!r}" if error else f"failed: {reason}")
         return ", ".join(parts)
 
-    # -- acts: each takes effect or raises with nothing changed ------------
+    # -- changes: each takes effect or raises with nothing changed ----------
 
-    def check_take(self, act: Act) -> Holder:
-        """Return who holds the half after `act`.
+    def check_take(self, operation: Operation) -> Holder:
+        """Return the holder that the half has after `operation`.
 
         Raises:
-            InvalidStateError: Somebody else has it, or it has closed.
+            InvalidStateError: It has another holder, or has closed.
         """
-        holder = _HOLDER_TABLE.get((self.holder, act))
-        gone = self.released or (self.finished and self.holder is Holder.NOBODY)
+        holder = _HOLDER_TABLE.get((self.holder, operation))
+        gone = self.released or (self.closed and self.holder is Holder.NONE)
         if holder is None or gone:
-            msg = f"too late for {act.value}: this half is {self.describe()}"
-            if act is Act.COUPLE:
-                msg += ". Give away the half that nobody has accepted, keep the other"
+            msg = f"too late for {operation.value}: this half is {self.describe()}"
+            if operation is Operation.COUPLE:
+                msg += ". Give away the half that is not accepted, and keep the other"
             raise InvalidStateError(msg)
         return holder
 
-    def take(self, act: Act, *, half_open: bool = False) -> None:
+    def take(self, operation: Operation, *, half_open: bool = False) -> None:
         """Give the half a holder.
 
         Raises:
             InvalidStateError: As for `check_take()`.
         """
-        holder = self.check_take(act)
-        if self.holder is Holder.NOBODY:
+        holder = self.check_take(operation)
+        if self.holder is Holder.NONE:
             self.holder = holder
             self.half_open = half_open
 
-    def check_speaks(self, verb: str) -> None:
+    def check_verb(self, verb: str) -> None:
         """Check that the holder may use `verb`.
 
         Raises:
-            InvalidStateError: Nobody has taken the half, or a connection has.
+            InvalidStateError: The half is not accepted, or a connection has it.
         """
-        if self.holder is Holder.NOBODY:
+        if self.holder is Holder.NONE:
             msg = f"call accept() before {verb}: this half is not accepted yet"
             raise InvalidStateError(msg)
-        if not self.holder.speaks:
+        if not self.holder.has_verbs:
             # Differs: workerd ignores the call.
             msg = (
                 f"{verb} on a half that was given to a connection: "
@@ -205,10 +204,10 @@ class HalfState:
         """Check that a message may be sent.
 
         Raises:
-            InvalidStateError: Not accepted, or after one's own `close()`.
+            InvalidStateError: Before `accept()`, or after `close()` on this half.
             ConnectionClosedError: The peer has closed, or the half has failed.
         """
-        self.check_speaks("send()")
+        self.check_verb("send()")
         if self.failure is not None or self.answered:
             # Differs: workerd ignores send() after an abnormal end.
             raise self.closed_error()
@@ -217,48 +216,76 @@ class HalfState:
             raise InvalidStateError(msg)
 
     def start_close(self, close: Close) -> bool:
-        """Latch the holder's own Close. Return whether it is to be sent.
+        """Latch the Close of the holder's `close()`. Return whether to send it.
 
         Raises:
-            InvalidStateError: Nobody has taken the half, or a connection has.
+            InvalidStateError: The half is not accepted, or a connection has it.
         """
         if self.failure is None and self.close_sent is None:
-            self.check_speaks("close()")
-        return self.say_close(close)
+            self.check_verb("close()")
+        return self.send_close(close)
 
-    def say_close(self, close: Close) -> bool:
-        """Latch `close` as sent, whoever says it. Return whether it is the first."""
+    def send_close(self, close: Close) -> bool:
+        """Latch `close` as sent. Return whether it is the first one."""
         if self.close_sent is not None:
             return False
         self.close_sent = close
         return True
 
     def receive_close(self, close: Close) -> Close | None:
-        """Latch the peer's Close. Return the one to answer with, if any."""
+        """Latch the peer's Close. Return the answer to send, if any."""
         if self.end is not None:
             return None
         self.close_received = close
         return self.answer() if self.holder.answers and not self.half_open else None
 
     def answer(self) -> Close | None:
-        """Latch the answer to the peer's Close, and return it if it is to be sent."""
+        """Latch the answer to the peer's Close. Return it if it has to be sent."""
         close = self.close_received
-        if close is None or not self.say_close(close):
+        if close is None or not self.send_close(close):
             return None
         self.answered = True
         return close
 
     def fail(self, failure: Failure) -> bool:
-        """Latch an abnormal end. Return whether the half was still alive."""
-        if self.finished:
+        """Latch an abnormal end. Return whether the half had not closed before."""
+        if self.closed:
             return False
         self.failure = failure
         return True
+
+    def end_half_open(self) -> None:
+        """Answer the peer's Close as usual, whatever `accept()` has asked for.
+
+        For a connection that answers the Close of its peer by itself: no message can
+        follow that answer.
+        """
+        self.half_open = False
+
+    def end_is_due(self, *, queued: bool, arrived_first: bool, awaited: bool) -> bool:
+        """Return whether an end that is in the queue takes effect now.
+
+        Listeners have seen what came before it when the queue is empty. A puller may
+        still answer the messages that it has received; so for a puller the end takes
+        effect when it is received, like a message, or at once when
+
+        - no message was in the queue before it, or
+        - the puller has closed, and so can't answer any more, or
+        - the queue is empty, and a task of the puller waits for the end.
+
+        Args:
+            queued: Whether messages are in the queue before it.
+            arrived_first: Whether the queue was empty when it arrived.
+            awaited: Whether a task is in `wait_closed()`.
+        """
+        if self.holder is not Holder.PULLER:
+            return not queued
+        return arrived_first or self.close_sent is not None or (awaited and not queued)
 
     def show_end(self) -> None:
         """Latch that the object which holds it sees the end from now on."""
         self.end_shown = True
 
     def release(self) -> None:
-        """Latch that the end has been told."""
+        """Latch that the end has been delivered."""
         self.released = True

@@ -292,7 +292,7 @@ class Handling:
         """Tell the log that nothing of what the client sends is seen."""
         assert self._coupling is not None
         half = self._coupling.half
-        if half.peer.holder is Holder.NOBODY and not half.peer.released:
+        if half.peer.holder is Holder.NONE and not half.peer.released:
             self._told_of_no_accept = True
             what = "the handler's half has not been accepted yet: call server.accept()"
             _logger.warning("%s: %s", self._caller, what, extra=self._facts())
@@ -369,14 +369,14 @@ class Handling:
             self.stop(self._stop_code)
         await self._over.wait()
         half = coupling.half
-        if half.peer.holder is Holder.NOBODY:
+        if half.peer.holder is Holder.NONE:
             if not self._told_of_no_accept:
                 what = "the handler's half was never accepted: call server.accept()"
                 _logger.warning("%s: %s", self._caller, what, extra=self._facts())
         elif not half.peer.released:
             with trio.CancelScope() as self._patience:
                 self._bound_patience()
-                await half.wait_peer_finished()
+                await half.wait_peer_released()
 
     def stop(self, code: int) -> None:
         """Say a Close to a WebSocket, since the server stops; see that all ends."""
@@ -412,8 +412,8 @@ class Handling:
 def _let_go(socket: WebSocket) -> None:
     """Let a half end that the client does not get."""
     half = half_of(socket)
-    if half.state.holder is Holder.NOBODY:  # And nobody will take it.
-        half.forsake("it could not be given to the client")
+    if half.state.holder is Holder.NONE:  # And nobody will take it.
+        half.discard("it could not be given to the client")
 
 
 class Handlings:

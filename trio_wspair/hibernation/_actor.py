@@ -43,7 +43,7 @@ from trio_wspair._rules.errors import (
     WebSocketError,
 )
 from trio_wspair._rules.messages import Message, size_of
-from trio_wspair._rules.state import Act, Failure, Holder
+from trio_wspair._rules.state import Failure, Holder, Operation
 
 from ._failures import log_failure
 from ._handlers import Handlers, call_fetch, call_handler, target_of
@@ -163,7 +163,7 @@ class Actor:
             half.fail(Failure("the object was reset"))
             half.state.show_end()
             # Differs: workerd ends the connection without a Close.
-            half.say_close(Close(1011))
+            half.send_close(Close(1011))
 
     def look_around(self) -> None:
         """Let the instance leave memory if it wants to and may."""
@@ -210,8 +210,8 @@ class Actor:
                 many.
         """
         half = half_of(socket)
-        half.state.check_take(Act.HIBERNATE)
-        if half.peer.holder is not Holder.NOBODY:
+        half.state.check_take(Operation.HIBERNATE)
+        if half.peer.holder is not Holder.NONE:
             msg = (
                 "too late for accept_web_socket(): the other half is "
                 f"{half.peer.holder.label}. Accept this one first"
@@ -222,7 +222,7 @@ class Actor:
             raise InvalidStateError(msg)
         # An empty context: that of this call may hold on to the instance.
         contextvars.Context().run(self._home.adopt, socket, pull=False)
-        half.state.take(Act.HIBERNATE)
+        half.state.take(Operation.HIBERNATE)
         half.listeners = Membership(self.owner, tags, self._take, half.listeners)
         half.inbox.intercept = partial(self._intercept, half)
         move(socket, self._home)

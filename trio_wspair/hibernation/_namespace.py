@@ -235,7 +235,7 @@ class DurableObjectNamespace:
         sockets = [s for a in self._actors.values() for s in a.sockets.listed(None)]
         self._home = None
         for half in map(half_of, sockets):
-            if half.peer.holder is Holder.NOBODY:
+            if half.peer.holder is Holder.NONE:
                 half.fail(Failure("nobody has taken the other half"))
         await close_all(sockets, 1001, _CLOSE_GRACE)
 
@@ -255,7 +255,7 @@ class DurableObjectNamespace:
             raise InvalidStateError(msg)
         response = await self._actor(object_id, home).fetch(request)
         socket = response.web_socket
-        if socket is not None and half_of(socket).state.holder is Holder.NOBODY:
+        if socket is not None and half_of(socket).state.holder is Holder.NONE:
             owner = current_owner.get()
             nursery = home.nursery if owner is None else owner.nursery
             move(socket, attrs.evolve(home, nursery=nursery))

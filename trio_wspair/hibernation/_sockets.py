@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 
 from trio_wspair._pair.delivery import Event
-from trio_wspair._pair.pair import forsake_untaken
+from trio_wspair._pair.pair import discard_untaken
 from trio_wspair._pair.websocket import WebSocket, half_of
 from trio_wspair._rules.codes import Close
 from trio_wspair._rules.errors import InvalidStateError
@@ -137,7 +137,7 @@ def membership_of(socket: WebSocket, owner: Owner) -> Membership:
             return membership
         others = membership.owner.label
         msg = f"{owner.label} has not accepted this WebSocket: {others} has"
-    elif half.state.holder is Holder.NOBODY:
+    elif half.state.holder is Holder.NONE:
         msg = "only accept_web_socket() gives a WebSocket tags: call it before"
     else:
         msg = f"only accept_web_socket() gives tags, and this one is {socket!r}"
@@ -159,10 +159,10 @@ def ending_untaken() -> Generator[None, None, None]:
         yield
     except BaseException:
         for half in map(half_of, fetch.accepted or ()):
-            if half.peer.holder is Holder.NOBODY:
+            if half.peer.holder is Holder.NONE:
                 half.fail(Failure("the other half was never taken"))
-                half.say_close(Close(1011))
-        forsake_untaken(fetch.given)
+                half.send_close(Close(1011))
+        discard_untaken(fetch.given)
         raise
     finally:
         fetch.accepted = None  # Tasks that it has started have it in their context.

@@ -181,7 +181,7 @@ class RecordedWebSocket(WebSocket):
 
     async def _end(self, what: str) -> CloseEvent:
         __tracebackhide__ = True
-        if half_of(self).state.holder not in (Holder.NOBODY, Holder.PULLER):
+        if half_of(self).state.holder not in (Holder.NONE, Holder.PULLER):
             return await self.wait_closed()
         try:
             message = await self.receive()

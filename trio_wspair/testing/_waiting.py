@@ -26,7 +26,7 @@ def state_of(socket: WebSocket) -> list[str]:
     if waiting > 0:
         noun = "message was" if waiting == 1 else "messages were"
         lines.append(f"{waiting} {noun} not taken")
-    if half.state.holder is Holder.NOBODY:
+    if half.state.holder is Holder.NONE:
         lines.append("nobody has called accept()")
     if (
         half.listener_task is None

@@ -15,7 +15,7 @@ from trio_wspair._rules.checks import check_thread
 from trio_wspair._rules.codes import Close
 from trio_wspair._rules.errors import ConnectionClosedError
 from trio_wspair._rules.limits import Limits
-from trio_wspair._rules.state import Act, Failure
+from trio_wspair._rules.state import Failure, Operation
 from trio_wspair._tasks.nurseries import let_others_clean_up
 from trio_wspair._tasks.timers import Alarms
 
@@ -88,7 +88,7 @@ class Coupling:
         self.conversation = Conversation(socket)
         self.half = self.conversation.half
         self._limits = limits
-        self.half.state.take(Act.COUPLE)
+        self.half.state.take(Operation.COUPLE)
 
     # None of these tasks runs the user's code: Ctrl-C is for those that do.
 
@@ -161,7 +161,7 @@ class Coupling:
             with trio.move_on_after(self._limits.close_grace, shield=True):
                 if breach is not None:
                     await connection.aclose(breach.code, breach.args[1])
-                elif half.state.finished and not half.inbox.lost:
+                elif half.state.closed and not half.inbox.lost:
                     await connection.aclose(1000, "")
         finally:
             connection.abort()
@@ -170,5 +170,5 @@ class Coupling:
             if self.conversation.clean:  # Our Close was answered: all has arrived.
                 half.inbox.release_all()
             half.inbox.close()
-            half.finish()
-            half.outbox.alert()  # A half-open one needn't say Close any more.
+            half.release()
+            half.outbox.wake_consumer()  # A half-open one needn't say Close any more.

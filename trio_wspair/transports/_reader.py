@@ -48,7 +48,7 @@ class Reader:
                     await writer.write()
                 else:
                     writer.send_now()
-                if conversation.heard is not None and half.state.finished:
+                if conversation.heard is not None and half.state.closed:
                     return
                 if half.outbox.weight > self._limits.receive_buffer_bytes:
                     await self._wait_for_room()
@@ -72,10 +72,10 @@ class Reader:
         """
         half = self._conversation.half
         received = self._conversation.received
-        taker = half.outbox.taker
-        self._writer.held = True
-        if taker is not None:
-            taker.hold()
+        dispatcher = half.outbox.dispatcher
+        self._writer.corked = True
+        if dispatcher is not None:
+            dispatcher.cork()
         for item in items:
             if isinstance(item, Close):
                 self._hear(item)
@@ -84,9 +84,9 @@ class Reader:
                 received.messages += 1
                 received.bytes += size
                 half.deliver(item, size)
-        if taker is not None:
-            taker.serve()
-        self._writer.held = False
+        if dispatcher is not None:
+            dispatcher.uncork()
+        self._writer.corked = False
 
     def _hear(self, close: Close) -> None:
         """Pass the peer's Close on."""
@@ -94,11 +94,11 @@ class Reader:
         self._conversation.heard = close
         self._patience.forget_pings()
         if answers_close(self._connection):
-            half.peer.half_open = False
+            half.peer.end_half_open()
         if half.inbox.late:
             # The other half did not know of our Close, in Coupling.stop().
             self._conversation.fail(Failure("what was sent last came too late"))
-        half.say_close(close)
+        half.send_close(close)
 
     async def _wait_for_answers(self) -> None:
         """Wait until the other half has heard all, and what it said to that is sent.
@@ -107,7 +107,7 @@ class Reader:
         """
         half = self._conversation.half
         inbox = half.inbox
-        while not self._writer.failed and (inbox.weight or not half.peer.finished):
+        while not self._writer.failed and (inbox.weight or not half.peer.closed):
             await inbox.wait_release()
 
     async def _wait_for_room(self) -> None:

@@ -15,7 +15,7 @@ from trio_wspair._rules.codes import Close
 from trio_wspair._rules.errors import ConnectionClosedError
 from trio_wspair._rules.messages import Message
 from trio_wspair._rules.state import End, Failure
-from trio_wspair._tasks.batches import send_later
+from trio_wspair._tasks.cork import at_uncork
 
 from ._connection import Connection, SupportsSendNow, supports_send_now
 from ._conversation import Conversation
@@ -43,7 +43,7 @@ class Writer:
     """Where the task waits for something to send, if there is a task."""
     _under_way: list[Message] = attrs.field(init=False, factory=list[Message])
     """Sent by the reader, and not taken by the network yet."""
-    held: bool = attrs.field(init=False, default=False)
+    corked: bool = attrs.field(init=False, default=False)
     """The reader will call `send_now()` or `write()` soon: don't be woken meanwhile."""
     failed: bool = attrs.field(init=False, default=False)
     """The connection takes nothing more."""
@@ -72,9 +72,9 @@ class Writer:
     def _wake(self) -> None:
         if self._inbox.end is not None:
             self._patience.bound_closing()
-        if self.held:
+        if self.corked:
             return
-        if self._sends_now is None or not send_later(self.send_now):
+        if self._sends_now is None or not at_uncork(self.send_now):
             self._wake_task()
 
     def _wake_task(self) -> None:
@@ -157,7 +157,7 @@ class Writer:
                 self._end_all("the other connection has failed")
             if end is not None:
                 self.written.set()
-                if self._conversation.half.state.finished:
+                if self._conversation.half.state.closed:
                     self._end_all("both sides have said Close")
                 return
 
