@@ -1,4 +1,4 @@
-"""Sessions: `nox` runs what has to pass, `nox -l` lists them all."""
+"""The sessions of nox: `nox` runs the required ones, `nox -l` lists all."""
 
 import os
 import shutil
@@ -26,7 +26,10 @@ def group(name: str) -> list[str]:
 
 
 def interpreters() -> list[str]:
-    """Find every CPython from 3.11 on at hand; pyenv hides all but one of its own."""
+    """Find the installed CPythons from 3.11 on, one of each minor version.
+
+    Those of pyenv are looked for in its folder: only one of them is on the path.
+    """
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     found = []
     for minor in range(11, 16):
@@ -54,7 +57,7 @@ def runs(python: str, minor: int) -> bool:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, spelling, and the mistakes that are peculiar to Trio."""
+    """Check style, spelling, and the mistakes that are specific to Trio."""
     session.install(*group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
@@ -83,14 +86,14 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def layers(session: nox.Session) -> None:
-    """Imports go down only."""
+    """Check that imports go down only."""
     session.install("-e", ".", *group("layers"))
     session.run("lint-imports")
 
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Everything is typed, and everything public completely."""
+    """Check the types, and that everything public is typed completely."""
     session.install("-e", ".", *group("types"))
     session.run("mypy")
     session.run("pyright")
@@ -103,9 +106,9 @@ QUICK = "not browser and not proxies and not slow"
 
 @nox.session(python=PYTHONS[-1])
 def tests(session: nox.Session) -> None:
-    """The tests with the newest Python, or only those that are named.
+    """Run the tests with the newest Python; arguments go to pytest.
 
-    Without arguments, the slow ones are left to the session `coverage`.
+    Without arguments, slow tests are left out; the session `coverage` runs them.
     """
     session.install("-e", ".", *group("tests"))
     session.run("pytest", "-n", "auto", *(session.posargs or ["-m", QUICK]))
@@ -113,7 +116,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0])
 def coverage(session: nox.Session) -> None:
-    """All tests with the oldest Python; every line and branch has to be run."""
+    """Run all tests with the oldest Python; every line and branch must be covered."""
     session.install("-e", ".", *group("tests"))
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", "-n", "auto", *session.posargs)
@@ -123,23 +126,23 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[1:-1] or None)
 def other_pythons(session: nox.Session) -> None:
-    """The tests with each other Python that is at hand."""
+    """Run the tests with each other Python that is installed."""
     if not PYTHONS[1:-1]:
-        session.skip("there is no other Python")
+        session.skip("no other Python is installed")
     session.install("-e", ".", *group("tests"))
     session.run("pytest", "-n", "auto", *(session.posargs or ["-m", QUICK]))
 
 
 @nox.session
 def examples(session: nox.Session) -> None:
-    """Every example, run as a stranger would."""
+    """Run every example, with the package installed as users do."""
     session.install(".", *group("tests"))
     session.run("pytest", "tests/test_examples.py")
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The documentation, without a warning, and its examples."""
+    """Build the documentation without a warning, and run its examples."""
     session.install("-e", ".", *group("docs"))
     session.run(
         "sphinx-build", "-W", "-n", "-E", "-b", "html", "docs", "docs/_build/html"
@@ -148,7 +151,7 @@ def docs(session: nox.Session) -> None:
 
 
 def node_modules(session: nox.Session, *packages: str) -> Path:
-    """Install packages of npm into nox' cache, once; return where they are."""
+    """Install npm packages into the cache of nox, once; return their folder."""
     folder = session.cache_dir / "-".join(packages)
     modules = folder / "node_modules"
     if not all((modules / package.partition("@")[0]).exists() for package in packages):
@@ -158,12 +161,12 @@ def node_modules(session: nox.Session, *packages: str) -> Path:
 
 
 def apt_install(session: nox.Session, command: str, *packages: str) -> None:
-    """Install Debian's packages if a command is missing, as root."""
+    """Install Debian packages if a command is missing; that needs root."""
     if shutil.which(command) is not None:
         return
     if shutil.which("apt-get") is None or os.geteuid() != 0:
         needed = " ".join(packages)
-        session.error(f"there is no {command}: apt-get install {needed}, as root")
+        session.error(f"{command} is missing: as root, apt-get install {needed}")
     apt_get = ["apt-get", "-o", "APT::Get::Assume-Yes=true", "--quiet"]
     session.run(*apt_get, "update", external=True)
     install = [*apt_get, "install", "--no-install-recommends", *packages]
@@ -172,18 +175,18 @@ def apt_install(session: nox.Session, command: str, *packages: str) -> None:
 
 @nox.session
 def differential(session: nox.Session) -> None:
-    """Random programs, played on Cloudflare's runtime and on ours: `--programs N`."""
+    """Compare random programs on Cloudflare's runtime and on ours: `--programs N`."""
     play_on_workerd(session, "conformance.differential")
 
 
 @nox.session(name="differential-objects")
 def differential_objects(session: nox.Session) -> None:
-    """The same for Durable Objects: `--programs N`, `--seed N`, `--record FILE`."""
+    """Compare Durable Objects as well: `--programs N`, `--seed N`, `--record FILE`."""
     play_on_workerd(session, "conformance.hibernation.differential")
 
 
 def play_on_workerd(session: nox.Session, module: str) -> None:
-    session.install("-e", ".", *group("differential"))  # Node and npm, too
+    session.install("-e", ".", *group("differential"))  # with Node and npm
     modules = node_modules(session, WORKERD)
     (workerd,) = modules.glob("@cloudflare/workerd-*/bin/workerd")
     session.run(
@@ -198,15 +201,15 @@ def play_on_workerd(session: nox.Session, module: str) -> None:
 
 @nox.session
 def browser(session: nox.Session) -> None:
-    """Pages in Chromium; screenshots go to the folder SCREENSHOTS."""
+    """Test pages in Chromium; screenshots go to the folder SCREENSHOTS."""
     apt_install(session, "chromium", "chromium")
-    session.install("-e", ".", *group("browser"))  # It brings no browser of its own.
+    session.install("-e", ".", *group("browser"))  # without a browser
     session.run("pytest", "-m", "browser", "tests/browser", *session.posargs)
 
 
 @nox.session
 def proxies(session: nox.Session) -> None:
-    """The proxies of the documentation, real, in front of a server."""
+    """Test a server behind the proxies of the documentation."""
     for command in ("nginx", "caddy", "haproxy"):
         apt_install(session, command, command)
     session.install("-e", ".", *group("tests"))
@@ -215,10 +218,10 @@ def proxies(session: nox.Session) -> None:
 
 @nox.session
 def autobahn(session: nox.Session) -> None:
-    """The Autobahn TestSuite, against our echo server and our echo client."""
+    """Run the Autobahn TestSuite against an echo server and an echo client."""
     session.install("-e", ".[websockets]", *group("autobahn"))
     reports = session.cache_dir / "autobahn"
-    # Compression takes minutes: `-- --engine websockets` plays its cases, too.
+    # The cases of compression take minutes: `-- --engine websockets` runs them.
     engines = [["--engine=trio-websocket"], ["--engine=websockets", "--quick"]]
     for options in [session.posargs] if session.posargs else engines:
         session.run(
@@ -233,22 +236,23 @@ def autobahn(session: nox.Session) -> None:
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """Thousands of connections for two minutes: `--seconds N`, `--seed N`."""
+    """Use thousands of connections for two minutes: `--seconds N`, `--seed N`."""
     session.install("-e", ".", *group("tests"))
     session.run("python", "-m", "soak", *session.posargs, env={"PYTHONPATH": "tests"})
 
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Hostile bytes at random, for a minute: `--seconds N`, `--seed N`."""
+    """Send random hostile bytes for a minute: `--seconds N`, `--seed N`."""
     session.install("-e", ".", *group("tests"))
     session.run("python", "-m", "fuzz", *session.posargs, env={"PYTHONPATH": "tests"})
 
 
 def install_contestants(session: nox.Session) -> dict[str, str]:
-    """Install all that benchmarks compare; what can't be had is left out later.
+    """Install everything that the benchmarks compare, except what is not available.
 
-    Return the environment in which they are found.
+    Returns:
+        The environment variables with which the benchmarks find it.
     """
     apt_install(session, "cc", "gcc", "libc6-dev")
     for package in group("bench"):
@@ -264,7 +268,7 @@ def install_contestants(session: nox.Session) -> dict[str, str]:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The benchmarks: ratios, measured side by side; `--help` tells more."""
+    """Run the benchmarks: ratios, measured side by side; `--help` shows the options."""
     session.install("-e", ".")
     env = install_contestants(session)
     session.run("python", "-m", "benchmarks", *session.posargs, env=env)
@@ -272,7 +276,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(name="bench-compare")
 def bench_compare(session: nox.Session) -> None:
-    """How fast one commit is beside another: `-- COMMIT [COMMIT]`."""
+    """Compare the speed of two commits: `-- COMMIT [COMMIT]`."""
     session.install(*PROJECT["project"]["dependencies"], *group("bench"))
     apt_install(session, "cc", "gcc", "libc6-dev")
     session.run("python", "-m", "benchmarks.compare", *session.posargs)
@@ -280,6 +284,6 @@ def bench_compare(session: nox.Session) -> None:
 
 @nox.session
 def echo(session: nox.Session) -> None:
-    """The echo server of the README."""
+    """Run the echo server of the README."""
     session.install(".")
     session.run("python", "examples/echo_server.py", *session.posargs)

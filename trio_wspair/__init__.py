@@ -1,4 +1,9 @@
-"""WebSocketPair for Trio: two connected WebSockets, in memory or on the network."""
+"""WebSocketPair for Trio: two connected WebSockets, in memory or on the network.
+
+The public names of the pair, of HTTP, and of servers and clients. More are in
+`trio_wspair.hibernation`, `trio_wspair.transports`, `trio_wspair.asgi`,
+`trio_wspair.testing` and `trio_wspair.inspector`.
+"""
 
 from ._client.connecting import connect as connect, open_websocket as open_websocket
 from ._client.reconnecting import reconnecting as reconnecting

@@ -1,4 +1,4 @@
-"""``python -m trio_wspair``, the same as the command ``trio-wspair``."""
+"""``python -m trio_wspair``: the command ``trio-wspair``."""
 
 from trio_wspair._command.main import main
 
