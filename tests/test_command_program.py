@@ -1,4 +1,4 @@
-"""How the command finds an application in a file or module, and tells of failures."""
+"""How the command finds an application, and how it shows failures of its module."""
 
 import re
 import stat
@@ -71,7 +71,7 @@ def test_app_comes_before_fetch_if_it_is_an_application(app: Path) -> None:
     assert load_application(app.name).__name__ == "fetch"  # type: ignore[union-attr]
 
 
-def test_a_file_may_be_called_as_a_module_that_is_needed(app: Path) -> None:
+def test_a_file_can_have_the_name_of_an_imported_module(app: Path) -> None:
     import trio  # noqa: PLC0415 - to see that it stays
 
     (app.parent / "trio.py").write_text(HANDLER)
@@ -98,9 +98,7 @@ def test_a_file_may_be_called_as_a_module_that_is_needed(app: Path) -> None:
         ("other.py", "other.py has no 'app' and no 'fetch'; it has site, serve_all"),
     ],
 )
-def test_an_application_that_is_not_there_is_told(
-    app: Path, name: str, what: str
-) -> None:
+def test_a_missing_application_is_an_error(app: Path, name: str, what: str) -> None:
     (app.parent / "folder.py").mkdir()
     (app.parent / "folder").mkdir()
     (app.parent / "empty.py").write_text("import trio\ncoroutine = trio.sleep(1)\n")
@@ -137,7 +135,7 @@ def test_an_application_that_is_not_there_is_told(
         ),
     ],
 )
-def test_what_can_not_be_served_is_told_with_the_reason(
+def test_an_object_that_can_not_be_served_is_an_error_with_the_reason(
     app: Path, source: str, what: str
 ) -> None:
     (app.parent / "it.py").write_text(source)
@@ -145,7 +143,7 @@ def test_what_can_not_be_served_is_told_with_the_reason(
         load_application("it.py")
 
 
-def test_a_file_that_may_not_be_read_is_told(
+def test_an_unreadable_file_is_an_error(
     app: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def open_(self: Path, mode: str) -> None:  # As root, everything can be read.
@@ -226,7 +224,7 @@ RUNNING = {
 
 @pytest.mark.parametrize("kind", RUNNING)
 @pytest.mark.parametrize("name", ["running.py", "imports_it"])
-def test_a_module_that_runs_trio_when_imported_is_told_where_to_put_that(
+def test_a_module_that_runs_trio_when_imported_is_an_error_with_advice(
     app: Path, capsys: pytest.CaptureFixture[str], kind: str, name: str
 ) -> None:
     (app.parent / "running.py").write_text(
@@ -244,7 +242,7 @@ def test_a_module_that_runs_trio_when_imported_is_told_where_to_put_that(
     )
 
 
-async def test_what_a_module_sets_in_the_context_is_there_when_it_serves(
+async def test_context_variables_of_a_module_are_set_when_it_serves(
     app: Path,
 ) -> None:
     await trio.Path(app).write_text(
@@ -286,7 +284,7 @@ def test_a_nursery_around_one_exception_is_not_shown() -> None:
     assert report.endswith("ValueError: invalid literal for int() with base 10: 'x'")
 
 
-async def test_that_the_program_was_cancelled_is_not_shown() -> None:
+async def test_a_cancelled_context_is_not_shown() -> None:
     async def fail() -> None:
         try:
             await trio.sleep_forever()

@@ -1,4 +1,4 @@
-"""How a host is reached by TCP, and what is said when it isn't."""
+"""Connecting by TCP: the order of addresses, timeouts, and errors."""
 
 import errno
 import os
@@ -174,7 +174,7 @@ async def set_later(event: trio.Event) -> None:
         ),
     ],
 )
-async def test_a_host_that_is_not_reached_is_told_with_each_address(
+async def test_an_unreachable_host_is_an_error_with_each_address(
     world: World,
     autojump_clock: Clock,
     outcomes: dict[str, tuple[float, int]],
@@ -198,7 +198,7 @@ async def test_a_host_that_is_not_reached_is_told_with_each_address(
         (socket.EAI_AGAIN, "can't be looked up"),
     ],
 )
-async def test_a_name_that_has_no_address_is_told(
+async def test_a_name_without_an_address_is_an_error(
     world: World, number: int, words: str
 ) -> None:
     world.missing = number
@@ -207,9 +207,7 @@ async def test_a_name_that_has_no_address_is_told(
     assert caught.value.errno == number
 
 
-async def test_cancelled_it_leaves_no_socket(
-    world: World, autojump_clock: Clock
-) -> None:
+async def test_cancelling_leaves_no_socket(world: World, autojump_clock: Clock) -> None:
     world.outcomes = {"10.0.0.1": SLOW, "10.0.0.2": SLOW}
     with trio.move_on_after(1) as scope:
         await dial()
@@ -218,7 +216,7 @@ async def test_cancelled_it_leaves_no_socket(
     assert world.open_sockets() == 0
 
 
-async def test_cancelled_in_the_moment_of_success_it_leaves_no_socket(
+async def test_cancelling_at_the_moment_of_success_leaves_no_socket(
     world: World,
     autojump_clock: Clock,
 ) -> None:
@@ -244,7 +242,9 @@ async def fails(url: str = f"ws://{NAME}/", **options: Any) -> str:
     return str(caught.value)
 
 
-async def test_what_took_too_long_is_told(world: World, autojump_clock: Clock) -> None:
+async def test_a_timeout_says_what_took_too_long(
+    world: World, autojump_clock: Clock
+) -> None:
     world.lookup_seconds = 60
     assert await fails() == (
         f"no WebSocket at {NAME} within 10.0 s: "
@@ -259,7 +259,7 @@ async def test_what_took_too_long_is_told(world: World, autojump_clock: Clock) -
     assert world.open_sockets() == 0
 
 
-async def test_a_dial_that_took_too_long_is_told(
+async def test_a_timeout_says_that_dial_has_not_returned(
     autojump_clock: Clock,
 ) -> None:
     async def dial(host: str, port: int) -> trio.abc.Stream:
@@ -306,7 +306,7 @@ async def test_an_address_of_this_machine_can_have_a_zone() -> None:
         await open_tcp(f"fe80::1%{interface}", 9, progress=Progress())
 
 
-async def test_an_error_without_a_number_keeps_its_words(
+async def test_an_error_without_a_number_keeps_its_text(
     world: World, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(self: object, address: object) -> None:
@@ -319,7 +319,7 @@ async def test_an_error_without_a_number_keeps_its_words(
 
 
 @pytest.mark.parametrize("returned", [None, b"stream"])
-async def test_a_dial_that_returns_no_stream_is_told(returned: Any) -> None:
+async def test_a_dial_that_returns_no_stream_is_an_error(returned: Any) -> None:
     async def dial(_host: str, _port: int) -> Any:
         return returned
 

@@ -1,4 +1,4 @@
-"""What the URL of a WebSocket says: read as browsers do, and no secret is shown."""
+"""URLs of WebSockets: parsed as in browsers, and errors without secrets."""
 
 import base64
 
@@ -50,7 +50,7 @@ from trio_wspair._client.endpoint import Endpoint, parse_endpoint
         ("ws://me:secret@h/", "ws://h/"),
     ],
 )  # fmt: skip
-def test_a_url_is_read_as_browsers_do(url: str, expected: str) -> None:
+def test_a_url_is_parsed_as_in_browsers(url: str, expected: str) -> None:
     endpoint = parse_endpoint(url)
     assert endpoint.url == expected
     assert parse_endpoint(endpoint.url) == Endpoint(
@@ -76,7 +76,7 @@ def test_a_url_is_read_as_browsers_do(url: str, expected: str) -> None:
         ("wss://[FE80::1%Eth0]/", "fe80::1%Eth0", "[fe80::1]", "fe80::1"),
     ],
 )
-def test_a_trailing_dot_and_a_zone_go_only_where_they_belong(
+def test_a_trailing_dot_and_a_zone_are_left_out_of_headers(
     url: str, host: str, host_header: str, server_name: str
 ) -> None:
     endpoint = parse_endpoint(url)
@@ -155,7 +155,9 @@ def test_userinfo_is_basic_authorization(userinfo: str, sent: bytes | None) -> N
         ("ws://me:%7f@h/", "can't contain control characters"),
     ],
 )
-def test_what_is_not_the_url_of_a_websocket_is_refused(url: str, words: str) -> None:
+def test_a_url_that_is_not_that_of_a_websocket_is_an_error(
+    url: str, words: str
+) -> None:
     with pytest.raises(ValueError, match="is not the URL of a WebSocket: ") as caught:
         parse_endpoint(url)
     assert words in str(caught.value)
@@ -210,7 +212,7 @@ url_like = st.text("ws:/\\@?#[]%25.:hé \n\t0128", max_size=30)
 
 
 @given(any_text | url_like | url_like.map("ws://h".__add__))
-def test_whatever_is_read_can_be_sent(url: str) -> None:
+def test_every_accepted_url_can_be_sent(url: str) -> None:
     try:
         endpoint = parse_endpoint(url)
     except ValueError as exc:

@@ -37,7 +37,7 @@ PROXY = "http://proxy.example:3128"
         ("ALL_PROXY", "ws://[a/", False),
     ],
 )
-def test_the_scheme_says_which_variable_counts(
+def test_the_variable_depends_on_the_scheme(
     monkeypatch: pytest.MonkeyPatch, variable: str, url: str, found: bool
 ) -> None:
     assert proxy_from_environment(url) is None
@@ -61,7 +61,7 @@ def test_a_value_without_a_scheme_is_the_host_of_an_http_proxy(
     assert proxy_from_environment("wss://a/") == PROXY
 
 
-def test_http_proxy_is_left_alone_in_a_cgi_program(
+def test_http_proxy_is_ignored_in_a_cgi_program(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", PROXY)
@@ -104,7 +104,7 @@ def test_http_proxy_is_left_alone_in_a_cgi_program(
         (".", "example.com", False),
     ],
 )
-def test_no_proxy_lists_what_is_reached_without_one(
+def test_no_proxy_lists_hosts_that_need_no_proxy(
     monkeypatch: pytest.MonkeyPatch, entry: str, host: str, covered: bool
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", PROXY)

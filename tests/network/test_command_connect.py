@@ -119,7 +119,7 @@ async def test_the_close_is_explained(
     assert handler.requests[0].headers["x-name"] == "1"
 
 
-async def test_in_a_terminal_there_are_colours_and_nothing_commands_it(
+async def test_a_terminal_gets_colours_and_no_control_sequences_of_the_server(
     net: "Network",
     typed: Callable[[bytes], None],
     capfd: pytest.CaptureFixture[str],
@@ -137,7 +137,7 @@ async def test_in_a_terminal_there_are_colours_and_nothing_commands_it(
         assert capfd.readouterr().out == '< {"\\x1b[2J": "hi\\x09\\x0athere"}\n'
 
 
-async def test_after_the_input_it_can_wait_for_more(
+async def test_wait_keeps_the_connection_open_after_the_input(
     net: "Network",
     typed: Callable[[bytes], None],
     capfd: pytest.CaptureFixture[str],
@@ -160,7 +160,7 @@ async def test_after_the_input_it_can_wait_for_more(
     assert capfd.readouterr().out == "late\n"
 
 
-async def test_a_server_that_refuses_is_told_with_what_it_says(
+async def test_a_refusal_is_shown_with_the_text_of_the_server(
     net: "Network", typed: Callable[[bytes], None]
 ) -> None:
     async def fetch(_request: Request) -> Response:
@@ -175,7 +175,7 @@ async def test_a_server_that_refuses_is_told_with_what_it_says(
         await talk(server.url)
 
 
-async def test_server_and_client_agree_on_compression_if_both_are_told_to(
+async def test_compression_is_negotiated_if_both_sides_offer_it(
     net: "Network",
     typed: Callable[[bytes], None],
     capfd: pytest.CaptureFixture[str],
@@ -189,7 +189,7 @@ async def test_server_and_client_agree_on_compression_if_both_are_told_to(
     assert f"connected to {server.url}, permessage-deflate" in err
 
 
-async def test_a_unix_socket_that_is_not_there_is_named(
+async def test_a_missing_unix_socket_is_named(
     net: "Network", typed: Callable[[bytes], None]
 ) -> None:
     with pytest.raises(CommandError) as caught:
@@ -209,7 +209,7 @@ async def test_secrets_of_the_url_are_not_shown(
     assert f"connected to {server.url}?token=...\n" in capfd.readouterr().err
 
 
-async def test_proxies_come_from_the_environment_unless_told_otherwise(
+async def test_proxies_come_from_the_environment_unless_an_option_excludes_them(
     net: "Network",
     typed: Callable[[bytes], None],
     monkeypatch: pytest.MonkeyPatch,
@@ -227,7 +227,7 @@ async def test_proxies_come_from_the_environment_unless_told_otherwise(
 
 
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy", "WS_PROXY"])
-async def test_the_variable_that_names_a_proxy_is_told(
+async def test_an_error_names_the_variable_with_the_proxy(
     net: "Network", monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     with monkeypatch.context() as environment:
@@ -245,7 +245,7 @@ async def test_the_variable_that_names_a_proxy_is_told(
         assert "is from" not in str(caught.value)
 
 
-async def test_how_to_trust_a_certificate_is_told_with_options(
+async def test_an_untrusted_certificate_is_an_error_that_names_the_options(
     net: "Network", tls: "Tls"
 ) -> None:
     async with net.serve(net.echo, ssl_context=tls.server) as server:
@@ -253,7 +253,7 @@ async def test_how_to_trust_a_certificate_is_told_with_options(
             await talk(server.url)
 
 
-async def test_a_line_that_is_not_utf8_is_told_and_the_others_are_sent(
+async def test_a_line_that_is_not_utf8_is_reported_and_the_others_are_sent(
     net: "Network",
     typed: Callable[[bytes], None],
     capfd: pytest.CaptureFixture[str],
@@ -282,7 +282,7 @@ async def test_lines_can_be_sent_as_bytes(
     assert capfd.readouterr().out == "0x6f6e65\n0xff\n"
 
 
-async def test_a_line_that_is_too_long_is_told_and_the_others_are_sent(
+async def test_a_line_that_is_too_long_is_reported_and_the_others_are_sent(
     net: "Network",
     typed: Callable[[bytes], None],
     capfd: pytest.CaptureFixture[str],
@@ -298,7 +298,7 @@ async def test_a_line_that_is_too_long_is_told_and_the_others_are_sent(
     assert "trio-wspair: line 1 was not sent: it has more than 10 bytes\n" in err
 
 
-async def test_a_message_beyond_the_limit_of_the_server_is_told_by_its_close(
+async def test_a_message_beyond_the_limit_of_the_server_is_closed_with_1009(
     net: "Network",
     typed: Callable[[bytes], None],
     capfd: pytest.CaptureFixture[str],
@@ -343,7 +343,7 @@ def lines_of(*pieces: bytes, max_bytes: int = 10) -> list[bytes | None]:
     return [*found, *lines.end()]
 
 
-def test_lines_are_the_same_however_they_come_in_pieces() -> None:
+def test_lines_do_not_depend_on_how_the_input_is_split() -> None:
     text = b"one\n\ntwo\r\n\r\nthree\rfour\nlast"
     expected = [b"one", b"", b"two", b"", b"three\rfour", b"last"]
     assert lines_of(text) == expected
@@ -403,7 +403,7 @@ async def open_deaf_listener() -> trio.SocketListener:
     return (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
 
 
-async def test_a_signal_ends_it_in_time_though_nothing_takes_the_output(
+async def test_a_signal_ends_it_even_if_nothing_reads_the_output(
     net: "Network",
 ) -> None:
     async with (
@@ -436,7 +436,7 @@ async def test_a_second_signal_ends_it_at_once(net: "Network") -> None:
 # -- streams that are closed, full, or of another encoding -----------------------------
 
 
-async def test_it_works_in_a_pipe(net: "Network") -> None:
+async def test_lines_and_messages_go_through_pipes(net: "Network") -> None:
     async with net.serve(net.echo) as server:
         options = "--header", "X-Name: value"
         done = await ran("connect", server.url, *options, stdin=b"hello\n")
@@ -457,7 +457,7 @@ STREAMS = {
 
 
 @pytest.mark.parametrize("script", STREAMS)
-async def test_streams_may_be_closed_or_full_or_of_any_encoding(
+async def test_streams_can_be_closed_or_full_or_of_any_encoding(
     net: "Network", script: str
 ) -> None:
     status, output, errors = STREAMS[script]
@@ -482,7 +482,7 @@ async def test_an_error_does_not_wait_for_an_input_that_stays_open(
     assert "unrecognized arguments" in line_in(done.stderr.decode())
 
 
-async def test_it_ends_quietly_when_nothing_reads_its_output_any_more(
+async def test_it_ends_quietly_when_the_reader_of_its_output_has_gone(
     net: "Network",
 ) -> None:
     async with (
@@ -499,14 +499,14 @@ async def test_it_ends_quietly_when_nothing_reads_its_output_any_more(
         assert await read_to_end(process.stderr) == f"connected to {server.url}\n"
 
 
-async def test_an_input_that_can_not_be_read_is_told(net: "Network") -> None:
+async def test_an_unreadable_input_is_an_error(net: "Network") -> None:
     async with net.serve(net.echo) as server:
         done = await in_shell('"$@" 0>/dev/full', "connect", server.url)
     assert done.returncode == 1
     assert b"can't read the standard input: Bad file descriptor" in done.stderr
 
 
-async def test_an_input_and_output_that_do_not_block_are_waited_for(
+async def test_nonblocking_input_and_output_work(
     net: "Network",
 ) -> None:
     async with net.serve_halves() as (server, halves):
@@ -542,7 +542,7 @@ async def test_the_help_ends_quietly_when_its_reader_has_gone(net: "Network") ->
     [(True, 3, "can't write to the standard output"), (False, 141, "")],
     ids=["full", "no reader"],
 )
-async def test_what_a_program_has_printed_and_can_not_be_written_is_told(
+async def test_output_of_a_program_that_can_not_be_written_is_an_error(
     net: "Network", tmp_path: Path, full: bool, status: int, told: str
 ) -> None:
     file = tmp_path / "printing.py"
@@ -560,7 +560,7 @@ async def test_what_a_program_has_printed_and_can_not_be_written_is_told(
     assert "Exception ignored" not in done.stderr.decode()
 
 
-async def test_a_help_that_can_not_be_written_is_told(net: "Network") -> None:
+async def test_a_help_text_that_can_not_be_written_is_an_error(net: "Network") -> None:
     done = await in_shell('"$@" >/dev/full', "--help")
     assert done.returncode == 1
     told = line_in(done.stderr.decode())

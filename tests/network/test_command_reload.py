@@ -1,4 +1,4 @@
-"""`trio-wspair serve --reload`: a change starts the server again, a mistake waits."""
+"""`trio-wspair serve --reload`: the server restarts at a change."""
 
 import os
 import signal
@@ -75,7 +75,7 @@ async def reloading(*arguments: str) -> AsyncGenerator[Reloading]:
             yield Reloading(process)
 
 
-async def test_a_change_closes_with_1012_and_serves_what_is_new(app: Path) -> None:
+async def test_a_change_closes_with_1012_and_serves_the_new_program(app: Path) -> None:
     async with reloading(str(app)) as server, trio.open_nursery() as nursery:
         ws = await connect(await server.url(), nursery=nursery)
         ws.accept()
@@ -89,7 +89,7 @@ async def test_a_change_closes_with_1012_and_serves_what_is_new(app: Path) -> No
         assert await server.process.wait() == 130
 
 
-async def test_a_mistake_is_shown_and_its_correction_waited_for(app: Path) -> None:
+async def test_a_mistake_is_shown_and_its_correction_is_served(app: Path) -> None:
     await trio.Path(app).write_text("import nothing_of_the_kind\n")
     async with reloading(str(app)) as server:
         shown = await server.until(
@@ -125,7 +125,7 @@ async def test_an_application_is_left_before_it_is_opened_again(app: Path) -> No
         assert "left\n" in await server.until("Serving")
 
 
-async def test_the_server_ends_when_the_one_that_reloads_it_is_killed(
+async def test_the_server_ends_when_its_parent_process_is_killed(
     app: Path,
 ) -> None:
     async with reloading(str(app)) as server, trio.open_nursery() as nursery:
@@ -147,7 +147,7 @@ async def test_a_server_that_stops_for_good_closes_with_1001(
         assert await server.process.wait() == {signal.SIGINT: 130}.get(number, 0)
 
 
-async def test_a_folder_that_can_not_be_watched_is_told(
+async def test_a_missing_file_is_an_error_before_anything_is_watched(
     app: Path, net: "Network", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = await ran("serve", "--reload", "no/such.py")
@@ -155,7 +155,7 @@ async def test_a_folder_that_can_not_be_watched_is_told(
     assert line_in(done.stderr.decode()) == "there is no file 'no/such.py'"
 
 
-def test_what_keeps_a_folder_from_being_watched_is_told(
+def test_a_folder_that_can_not_be_watched_is_an_error(
     app: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def awatch(*_: object, **__: object) -> AsyncGenerator[None]:
@@ -169,7 +169,7 @@ def test_what_keeps_a_folder_from_being_watched_is_told(
     assert line_in(errors) == told
 
 
-async def test_the_thread_that_watches_is_told_to_end(
+async def test_the_thread_of_watchfiles_ends(
     app: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ends: list[bool] = []

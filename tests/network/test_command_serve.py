@@ -1,4 +1,4 @@
-"""`trio-wspair serve`, as its users meet it."""
+"""`trio-wspair serve` as a program: options, signals, TLS and the log."""
 
 import json
 import os
@@ -113,14 +113,14 @@ MISUSES = {
 
 
 @pytest.mark.parametrize("arguments", MISUSES, ids=lambda a: " ".join(a)[:40])
-def test_misuse_is_told_on_one_line(
+def test_wrong_arguments_are_an_error_of_one_line(
     app: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
 ) -> None:
     (app.parent / "app").write_text(HANDLER)
     assert MISUSES[arguments] in refused(*arguments, capsys=capsys)
 
 
-def test_the_version_can_be_asked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--version"])
     assert caught.value.code == 0
@@ -141,7 +141,7 @@ async def test_the_help_fits_into_80_columns_and_has_examples(
 # -- what can't be listened on ---------------------------------------------------------
 
 
-async def test_a_port_that_is_taken_is_told(app: Path, net: "Network") -> None:
+async def test_a_port_in_use_is_an_error(app: Path, net: "Network") -> None:
     async with net.serve(net.echo) as server:
         done = await ran("serve", str(app), "--port", str(server.port))
     assert done.returncode == 1
@@ -159,7 +159,7 @@ async def test_a_port_that_is_taken_is_told(app: Path, net: "Network") -> None:
         (["--unix", "app_of_a_test.py"], 1, "can't listen on the Unix socket app_of"),
     ],
 )
-def test_what_can_not_be_listened_on_is_told(
+def test_an_address_that_can_not_be_used_is_an_error(
     app: Path,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
@@ -195,7 +195,7 @@ async def test_a_handler_is_served_until_a_signal(
         assert re.search(line, log), log
 
 
-async def test_the_query_is_in_the_log_if_asked_for(app: Path) -> None:
+async def test_the_query_is_logged_only_with_log_query(app: Path) -> None:
     for options, shown in (
         ([], '"GET /" 101'),
         (["--log-query"], '"GET /?token=1" 101'),
@@ -218,7 +218,7 @@ async def test_the_query_is_in_the_log_if_asked_for(app: Path) -> None:
         (["--forwarded", "--proxies", "2"], "2001:db8::2"),
     ],
 )
-async def test_the_client_is_the_one_that_known_proxies_tell(
+async def test_the_client_address_comes_from_the_known_proxies(
     app: Path, options: list[str], client: str
 ) -> None:
     x_forwarded = "X-Forwarded-For: 192.0.2.1, 192.0.2.2, 192.0.2.3"
@@ -281,12 +281,12 @@ async def test_connections_can_be_inspected(app: Path) -> None:
         assert await process.wait() == 0
 
 
-async def test_nothing_is_inspected_unless_asked_for(app: Path) -> None:
+async def test_without_inspect_there_is_no_inspector(app: Path) -> None:
     async with serving(str(app)) as (process, _):
         assert listening(process) == 1
 
 
-async def test_a_port_of_the_inspector_that_is_taken_is_told(
+async def test_a_port_of_the_inspector_in_use_is_an_error(
     app: Path, net: "Network"
 ) -> None:
     async with net.serve(net.echo) as server:
@@ -310,7 +310,7 @@ async def test_tls_is_served_with_a_certificate(
 
 
 @pytest.mark.parametrize("host", ["", "*"])
-async def test_all_addresses_are_served_if_asked_for(app: Path, host: str) -> None:
+async def test_all_addresses_can_be_served(app: Path, host: str) -> None:
     async with (
         serving(str(app), "--host", host) as (_, url),
         open_websocket(url) as ws,
@@ -415,7 +415,7 @@ async def fetch(request):
 COMMANDS = "\x1b]0;title\x07\n00:00:00 ERROR   fake\r\x9b31m\u202e"
 
 
-async def test_the_log_shows_nothing_that_commands_the_terminal_or_fakes_a_line(
+async def test_control_sequences_and_line_breaks_are_escaped_in_the_log(
     app: Path, net: "Network"
 ) -> None:
     await trio.Path(app).write_text(HANDLER_THAT_SHOWS)
@@ -435,7 +435,7 @@ async def test_the_log_shows_nothing_that_commands_the_terminal_or_fakes_a_line(
         assert line.startswith("  ") or "INFO" in line or "handling GET" in line
 
 
-async def test_the_traceback_of_an_application_commands_no_terminal(
+async def test_control_sequences_are_escaped_in_a_traceback(
     app: Path, net: "Network"
 ) -> None:
     code = {"in_task": f"raise OSError({COMMANDS!r})", "on_entering": "pass"}
@@ -450,7 +450,7 @@ async def test_the_traceback_of_an_application_commands_no_terminal(
     ("code", "status", "told"),
     [("7", 7, ""), ("", 0, ""), ("'no'", 1, "trio-wspair: no\n")],
 )
-async def test_a_handler_that_exits_decides_on_the_status(
+async def test_a_handler_that_exits_sets_the_exit_status(
     app: Path, code: str, status: int, told: str
 ) -> None:
     source = f"import sys\nasync def fetch(request): sys.exit({code})"
@@ -465,7 +465,9 @@ async def test_a_handler_that_exits_decides_on_the_status(
         assert "Traceback" not in errors
 
 
-async def test_a_handler_that_interrupts_ends_the_server(app: Path) -> None:
+async def test_a_handler_that_raises_keyboard_interrupt_ends_the_server(
+    app: Path,
+) -> None:
     source = "async def fetch(request): raise KeyboardInterrupt"
     await trio.Path(app).write_text(source)
     async with serving(str(app)) as (process, url):
@@ -476,7 +478,7 @@ async def test_a_handler_that_interrupts_ends_the_server(app: Path) -> None:
         assert "Traceback" not in await read_to_end(process.stderr)
 
 
-def test_a_fault_of_the_command_itself_is_not_hidden(
+def test_a_bug_of_the_command_itself_is_not_hidden(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*_: object) -> None:
@@ -490,7 +492,7 @@ def test_a_fault_of_the_command_itself_is_not_hidden(
         main(["connect", "ws://x/"])
 
 
-async def test_one_client_may_have_as_many_connections_as_the_option_says(
+async def test_connections_per_client_are_limited_by_the_option(
     app: Path,
 ) -> None:
     async with (
@@ -600,7 +602,7 @@ class Pki:
         ),
     ],
 )
-def test_files_of_tls_that_can_not_be_used_are_told(
+def test_unusable_tls_files_are_an_error(
     app: Path,
     pki: Pki,
     capsys: pytest.CaptureFixture[str],
@@ -611,7 +613,7 @@ def test_files_of_tls_that_can_not_be_used_are_told(
     assert what in refused("serve", str(app), "--port=0", *arguments, capsys=capsys)
 
 
-async def test_a_certificate_that_has_expired_is_told_on_both_sides(
+async def test_an_expired_certificate_is_reported_on_both_sides(
     app: Path, pki: Pki, net: "Network"
 ) -> None:
     async with serving(str(app), f"--certfile={pki.old}") as (process, url):
@@ -659,7 +661,7 @@ async def test_clients_show_their_certificates_and_check_the_servers(
 # -- logs ------------------------------------------------------------------------------
 
 
-async def test_it_stops_when_nothing_reads_its_log_any_more(app: Path) -> None:
+async def test_it_stops_when_the_reader_of_its_log_has_gone(app: Path) -> None:
     async with serving(str(app)) as (process, url), trio.open_nursery() as nursery:
         assert process.stderr is not None
         ws = await connect(url, nursery=nursery)
@@ -683,7 +685,7 @@ async def test_it_starts_with_all_streams_closed(app: Path, net: "Network") -> N
         assert await process.wait() == 0
 
 
-async def test_an_output_that_can_not_be_written_is_told(
+async def test_an_output_that_can_not_be_written_is_an_error(
     app: Path, net: "Network"
 ) -> None:
     done = await in_shell('"$@" >/dev/full', "serve", str(app), "--port=0")
@@ -700,7 +702,7 @@ async def test_an_interrupt_while_the_module_is_imported_ends_it_as_ctrl_c_does(
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
-def test_an_engine_whose_package_is_not_installed_is_one_line(
+def test_an_engine_whose_package_is_not_installed_is_an_error_of_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for module in ("websockets", "trio_wspair.transports._websockets"):

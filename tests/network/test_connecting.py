@@ -106,7 +106,7 @@ async def test_a_url_without_a_path_asks_for_the_root(net: "Network") -> None:
 
 
 @pytest.mark.parametrize("offered", ["wamp", ["soap", "wamp"]], ids=["str", "list"])
-async def test_the_subprotocol_of_the_server_is_told(
+async def test_the_subprotocol_chosen_by_the_server_is_its_protocol(
     net: "Network", offered: str | list[str]
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -135,7 +135,7 @@ async def test_without_a_subprotocol_it_is_empty_and_the_log_says_so_once(
     assert "hunter2" not in record
 
 
-async def test_a_name_beyond_ascii_is_that_of_idna(net: "Network") -> None:
+async def test_a_name_beyond_ascii_is_encoded_by_idna(net: "Network") -> None:
     async with net.serve(net.echo) as server:
         url = f"ws://ｌｏｃａｌｈｏｓｔ:{server.port}/"  # noqa: RUF001 - that's the point
         async with open_websocket(url) as ws:
@@ -246,7 +246,9 @@ FORBIDDEN = "HTTP/1.1 403 Forbidden"
 
 
 @pytest.mark.parametrize("stays", [False, True], ids=["leaves", "stays"])
-async def test_a_refusal_is_told_whole(net: "Network", *, stays: bool) -> None:
+async def test_a_refusal_has_status_headers_and_body(
+    net: "Network", *, stays: bool
+) -> None:
     data = net.head("Content-Length: 4", "X-A: 1", "X-A: 2", start=FORBIDDEN) + b"dues"
     error = await refused(net, answering(data, stays=stays))
     assert error.status == 403
@@ -324,7 +326,7 @@ async def test_a_server_that_resets_is_a_handshake_error(net: "Network") -> None
     assert "closed the connection before it answered" in str(error)
 
 
-async def test_a_reset_is_told_in_plain_words(net: "Network") -> None:
+async def test_a_reset_is_explained(net: "Network") -> None:
     async def script(peer: "ScriptedPeer") -> None:
         await peer.read_head()
         await peer.reset()
@@ -393,7 +395,7 @@ async def test_interim_answers_are_passed_over(net: "Network") -> None:
         ("101 X", ["Upgrade: h2c"], b"", "answered 101, but not as"),
     ],
 )
-async def test_an_http_answer_is_told_with_its_first_lines(
+async def test_an_http_answer_is_shown_with_its_first_lines(
     net: "Network", start: str, lines: list[str], body: bytes, words: str
 ) -> None:
     head = "\r\n".join([f"HTTP/1.1 {start}", *lines, "", ""])
@@ -439,7 +441,7 @@ async def test_other_statuses_are_refusals_too(net: "Network", status: int) -> N
         "bad header",
     ],
 )
-async def test_what_is_not_http_is_told_in_plain_words(
+async def test_an_answer_that_is_not_http_is_explained(
     net: "Network", data: bytes, words: str
 ) -> None:
     error = await refused(net, answering(data))
@@ -470,7 +472,9 @@ def opening(*without: str, extra: tuple[str, ...] = ()) -> "Script":
 
 
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
-async def test_a_101_of_another_version_is_none(net: "Network", version: str) -> None:
+async def test_a_101_of_another_http_version_is_refused(
+    net: "Network", version: str
+) -> None:
     async def script(peer: "ScriptedPeer") -> None:
         key = re.search(r"(?i)sec-websocket-key: (\S+)", await peer.read_head())
         assert key is not None
@@ -492,7 +496,9 @@ async def test_a_101_of_another_version_is_none(net: "Network", version: str) ->
         pytest.param(opening("Connection"), id="no Connection"),
     ],
 )
-async def test_a_101_that_is_none(net: "Network", script: "Script") -> None:
+async def test_a_101_with_wrong_headers_is_refused(
+    net: "Network", script: "Script"
+) -> None:
     error = await refused(net, script)
     assert "101, but not as RFC 6455" in str(error)
     assert error.status == 101
@@ -505,7 +511,9 @@ async def test_a_101_that_is_none(net: "Network", script: "Script") -> None:
         "Sec-WebSocket-Extensions: permessage-deflate",
     ],
 )
-async def test_a_101_with_what_nobody_asked_for(net: "Network", header: str) -> None:
+async def test_a_101_that_accepts_what_was_not_offered_is_refused(
+    net: "Network", header: str
+) -> None:
     async def script(peer: "ScriptedPeer") -> None:
         await peer.handshake(header)
         await peer.read_all()
@@ -514,13 +522,13 @@ async def test_a_101_with_what_nobody_asked_for(net: "Network", header: str) -> 
     assert "101, but not as RFC 6455" in str(error)
 
 
-async def test_a_server_that_says_nothing_is_not_waited_for(net: "Network") -> None:
+async def test_a_silent_server_ends_with_a_timeout(net: "Network") -> None:
     error = await refused(net, answering(b"", stays=True), connect_timeout=0.1)
     assert "no WebSocket at 127.0.0.1:" in str(error)
     assert "within 0.1 s: the server has not answered the request" in str(error)
 
 
-async def test_an_answer_byte_by_byte_is_not_waited_for(net: "Network") -> None:
+async def test_an_answer_byte_by_byte_ends_with_a_timeout(net: "Network") -> None:
     async def script(peer: "ScriptedPeer") -> None:
         await peer.read_head()
         try:
@@ -601,7 +609,7 @@ async def test_a_nursery_can_end_by_itself_once_its_connection_has_closed(
         await client.aclose()
 
 
-async def test_a_client_half_is_not_accepted_yet_and_loses_nothing(
+async def test_a_client_half_buffers_messages_until_it_is_accepted(
     net: "Network",
 ) -> None:
     async def script(peer: "ScriptedPeer") -> None:

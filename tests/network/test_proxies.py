@@ -322,7 +322,7 @@ async def test_a_wrong_password_for_an_http_proxy_is_an_error_at_once(
     ],
     ids=["ESC", "403", "503", "nothing", "SSH", "more", "too large"],
 )
-async def test_what_an_http_proxy_answers_instead_is_told(
+async def test_the_answer_of_an_http_proxy_that_refuses_is_shown(
     net: "Network", answer: bytes, words: str, status: int | None
 ) -> None:
     gate = HTTPGate(answer)
@@ -337,7 +337,7 @@ async def test_what_an_http_proxy_answers_instead_is_told(
     assert error.retryable == (status != 403)
 
 
-async def test_a_proxy_that_says_nothing_is_not_waited_for(net: "Network") -> None:
+async def test_a_silent_proxy_ends_with_a_timeout(net: "Network") -> None:
     class Silent(Gate):
         async def accept(self, stream: trio.SocketStream) -> None:
             async for _ in stream:
@@ -354,7 +354,7 @@ async def test_a_proxy_that_says_nothing_is_not_waited_for(net: "Network") -> No
         assert "has not answered" in str(error)
 
 
-async def test_an_https_proxy_without_tls_is_told(net: "Network") -> None:
+async def test_an_https_proxy_without_tls_is_explained(net: "Network") -> None:
     async with net.serve(net.echo) as server:
         error = await refused("ws://h/", proxy=server.url.replace("ws:", "https:"))
     assert "does not speak TLS on this port" in str(error)
@@ -362,7 +362,7 @@ async def test_an_https_proxy_without_tls_is_told(net: "Network") -> None:
 
 
 @pytest.mark.parametrize("scheme", ["socks4", "socks5"])
-async def test_a_proxy_that_does_not_speak_socks_is_told(
+async def test_a_proxy_that_does_not_speak_socks_is_explained(
     net: "Network", scheme: str
 ) -> None:
     async def script(peer: ScriptedPeer) -> None:
@@ -448,7 +448,7 @@ async def test_a_wrong_password_for_a_socks_proxy_is_an_error_at_once(
     ],
     ids=lambda value: value.scheme if isinstance(value, Gate) else str(value),
 )
-async def test_what_a_socks_proxy_refuses_is_told(
+async def test_the_reason_of_a_socks_proxy_that_refuses_is_shown(
     net: "Network", gate: Gate, words: str, retryable: bool
 ) -> None:
     async with gate.open() as proxy:
@@ -515,7 +515,7 @@ async def test_the_name_of_a_proxy_may_not_be_found(
         ("socks4://me:hunter2@h", "which SOCKS 4 doesn't support"),
     ],
 )
-async def test_what_is_no_proxy_is_an_error(proxy: str, words: str) -> None:
+async def test_a_wrong_proxy_url_is_an_error(proxy: str, words: str) -> None:
     with pytest.raises(ValueError, match="is not the URL of a proxy") as caught:
         async with open_websocket("ws://localhost/", proxy=proxy):
             pass
@@ -523,7 +523,7 @@ async def test_what_is_no_proxy_is_an_error(proxy: str, words: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
-async def test_a_proxy_is_a_str() -> None:
+async def test_a_proxy_must_be_a_str() -> None:
     proxy: Any = b"http://me:hunter2@h"
     with pytest.raises(TypeError, match="proxy must be a URL such as") as caught:
         async with open_websocket("ws://localhost/", proxy=proxy):

@@ -71,7 +71,7 @@ async def test_one_connection_comes_after_the_other(net: "Network") -> None:
         assert heard == ["number 0", "number 1", "number 2"]
 
 
-async def test_going_on_closes_the_one_before(net: "Network") -> None:
+async def test_the_next_step_closes_the_previous_connection(net: "Network") -> None:
     handler = Refusing()
     async with net.serve(handler.fetch) as server:
         async with quick(server.url) as connections:
@@ -84,7 +84,7 @@ async def test_going_on_closes_the_one_before(net: "Network") -> None:
             assert (await half.wait_closed()).code == 1000
 
 
-async def test_an_exception_of_the_block_is_told_with_1011(net: "Network") -> None:
+async def test_an_exception_of_the_block_closes_with_1011(net: "Network") -> None:
     handler = Refusing()
     async with net.serve(handler.fetch) as server:
 
@@ -98,7 +98,7 @@ async def test_an_exception_of_the_block_is_told_with_1011(net: "Network") -> No
         assert (await handler.opened[0].wait_closed()).code == 1011
 
 
-async def test_a_server_that_is_not_there_is_waited_for(
+async def test_attempts_are_repeated_until_the_server_is_there(
     net: "Network", logged: "Logged"
 ) -> None:
     handler = Refusing()
@@ -133,7 +133,9 @@ async def test_waiting_can_be_cancelled(net: "Network") -> None:
     assert scope.cancelled_caught
 
 
-async def test_an_end_that_is_not_clean_is_the_callers(net: "Network") -> None:
+async def test_an_unclean_end_is_raised_in_the_loop_of_the_caller(
+    net: "Network",
+) -> None:
     handler = Refusing()
     async with (
         net.serve(handler.fetch) as server,
@@ -286,7 +288,7 @@ async def test_waits_grow_with_jitter_up_to_a_limit(autojump_clock: Clock) -> No
     ("least", "most"), [(0, 0), (0, 60), (0.001, 0.01), (math.inf, 0), (5, 1)]
 )
 @pytest.mark.parametrize("answer", [OPENED, BUSY, OSError("no")], ids=["1", "2", "3"])
-async def test_nothing_makes_it_a_busy_loop(
+async def test_there_is_always_a_wait_between_attempts(
     autojump_clock: Clock, least: float, most: float, answer: bytes | Exception
 ) -> None:
     attempts = Attempts(answer)
@@ -296,7 +298,7 @@ async def test_nothing_makes_it_a_busy_loop(
         assert 0.1 - 1e-6 <= wait <= max(0.1, most) + 1e-6
 
 
-async def test_errors_of_functions_that_are_passed_over_are_no_busy_loop(
+async def test_there_is_a_wait_after_an_exception_of_a_function(
     autojump_clock: Clock,
 ) -> None:
     times = []
@@ -312,7 +314,7 @@ async def test_errors_of_functions_that_are_passed_over_are_no_busy_loop(
     assert all(after - before > 0.0999 for before, after in pairwise(times))
 
 
-async def test_a_connection_that_has_lasted_lets_the_waits_begin_again(
+async def test_waits_are_short_again_after_a_long_connection(
     autojump_clock: Clock,
 ) -> None:
     attempts = Attempts(*[OSError("no")] * 6, OPENED)
@@ -324,7 +326,7 @@ async def test_a_connection_that_has_lasted_lets_the_waits_begin_again(
     assert 100.25 - 1e-6 <= attempts.waits[7] <= 100.5 + 1e-6
 
 
-async def test_a_connection_that_has_not_lasted_does_not(
+async def test_waits_stay_long_after_a_short_connection(
     autojump_clock: Clock,
 ) -> None:
     attempts = Attempts(*[OSError("no")] * 6, OPENED)
@@ -407,7 +409,7 @@ async def test_functions_can_be_sync_and_headers_an_iterator(
 
 
 @pytest.mark.parametrize("argument", ["url", "headers"])
-async def test_what_a_function_raises_is_raised_at_once(
+async def test_an_exception_of_a_function_is_raised_at_once(
     autojump_clock: Clock, argument: str
 ) -> None:
     async def fail() -> str:
@@ -440,9 +442,7 @@ PASSING = [f"{code} X" for code in (408, 425, 429, 500, 502, 503, 504, 520, 599)
 
 
 @pytest.mark.parametrize("line", LASTING)
-async def test_a_status_that_will_not_pass_is_raised(
-    autojump_clock: Clock, line: str
-) -> None:
+async def test_a_permanent_status_is_raised(autojump_clock: Clock, line: str) -> None:
     attempts = Attempts(status(line))
     async with reconnecting("ws://h/", dial=attempts.dial) as connections:
         with pytest.raises(HandshakeError) as caught:
@@ -462,7 +462,7 @@ async def test_a_status_that_will_not_pass_is_raised(
     ],
     ids=repr,
 )
-async def test_what_may_pass_is_tried_again(
+async def test_a_temporary_status_is_retried(
     autojump_clock: Clock, answer: bytes | Exception
 ) -> None:
     attempts = Attempts(answer, OPENED)
@@ -478,7 +478,7 @@ async def test_a_certificate_that_is_refused_is_raised(autojump_clock: Clock) ->
             await anext(connections)
 
 
-async def test_should_retry_decides_otherwise(autojump_clock: Clock) -> None:
+async def test_should_retry_overrides_the_default(autojump_clock: Clock) -> None:
     asked: list[Exception] = []
 
     def should_retry(exc: OSError | HandshakeError) -> bool:
@@ -523,7 +523,7 @@ class Awaitable:
 
 
 @pytest.mark.parametrize("decision", [lambda: retry_async(None), Awaitable])
-async def test_a_decision_that_is_awaitable_is_refused(
+async def test_an_async_should_retry_is_refused(
     autojump_clock: Clock, decision: Callable[[], object]
 ) -> None:
     def should_retry(_error: Exception) -> Any:
