@@ -15,7 +15,11 @@ import trio
 from hypothesis import given, settings, strategies as st
 
 from trio_wspair import WebSocketPair
-from trio_wspair._rules.attachments import MAX_ATTACHMENT_BYTES, pack, unpack
+from trio_wspair._rules.messages import (
+    MAX_ATTACHMENT_BYTES,
+    pack_attachment,
+    unpack_attachment,
+)
 
 UTC = dt.UTC
 HINT = (
@@ -25,10 +29,10 @@ HINT = (
 
 
 def there_and_back(value: object) -> object:
-    packed = pack(value)
+    packed = pack_attachment(value)
     assert type(packed) is bytes
     assert len(packed) <= MAX_ATTACHMENT_BYTES == 16_384
-    return unpack(packed)
+    return unpack_attachment(packed)
 
 
 def same(a: object, b: object) -> bool:
@@ -148,9 +152,9 @@ def test_a_tuple_that_is_a_key_or_in_a_set_stays_a_tuple() -> None:
 
 def test_every_reading_is_a_fresh_copy() -> None:
     value = {"list": [1]}
-    packed = pack(value)
+    packed = pack_attachment(value)
     value["list"].append(2)
-    first, second = unpack(packed), unpack(packed)
+    first, second = unpack_attachment(packed), unpack_attachment(packed)
     assert first == second == {"list": [1]}
     assert first is not second
 
@@ -192,7 +196,7 @@ def test_a_value_that_is_small_only_because_of_sharing_is_small() -> None:
     value: list[object] = []
     for _ in range(100):
         value = [value, value]
-    assert len(pack(value)) < 1000
+    assert len(pack_attachment(value)) < 1000
 
 
 # -- what can't be attached ---------------------
@@ -225,7 +229,7 @@ def test_what_cannot_be_kept_is_a_type_error_that_names_it(
         "as a key": {value: 1},
     }[where]
     with pytest.raises(TypeError) as caught:
-        pack(wrapped)
+        pack_attachment(wrapped)
     text = str(caught.value)
     assert text.startswith("this can't be attached: ")
     assert named in text
@@ -236,7 +240,7 @@ def test_what_cannot_be_kept_is_a_type_error_that_names_it(
 def test_what_could_not_be_read_back_is_refused_when_it_is_attached() -> None:
     odd = dt.timezone(dt.timedelta(seconds=30))
     with pytest.raises(ValueError, match="could not be read back") as caught:
-        pack(dt.datetime(2020, 1, 1, tzinfo=odd))
+        pack_attachment(dt.datetime(2020, 1, 1, tzinfo=odd))
     assert caught.value.__cause__ is not None
 
 
@@ -257,16 +261,16 @@ def test_nesting_too_deep_to_be_read_back_is_refused(
     for _ in range(depth):
         value = wrap(value)
     with pytest.raises(ValueError, match="this can't be attached"):
-        pack(value)
+        pack_attachment(value)
 
 
 NESTED = """
-from trio_wspair._rules.attachments import pack
+from trio_wspair._rules.messages import pack_attachment
 value = []
 for _ in range({depth}):
     value = {wrapped}
 try:
-    pack(value)
+    pack_attachment(value)
 except ValueError as exc:
     print("refused:", exc, flush=True)
 """
@@ -296,15 +300,15 @@ LARGEST = MAX_ATTACHMENT_BYTES - 3
 
 
 def test_exactly_16384_bytes_are_kept() -> None:
-    packed = pack(b"x" * LARGEST)
+    packed = pack_attachment(b"x" * LARGEST)
     assert len(packed) == 16_384
-    assert unpack(packed) == b"x" * LARGEST
+    assert unpack_attachment(packed) == b"x" * LARGEST
 
 
 @pytest.mark.parametrize("value", [b"x" * (LARGEST + 1), "x" * (LARGEST + 1)])
 def test_one_byte_more_is_refused_with_both_sizes(value: object) -> None:
     with pytest.raises(ValueError, match="bytes, this one") as caught:
-        pack(value)
+        pack_attachment(value)
     assert str(caught.value) == (
         "an attachment has at most 16384 bytes, this one 16385: "
         "keep the data elsewhere and attach a key to it"
@@ -312,9 +316,9 @@ def test_one_byte_more_is_refused_with_both_sizes(value: object) -> None:
 
 
 def test_the_size_is_that_of_utf8_and_not_of_characters() -> None:
-    pack("\N{EURO SIGN}" * (LARGEST // 3))
+    pack_attachment("\N{EURO SIGN}" * (LARGEST // 3))
     with pytest.raises(ValueError, match="at most 16384 bytes"):
-        pack("\N{EURO SIGN}" * (LARGEST // 3 + 1))
+        pack_attachment("\N{EURO SIGN}" * (LARGEST // 3 + 1))
 
 
 # -- on a half ---------------------
@@ -374,4 +378,4 @@ async def test_attachments_work_in_every_state(nursery: trio.Nursery) -> None:
 
 def test_a_naive_datetime_is_explained() -> None:
     with pytest.raises(TypeError, match="a naive datetime has no timezone"):
-        pack(dt.datetime(2020, 2, 29, 12, 30))
+        pack_attachment(dt.datetime(2020, 2, 29, 12, 30))

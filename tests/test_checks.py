@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from trio_wspair._rules.checks import check_limit, check_seconds
+from trio_wspair._rules.limits import check_limit, check_seconds
 
 
 @pytest.mark.parametrize("value", [1, 2, 2**40], ids=repr)

@@ -6,8 +6,15 @@ import attrs
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
-from trio_wspair import CloseCode
-from trio_wspair._rules.codes import MAX_REASON_BYTES, Close, checked_close, usv_string
+from trio_wspair import CloseCode, ProtocolError
+from trio_wspair._rules.codes import (
+    MAX_REASON_BYTES,
+    Close,
+    checked_close,
+    close_from_payload,
+    payload_of_close,
+    usv_string,
+)
 
 RESERVED = {1004, 1005, 1006, 1015}
 TOO_LONG = "x" * 124
@@ -254,3 +261,50 @@ def test_a_close_never_changes_and_is_compared_by_value() -> None:
     assert close not in {Close(3000, ""), Close(3001, "why"), Close()}
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         close.code = 1000  # type: ignore[misc]  # That is the point.
+
+
+# -- the payload ---------------------
+
+
+@given(st.integers(0, 2**16 - 1), st.text(max_size=40))
+@settings(max_examples=200, deadline=None)
+def test_a_peer_may_send_defined_codes_and_those_from_3000_to_4999(
+    code: int, reason: str
+) -> None:
+    defined = {int(c) for c in CloseCode} - RESERVED
+    payload = code.to_bytes(2, "big") + reason.encode()
+    if code in defined or 3000 <= code <= 4999:
+        assert close_from_payload(payload) == Close(code, reason)
+    else:
+        with pytest.raises(ProtocolError, match=f"has the code {code}, ") as caught:
+            close_from_payload(payload)
+        assert caught.value.code == 1002
+
+
+@given(st.one_of(st.sampled_from([1000, 1011, 3000, 4999]), st.just(1005)), any_text)
+@settings(max_examples=200, deadline=None)
+def test_a_close_that_is_sent_is_received_with_as_much_of_the_reason_as_fits(
+    code: int, reason: str
+) -> None:
+    reason = usv_string(reason) if code != 1005 else ""
+    payload = payload_of_close(Close(code, reason))
+    assert len(payload) <= 125
+    received = close_from_payload(payload)
+    assert received.code == code
+    assert reason.startswith(received.reason)
+    assert (received.reason == reason) is (len(reason.encode()) <= MAX_REASON_BYTES)
+
+
+def test_a_payload_of_one_byte_is_a_breach_of_the_protocol() -> None:
+    with pytest.raises(ProtocolError, match="one byte") as caught:
+        close_from_payload(b"\x03")
+    assert caught.value.code == 1002
+
+
+@pytest.mark.parametrize("code", [1000, 999])
+def test_a_reason_that_is_not_utf8_is_complained_about_before_the_code(
+    code: int,
+) -> None:
+    with pytest.raises(ProtocolError, match="not UTF-8") as caught:
+        close_from_payload(code.to_bytes(2, "big") + b"\xff")
+    assert caught.value.code == 1007

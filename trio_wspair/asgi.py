@@ -16,7 +16,7 @@ from trio_wspair._rules.limits import Limits
 from trio_wspair._server.application import Application, handler_of, open_application
 from trio_wspair._server.asgi_scope import Scope
 from trio_wspair._server.exchange_asgi import ASGIExchange, ASGIService
-from trio_wspair._tasks.failures import bare
+from trio_wspair._tasks.nurseries import bare
 from trio_wspair.transports._asgi import Receive, Send
 
 __all__ = ("ASGIApp",)

@@ -24,9 +24,9 @@ import trio
 from trio_wspair._http.headers import Headers, HeadersInit
 from trio_wspair._pair.pair import closing_on_exit
 from trio_wspair._pair.websocket import WebSocket
-from trio_wspair._rules.checks import check_seconds
 from trio_wspair._rules.display import redacted
 from trio_wspair._rules.errors import HandshakeError, InvalidStateError
+from trio_wspair._rules.limits import check_seconds
 from trio_wspair._tasks.nurseries import open_service_nursery
 from trio_wspair.transports.io._tls import is_without_tls
 

@@ -5,9 +5,9 @@ from threading import get_ident
 
 from trio.lowlevel import enable_ki_protection
 
-from trio_wspair._rules.checks import foreign_thread_error
 from trio_wspair._rules.errors import WebSocketError
 from trio_wspair._rules.messages import as_message, size_of
+from trio_wspair._rules.state import foreign_thread_error
 from trio_wspair._tasks.cork import corked
 
 from .websocket import WebSocket, half_of, home_of

@@ -10,8 +10,8 @@ from typing import Final, overload
 
 import trio
 
-from trio_wspair._rules.checks import check_limit, check_seconds
 from trio_wspair._rules.errors import InvalidStateError
+from trio_wspair._rules.limits import check_limit, check_seconds
 from trio_wspair._rules.state import Holder
 from trio_wspair._tasks.nurseries import (
     check_nursery_is_here,

@@ -13,13 +13,25 @@ import attrs
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from trio_wspair._rules.attachments import pack, unpack
-from trio_wspair._rules.checks import check_limit, check_thread, foreign_thread_error
-from trio_wspair._rules.codes import checked_close
+from trio_wspair._rules.codes import NORMAL_CODES, checked_close
 from trio_wspair._rules.errors import ConnectionClosedError, InvalidStateError
+from trio_wspair._rules.limits import check_limit
 from trio_wspair._rules.listeners import Listener, check_event_type
-from trio_wspair._rules.messages import Message, as_message, size_of
-from trio_wspair._rules.state import Failure, Holder, Operation, ReadyState
+from trio_wspair._rules.messages import (
+    Message,
+    as_message,
+    pack_attachment,
+    size_of,
+    unpack_attachment,
+)
+from trio_wspair._rules.state import (
+    Failure,
+    Holder,
+    Operation,
+    ReadyState,
+    check_thread,
+    foreign_thread_error,
+)
 from trio_wspair._tasks.nurseries import let_others_clean_up, let_unread_bytes_count
 
 from .half import Half, unanswered
@@ -39,7 +51,6 @@ __all__ = (
 )
 
 _logger = logging.getLogger("trio_wspair")
-_NORMAL_ENDS = frozenset({1000, 1001, 1005})
 _STREAK = 64
 """Messages that iteration may give without a checkpoint."""
 
@@ -411,12 +422,12 @@ class WebSocket:
             ValueError: It is too large.
         """
         check_thread(self._home.thread, "serialize_attachment()")
-        self._half.attachment = pack(value)
+        self._half.attachment = pack_attachment(value)
 
     def deserialize_attachment(self) -> object:
         """Return a fresh copy of the attachment, or `None` if there is none."""
         packed = self._half.attachment
-        return None if packed is None else unpack(packed)
+        return None if packed is None else unpack_attachment(packed)
 
     # -- waiting --------------------------------------------------------------
 
@@ -482,7 +493,7 @@ class WebSocket:
             self._streak += 1
             return self._taken(half, item)
         except ConnectionClosedError as exc:
-            if exc.was_clean and exc.code in _NORMAL_ENDS:
+            if exc.was_clean and exc.code in NORMAL_CODES:
                 raise StopAsyncIteration from None
             raise
 

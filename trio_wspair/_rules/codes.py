@@ -1,6 +1,6 @@
-"""Close codes and the Close frame: what may be said, and what it means.
+"""Close codes and the Close frame: what may be sent and received, and what it means.
 
-Knows no state: whether one may close at all is decided in `state`.
+Knows no state: whether a half may close at all is decided in `state`.
 """
 
 import re
@@ -9,12 +9,17 @@ from typing import Final
 
 import attrs
 
+from .errors import ProtocolError
+
 __all__ = (
     "MAX_REASON_BYTES",
+    "NORMAL_CODES",
     "Close",
     "CloseCode",
     "checked_close",
     "checked_text",
+    "close_from_payload",
+    "payload_of_close",
     "usv_string",
 )
 
@@ -26,9 +31,9 @@ class CloseCode(IntEnum):
     """The registered close codes (RFC 6455, section 7.4, and the IANA registry)."""
 
     NORMAL_CLOSURE = 1000
-    """The purpose of the connection has been fulfilled."""
+    """The purpose of the connection is fulfilled."""
     GOING_AWAY = 1001
-    """A server stops, or a page is left."""
+    """The server stops, or the browser leaves the page."""
     PROTOCOL_ERROR = 1002
     """The peer broke the protocol."""
     UNSUPPORTED_DATA = 1003
@@ -57,7 +62,12 @@ class CloseCode(IntEnum):
     """Never sent: TLS could not be established."""
 
 
+NORMAL_CODES: Final = frozenset({1000, 1001, 1005})
+"""A conversation that is closed with one of these has ended as intended."""
 _NEVER_SENT: Final = frozenset({1004, 1005, 1006, 1015})
+_DEFINED: Final = frozenset({*range(1000, 1004), *range(1007, 1015)})
+"""The codes below 3000 that a peer may send: those of `CloseCode` that are sent at all,
+as no extension in use defines another (RFC 6455, section 7.4.2)."""
 
 
 @attrs.frozen(slots=True)
@@ -129,3 +139,34 @@ def checked_close(code: int | None, reason: str | None) -> Close:
             msg = "a close reason needs a code: close(1000, reason)"
             raise ValueError(msg)
     return Close(1005 if code is None else int(code), reason or "")
+
+
+def close_from_payload(payload: bytes) -> Close:
+    """Return the Close that a peer has sent with this payload (RFC 6455, 5.5.1).
+
+    Raises:
+        ProtocolError: 1002 if the payload has one byte, or its code may not be sent;
+            1007 if the reason is not UTF-8.
+    """
+    if not payload:
+        return Close()
+    if len(payload) == 1:
+        raise ProtocolError(1002, "a Close has a payload of one byte; a code takes two")
+    code = int.from_bytes(payload[:2], "big")
+    try:
+        reason = payload[2:].decode()
+    except UnicodeDecodeError as exc:
+        msg = f"the reason of a Close is not UTF-8: {exc.reason}"
+        raise ProtocolError(1007, msg) from None
+    if code not in _DEFINED and not 3000 <= code <= 4999:
+        raise ProtocolError(1002, f"a Close has the code {code}, which is not allowed")
+    return Close(code, reason)
+
+
+def payload_of_close(close: Close) -> bytes:
+    """Return the payload of a Close frame; a reason that is too long is shortened."""
+    if close.code == 1005:
+        return b""
+    reason = close.reason.encode()[:MAX_REASON_BYTES]
+    whole = reason.decode(errors="ignore").encode()  # Without half a character.
+    return close.code.to_bytes(2, "big") + whole

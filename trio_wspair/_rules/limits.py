@@ -10,14 +10,53 @@ from typing import Any, Final
 
 import attrs
 
-from .checks import check_limit, check_seconds
-
-__all__ = ("MAX_ANSWER_BODY_BYTES", "MAX_ANSWER_HEAD_BYTES", "Limits")
+__all__ = (
+    "MAX_ANSWER_BODY_BYTES",
+    "MAX_ANSWER_HEAD_BYTES",
+    "Limits",
+    "check_limit",
+    "check_seconds",
+)
 
 MAX_ANSWER_HEAD_BYTES: Final = 2**16
 """The head of a server's answer to `connect()`."""
 MAX_ANSWER_BODY_BYTES: Final = 2**20
 """What is kept of the body of such an answer, if it is a refusal."""
+
+
+def check_limit(
+    name: str, value: object, *, least: int = 1, most: int | None = None
+) -> None:
+    """Check a number of bytes or things.
+
+    Raises:
+        TypeError: It is no int.
+        ValueError: It is below `least` or above `most`.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        msg = f"{name} must be an int, not {value!r}"
+        raise TypeError(msg)
+    if value < least:
+        msg = f"{name} must be at least {least}, not {value!r}"
+        raise ValueError(msg)
+    if most is not None and value > most:
+        msg = f"{name} must be at most {most}, not {value!r}"
+        raise ValueError(msg)
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Check a duration; `math.inf` is one.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is negative or not a number.
+    """
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        msg = f"{name} must be a number of seconds, not {value!r}"
+        raise TypeError(msg)
+    if not value >= 0:
+        msg = f"{name} must be 0 or more seconds, not {value!r}"
+        raise ValueError(msg)
 
 
 def _count(default: int | None, *, least: int = 1) -> Any:  # noqa: ANN401 - of a field

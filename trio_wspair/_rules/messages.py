@@ -1,10 +1,25 @@
-"""What `send()` takes, turned into what travels: well-formed text, or bytes."""
+"""Messages and attachments: what `send()` and `serialize_attachment()` accept and keep.
+
+Knows no sockets. A message becomes well-formed text, or bytes. An attachment becomes
+CBOR (RFC 8949): rather than JSON because of bytes, dates, sets and shared references,
+and rather than pickle because reading it runs no code.
+"""
 
 import math
+from typing import Final
+
+import cbor2
 
 from .codes import usv_string
 
-__all__ = ("Message", "as_message", "size_of")
+__all__ = (
+    "MAX_ATTACHMENT_BYTES",
+    "Message",
+    "as_message",
+    "pack_attachment",
+    "size_of",
+    "unpack_attachment",
+)
 
 Message = str | bytes
 
@@ -73,3 +88,44 @@ def _placed(digits: str, point: int) -> str:
         return "0." + "0" * -point + digits
     head, rest = digits[0], digits[1:]
     return f"{head}{'.' if rest else ''}{rest}e{point - 1:+d}"
+
+
+MAX_ATTACHMENT_BYTES: Final = 16_384
+"""As in Workers; measured on the serialised form."""
+
+
+def pack_attachment(value: object) -> bytes:
+    """Return `value` as bytes that `unpack_attachment()` can read.
+
+    Raises:
+        TypeError: Something in it can't be kept.
+        ValueError: It is too large, or nested too deeply.
+    """
+    try:
+        packed = cbor2.dumps(value, value_sharing=True)
+        cbor2.loads(packed)  # What can't be read back is refused now, not later.
+    except (cbor2.CBOREncodeError, UnicodeEncodeError) as exc:
+        why = str(exc)
+        if why.startswith("naive datetime"):  # The rest is about options of cbor2.
+            why = "a naive datetime has no timezone; datetime.now(UTC) has one"
+        msg = (
+            f"this can't be attached: {why}. Attach None, bool, int, float, str, "
+            "bytes, aware datetimes, and lists, dicts and sets of these"
+        )
+        raise TypeError(msg) from exc
+    except (cbor2.CBORDecodeError, RecursionError) as exc:
+        msg = f"this can't be attached, it could not be read back: {exc}"
+        raise ValueError(msg) from exc
+    if len(packed) > MAX_ATTACHMENT_BYTES:
+        msg = (
+            f"an attachment has at most {MAX_ATTACHMENT_BYTES} bytes, this one "
+            f"{len(packed)}: keep the data elsewhere and attach a key to it"
+        )
+        raise ValueError(msg)
+    return packed
+
+
+def unpack_attachment(packed: bytes) -> object:
+    """Return a fresh copy of what `pack_attachment()` was given."""
+    value: object = cbor2.loads(packed)
+    return value

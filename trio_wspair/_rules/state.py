@@ -7,6 +7,7 @@ a missing row is an error. The *latches* `close_sent`, `close_received`, `failur
 
 from collections.abc import Mapping
 from enum import Enum, IntEnum
+from threading import get_ident
 from typing import Final
 
 import attrs
@@ -14,7 +15,16 @@ import attrs
 from .codes import Close
 from .errors import ConnectionClosedError, InvalidStateError
 
-__all__ = ("End", "Failure", "HalfState", "Holder", "Operation", "ReadyState")
+__all__ = (
+    "End",
+    "Failure",
+    "HalfState",
+    "Holder",
+    "Operation",
+    "ReadyState",
+    "check_thread",
+    "foreign_thread_error",
+)
 
 
 class ReadyState(IntEnum):
@@ -289,3 +299,25 @@ class HalfState:
     def release(self) -> None:
         """Latch that the end has been delivered."""
         self.released = True
+
+
+def check_thread(thread: int, verb: str) -> None:
+    """Check that `verb` is called in this thread, the one of its Trio run.
+
+    `WebSocket.send()` and others that run for every message write this out.
+
+    Raises:
+        InvalidStateError: It is called in another thread.
+    """
+    if get_ident() != thread:
+        raise foreign_thread_error(verb)
+
+
+def foreign_thread_error(verb: str) -> InvalidStateError:
+    """Return the error for a call in another thread than that of the Trio run."""
+    return InvalidStateError(
+        f"{verb} was called in another thread than that of its Trio run, and has "
+        "changed nothing. In a thread of trio.to_thread.run_sync(), call it by "
+        "trio.from_thread.run_sync(), or by trio.from_thread.run() if it is async; in "
+        "any other thread, also pass these a trio_token"
+    )

@@ -23,12 +23,11 @@ from trio_wspair._http.messages import (
 from trio_wspair._pair.instruments import ConnectionInfo, tell_connected
 from trio_wspair._pair.owner import Owner, current_owner
 from trio_wspair._pair.websocket import CloseEvent, WebSocket, half_of, home_of
-from trio_wspair._rules.checks import check_thread
 from trio_wspair._rules.display import redacted
 from trio_wspair._rules.errors import RequestBodyError
 from trio_wspair._rules.limits import Limits
-from trio_wspair._rules.state import Holder
-from trio_wspair._tasks.failures import bare, failure_in, hides_failure
+from trio_wspair._rules.state import Holder, check_thread
+from trio_wspair._tasks.nurseries import bare, failure_in, hides_failure
 from trio_wspair._tasks.timers import Alarms
 from trio_wspair.transports._connection import Connection
 from trio_wspair.transports._couple import Coupling

@@ -19,12 +19,10 @@ from trio.lowlevel import enable_ki_protection
 from trio_wspair._http.forwarded import ProxyHeaders, checked_proxy_headers
 from trio_wspair._http.http1 import ClientGoneError, HTTPConnection, Refusal
 from trio_wspair._http.messages import FetchHandler, Request, Response
-from trio_wspair._rules.checks import check_limit
 from trio_wspair._rules.codes import CloseCode, checked_close
 from trio_wspair._rules.display import printable
-from trio_wspair._rules.limits import Limits
-from trio_wspair._tasks.failures import bare
-from trio_wspair._tasks.nurseries import check_in_trio
+from trio_wspair._rules.limits import Limits, check_limit
+from trio_wspair._tasks.nurseries import bare, check_in_trio
 from trio_wspair.transports._engines import EngineName, engine_named
 from trio_wspair.transports.io._linger import linger
 from trio_wspair.transports.io._tls import check_ssl_context

@@ -9,9 +9,9 @@ from typing import Final, TypeVar, TypeVarTuple
 from trio.lowlevel import enable_ki_protection
 
 from trio_wspair._pair.websocket import WebSocket, home_of
-from trio_wspair._rules.checks import check_thread
 from trio_wspair._rules.display import printable
 from trio_wspair._rules.errors import InvalidStateError
+from trio_wspair._rules.state import check_thread
 
 from ._actor import Actor
 from ._handlers import Handlers

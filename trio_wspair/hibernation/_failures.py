@@ -5,7 +5,7 @@ from typing import Final, cast
 
 from trio_wspair._rules.errors import DurableObjectResetError
 from trio_wspair._rules.state import End
-from trio_wspair._tasks.failures import bare, failure_in, hides_failure
+from trio_wspair._tasks.nurseries import bare, failure_in, hides_failure
 
 __all__ = ("log_failure",)
 

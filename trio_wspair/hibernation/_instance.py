@@ -21,7 +21,7 @@ from trio.lowlevel import disable_ki_protection, enable_ki_protection
 from trio_wspair._pair.owner import Owner, current_owner
 from trio_wspair._rules.display import printable
 from trio_wspair._rules.errors import DurableObjectResetError
-from trio_wspair._tasks.failures import bare
+from trio_wspair._tasks.nurseries import bare
 
 from ._failures import log_failure
 from ._turnstile import Turnstile

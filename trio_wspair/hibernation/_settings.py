@@ -8,8 +8,8 @@ from typing import Final, cast
 
 import attrs
 
-from trio_wspair._rules.checks import check_limit
 from trio_wspair._rules.codes import checked_text
+from trio_wspair._rules.limits import check_limit
 
 __all__ = (
     "MAX_SOCKETS",

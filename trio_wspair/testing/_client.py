@@ -24,8 +24,8 @@ import trio
 from trio_wspair._http.messages import FetchHandler, HeadersInit
 from trio_wspair._pair.pair import closing_on_exit
 from trio_wspair._pair.websocket import WebSocket
-from trio_wspair._rules.checks import check_seconds
 from trio_wspair._rules.errors import HandshakeError
+from trio_wspair._rules.limits import check_seconds
 from trio_wspair._server.application import Application, open_application
 from trio_wspair._tasks.nurseries import open_service_nursery, raise_together
 from trio_wspair.transports.io._tls import check_ssl_context

@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 import trio
 
-from trio_wspair._rules.checks import check_limit, check_seconds
+from trio_wspair._rules.limits import check_limit, check_seconds
 
 __all__ = ("Cut", "FaultyStream", "reset")
 

@@ -24,8 +24,8 @@ from trio_wspair._pair.websocket import (
     half_of,
     home_of,
 )
-from trio_wspair._rules.checks import check_seconds
 from trio_wspair._rules.errors import ConnectionClosedError
+from trio_wspair._rules.limits import check_seconds
 from trio_wspair._rules.state import Holder
 
 from ._entries import What

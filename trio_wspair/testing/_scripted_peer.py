@@ -11,7 +11,7 @@ from typing import Final
 
 import trio
 
-from trio_wspair._rules.checks import check_limit, check_seconds
+from trio_wspair._rules.limits import check_limit, check_seconds
 
 from ._faults import reset
 from ._peer_frames import (

@@ -33,8 +33,8 @@ from trio_wspair._http.messages import (
 from trio_wspair._http.urls import percent_encoded
 from trio_wspair._pair.instruments import use_instrument
 from trio_wspair._pair.websocket import WebSocket
-from trio_wspair._rules.checks import check_seconds
 from trio_wspair._rules.errors import HandshakeError
+from trio_wspair._rules.limits import check_seconds
 from trio_wspair._server.serving import serve
 
 from ._cookies import Cookies

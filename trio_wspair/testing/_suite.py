@@ -3,7 +3,7 @@
 Knows in which order the checks run; what they check is told next door.
 """
 
-from trio_wspair._rules.checks import check_seconds
+from trio_wspair._rules.limits import check_seconds
 
 from . import _suite_messages, _suite_verbs
 from ._suite_ends import MakePair, Meeting

@@ -11,11 +11,10 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from trio_wspair._pair.websocket import CloseEvent, WebSocket, home_of
-from trio_wspair._rules.checks import check_thread
 from trio_wspair._rules.codes import Close
 from trio_wspair._rules.errors import ConnectionClosedError
 from trio_wspair._rules.limits import Limits
-from trio_wspair._rules.state import Failure, Operation
+from trio_wspair._rules.state import Failure, Operation, check_thread
 from trio_wspair._tasks.nurseries import let_others_clean_up
 from trio_wspair._tasks.timers import Alarms
 

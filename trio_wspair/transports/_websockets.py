@@ -10,10 +10,9 @@ from itertools import count
 from typing import Final
 
 import trio
-from websockets.exceptions import ProtocolError as WebSocketsError
-from websockets.frames import Close as WebSocketsClose, Frame, Opcode
+from websockets.frames import Frame, Opcode
 
-from trio_wspair._rules.codes import MAX_REASON_BYTES, Close
+from trio_wspair._rules.codes import Close, close_from_payload, payload_of_close
 from trio_wspair._rules.errors import ProtocolError
 from trio_wspair._tasks.nurseries import open_service_nursery
 from trio_wspair.transports.io._linger import discard, linger
@@ -177,7 +176,7 @@ class WebSocketsConnection(Sending):
             if pong is not None:
                 pong.come()
         else:
-            items.append(_close_in(payload))
+            items.append(close_from_payload(payload))
             self._heard_close = True
             self._forget_pings()
 
@@ -198,12 +197,7 @@ class WebSocketsConnection(Sending):
         return framed(first, data, masked=self._is_client)
 
     def _close_frame(self, close: Close) -> bytes:
-        data = b""
-        if close.code != 1005:
-            reason = close.reason.encode()[:MAX_REASON_BYTES]
-            whole = reason.decode(errors="ignore").encode()  # Not half a character.
-            data = close.code.to_bytes(2, "big") + whole
-        return self._framed(CLOSE, data)
+        return self._framed(CLOSE, payload_of_close(close))
 
     async def ping(self) -> float:
         """Send a ping and return the seconds until its pong; see `Connection`."""
@@ -241,22 +235,6 @@ class WebSocketsConnection(Sending):
         """Drop the connection; see `Connection`."""
         self._forget_pings()
         self.outlet.stop()  # The stream is closed by whoever has opened us.
-
-
-def _close_in(payload: bytes) -> Close:
-    """Return what the peer says with a Close.
-
-    Raises:
-        ProtocolError: It must not say this.
-    """
-    try:
-        close = WebSocketsClose.parse(payload)
-    except WebSocketsError as exc:
-        raise ProtocolError(1002, str(exc)) from None
-    except UnicodeDecodeError as exc:
-        what = f"the reason of a Close is no UTF-8: {exc.reason}"
-        raise ProtocolError(1007, what) from None
-    return Close(int(close.code), close.reason)
 
 
 @asynccontextmanager

@@ -20,8 +20,7 @@ from trio_wspair._http.headers import encode_headers
 from trio_wspair._rules.codes import Close
 from trio_wspair._rules.errors import HandshakeError, ProtocolError
 from trio_wspair._rules.messages import size_of
-from trio_wspair._tasks.failures import bare
-from trio_wspair._tasks.nurseries import open_service_nursery
+from trio_wspair._tasks.nurseries import bare, open_service_nursery
 from trio_wspair.transports._answer import accept_for, ask, check_answer
 from trio_wspair.transports._connection import Item
 from trio_wspair.transports._ends import lost, too_big
