@@ -33,7 +33,7 @@ from conformance.hibernation import (
 )
 
 from trio_wspair import Application, ReadyState, __version__
-from trio_wspair._rules.state import _HOLDER_TABLE, _READY_TABLE, Act, Holder
+from trio_wspair._rules.state import _HOLDER_TABLE, _READY_TABLE, Holder, Operation
 
 PUBLIC_MODULES = (
     "trio_wspair",
@@ -116,12 +116,12 @@ class _Table(SphinxDirective):
 
 
 class HolderTable(_Table):
-    """What each act makes of a half."""
+    """The holder of a half after each operation."""
 
     def table(self) -> Iterable[Iterable[str]]:
-        yield "The half is", *(act.value for act in Act)
+        yield "The half is", *(each.value for each in Operation)
         for holder in Holder:
-            followers = [_HOLDER_TABLE.get((holder, act)) for act in Act]
+            followers = [_HOLDER_TABLE.get((holder, each)) for each in Operation]
             yield (
                 f"**{holder.label}**",
                 *("error" if f is None else f.label for f in followers),

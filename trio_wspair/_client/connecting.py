@@ -56,6 +56,7 @@ _HEADERS_OF_THE_HANDSHAKE: Final = frozenset(
         "upgrade",
     }
 )
+"""The headers that the handshake sets; the caller can't."""
 
 
 async def connect(
