@@ -101,6 +101,7 @@ def types(session: nox.Session) -> None:
 
 
 PYTHONS = interpreters()
+TEST_PATHS = os.pathsep.join(["tests", "tests/helpers"])
 QUICK = "not browser and not proxies and not slow"
 
 
@@ -137,7 +138,7 @@ def other_pythons(session: nox.Session) -> None:
 def examples(session: nox.Session) -> None:
     """Run every example, with the package installed as users do."""
     session.install(".", *group("tests"))
-    session.run("pytest", "tests/test_examples.py")
+    session.run("pytest", "tests/examples/test_examples.py")
 
 
 @nox.session
@@ -195,7 +196,7 @@ def play_on_workerd(session: nox.Session, module: str) -> None:
         module,
         f"--workerd={workerd}",
         *session.posargs,
-        env={"PYTHONPATH": "tests"},
+        env={"PYTHONPATH": TEST_PATHS},
     )
 
 
@@ -230,7 +231,7 @@ def autobahn(session: nox.Session) -> None:
             "autobahn",
             f"--reports={reports}",
             *options,
-            env={"PYTHONPATH": "tests"},
+            env={"PYTHONPATH": TEST_PATHS},
         )
 
 
@@ -238,14 +239,18 @@ def autobahn(session: nox.Session) -> None:
 def soak(session: nox.Session) -> None:
     """Use thousands of connections for two minutes: `--seconds N`, `--seed N`."""
     session.install("-e", ".", *group("tests"))
-    session.run("python", "-m", "soak", *session.posargs, env={"PYTHONPATH": "tests"})
+    session.run(
+        "python", "-m", "soak", *session.posargs, env={"PYTHONPATH": TEST_PATHS}
+    )
 
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
     """Send random hostile bytes for a minute: `--seconds N`, `--seed N`."""
     session.install("-e", ".", *group("tests"))
-    session.run("python", "-m", "fuzz", *session.posargs, env={"PYTHONPATH": "tests"})
+    session.run(
+        "python", "-m", "fuzz", *session.posargs, env={"PYTHONPATH": TEST_PATHS}
+    )
 
 
 def install_contestants(session: nox.Session) -> dict[str, str]:

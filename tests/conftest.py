@@ -19,7 +19,7 @@ import trio
 import trustme
 
 # What test modules share asserts as they do, also with `python -O`.
-SHARED = {path.stem for path in Path(__file__).parent.glob("*.py")} - {"conftest"}
+SHARED = {path.stem for path in (Path(__file__).parent / "helpers").glob("*.py")}
 pytest.register_assert_rewrite(*SHARED)
 
 from engines import ENGINES, using  # noqa: E402 - see above

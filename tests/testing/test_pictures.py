@@ -23,7 +23,7 @@ HOSTILE = (
     "\0\x1b[31m\u202e\ufffe",
     "style: x #quot; ; classDef y #1; ;\nB->>A: forged %%{init: {}}%%",
 )
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 SVG = "{http://www.w3.org/2000/svg}"
 
 

@@ -1,6 +1,6 @@
 """The map of the house in CONTRIBUTING.md, made from the first line of each module.
 
-``python tests/house_map.py`` writes it anew.
+``python tests/helpers/house_map.py`` writes it anew.
 """
 
 import ast
@@ -11,7 +11,7 @@ from typing import Final
 
 __all__ = ("CONTRIBUTING", "house_map", "with_map")
 
-ROOT: Final = Path(__file__).parents[1]
+ROOT: Final = Path(__file__).parents[2]
 PACKAGE: Final = ROOT / "trio_wspair"
 CONTRIBUTING: Final = ROOT / "CONTRIBUTING.md"
 BEGIN, END = "<!-- map -->\n", "<!-- /map -->\n"

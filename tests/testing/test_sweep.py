@@ -1,6 +1,6 @@
 """The cancellation sweep: the tool, and every ``async`` verb of a pair cancelled by it.
 
-Over the network: `network/test_sweep_network.py`.
+Over the network: `guarantees/test_sweep_network.py`.
 """
 
 from collections.abc import Awaitable, Callable

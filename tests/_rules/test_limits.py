@@ -50,7 +50,7 @@ def test_each_limit_can_be_set_by_a_keyword_argument() -> None:
 
 
 def test_the_documentation_has_a_table_of_all_limits() -> None:
-    page = Path(__file__).parents[1] / "docs" / "serving.rst"
+    page = Path(__file__).parents[2] / "docs" / "serving.rst"
     _, _, rest = page.read_text().partition("\nLimits\n------\n")
     table, _, _ = rest.partition("\n--------")
     assert [name for name in NAMES if f"``{name}``" not in table] == []

@@ -5,7 +5,9 @@ import house_map
 
 def test_the_map_is_that_of_today() -> None:
     text = house_map.CONTRIBUTING.read_text()
-    assert text == house_map.with_map(text), "python tests/house_map.py writes it anew"
+    assert text == house_map.with_map(text), (
+        "python tests/helpers/house_map.py writes it anew"
+    )
 
 
 def test_the_map_has_every_module() -> None:

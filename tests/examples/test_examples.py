@@ -24,7 +24,7 @@ from trio_wspair import (
     open_websocket,
 )
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def command(name: str, *arguments: str) -> list[str]:

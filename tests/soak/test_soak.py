@@ -9,9 +9,10 @@ from typing import Any
 import attrs
 import pytest
 from engines import ENGINES
+
 from soak.numbers import Numbers, what_is_left
 
-TESTS = Path(__file__).parent.parent
+TESTS = Path(__file__).parents[1]
 
 
 @pytest.mark.slow
@@ -20,7 +21,7 @@ def test_g10_hundreds_of_connections_leave_nothing_behind(engine: str) -> None:
     options = ["--seconds", "2", "--seed", "1", "--engine", engine]
     done = subprocess.run(
         [sys.executable, "-m", "soak", *options],
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        env={**os.environ, "PYTHONPATH": f"{TESTS}:{TESTS / 'helpers'}"},
         capture_output=True,
         text=True,
         timeout=150,
