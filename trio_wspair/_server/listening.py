@@ -7,6 +7,7 @@ import errno
 import ipaddress
 import os
 import socket
+import ssl
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
@@ -16,15 +17,18 @@ import trio
 
 from trio_wspair._http.urls import Authority
 from trio_wspair._rules.errors import InvalidStateError
+from trio_wspair._rules.limits import check_limit
+from trio_wspair.transports.io._tls import check_ssl_context
+
+from .unix_listener import checked_path, open_unix_listener
 
 __all__ = (
     "Endpoint",
     "Listener",
+    "Place",
     "Server",
-    "checked_listeners",
     "closing_listeners",
     "endpoint_of",
-    "open_tcp",
 )
 
 Listener = trio.abc.Listener[trio.abc.Stream]
@@ -172,7 +176,60 @@ def _host_and_port(sock: trio.socket.SocketType) -> tuple[str, int]:
     return host, port
 
 
-def checked_listeners(listeners: object, *, adds_tls: bool) -> list[Listener]:
+@attrs.frozen
+class Place:
+    """Where a server listens: on a port, a Unix socket, or listeners of the caller."""
+
+    port: int | None
+    host: str | None
+    path: str | None
+    """The path of the Unix socket."""
+    listeners: Sequence[Listener] | None
+
+    @classmethod
+    def checked(
+        cls,
+        port: int | None,
+        host: str | None,
+        unix: str | os.PathLike[str] | None,
+        listeners: Sequence[Listener] | None,
+        ssl_context: ssl.SSLContext | None,
+    ) -> "Place":
+        """Return the place that these arguments of `serve()` name.
+
+        Raises:
+            TypeError: An argument is of another type, or not exactly one of `port`,
+                `unix` and `listeners` is given.
+            ValueError: An argument is out of range or can't be used.
+        """
+        if host is not None and not isinstance(host, str):
+            what = "host is the name or the address of this machine, or None"
+            msg = f"{what}, not {host!r}"
+            raise TypeError(msg)
+        if sum(given is not None for given in (port, unix, listeners)) != 1:
+            msg = (
+                "serve() listens on a port, on a Unix socket or on listeners: pass one "
+                "of port, unix and listeners"
+            )
+            raise TypeError(msg)
+        if port is not None:
+            check_limit("port", port, least=0, most=65535)
+        path = None if unix is None else checked_path(unix)
+        if listeners is not None:
+            listeners = _checked_listeners(listeners, adds_tls=ssl_context is not None)
+        check_ssl_context(ssl_context, server=True)
+        return cls(port, host, path, listeners)
+
+    async def open(self) -> Sequence[Listener]:
+        """Return the listeners, which the caller closes."""
+        if self.path is not None:
+            return [await open_unix_listener(self.path)]
+        if self.listeners is None:
+            return await _open_tcp(self.port or 0, self.host)
+        return self.listeners
+
+
+def _checked_listeners(listeners: object, *, adds_tls: bool) -> list[Listener]:
     """Return the listeners that a program brings.
 
     Args:
@@ -227,7 +284,7 @@ async def closing_listeners(
                 await trio.aclose_forcefully(listener)
 
 
-async def open_tcp(port: int, host: str | None) -> list[trio.SocketListener]:
+async def _open_tcp(port: int, host: str | None) -> list[trio.SocketListener]:
     """Listen on a port; 0 is one free port for all addresses that the host has.
 
     Raises:

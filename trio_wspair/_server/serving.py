@@ -25,20 +25,17 @@ from trio_wspair._rules.limits import Limits, check_limit
 from trio_wspair._tasks.nurseries import bare, check_in_trio
 from trio_wspair.transports._engines import EngineName, engine_named
 from trio_wspair.transports.io._linger import linger
-from trio_wspair.transports.io._tls import check_ssl_context
 
 from .admission import RETRY_AFTER_SECONDS, Admission
 from .application import Application, handler_of, run_application
 from .exchange import Exchange, Service, client_address
 from .listening import (
     Listener,
+    Place,
     Server,
-    checked_listeners,
     closing_listeners,
     endpoint_of,
-    open_tcp,
 )
-from .unix_listener import checked_path, open_unix_listener
 
 __all__ = ("Server", "serve")
 
@@ -145,21 +142,7 @@ async def serve(
     """
     check_in_trio()
     handler_of(app)
-    if host is not None and not isinstance(host, str):
-        msg = f"host is the name or the address of this machine, or None, not {host!r}"
-        raise TypeError(msg)
-    if sum(place is not None for place in (port, unix, listeners)) != 1:
-        msg = (
-            "serve() listens on a port, on a Unix socket or on listeners: pass one of "
-            "port, unix and listeners"
-        )
-        raise TypeError(msg)
-    if port is not None:
-        check_limit("port", port, least=0, most=65535)
-    path = None if unix is None else checked_path(unix)
-    if listeners is not None:
-        listeners = checked_listeners(listeners, adds_tls=ssl_context is not None)
-    check_ssl_context(ssl_context, server=True)
+    place = Place.checked(port, host, unix, listeners, ssl_context)
     limits = Limits(
         max_connections=max_connections,
         max_connections_per_client=max_connections_per_client,
@@ -174,13 +157,7 @@ async def serve(
         ping_timeout=ping_timeout,
         close_grace=close_grace,
     )
-    check_limit("proxies", proxies)
-    if proxies > 1 and not proxy_headers:
-        msg = (
-            f"proxies={proxies} is about the headers of proxies, which are not "
-            "believed: pass proxy_headers=True or proxy_headers='forwarded', too"
-        )
-        raise ValueError(msg)
+    _check_proxies(proxies, proxy_headers)
     make_service = partial(
         Service,
         engine=engine_named(engine, compression=compression),
@@ -192,19 +169,30 @@ async def serve(
     )
 
     async def run(fetch: FetchHandler) -> None:
-        acceptor = _Acceptor(make_service(fetch))
-        if path is not None:
-            opened: Sequence[Listener] = [await open_unix_listener(path)]
-        elif listeners is None:
-            opened = await open_tcp(port or 0, host)
-        else:
-            opened = listeners
+        opened = await place.open()
         async with closing_listeners(opened):
+            acceptor = _Acceptor(make_service(fetch))
             await _listen(acceptor, opened, ssl_context, task_status)
 
     # Those of the caller are closed, too, when the application could not be opened.
-    async with closing_listeners(listeners or ()):
+    async with closing_listeners(place.listeners or ()):
         await run_application(app, run)
+
+
+def _check_proxies(proxies: int, proxy_headers: ProxyHeaders) -> None:
+    """Check a number of proxies.
+
+    Raises:
+        TypeError: It is not an int.
+        ValueError: It is below 1, or there is nothing to trust from them.
+    """
+    check_limit("proxies", proxies)
+    if proxies > 1 and not proxy_headers:
+        msg = (
+            f"proxies={proxies} is about the headers of proxies, which are not "
+            "believed: pass proxy_headers=True or proxy_headers='forwarded', too"
+        )
+        raise ValueError(msg)
 
 
 def _checked_stop_code(stop_code: int | Callable[[], int]) -> Callable[[], int]:

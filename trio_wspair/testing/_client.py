@@ -316,29 +316,8 @@ def open_test_client(
     """
     check_options("open_test_client", options, FirstWebSocketOptions)
     check_seconds("within", within)
-    if over not in ("memory", "loopback"):
-        msg = f"over is 'memory' or 'loopback', not {over!r}"
-        raise ValueError(msg)
-    check_ssl_context(ssl_context, server=False)
-    check_ssl_context(server_ssl_context, server=True)
-    if (ssl_context is None) is not (server_ssl_context is None):
-        msg = "TLS needs two contexts: ssl_context for the client, server_ssl_context"
-        raise TypeError(msg)
-    opening = None
-    if path is not None:
-        check_path(path)
-        opening = partial(
-            _open_websocket,
-            path=path,
-            protocols=protocols,
-            headers=headers,
-            names=names,
-        )
-    elif protocols or headers or names != ("client", "server"):
-        msg = (
-            "protocols, headers and names are those of a WebSocket: pass its path, too"
-        )
-        raise TypeError(msg)
+    _check_transport(over, ssl_context, server_ssl_context)
+    opening = _opening_of(path, protocols, headers, names)
     grace = options.setdefault("close_grace", _CLOSE_GRACE)
     site = partial(
         Site,
@@ -349,6 +328,56 @@ def open_test_client(
         options=options,
     )
     return _open(app, site, opening, grace)
+
+
+def _check_transport(
+    over: Transport,
+    ssl_context: ssl.SSLContext | None,
+    server_ssl_context: ssl.SSLContext | None,
+) -> None:
+    """Check these arguments of `open_test_client()`.
+
+    Raises:
+        TypeError: An argument is of another type, or one of the contexts is missing.
+        ValueError: There is no such transport.
+    """
+    if over not in ("memory", "loopback"):
+        msg = f"over is 'memory' or 'loopback', not {over!r}"
+        raise ValueError(msg)
+    check_ssl_context(ssl_context, server=False)
+    check_ssl_context(server_ssl_context, server=True)
+    if (ssl_context is None) is not (server_ssl_context is None):
+        msg = "TLS needs two contexts: ssl_context for the client, server_ssl_context"
+        raise TypeError(msg)
+
+
+def _opening_of(
+    path: str | None,
+    protocols: str | Sequence[str],
+    headers: HeadersInit,
+    names: tuple[str, str],
+) -> Callable[[Site], Awaitable[TestWebSocket]] | None:
+    """Return the function that opens the WebSocket at a path; `None` without a path.
+
+    Raises:
+        TypeError: There are options of a WebSocket, but no path.
+        ValueError: The path is not valid.
+    """
+    if path is not None:
+        check_path(path)
+        return partial(
+            _open_websocket,
+            path=path,
+            protocols=protocols,
+            headers=headers,
+            names=names,
+        )
+    if protocols or headers or names != ("client", "server"):
+        msg = (
+            "protocols, headers and names are those of a WebSocket: pass its path, too"
+        )
+        raise TypeError(msg)
+    return None
 
 
 class OpenClient(Protocol):
