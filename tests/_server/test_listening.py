@@ -172,6 +172,14 @@ class Silence(trio.abc.Listener[trio.abc.Stream]):
         pass
 
 
+def test_the_repr_of_a_server_shows_where_it_listens() -> None:
+    places = ("127.0.0.1", 8000), "/run/app.sock", None
+    server = Server(tuple(Endpoint(place, secure=False) for place in places))
+    assert repr(server) == (
+        "<Server on ws://127.0.0.1:8000/, /run/app.sock, another listener>"
+    )
+
+
 async def test_a_link_local_address_has_its_zone(net: "Network") -> None:
     number, name = socket.if_nameindex()[0]
     listener = Silence(socket.AF_INET6, ("fe80::1", 80, 0, number))

@@ -46,6 +46,9 @@ class Endpoint:
     secure: bool
     """Whether TLS is spoken."""
 
+    def __str__(self) -> str:
+        return self.url() if self.has_port else str(self.address or "another listener")
+
     @property
     def has_port(self) -> bool:
         """Whether it has a URL."""
@@ -76,7 +79,7 @@ class Endpoint:
         return f"{'wss' if self.secure else 'ws'}://{authority}/"
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Server:
     """Where a server listens; ``await nursery.start(serve, ...)`` returns it.
 
@@ -85,6 +88,9 @@ class Server:
     """
 
     _endpoints: tuple[Endpoint, ...]
+
+    def __repr__(self) -> str:
+        return f"<Server on {', '.join(map(str, self._endpoints))}>"
 
     @property
     def addresses(self) -> tuple[tuple[str, int] | str, ...]:
