@@ -14,7 +14,6 @@ from ._http.messages import (
     Response as Response,
 )
 from ._http.origin import same_origin as same_origin
-from ._pair.broadcast import broadcast as broadcast
 from ._pair.instruments import (
     ConnectionInfo as ConnectionInfo,
     Instrument as Instrument,
@@ -29,6 +28,7 @@ from ._pair.websocket import (
     ErrorEvent as ErrorEvent,
     MessageEvent as MessageEvent,
     WebSocket as WebSocket,
+    broadcast as broadcast,
 )
 from ._rules.codes import CloseCode as CloseCode
 from ._rules.errors import (

@@ -12,7 +12,7 @@ from trio_wspair import (
     WebSocketPair,
     broadcast,
 )
-from trio_wspair._pair.websocket import half_of
+from trio_wspair._pair.verbs import half_of
 
 
 def joined(

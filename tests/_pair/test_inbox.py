@@ -50,7 +50,7 @@ async def test_what_is_taken_out_of_the_queue_leaves_the_end_where_it_is() -> No
         return (lambda: seen.append(message)) if message == "ping" else None
 
     inbox.intercept = intercept
-    inbox.sift()
+    inbox.intercept_queued()
     assert seen == ["ping"]
     left = [inbox.items.receive_nowait() for _ in range(3)]
     assert left == ["a", "b", Close(1000)]

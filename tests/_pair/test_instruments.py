@@ -24,7 +24,7 @@ from trio_wspair import (
     serve,
     use_instrument,
 )
-from trio_wspair._pair.websocket import half_of
+from trio_wspair._pair.verbs import half_of
 
 Told = tuple[object, ...]
 

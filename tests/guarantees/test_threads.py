@@ -77,7 +77,7 @@ READS = {
 
 
 def public_names(cls: type) -> set[str]:
-    return {name for name in vars(cls) if not name.startswith("_")}
+    return {name for name in dir(cls) if not name.startswith("_")}
 
 
 def test_every_public_name_of_a_websocket_is_a_verb_of_this_table_or_only_reads() -> (

@@ -31,6 +31,16 @@ by_name = pytest.mark.parametrize("module", PUBLIC, ids=lambda m: m.__name__)
 every_module = pytest.mark.parametrize("module", MODULES, ids=lambda m: m.__name__)
 
 
+def members_of(cls: type) -> dict[str, object]:
+    """Return what a class defines, or inherits from a private class."""
+    members = dict(vars(cls))
+    for base in cls.__mro__[1:]:
+        if not base.__module__.startswith("trio_wspair._"):
+            break
+        members = vars(base) | members
+    return members
+
+
 def names_in(module: ModuleType) -> tuple[str, ...]:
     return cast("tuple[str, ...]", module.__all__)
 
@@ -115,10 +125,12 @@ def test_everything_public_names_the_module_that_exports_it(name: str) -> None:
 @pytest.mark.parametrize("name", CLASSES)
 def test_the_methods_of_a_class_name_the_public_module_as_well(name: str) -> None:
     module, value = EXPORTED[name]
-    for member in vars(value).values():
+    for member in members_of(value).values():
         function = getattr(member, "__func__", member)
         if isinstance(function, FunctionType) and "trio_wspair" in function.__module__:
             assert function.__module__ == module.__name__
+            if "<" not in function.__qualname__:
+                assert function.__qualname__.startswith(f"{value.__qualname__}.")
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -202,7 +214,9 @@ def documented() -> Iterator[tuple[str, object]]:
             if get_origin(thing) is not None:
                 continue  # An alias of types, which can't have a docstring.
             yield f"{module.__name__}.{name}", thing
-            for member, value in vars(thing).items() if inspect.isclass(thing) else ():
+            for member, value in (
+                members_of(thing).items() if inspect.isclass(thing) else ()
+            ):
                 is_code = isinstance(value, (property, classmethod, staticmethod))
                 if not member.startswith("_") and (
                     is_code or inspect.isfunction(value)

@@ -35,7 +35,7 @@ from trio_wspair import (
     WebSocketPair,
     open_websocket_pair,
 )
-from trio_wspair._pair.websocket import half_of
+from trio_wspair._pair.verbs import half_of
 from trio_wspair.asgi import ASGIApp
 from trio_wspair.testing import check_websocket_pair
 from trio_wspair.testing._asgi import _scope_for

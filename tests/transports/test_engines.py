@@ -22,7 +22,7 @@ from trio_wspair import (
     open_websocket,
     serve,
 )
-from trio_wspair._pair.websocket import half_of
+from trio_wspair._pair.verbs import half_of
 from trio_wspair.testing import ScriptedPeer
 from trio_wspair.testing._peer_frames import (
     BINARY,

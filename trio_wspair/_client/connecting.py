@@ -27,7 +27,8 @@ from trio_wspair._pair.pair import (
     closing_on_exit,
     nursery_for,
 )
-from trio_wspair._pair.websocket import WebSocket, half_of
+from trio_wspair._pair.verbs import half_of
+from trio_wspair._pair.websocket import WebSocket
 from trio_wspair._rules.display import redacted
 from trio_wspair._rules.errors import HandshakeError
 from trio_wspair._rules.limits import Limits

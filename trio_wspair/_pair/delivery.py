@@ -14,14 +14,8 @@ import trio
 from trio_wspair._rules.listeners import Listener, Listeners
 from trio_wspair._rules.state import Failure
 
-from .websocket import (
-    CloseEvent,
-    ErrorEvent,
-    MessageEvent,
-    WebSocket,
-    close_event,
-    half_of,
-)
+from .verbs import half_of
+from .websocket import CloseEvent, ErrorEvent, MessageEvent, WebSocket, close_event
 
 __all__ = ("Delivery", "Ending", "Event")
 

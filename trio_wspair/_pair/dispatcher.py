@@ -30,6 +30,7 @@ from trio_wspair._tasks.nurseries import let_others_clean_up, raise_together
 from .delivery import Delivery
 from .half import Half
 from .owner import Owner, Served
+from .verbs import Verbs
 from .websocket import MessageEvent, WebSocket
 
 __all__ = ("Dispatcher", "NurseryHome")
@@ -48,8 +49,9 @@ class NurseryHome:
     close_grace: float
     thread: int = attrs.field(factory=get_ident)
 
-    def adopt(self, socket: WebSocket, *, pull: bool) -> None:
+    def adopt(self, socket: Verbs, *, pull: bool) -> None:
         """Deliver the events of this half from now on."""
+        assert isinstance(socket, WebSocket)  # Halves have no other class.
         owner = Owner.of(self.nursery)
         if owner.dispatcher is None:
             Dispatcher(owner).start()
@@ -159,7 +161,7 @@ class Dispatcher:
         listeners = half.listeners
         for count in range(budget):
             if inbox.weight == 0:  # Cheaper to see than to run into.
-                inbox.marked = False
+                inbox.notified = False
                 if inbox.end is not None or inbox.wake is None:  # Failed: closed.
                     self._serve_end(served)
                 return count + 1
@@ -245,7 +247,7 @@ class Dispatcher:
             try:
                 item = half.inbox.items.receive_nowait()
             except trio.WouldBlock:
-                half.inbox.marked = served.passed_by = False
+                half.inbox.notified = served.passed_by = False
                 half.listener_task = None
                 return False
             if not isinstance(item, (str, bytes)):

@@ -1,9 +1,9 @@
-"""One half from the inside: what whoever has taken it may do, without checks.
+"""`Half`: one half from the inside, for the code that delivers to it and ends it.
 
-Knows how the rooms below fit together (state, listeners, inbox), not who takes
-the half. The public door, with the checks, is `WebSocket` in `websocket`. Nothing
-here points back to a `WebSocket` or across to the other `Half`, only to its inbox
-and state: so there is no cycle, and a half is freed when its user drops it.
+Knows how state, listeners and inbox fit together, and checks nothing; the checks are
+in the public methods, in `verbs` and `websocket`. It refers neither to a `WebSocket`
+nor to the other `Half`, only to that one's inbox and state: so there is no reference
+cycle, and a half is freed when its user drops it.
 """
 
 from collections.abc import Awaitable, Callable
@@ -24,7 +24,7 @@ __all__ = ("Half", "Link", "join", "unanswered")
 
 @attrs.define(slots=True, eq=False)
 class Link:
-    """What the two halves of a pair share: the facts about their connection."""
+    """What both halves of a pair have in common: the facts about their connection."""
 
     url: str | None = None
     protocol: str = ""
@@ -32,7 +32,7 @@ class Link:
     ping: Callable[[], Awaitable[float]] | None = None
     """Measures the round trip in seconds, while there is a network."""
     latency: float | None = None
-    """The round trip that was measured last."""
+    """The round trip in seconds, as measured last."""
 
 
 @attrs.define(slots=True, eq=False)
@@ -52,7 +52,10 @@ class Half:
     """The task that is running an async listener, if any."""
 
     def in_listener(self) -> bool:
-        """Return whether this runs in an async listener of this half, or a child."""
+        """Return whether this task runs an async listener of this half, or is a child.
+
+        A child is a task in a nursery of the listener's task, however deep.
+        """
         if self.listener_task is None:
             return False
         task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
@@ -62,7 +65,7 @@ class Half:
         return task is not None
 
     def deliver(self, message: Message, size: int) -> None:
-        """Send what a connection has received; its reader bounds the queue."""
+        """Queue a message from a connection, whose reader bounds the queue."""
         self.outbox.put(message, size, limited=False)
 
     def send_close(self, close: Close) -> None:
@@ -71,7 +74,7 @@ class Half:
             self.outbox.put_end(close)
 
     def receive_end(self, end: End) -> None:
-        """Let the end that has arrived take effect, and answer a Close."""
+        """Let an end take effect that was in the inbox, and answer a Close."""
         if isinstance(end, Failure):
             self.state.fail(end)
             self.outbox.wake_senders()
@@ -87,19 +90,19 @@ class Half:
             self.outbox.put_end(answer)
 
     def fail(self, failure: Failure) -> None:
-        """End the life of this half abnormally, dropping what is queued for it.
+        """End this half abnormally, and drop what is queued for it.
 
-        The other half is not told.
+        The other half does not learn of it.
         """
         if self.state.fail(failure):
-            self.inbox.wake_consumer()  # The taker has a close event to deliver.
+            self.inbox.wake_consumer()  # The close event has to be delivered.
             self.inbox.close()
             self.outbox.wake_senders()
 
     def gone_error(self) -> ConnectionClosedError:
         """Return the error for a message that the other half can't take any more.
 
-        Its Close is on the way to us, if it has said one.
+        If that one has sent a Close, it is in the inbox.
         """
         end = self.inbox.end
         if isinstance(end, Close):
@@ -108,30 +111,30 @@ class Half:
         return ConnectionClosedError(1006, reason, was_clean=False)
 
     def discard(self, why: str) -> None:
-        """End a half that nobody has taken, and that nobody will."""
+        """End a half that is not taken, and will not be."""
         self.receive_end(self.inbox.end or Failure(why))
         self.send_close(Close(1001))  # Unless a Close was answered just now.
         self.inbox.close()
         self.release()
 
     def release(self) -> None:
-        """Cut all ties: the life of this half is over, its end has been told."""
+        """Drop all references: the end of this half has been delivered."""
         self.state.release()
         self.listeners.clear()
         self.link.ping = None
         self.inbox.mark_end_delivered()
 
     async def wait_released(self) -> None:
-        """Wait for the end of this half's life. Always a checkpoint."""
+        """Wait until the end of this half has been delivered. Always a checkpoint."""
         await _wait_released(self.state, self.inbox)
 
     async def wait_peer_released(self) -> None:
-        """Wait for the end of the other half's life. Always a checkpoint."""
+        """Wait until the end of the other half was delivered. Always a checkpoint."""
         await _wait_released(self.peer, self.outbox)
 
 
 def unanswered(grace: float) -> Failure:
-    """Return how a half ends whose Close was not answered in `grace` seconds."""
+    """Return the failure of a half whose Close was not answered in `grace` seconds."""
     error = TimeoutError(f"the peer did not answer the Close in {grace} s")
     return Failure(str(error), error)
 

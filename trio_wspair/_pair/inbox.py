@@ -1,36 +1,48 @@
-"""What has been sent to a half and is not taken yet: a memory channel that counts.
+"""`Inbox`: what was sent to a half and is not taken yet, a memory channel that counts.
 
-Knows messages and ends, not who sends them and not who takes them. A taker either
-awaits the `items`, or sets `wake` and is called when something arrives; the first
-is how connections and pullers take, the second is the dispatcher's way. A holder that
-sets `intercept` sees each message before it is queued, and may keep it out.
+Knows messages and ends, not what sends them and what takes them.
+
+Theory of operation. `put()` and `put_end()` run in the task of the sender, which is the
+other half, or the reader of a connection; they never block. There is one consumer, of
+either kind:
+
+- It awaits the `items`: a puller.
+- It sets `wake`, is called when something arrives, and takes it in its own task: the
+  dispatcher, and the writer of a connection.
+
+`notified` saves calls of `wake`: it is set with the call, and the consumer clears it
+when it has found the queue empty. A dispatcher can also be corked (see `Corkable`).
+
+A message is counted, in `buffered` and `weight`, until the consumer calls `take()`, or
+`release()` if it has taken it from the `items` itself. The end is the last item.
+`close()` drops everything and counts nothing any more, so that `release()` may come
+after it.
+
+A Durable Object sets `intercept`, which sees each message before it is queued, and may
+keep it out.
 """
 
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Protocol
 
 import trio
 
 from trio_wspair._rules.codes import Close
 from trio_wspair._rules.errors import BufferFullError
-from trio_wspair._rules.messages import Message, size_of
+from trio_wspair._rules.messages import MIN_WEIGHT, Message, size_of, weight_of
 from trio_wspair._rules.state import End, Failure
 
 __all__ = ("Corkable", "Inbox", "Intercept", "Item")
 
 Item = Message | Close | Failure
 Intercept = Callable[[Message], Callable[[], None] | None]
-"""Returns what is to be done with a message that has arrived, in place of queueing it,
-or `None` to queue it.
+"""Returns the call that replaces queueing a message, or `None` to queue it.
 
-Both happen at once, in the task of the sender: they never block, raise nothing, and run
-no code of a user.
+Both are called in the task of the sender: they never block, never raise, and run no
+code of a user.
 """
-
-_MIN_WEIGHT: Final = 64
-"""What a message counts at least towards the limit: the queue is not free."""
 
 
 class Corkable(Protocol):
@@ -52,8 +64,8 @@ class Inbox:
     """The queue in front of one half."""
 
     __slots__ = (
-        "_drained",
         "_end_delivered",
+        "_progress",
         "_send_channel",
         "buffered",
         "dispatcher",
@@ -65,38 +77,39 @@ class Inbox:
         "late",
         "limit",
         "lost",
-        "marked",
+        "notified",
         "wake",
         "weight",
     )
 
     _send_channel: trio.MemorySendChannel[Item]
     items: trio.MemoryReceiveChannel[Item]
-    """The queue. Who takes a message from it calls `release()` once it is done with."""
+    """The queue. A consumer that takes a message from it calls `release()` when it is
+    done with that."""
     buffered: int
-    """Bytes of the messages that are not released, as `buffered_amount` tells them."""
+    """Bytes of the messages that are counted, for `buffered_amount`."""
     weight: int
-    """The same for the limit: a message counts at least 64. 0 means that none is."""
+    """The sum of their weights, for the limit. 0 means that no message is counted."""
     end: End | None
-    """The end that has been put, if any: the last item."""
+    """The end that was put, if any."""
     end_arrived_first: bool
     """Whether the queue was empty when the end was put."""
     end_is_awaited: int
     """How many tasks of a puller wait for the end: they answer no more messages."""
     late: bool
-    """A message came after the end, which its sender had not put: it is lost."""
+    """A message came after an end that another sender had put: it is lost."""
     lost: bool
-    """Something was in the queue when it was closed."""
+    """Messages were in the queue when it was closed."""
     wake: Callable[[], object] | None
-    """Tells the taker that something has arrived. Never blocks."""
+    """Notifies the consumer that something has arrived. Never blocks."""
     dispatcher: Corkable | None
     """Serves it, if listeners are called for what arrives."""
     intercept: Intercept | None
     """Sees messages before they are queued, whatever is queued already."""
     limit: int
-    """What the weight may reach."""
-    marked: bool
-    """The taker has been told, or doesn't want to be, and will look by itself."""
+    """The largest `weight` that `put()` makes."""
+    notified: bool
+    """`wake` was called, or need not be: the consumer will look by itself."""
 
     def __init__(self, limit: int) -> None:
         # Without [Item], which would be looked up for each pair.
@@ -109,22 +122,22 @@ class Inbox:
         self.wake = None
         self.dispatcher = None
         self.intercept = None
-        self.marked = False
+        self.notified = False
         self.late = self.lost = False
-        self._drained: trio.Event | None = None
+        self._progress: trio.Event | None = None
         self._end_delivered: trio.Event | None = None
 
     # -- the sender's side: synchronous -------------------------------------
 
     def put(self, message: Message, size: int, *, limited: bool = True) -> bool:
-        """Queue a message of `size` bytes. Return whether somebody may take it.
+        """Queue a message of `size` bytes. Return `False` if the inbox is closed.
 
         Raises:
             BufferFullError: There is no room for it, and it is `limited`.
         """
         if self.intercept is not None and self._intercepted(message):
-            return True  # It needs no room.
-        weight = self.weight + (size if size > _MIN_WEIGHT else _MIN_WEIGHT)  # noqa: FURB136 - hot
+            return True  # It takes no room.
+        weight = self.weight + (size if size > MIN_WEIGHT else MIN_WEIGHT)  # noqa: FURB136 - hot
         if weight > self.limit and limited:
             msg = (
                 f"{self.buffered} bytes wait for the other side already, and this "
@@ -142,27 +155,27 @@ class Inbox:
             return False
         self.weight = weight
         self.buffered += size
-        if not self.marked and self.wake is not None:
-            self.marked = True
+        if not self.notified and self.wake is not None:
+            self.notified = True
             self.wake()
         return True
 
     def has_room(self, size: int) -> bool:
         """Return whether `put()` would take a message of `size` bytes."""
-        return self.weight + max(size, _MIN_WEIGHT) <= self.limit
+        return self.weight + weight_of(size) <= self.limit
 
     def _intercepted(self, message: Message) -> bool:
-        """Let the holder keep a message out of the queue; return whether it does."""
+        """Return whether the holder has kept this message out of the queue."""
         assert self.intercept is not None
-        # What comes after the end has not arrived: see `late`.
+        # A message after the end does not arrive: see `late`.
         act = self.intercept(message) if self.end is None else None
         if act is None:
             return False
         self._bypass(message, act)
         return True
 
-    def sift(self) -> None:
-        """Let the holder see what is queued once more, and take out what it keeps.
+    def intercept_queued(self) -> None:
+        """Intercept the messages that are in the queue.
 
         Only for a holder that intercepts, and is not awaiting the `items`.
         """
@@ -181,7 +194,7 @@ class Inbox:
                 act()
 
     def _bypass(self, message: Message, act: Callable[[], None]) -> None:  # noqa: ARG002
-        """Do what the holder does with a message that it keeps out of the queue."""
+        """Make the call that replaces queueing this message."""
         act()
 
     def put_end(self, end: End) -> None:
@@ -197,28 +210,28 @@ class Inbox:
         self.wake_consumer()
 
     def wake_consumer(self) -> None:
-        """Make the taker look at the half, whether anything has arrived or not."""
+        """Make the consumer look at the half, whether anything has arrived or not."""
         if self.wake is not None:
             self.wake()
 
-    async def wait_release(self) -> None:
-        """Wait until something was taken, or the half has ended."""
-        if self._drained is None:
-            self._drained = trio.Event()
-        await self._drained.wait()
+    async def wait_progress(self) -> None:
+        """Wait until a message was taken, or the half has ended."""
+        if self._progress is None:
+            self._progress = trio.Event()
+        await self._progress.wait()
 
     def wake_senders(self) -> None:
-        """Wake everybody in `wait_release()`."""
-        if self._drained is not None:
-            self._drained.set()
-            self._drained = None
+        """Wake the tasks in `wait_progress()`."""
+        if self._progress is not None:
+            self._progress.set()
+            self._progress = None
 
-    # -- the taker's side ----------------------------------------------------
+    # -- the consumer's side --------------------------------------------------
 
     def take(self) -> Message:
-        """Take a message, which is there as `weight` tells, and stop counting it.
+        """Take a message and stop counting it. `weight` says that there is one.
 
-        Only if nobody awaits the `items`, who may have been given it already.
+        Not while a task awaits the `items`: the channel may have handed it to that one.
         """
         message: Message = self.items.receive_nowait()  # type: ignore[assignment]
         # release(), written out: this runs for every message of a listener.
@@ -227,32 +240,32 @@ class Inbox:
         else:
             size = size_of(message)
         self.buffered -= size
-        self.weight -= size if size > _MIN_WEIGHT else _MIN_WEIGHT  # noqa: FURB136 - hot
-        if self._drained is not None:
+        self.weight -= size if size > MIN_WEIGHT else MIN_WEIGHT  # noqa: FURB136 - hot
+        if self._progress is not None:
             self.wake_senders()
         return message
 
     def release(self, message: Message) -> None:
         """Stop counting a message that was taken."""
         if self.weight == 0:
-            return  # Closed meanwhile: nothing is counted any more.
+            return  # It was closed meanwhile.
         # size_of(), written out: this runs for every message.
         if message.__class__ is bytes or message.isascii():
             size = len(message)
         else:
             size = size_of(message)
         self.buffered -= size
-        self.weight -= size if size > _MIN_WEIGHT else _MIN_WEIGHT  # noqa: FURB136 - hot
-        if self._drained is not None:
+        self.weight -= size if size > MIN_WEIGHT else MIN_WEIGHT  # noqa: FURB136 - hot
+        if self._progress is not None:
             self.wake_senders()
 
     def release_all(self) -> None:
-        """Stop counting whatever was taken."""
+        """Stop counting all messages: the consumer has taken them."""
         self.buffered = self.weight = 0
 
     def close(self) -> None:
-        """Drop what is queued and take nothing more."""
-        self.items.close()  # First: who waits for an item is told so by this one.
+        """Drop what is queued, and queue nothing more."""
+        self.items.close()  # First: a task that awaits an item then raises this error.
         self._send_channel.close()
         self.wake = self.dispatcher = self.intercept = None
         self.lost = self.lost or self.weight > 0
@@ -260,7 +273,7 @@ class Inbox:
         self.wake_senders()
 
     def mark_end_delivered(self) -> None:
-        """Wake everybody in `wait_end_delivered()`."""
+        """Wake the tasks in `wait_end_delivered()`."""
         self.wake = self.dispatcher = self.intercept = None
         self.wake_senders()
         if self._end_delivered is not None:

@@ -21,7 +21,8 @@ from trio_wspair._rules.state import End, Failure, HalfState, Holder, Operation
 
 from .half import join
 from .inbox import Inbox
-from .websocket import CloseEvent, Home, WebSocket, close_event, half_of
+from .verbs import Home, half_of
+from .websocket import CloseEvent, WebSocket, close_event
 
 __all__ = (
     "ConnectionInfo",
@@ -207,8 +208,8 @@ class _Probe:
 class _WatchedState(HalfState):
     probe: _Probe = attrs.field(kw_only=True)
 
-    def take(self, act: Operation, *, half_open: bool = False) -> None:
-        super().take(act, half_open=half_open)
+    def take(self, operation: Operation, *, half_open: bool = False) -> None:
+        super().take(operation, half_open=half_open)
         self.probe.tell(lambda i, ws: i.taken(ws, _TAKEN_BY[self.holder]))
 
     def receive_close(self, close: Close) -> Close | None:

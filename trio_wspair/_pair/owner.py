@@ -43,7 +43,8 @@ from trio_wspair._tasks.nurseries import let_others_clean_up, raise_together
 from .delivery import Ending
 from .half import Half
 from .inbox import Corkable
-from .websocket import Home, WebSocket, close_grace, half_of, home_of
+from .verbs import Home, close_grace, half_of, home_of
+from .websocket import WebSocket
 
 __all__ = ("Owner", "Served", "current_owner")
 
@@ -75,6 +76,10 @@ class Served:
         self.queue.put(self)
 
 
+def _new_queue() -> ReadyQueue[Served | None]:
+    return ReadyQueue()  # With its type argument it would take longer.
+
+
 @attrs.define(slots=True, eq=False)
 class Owner:
     """A request, an instance of an object, or a nursery that a user has opened.
@@ -85,7 +90,7 @@ class Owner:
 
     nursery: trio.Nursery
     """For the tasks of listeners, and for connections that are opened in it."""
-    queue: ReadyQueue[Served | None] = attrs.field(init=False, factory=ReadyQueue)
+    queue: ReadyQueue[Served | None] = attrs.field(init=False, factory=_new_queue)
     """The halves that are ready to be served."""
     served: dict[Served, None] = attrs.field(init=False, factory=dict[Served, None])
     """The halves that were taken, until they are settled."""
@@ -139,7 +144,7 @@ class Owner:
         inbox.wake = served.wake
         inbox.dispatcher = self.dispatcher
         arrived = inbox.weight > 0 or inbox.end is not None
-        inbox.marked = arrived or pull  # Messages of a puller need no dispatcher.
+        inbox.notified = arrived or pull  # Messages of a puller need no dispatcher.
         if arrived:
             inbox.wake_consumer()
 

@@ -23,7 +23,8 @@ from .dispatcher import NurseryHome
 from .half import unanswered
 from .instruments import join_watched
 from .owner import current_owner
-from .websocket import WebSocket, half_of
+from .verbs import half_of
+from .websocket import WebSocket
 
 __all__ = (
     "DEFAULT_MAX_BUFFERED_BYTES",

@@ -1,6 +1,6 @@
 """Public names: what a package exports names that package as its module."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import FunctionType
 from typing import Any, get_overloads, overload
 
@@ -12,7 +12,8 @@ def name_public_module(namespace: Mapping[str, Any]) -> None:
 
     Tracebacks, `repr()`, `help()` and pickles then show ``trio_wspair.WebSocket``,
     which can be imported, and which stays when a private module is renamed. Methods are
-    included. Aliases of types keep the module of their `typing` class.
+    included; those that are inherited from a private class get the name of the public
+    class, which errors show. Aliases of types keep the module of their `typing` class.
 
     Args:
         namespace: The `globals()` of the public module, when it has all its names.
@@ -24,8 +25,24 @@ def name_public_module(namespace: Mapping[str, Any]) -> None:
             _set_module(exported, module)
             for member in vars(exported).values():
                 _set_module(getattr(member, "__func__", member), module)
+            for base in _private_bases(exported, namespace):
+                for member in vars(base).values():
+                    function = getattr(member, "__func__", member)
+                    _set_module(function, module)
+                    if isinstance(function, FunctionType):
+                        shown = f"{exported.__qualname__}.{function.__name__}"
+                        function.__qualname__ = shown
         else:
             _set_module(exported, module)
+
+
+def _private_bases(exported: type, namespace: Mapping[str, Any]) -> Iterator[type]:
+    """Yield the bases of a class up to the first that is public."""
+    for base in exported.__mro__[1:]:
+        is_private = base.__module__.startswith("trio_wspair._")
+        if not is_private or namespace.get(base.__name__) is base:
+            return
+        yield base
 
 
 def _set_module(value: object, module: str) -> None:

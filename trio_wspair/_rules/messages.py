@@ -14,14 +14,19 @@ from .codes import usv_string
 
 __all__ = (
     "MAX_ATTACHMENT_BYTES",
+    "MIN_WEIGHT",
     "Message",
     "as_message",
     "pack_attachment",
     "size_of",
     "unpack_attachment",
+    "weight_of",
 )
 
 Message = str | bytes
+MIN_WEIGHT: Final = 64
+"""The least that a message counts towards `max_buffered_bytes`: the queue takes memory,
+too."""
 
 
 def as_message(value: object) -> Message:
@@ -55,6 +60,14 @@ def size_of(message: Message) -> int:
     if message.__class__ is bytes or message.isascii():
         return len(message)
     return len(message.encode()) if isinstance(message, str) else len(message)
+
+
+def weight_of(size: int) -> int:
+    """Return what a message of so many bytes counts towards `max_buffered_bytes`.
+
+    `Inbox` writes this out where it runs for every message.
+    """
+    return max(size, MIN_WEIGHT)
 
 
 def _number_text(value: float) -> str:

@@ -22,7 +22,8 @@ from trio_wspair._http.messages import (
 )
 from trio_wspair._pair.instruments import ConnectionInfo, tell_connected
 from trio_wspair._pair.owner import Owner, current_owner
-from trio_wspair._pair.websocket import CloseEvent, WebSocket, half_of, home_of
+from trio_wspair._pair.verbs import half_of, home_of
+from trio_wspair._pair.websocket import CloseEvent, WebSocket
 from trio_wspair._rules.display import redacted
 from trio_wspair._rules.errors import RequestBodyError
 from trio_wspair._rules.limits import Limits

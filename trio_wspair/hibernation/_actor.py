@@ -28,13 +28,8 @@ from trio_wspair._http.messages import Request, Response, wrong_answer
 from trio_wspair._pair.delivery import Event
 from trio_wspair._pair.dispatcher import NurseryHome
 from trio_wspair._pair.half import Half
-from trio_wspair._pair.websocket import (
-    ErrorEvent,
-    MessageEvent,
-    WebSocket,
-    half_of,
-    move,
-)
+from trio_wspair._pair.verbs import half_of, move
+from trio_wspair._pair.websocket import ErrorEvent, MessageEvent, WebSocket
 from trio_wspair._rules.codes import Close
 from trio_wspair._rules.errors import (
     DurableObjectResetError,
@@ -290,7 +285,7 @@ class Actor:
         if membership.progress is Progress.BEGINNING:
             membership.progress = Progress.WAITING
             if self.automatic is not None and half.inbox.weight:
-                half.inbox.sift()
+                half.inbox.intercept_queued()
 
     @enable_ki_protection
     async def _run(self, event: Event, on_wait: Callable[[], object]) -> None:

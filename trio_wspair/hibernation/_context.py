@@ -8,7 +8,8 @@ from typing import Final, TypeVar, TypeVarTuple
 
 from trio.lowlevel import enable_ki_protection
 
-from trio_wspair._pair.websocket import WebSocket, home_of
+from trio_wspair._pair.verbs import home_of
+from trio_wspair._pair.websocket import WebSocket
 from trio_wspair._rules.display import printable
 from trio_wspair._rules.errors import InvalidStateError
 from trio_wspair._rules.state import check_thread

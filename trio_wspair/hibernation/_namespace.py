@@ -16,7 +16,7 @@ from trio_wspair._http.messages import Request, Response
 from trio_wspair._pair.dispatcher import NurseryHome
 from trio_wspair._pair.owner import current_owner
 from trio_wspair._pair.pair import close_all
-from trio_wspair._pair.websocket import half_of, move
+from trio_wspair._pair.verbs import half_of, move
 from trio_wspair._rules.errors import InvalidStateError
 from trio_wspair._rules.limits import check_seconds
 from trio_wspair._rules.state import Failure, Holder, check_thread

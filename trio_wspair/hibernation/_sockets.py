@@ -14,7 +14,8 @@ import attrs
 
 from trio_wspair._pair.delivery import Event
 from trio_wspair._pair.pair import discard_untaken
-from trio_wspair._pair.websocket import WebSocket, half_of
+from trio_wspair._pair.verbs import half_of
+from trio_wspair._pair.websocket import WebSocket
 from trio_wspair._rules.codes import Close
 from trio_wspair._rules.errors import InvalidStateError
 from trio_wspair._rules.listeners import Listener, Listeners

@@ -10,7 +10,8 @@ from typing import Final
 import trio
 
 from trio_wspair._pair.instruments import ConnectionInfo, Instrument
-from trio_wspair._pair.websocket import CloseEvent, WebSocket, half_of
+from trio_wspair._pair.verbs import half_of
+from trio_wspair._pair.websocket import CloseEvent, WebSocket
 from trio_wspair._rules.codes import Close
 
 from ._frames import Frames

@@ -11,7 +11,8 @@ from typing import Any, Final
 import attrs
 
 from trio_wspair._pair.instruments import ConnectionInfo
-from trio_wspair._pair.websocket import WebSocket, half_of
+from trio_wspair._pair.verbs import half_of
+from trio_wspair._pair.websocket import WebSocket
 from trio_wspair._rules.codes import Close, usv_string
 from trio_wspair._rules.messages import size_of
 from trio_wspair._rules.state import End, Failure, ReadyState

@@ -13,7 +13,8 @@ import trio
 
 from trio_wspair._http.headers import Headers, HeadersInit, encode_headers
 from trio_wspair._pair.pair import WebSocketPair, closing_on_exit
-from trio_wspair._pair.websocket import WebSocket, half_of
+from trio_wspair._pair.verbs import half_of
+from trio_wspair._pair.websocket import WebSocket
 from trio_wspair._rules.limits import Limits, check_seconds
 from trio_wspair._tasks.nurseries import open_service_nursery
 from trio_wspair.transports._asgi import DENIAL

@@ -17,13 +17,8 @@ from trio.testing import wait_all_tasks_blocked
 
 from trio_wspair._pair.instruments import use_instrument
 from trio_wspair._pair.pair import DEFAULT_MAX_BUFFERED_BYTES, open_websocket_pair
-from trio_wspair._pair.websocket import (
-    CloseEvent,
-    WebSocket,
-    close_event,
-    half_of,
-    home_of,
-)
+from trio_wspair._pair.verbs import half_of, home_of
+from trio_wspair._pair.websocket import CloseEvent, WebSocket, close_event
 from trio_wspair._rules.errors import ConnectionClosedError
 from trio_wspair._rules.limits import check_seconds
 from trio_wspair._rules.state import Holder

@@ -9,7 +9,8 @@ from typing import Final
 
 import trio
 
-from trio_wspair._pair.websocket import WebSocket, half_of
+from trio_wspair._pair.verbs import half_of
+from trio_wspair._pair.websocket import WebSocket
 from trio_wspair._rules.state import Holder
 
 __all__ = ("is_inside", "place_of", "state_of", "waits_of")

@@ -6,7 +6,8 @@ Knows no connection and no tasks. Whoever finds something out writes it down her
 import attrs
 
 from trio_wspair._pair.half import Half
-from trio_wspair._pair.websocket import CloseEvent, WebSocket, half_of
+from trio_wspair._pair.verbs import half_of
+from trio_wspair._pair.websocket import CloseEvent, WebSocket
 from trio_wspair._rules.codes import Close
 from trio_wspair._rules.errors import ProtocolError
 from trio_wspair._rules.state import Failure

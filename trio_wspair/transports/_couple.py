@@ -10,7 +10,8 @@ of all that is in a `Conversation`. Here is how they begin, and what comes after
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from trio_wspair._pair.websocket import CloseEvent, WebSocket, home_of
+from trio_wspair._pair.verbs import home_of
+from trio_wspair._pair.websocket import CloseEvent, WebSocket
 from trio_wspair._rules.codes import Close
 from trio_wspair._rules.errors import ConnectionClosedError
 from trio_wspair._rules.limits import Limits

@@ -108,12 +108,12 @@ class Reader:
         half = self._conversation.half
         inbox = half.inbox
         while not self._writer.failed and (inbox.weight or not half.peer.closed):
-            await inbox.wait_release()
+            await inbox.wait_progress()
 
     async def _wait_for_room(self) -> None:
         outbox = self._conversation.half.outbox
         limit = self._limits.receive_buffer_bytes
         self._patience.pause()
         while outbox.weight > limit and not self._writer.failed:
-            await outbox.wait_release()
+            await outbox.wait_progress()
         self._patience.resume()

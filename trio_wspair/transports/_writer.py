@@ -102,7 +102,7 @@ class Writer:
         if inbox.weight or inbox.end is not None:
             self._wake_task()
         else:
-            inbox.marked = False
+            inbox.notified = False
 
     def ends_without_task(self) -> bool:
         """Tell whether the end is there, and may be written by who calls `write()`."""
@@ -164,7 +164,7 @@ class Writer:
     async def _wait_for_items(self, idle: trio.lowlevel.ParkingLot) -> None:
         inbox = self._inbox
         while not inbox.weight and inbox.end is None:
-            inbox.marked = False
+            inbox.notified = False
             await idle.park()
 
     async def _send(self, messages: list[Message], close: Close | None) -> None:

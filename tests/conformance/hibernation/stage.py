@@ -13,7 +13,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from conformance.stage import Scenario, Trace, let_time_pass, network_settled
 from trio_wspair import Headers, Request, Response, Server, serve
-from trio_wspair._pair.websocket import half_of
+from trio_wspair._pair.verbs import half_of
 from trio_wspair.hibernation import DurableObjectNamespace
 from trio_wspair.testing import ScriptedPeer, hibernate_after_every_event
 
