@@ -67,6 +67,8 @@ class Delivery:
         except (KeyboardInterrupt, SystemExit) as exc:
             self._raise_with_errors(exc)
             raise
+        finally:
+            self.awaitable = None
 
     def _raise_with_errors(self, exc: BaseException) -> None:
         """Let what was raised so far come along with what interrupts us."""
@@ -128,5 +130,4 @@ class Ending(Delivery):
                 self.errors.append(exc)
             finally:
                 self._scope = None
-                self.awaitable = None
             self.tell()
