@@ -425,7 +425,7 @@ async def test_other_statuses_are_refusals_too(net: "Network", status: int) -> N
         (b"\x00" * 100_000, "not HTTP/1.1; it begins with"),
         (b"220 smtp.example ESMTP\r\n\r\n", "not HTTP/1.1; it begins with b'220 s"),
         (b"\0\0\x12\x04\0\0\0\0\0\0\3\0\0\0\x80\0\4\0", "speaks HTTP/2 only"),
-        (b"HTTP/1.1 101 Swit", "closed the connection in the midst of its answer"),
+        (b"HTTP/1.1 101 Swit", "closed the connection in the middle of its answer"),
         (b"HTTP/1.1 2000 OK\r\n\r\n", "is not valid HTTP/1.1: illegal status line"),
         (b"HTTP/1.1 101 OK\r\nA b: c\r\n\r\n", "is not valid HTTP/1.1: illegal header"),
     ],

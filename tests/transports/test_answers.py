@@ -11,7 +11,8 @@ from hypothesis import example, given, settings, strategies as st
 
 from trio_wspair import HandshakeError, open_websocket
 from trio_wspair.testing import ScriptedPeer
-from trio_wspair.transports._answer import ask, check_answer
+from trio_wspair.transports._answer import ask
+from trio_wspair.transports.rfc6455._answers import check_answer
 
 if TYPE_CHECKING:
     from conftest import Network, Script

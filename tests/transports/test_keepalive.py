@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from conftest import Network, OneEnd
 
 Item = str | bytes | Close
-NOTHING_HEARD = "nothing was heard for 5.0 s after a ping"
-GONE = CloseEvent(1006, NOTHING_HEARD, was_clean=False)
+NOTHING_SENT = "the peer sent nothing for 5.0 s after a ping"
+GONE = CloseEvent(1006, NOTHING_SENT, was_clean=False)
 
 
 class Peer:
@@ -109,7 +109,7 @@ async def test_a_peer_that_answers_no_more_is_given_up(
         error, close = heard
         assert isinstance(error, ErrorEvent)
         assert isinstance(error.error, TimeoutError)
-        assert str(error.error) == NOTHING_HEARD
+        assert str(error.error) == NOTHING_SENT
         assert close == GONE
         assert peer.sent == []
 

@@ -1,4 +1,4 @@
-"""The exceptions of trio-wspair, and nothing else.
+"""The exceptions of trio-wspair, and the errors by which connections end.
 
 ::
 
@@ -28,6 +28,8 @@ __all__ = (
     "ProtocolError",
     "RequestBodyError",
     "WebSocketError",
+    "connection_lost",
+    "message_too_big",
 )
 
 
@@ -162,3 +164,16 @@ class RequestBodyError(Exception):
 
     def __str__(self) -> str:
         return str(self.args[1])
+
+
+def connection_lost(
+    # These are workerd's words.
+    why: str = "WebSocket disconnected without sending Close frame.",
+) -> ConnectionClosedError:
+    """Return the error for a connection that ended without a Close."""
+    return ConnectionClosedError(1006, why, was_clean=False)
+
+
+def message_too_big(max_bytes: int) -> ProtocolError:
+    """Return the error for a message of more than `max_bytes` bytes."""
+    return ProtocolError(1009, f"a message has more than {max_bytes} bytes")

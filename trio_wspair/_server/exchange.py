@@ -20,7 +20,7 @@ from trio_wspair._rules.limits import Limits
 from trio_wspair._tasks.timers import Alarms
 from trio_wspair.transports._connection import Connection
 from trio_wspair.transports._engines import Engine
-from trio_wspair.transports.io._linger import below_tls, linger
+from trio_wspair.transports.io._sockets import below_tls, linger
 
 from .handling import Handling, Handlings
 

@@ -24,7 +24,7 @@ from trio_wspair._rules.display import printable
 from trio_wspair._rules.limits import Limits, check_limit
 from trio_wspair._tasks.nurseries import bare, check_in_trio
 from trio_wspair.transports._engines import EngineName, engine_named
-from trio_wspair.transports.io._linger import linger
+from trio_wspair.transports.io._sockets import linger
 
 from .admission import RETRY_AFTER_SECONDS, Admission
 from .application import Application, handler_of, run_application

@@ -1,62 +1,41 @@
-"""What a server answers to an upgrade request, read and checked for both engines.
+"""The server's answer to an upgrade request: `ask()` reads it, for both engines.
 
-Theory of operation: `ask()` reads up to the end of a 101, with h11, and passes
-over other interim answers. Whatever else comes is a `HandshakeError` that says what it
-was. `check_answer()` then holds the 101 against RFC 6455, section 4.1, as strictly as a
-server checks a request. An engine gets only what has passed: trio-websocket would wait
-for ever for the end of a refusal, and is laxer.
+Theory of operation: `ask()` reads with h11 up to the end of a 101, and skips other
+interim answers. Any other answer is a `HandshakeError` that shows its status and the
+beginning of its body. An engine gets only a 101 that it has checked with
+`rfc6455._answers`: trio-websocket would wait forever for the end of a refusal, and is
+less strict.
 """
 
-import hashlib
+import codecs
 import re
-from base64 import b64encode
-from collections.abc import Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Final
 
-import attrs
 import h11
 import trio
 
-from trio_wspair._http.headers import decode_headers, is_token
-from trio_wspair._rules.display import printable
+from trio_wspair._http.headers import decode_headers
+from trio_wspair._rules.display import printable, redacted
 from trio_wspair._rules.errors import HandshakeError
 from trio_wspair._rules.limits import MAX_ANSWER_BODY_BYTES, MAX_ANSWER_HEAD_BYTES
 from trio_wspair._tasks.nurseries import open_service_nursery
 from trio_wspair.transports.io._tls import MAY_NEED_CERTIFICATE, tls_error
+from trio_wspair.transports.rfc6455._answers import Answer, bad_answer
 
-from ._refusal import refusal
+__all__ = (
+    "ask",
+    "refusal",
+)
 
-__all__ = ("Answer", "accept_for", "ask", "bad_answer", "check_answer")
 
 _BODY_SECONDS: Final = 1.0
 _TOO_LARGE: Final = f"has a head of more than {MAX_ANSWER_HEAD_BYTES // 2**10} KiB"
-_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-"""What is added to a key (RFC 6455, section 1.3)."""
 _TLS_ALERT: Final = b"\x15\x03"
 """How an alert begins: its content type, and the major version (RFC 8446, 5.1)."""
 _HTTP2_SETTINGS: Final = re.compile(rb"\x00.{2}\x04\x00\x00\x00\x00\x00", re.DOTALL)
 """How a server's first frame begins in HTTP/2 (RFC 9113, sections 3.4 and 4.1)."""
-
-
-@attrs.frozen(slots=True)
-class Answer:
-    """A 101."""
-
-    headers: list[tuple[str, str]]
-    """Names in lower case, and values."""
-    received: bytes
-    """What was read after it."""
-    is_folded: bool
-    """Whether a header goes on in the next line (RFC 9112, section 5.2)."""
-
-    def values(self, name: str) -> list[str]:
-        """Return the values of a header, one for each time that it is there."""
-        return [value.strip(" \t") for key, value in self.headers if key == name]
-
-
-# -- reading -------------------------------------------------------------------------
 
 
 async def ask(stream: trio.abc.Stream, request: bytes, host: str) -> Answer:
@@ -128,7 +107,7 @@ class _Reading:
                     body = await self._read_body()
                     raise refusal(self._host, event, body)
         except h11.RemoteProtocolError as exc:
-            cause = exc if self._received else None  # Otherwise it says nothing.
+            cause = exc if self._received else None  # Otherwise it adds nothing.
             raise self._nonsense(exc) from (self._lost or cause)
 
     def _switched(
@@ -171,7 +150,7 @@ class _Reading:
                     else:
                         break
             except h11.RemoteProtocolError:
-                pass  # Cut short: what has come is told.
+                pass  # The body is cut short; the error shows what arrived.
         return bytes(body)
 
     def _nonsense(self, exc: h11.RemoteProtocolError) -> HandshakeError:
@@ -194,93 +173,62 @@ class _Reading:
         elif exc.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
             what = f"the answer of {server} {_TOO_LARGE}"
         elif "closed connection" in str(exc):
-            what = f"{server} closed the connection in the midst of its answer{reason}"
+            what = f"{server} closed the connection in the middle of its answer{reason}"
         else:
             shown = printable(str(exc))[:100]
             what = f"the answer of {server} is not valid HTTP/1.1: {shown}"
         return HandshakeError(what)
 
 
-# -- checking ------------------------------------------------------------------------
+_PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
+_READ_BYTES: Final = 2000
+"""How much of a body is looked at, ..."""
+_SHOWN_LINES: Final = 3
+_SHOWN_CHARACTERS: Final = 200
+"""... and how much of it is shown."""
+_HIDDEN: Final = re.compile(r"(?is)<(style|script)\b.*?(</\1>|\Z)|<[^>]*>?")
+"""What an HTML page does not show."""
 
 
-def accept_for(key: str) -> str:
-    """Return the `Sec-WebSocket-Accept` that answers a `Sec-WebSocket-Key`."""
-    proof = hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest()
-    return b64encode(proof).decode()
-
-
-def check_answer(
-    answer: Answer,
-    *,
-    host: str,
-    key: str,
-    subprotocols: Sequence[str],
-    extensions: bool = False,
-) -> str:
-    """Return the subprotocol that a 101 has chosen, or ``""``.
+def refusal(host: str, response: h11.Response, body: bytes) -> HandshakeError:
+    """Return the error for a response that is not a 101.
 
     Args:
-        answer: The 101.
         host: The host and port of the server, as they are to be shown.
-        key: The `Sec-WebSocket-Key` of the request.
-        subprotocols: The ones offered.
-        extensions: Whether extensions were offered. Which ones, and with what
-            parameters, is left to the engine.
-
-    Raises:
-        HandshakeError: It is not as RFC 6455, section 4.1, wants it; the message says
-            what is wrong.
+        response: The head.
+        body: The body, or as much of it as came.
     """
-    wrong = _what_is_wrong(answer, key, subprotocols, extensions=extensions)
-    if wrong is not None:
-        raise bad_answer(host, wrong, answer.headers)
-    return next(iter(answer.values("sec-websocket-protocol")), "")
-
-
-def _what_is_wrong(
-    answer: Answer, key: str, subprotocols: Sequence[str], *, extensions: bool
-) -> str | None:
-    if answer.is_folded:
-        return "a header goes on in the next line (RFC 9112, section 5.2)"
-    upgrade = answer.values("upgrade")
-    if [value.lower() for value in upgrade] != ["websocket"]:
-        return f"'Upgrade: websocket' is wanted, once, {_found(upgrade)}"
-    connection = ",".join(answer.values("connection"))
-    if "upgrade" not in [token.strip(" \t").lower() for token in connection.split(",")]:
-        found = _found(answer.values("connection"))
-        return f"'Connection: Upgrade' is wanted, {found}"
-    accept = answer.values("sec-websocket-accept")
-    if accept != [accept_for(key)]:
-        found = _found(accept)
-        return f"'Sec-WebSocket-Accept: {accept_for(key)}' is wanted, once, {found}"
-    chosen = answer.values("sec-websocket-protocol")
-    if len(chosen) > 1:
-        return "'Sec-WebSocket-Protocol' is wanted once"
-    if chosen and chosen[0] not in subprotocols:
-        # A list is not shown: it may repeat what was offered, a secret token included.
-        found = f' "{chosen[0][:60]}"' if is_token(chosen[0]) else ""
-        return f"the subprotocol{found} was not offered"
-    agreed = [value for value in answer.values("sec-websocket-extensions") if value]
-    if agreed and not extensions:
-        return f"no extension was offered, {_found(agreed)}"
-    # RFC 9110, section 8.6, and RFC 9112, section 6.1. Some servers send a length of 0.
-    lengths = set(answer.values("content-length"))
-    if answer.values("transfer-encoding") or lengths - {"0"}:
-        return "a 101 has no body, but 'Content-Length' or 'Transfer-Encoding' is there"
-    return None
-
-
-def _found(values: list[str]) -> str:
-    shown = ", ".join(f'"{printable(value[:60])}"' for value in values[:3])
-    return f"not {shown}" if values else "but it is missing"
-
-
-def bad_answer(
-    host: str, why: str, headers: Sequence[tuple[str, str]] = ()
-) -> HandshakeError:
-    """Return the error for a 101 that opens no WebSocket."""
-    asks = "answered 101, but not as RFC 6455, section 4.1, asks"
+    status = response.status_code
+    headers = decode_headers(response.headers)
+    fields = dict(headers)
+    reason = response.reason.decode("latin-1")
+    phrase = printable(_PHRASES.get(status, reason)[:60])
+    shown = f"status {status} ({phrase})" if phrase else f"status {status}"
+    lines = first_lines(body, is_html="html" in fields.get("content-type", ""))
+    tail = f': "{lines}"' if lines else ""
+    location = fields.get("location")
+    if 300 <= status < 400 and location is not None:
+        where = redacted(location)[:_SHOWN_CHARACTERS]
+        what = f'redirects to "{where}" with {shown}; redirects are not followed'
+    elif status < 400:
+        what = f"answered with {shown} instead of opening a WebSocket{tail}"
+    else:
+        what = f"refused the WebSocket with {shown}{tail}"
     return HandshakeError(
-        f"the server {host} {asks}: {why}", status=101, headers=tuple(headers)
+        f"the server {host} {what}", status=status, headers=tuple(headers), body=body
     )
+
+
+def first_lines(body: bytes, *, is_html: bool) -> str:
+    """Return the first lines of a body in one, printable; ``""`` if it is not text."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:  # The end may be half a character.
+        text = decoder.decode(body[:_READ_BYTES])
+    except UnicodeDecodeError:
+        return ""
+    if is_html:
+        text = _HIDDEN.sub("\n", text)
+    lines = [line.strip() for line in text.splitlines()]
+    shown = " / ".join([line for line in lines if line][:_SHOWN_LINES])
+    end = "..." if len(shown) > _SHOWN_CHARACTERS else ""
+    return printable(shown[:_SHOWN_CHARACTERS]) + end

@@ -11,10 +11,9 @@ from typing import Any, Final
 import trio
 
 from trio_wspair._rules.codes import Close
-from trio_wspair._rules.errors import ConnectionClosedError
+from trio_wspair._rules.errors import ConnectionClosedError, connection_lost
 
 from ._connection import Item
-from ._ends import lost
 
 __all__ = ("DENIAL", "GONE", "ASGIConnection", "Event", "Receive", "Send")
 
@@ -32,7 +31,7 @@ GONE: Final = (
     trio.EndOfChannel,
 )
 """What `receive` and `send` of a server may raise when the client has gone."""
-_VANISHED: Final = "the client has gone without a Close, says the ASGI server"
+_VANISHED: Final = "the ASGI server reports that the client has gone without a Close"
 _STOPPED: Final = "the server has stopped"
 
 
@@ -68,7 +67,7 @@ class ASGIConnection:
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
-        self._said_close = False
+        self._close_sent = False
         self._disconnected = False
         self._stopped = False
         self._listening = trio.CancelScope()
@@ -77,7 +76,7 @@ class ASGIConnection:
         """Wait for a message or a Close; see `Connection`."""
         if self._disconnected:
             await trio.lowlevel.checkpoint()
-            raise lost("the client has gone")
+            raise connection_lost("the client has gone")
         event: Event = {"type": "websocket.disconnect", "code": 1006}
         with trio.CancelScope() as self._listening:
             self._look_for_stop()
@@ -88,7 +87,7 @@ class ASGIConnection:
         self._disconnected = True
         code = int(event.get("code") or 1005)
         if code == 1006:
-            raise lost(_STOPPED if self._stopped else _VANISHED)
+            raise connection_lost(_STOPPED if self._stopped else _VANISHED)
         return [Close(code, event.get("reason") or "")]
 
     async def send(self, items: Sequence[Item]) -> None:
@@ -97,14 +96,14 @@ class ASGIConnection:
         The client's Close was answered by the server: no message can be sent after it.
         """
         for item in items:
-            if self._said_close or (self._disconnected and isinstance(item, Close)):
+            if self._close_sent or (self._disconnected and isinstance(item, Close)):
                 return
             if self._disconnected:
-                raise lost(_VANISHED)
+                raise connection_lost(_VANISHED)
             try:
                 await self._send(self._event(item))
             except GONE:
-                raise lost(_VANISHED) from None
+                raise connection_lost(_VANISHED) from None
         self._look_for_stop()
 
     def _event(self, item: Item) -> Event:
@@ -112,8 +111,8 @@ class ASGIConnection:
             return {"type": "websocket.send", "text": item}
         if isinstance(item, bytes):
             return {"type": "websocket.send", "bytes": item}
-        self._said_close = True
-        # A Close without a code can't be said: without one the server says 1000.
+        self._close_sent = True
+        # ASGI can't express a Close without a code: the server would send 1000.
         code = {} if item.code == 1005 else {"code": item.code}
         return {"type": "websocket.close", **code, "reason": item.reason}
 
@@ -127,7 +126,7 @@ class ASGIConnection:
         self._disconnected = True
 
     def _look_for_stop(self) -> None:
-        if self._stopped and self._said_close:
+        if self._stopped and self._close_sent:
             self._listening.cancel(reason=_STOPPED)
 
     async def aclose(self, code: int, reason: str) -> None:
@@ -135,12 +134,12 @@ class ASGIConnection:
         await self.send([Close(code, reason)])
 
     def abort(self) -> None:
-        """Do nothing: whoever has opened the connection returns; see `Connection`."""
+        """Do nothing: the application returns, which ends it; see `Connection`."""
 
     async def discard(self) -> None:
         """Take what the server still has for us, up to the end; the caller bounds it.
 
-        Hypercorn's reader would wait for ever for somebody who takes it.
+        Otherwise Hypercorn's reader would wait forever for it to be received.
         """
         with suppress(ConnectionClosedError):
             while not self._disconnected:

@@ -1,4 +1,4 @@
-"""What a connection is, for those who couple a half with one."""
+"""`Connection`: the protocol of connections that `couple()` joins with a half."""
 
 from collections.abc import Sequence
 from typing import Literal, Protocol, TypeGuard, runtime_checkable
@@ -18,32 +18,35 @@ __all__ = (
 )
 
 Item = str | bytes | Close
-"""What travels: a message, or a Close frame as the last thing of its direction."""
+"""A message, or a Close as the last item of its direction."""
 
 
 class Connection(Protocol):
     """An open WebSocket connection, as `couple()` uses it.
 
-    One task receives and one sends, at the same time. None of the methods answers a
-    Close by itself: what is said is decided by the halves.
+    `couple()` calls `receive()` in one task and `send()` in the same or in another one;
+    each is called by one task at a time, and both may be waiting at the same time. Any
+    of them may be cancelled. Afterwards `couple()` calls `aclose()`, unless the
+    connection has failed, and always `abort()`. No method may answer a Close: the
+    halves decide what is sent.
     """
 
     async def receive(self) -> Sequence[Item]:
-        """Wait for what has arrived: one item at least, a Close only at the end.
+        """Wait for items, at least one; a Close is the last item.
 
-        After a Close it waits until the connection is gone.
+        After a Close, wait until the connection is gone.
 
         Raises:
             ConnectionClosedError: The connection is gone.
-            ProtocolError: The peer broke the protocol. Nothing more is received;
-                `error.code` is the close code for it, which is still to be sent.
+            ProtocolError: The peer broke the protocol, and nothing more is received.
+                `couple()` passes `error.code` to `aclose()`.
         """
         ...
 
     async def send(self, items: Sequence[Item]) -> None:
-        """Send these, and return when the network has taken them.
+        """Send items, and return when the network has taken them.
 
-        Cancelled, some of them may be on their way, but no frame is torn.
+        When cancelled, some of them may have been sent, but no frame is torn.
 
         Raises:
             ConnectionClosedError: The connection is gone.
@@ -51,9 +54,9 @@ class Connection(Protocol):
         ...
 
     async def aclose(self, code: int, reason: str) -> None:
-        """End the connection so that what was sent arrives. The caller bounds it.
+        """End the connection so that what was sent arrives. The caller bounds the time.
 
-        If no Close was sent yet, this one is.
+        Send this Close if none was sent.
         """
         ...
 
@@ -63,9 +66,9 @@ class Connection(Protocol):
 
 
 class AnswersClose(Protocol):
-    """A connection below which the peer's Close has been answered when it arrives.
+    """A connection whose lower layer answers the peer's Close before it arrives here.
 
-    Nothing can be sent after it, so the half can't be half-open.
+    Nothing can be sent afterwards, so the half can't be half-open.
     """
 
     answers_close: Literal[True]
@@ -84,15 +87,15 @@ class SupportsSendNow(Protocol):
 
 @runtime_checkable
 class SupportsPing(Protocol):
-    """A connection that can also tell whether the peer is there, and how far away."""
+    """A connection that can also send pings."""
 
     @property
     def heard_at(self) -> float:
-        """When the peer was last heard of, by any byte, in Trio's time."""
+        """When the last byte of the peer arrived, by Trio's clock."""
         ...
 
     async def ping(self) -> float:
-        """Return the round trip in seconds.
+        """Send a ping, and return the round trip in seconds.
 
         Raises:
             ConnectionClosedError: The connection ends before the pong comes.
@@ -100,7 +103,7 @@ class SupportsPing(Protocol):
         ...
 
 
-# What a connection can do, asked once for each: isinstance() takes ten times as long.
+# Each is called once per connection: isinstance() takes ten times as long.
 
 
 def answers_close(connection: object) -> TypeGuard[AnswersClose]:
@@ -109,9 +112,9 @@ def answers_close(connection: object) -> TypeGuard[AnswersClose]:
 
 
 def extensions_of(connection: object) -> str:
-    """Return the extensions that were agreed on, if it knows any, or ``""``.
+    """Return the negotiated extensions as in the server's answer, or ``""``.
 
-    As the server has written them (RFC 6455, section 9.1).
+    See RFC 6455, section 9.1.
     """
     extensions: str = getattr(connection, "extensions", "")
     return extensions

@@ -1,23 +1,39 @@
-"""A half and its connection in conversation: what has passed, and how it ends.
+"""What a coupling knows of its conversation, and how long it waits for the peer.
 
-Knows no connection and no tasks. Whoever finds something out writes it down here.
+`Conversation` keeps what has passed and how it ended; `Patience` bounds the closing
+handshake and sends pings. Knows time and what a connection reports of its peer; no
+messages. When a deadline has passed, the conversation fails, and the nursery of the
+pumps is cancelled.
 """
 
-import attrs
+import contextlib
+import math
 
-from trio_wspair._pair.half import Half
+import attrs
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from trio_wspair._pair.half import Half, unanswered
 from trio_wspair._pair.verbs import half_of
 from trio_wspair._pair.websocket import CloseEvent, WebSocket
 from trio_wspair._rules.codes import Close
-from trio_wspair._rules.errors import ProtocolError
+from trio_wspair._rules.errors import ConnectionClosedError, ProtocolError
+from trio_wspair._rules.limits import Limits
 from trio_wspair._rules.state import Failure
+from trio_wspair._tasks.nurseries import let_unread_bytes_count
+from trio_wspair._tasks.timers import Alarms
 
-__all__ = ("Conversation",)
+from ._connection import Connection, SupportsPing, supports_ping
+
+__all__ = (
+    "Conversation",
+    "Patience",
+)
 
 
 @attrs.define(slots=True)
 class Traffic:
-    """What has passed in one direction."""
+    """The messages and bytes that have passed in one direction."""
 
     messages: int = 0
     bytes: int = 0
@@ -28,46 +44,168 @@ class Traffic:
 
 @attrs.define(slots=True, eq=False)
 class Conversation:
-    """What is known of a conversation by those who have a part in it."""
+    """The facts about a conversation, which the pumps and `Patience` share."""
 
     socket: WebSocket
     """The half that was given to the connection."""
     half: Half = attrs.field(init=False)
-    """Its inside."""
+    """The inside of this half."""
     received: Traffic = attrs.field(init=False, factory=Traffic)
-    """By the connection."""
+    """What the connection has received."""
     sent: Traffic = attrs.field(init=False, factory=Traffic)
-    """Taken by the network."""
-    heard: Close | None = attrs.field(init=False, default=None)
+    """What the network has taken."""
+    close_received: Close | None = attrs.field(init=False, default=None)
     """The peer's Close."""
     failure: Failure | None = attrs.field(init=False, default=None)
-    """What went wrong first."""
+    """The first failure."""
 
     def __attrs_post_init__(self) -> None:
         self.half = half_of(self.socket)
 
     def fail(self, failure: Failure) -> None:
-        """Tell the other half, unless it has heard the peer's Close."""
+        """Note a failure; the other half fails too, unless a Close has reached it."""
         self.failure = self.failure or failure
         self.half.outbox.put_end(failure)
 
     @property
-    def breach(self) -> ProtocolError | None:
-        """How the peer has broken the protocol, if it has."""
+    def protocol_error(self) -> ProtocolError | None:
+        """The peer's first breach of the protocol, if any."""
         error = self.failure.error if self.failure is not None else None
         return error if isinstance(error, ProtocolError) else None
 
     @property
     def clean(self) -> bool:
-        """Whether both sides have said Close."""
-        return self.heard is not None and self.half.state.close_received is not None
+        """Whether both sides have sent a Close."""
+        return (
+            self.close_received is not None
+            and self.half.state.close_received is not None
+        )
 
     def close_event(self) -> CloseEvent:
-        """Return how the connection has ended."""
-        heard = self.heard
-        if heard is not None and self.clean:
+        """Return the close event for the end of the connection."""
+        close = self.close_received
+        if close is not None and self.clean:
             return CloseEvent(
-                heard.code, heard.reason, was_clean=True, target=self.socket
+                close.code, close.reason, was_clean=True, target=self.socket
             )
         reason = self.failure.reason if self.failure is not None else ""
         return CloseEvent(1006, reason, was_clean=False, target=self.socket)
+
+
+@attrs.define(slots=True, eq=False)
+class Patience:
+    """Expects signs of life until a Close comes from either side, then its answer."""
+
+    _conversation: Conversation
+    _connection: Connection
+    _limits: Limits
+    _nursery: trio.Nursery = attrs.field(init=False)
+    _alarms: Alarms = attrs.field(init=False)
+    _pings: SupportsPing | None = attrs.field(init=False, default=None)
+    _watchful: bool = attrs.field(init=False, default=False)
+    """Pings are sent: neither side has sent a Close."""
+    _waiting_for_pong: trio.CancelScope | None = attrs.field(init=False, default=None)
+    """The cancel scope of the wait for a pong."""
+    _reads_since: float = attrs.field(init=False, default=-math.inf)
+    """When the last pause in reading ended; `math.inf` during a pause."""
+    _closing: bool = attrs.field(init=False, default=False)
+    """The other half has sent a Close, which may still be in the queue."""
+    deadline: float = attrs.field(init=False, default=math.inf)
+    """The deadline of the closing handshake, once it has begun."""
+
+    def start(self, nursery: trio.Nursery, alarms: Alarms) -> None:
+        """Start; the nursery is cancelled when the peer stays silent for too long."""
+        self._nursery = nursery
+        self._alarms = alarms
+        if supports_ping(self._connection):
+            self._pings = self._connection
+            self._conversation.half.link.ping = self._ping
+            self._watchful = True
+            alarms.set(self._limits.ping_interval, self._start_ping)
+
+    def stop(self) -> None:
+        """Stop: no deadline applies any more."""
+        self.stop_pings()
+        self._alarms.cancel(self._limits.close_grace, self._give_up_closing)
+
+    def _give_up(self, failure: Failure, why: str) -> None:
+        self._conversation.fail(failure)
+        self._nursery.cancel_scope.cancel(reason=why)
+
+    # -- the closing handshake ----------------------------------------------------
+
+    def bound_closing(self) -> None:
+        """Set the deadline of the closing handshake, which begins now. Idempotent."""
+        if self._closing:
+            return
+        self._closing = True
+        self.stop_pings()
+        grace = self._limits.close_grace
+        self.deadline = trio.current_time() + grace
+        self._alarms.set(grace, self._give_up_closing)
+
+    def _give_up_closing(self) -> None:
+        why = "the closing handshake took too long"
+        self._give_up(unanswered(self._limits.close_grace), why)
+
+    # -- signs of life ------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Stop counting the time until `resume()`: nothing is read meanwhile."""
+        self._reads_since = math.inf
+
+    def resume(self) -> None:
+        """Count the time again, from now on."""
+        self._reads_since = trio.current_time()
+
+    def stop_pings(self) -> None:
+        """Send no more pings: a Close was sent or received."""
+        self._watchful = False
+        self._alarms.cancel(self._limits.ping_interval, self._start_ping)
+        if self._waiting_for_pong is not None:
+            self._waiting_for_pong.cancel(reason="a Close was sent or received")
+
+    def _start_ping(self) -> None:
+        self._nursery.start_soon(self._ping_and_wait)
+
+    @enable_ki_protection
+    async def _ping_and_wait(self) -> None:
+        """Ping, and wait for the pong, or for a Close from either side."""
+        assert self._pings is not None
+        if not self._watchful:
+            return  # A Close came at this moment: scheduling decided which was first.
+        timeout = self._limits.ping_timeout
+        asked = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            self._waiting_for_pong = nursery.cancel_scope
+            nursery.start_soon(self._ping_for, nursery)
+            since = asked
+            while True:
+                await trio.sleep_until(since + timeout)
+                now = trio.current_time()
+                await let_unread_bytes_count()
+                # Any byte is a sign of life, and during a pause none is read.
+                since = max(asked, self._pings.heard_at, min(self._reads_since, now))
+                if not self._watchful:
+                    break  # A Close came in time; now its answer is what counts.
+                if now >= since + timeout:
+                    error = TimeoutError(
+                        f"the peer sent nothing for {timeout} s after a ping"
+                    )
+                    failure = Failure(str(error), error)
+                    self._give_up(failure, "the peer does not answer")
+        self._waiting_for_pong = None
+        if self._watchful:
+            self._alarms.set(self._limits.ping_interval, self._start_ping)
+
+    async def _ping_for(self, nursery: trio.Nursery) -> None:
+        with contextlib.suppress(ConnectionClosedError):
+            await self._ping()
+            nursery.cancel_scope.cancel(reason="the peer has answered")
+
+    async def _ping(self) -> float:
+        """Measure the round trip, and store it as the latency."""
+        assert self._pings is not None
+        latency = await self._pings.ping()
+        self._conversation.half.link.latency = latency
+        return latency

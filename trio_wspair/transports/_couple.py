@@ -1,10 +1,13 @@
-"""`couple()`: a half on one side, a connection on the other, and the pumps between.
+"""`couple()`: joins a half with a connection.
 
-Knows the `Connection` protocol and halves, no network and no trio-websocket. What
-the wire says is passed to the other half of the pair and back, Closes included;
-only when one side fails is something said here. The pumps are a `Reader` and a
-`Writer`; how long they wait for the peer is up to their `Patience`, and what is known
-of all that is in a `Conversation`. Here is how they begin, and what comes after them.
+Knows the `Connection` protocol and halves; no network and no engine.
+
+Theory of operation: a `Reader` delivers what arrives on the connection to the other
+half of the pair, and a `Writer` sends what that half sends; both pass Closes on
+unchanged. `Patience` bounds how long they wait for the peer, and a `Conversation` holds
+the facts that all of them share. `Coupling.run()` starts them. When they have ended, it
+sends a Close of its own only if one side has failed or was cancelled, and then always
+ends the connection. Everything after the pumps is shielded and bounded.
 """
 
 import trio
@@ -20,10 +23,8 @@ from trio_wspair._tasks.nurseries import let_others_clean_up
 from trio_wspair._tasks.timers import Alarms
 
 from ._connection import Connection, extensions_of
-from ._conversation import Conversation
-from ._patience import Patience
-from ._reader import Reader
-from ._writer import Writer
+from ._conversation import Conversation, Patience
+from ._pumps import Reader, Writer
 
 __all__ = ("Coupling", "couple")
 
@@ -39,26 +40,26 @@ async def couple(
 ) -> CloseEvent:
     """Join a half with a connection, until both have closed or one has failed.
 
-    What arrives is sent to the other half of the pair, and what that half sends goes
-    out. The connection is always ended in the end. Cancelled, it says Close 1001
-    after what was sent before, and waits `close_grace` seconds for the answer.
+    What arrives is delivered to the other half of the pair, and what that half sends
+    goes to the network. The connection is always ended on return. When cancelled, it
+    sends Close 1001 after what was sent before, and waits `close_grace` seconds for
+    the answer.
 
     Always a checkpoint.
 
     Args:
-        half: A half that nobody has accepted.
+        half: A half that has not been accepted.
         connection: An open connection.
-        close_grace: Seconds for the closing handshake, from our Close on.
-        receive_buffer_bytes: Reading stops while the other half has so much that it
-            has not taken.
-
-        ping_interval: Seconds between two pings (RFC 6455, section 5.5.2), where the
-            connection has them; `math.inf` for none.
-        ping_timeout: Seconds in which something has to be heard after a ping, or the
-            connection has failed. A pause in reading doesn't count.
+        close_grace: Seconds for the closing handshake, counted from our Close.
+        receive_buffer_bytes: Reading stops while the other half has more than these
+            bytes in its queue.
+        ping_interval: Seconds between two pings (RFC 6455, section 5.5.2), if the
+            connection supports pings; `math.inf` for none.
+        ping_timeout: Seconds after a ping in which the peer has to send anything;
+            otherwise the connection fails. Pauses in reading do not count.
 
     Returns:
-        How the connection ended.
+        The close event that tells how the connection ended.
 
     Raises:
         InvalidStateError: The half was taken before, or its Trio run is in another
@@ -76,7 +77,7 @@ async def couple(
 
 
 class Coupling:
-    """A half that was given to a connection, which may still be on its way.
+    """A half that was given to a connection, which may not be open yet.
 
     Raises:
         InvalidStateError: The half was taken before, or its Trio run is in another
@@ -90,15 +91,15 @@ class Coupling:
         self._limits = limits
         self.half.state.take(Operation.COUPLE)
 
-    # None of these tasks runs the user's code: Ctrl-C is for those that do.
+    # These tasks run no code of the user, so Ctrl-C is left to the tasks that do.
 
     @enable_ki_protection
     async def run(
         self, connection: Connection, alarms: Alarms | None = None
     ) -> CloseEvent:
-        """Pump until both sides have closed or one has failed; see `couple()`.
+        """Run the pumps until both sides have closed or one has failed.
 
-        Without `alarms` it keeps its own.
+        See `couple()`. Without `alarms`, a task of this coupling keeps the time.
         """
         conversation = self.conversation
         patience = Patience(conversation, connection, self._limits)
@@ -124,51 +125,51 @@ class Coupling:
             await let_others_clean_up()  # noqa: ASYNC102 - shielded, two steps
             try:
                 if not finished:
-                    await self._say_goodbye(patience.deadline, writer, reader)  # noqa: ASYNC102 - shielded
+                    await self._close_after_pumps(patience.deadline, writer, reader)  # noqa: ASYNC102 - shielded
             finally:
                 await self._end(connection)  # noqa: ASYNC102 - shielded
         return conversation.close_event()
 
     def stop(self, code: int, reason: str) -> None:
-        """Say Close, after what is queued, as if the other half had."""
+        """Send a Close after what is queued, as if the other half had sent it."""
         self.half.inbox.put_end(Close(code, reason))
 
     # -- after the pumps ----------------------------------------------------------
 
-    async def _say_goodbye(
+    async def _close_after_pumps(
         self, deadline: float, writer: Writer, reader: Reader
     ) -> None:
-        """Send what is queued and a Close, if there was none, and hear the answer."""
+        """Send what is queued and a Close, unless one was sent; wait for the answer."""
         conversation = self.conversation
         half = self.half
         end = min(deadline, trio.current_time() + self._limits.close_grace)
         with trio.CancelScope(deadline=end, shield=True):
             if conversation.failure is None and half.state.close_received is None:
-                said = half.inbox.end
-                close = said if isinstance(said, Close) else Close(1001)
+                queued = half.inbox.end
+                close = queued if isinstance(queued, Close) else Close(1001)
                 try:
                     await writer.send_rest(close)
                 except ConnectionClosedError:
                     return
-            if conversation.failure is None and conversation.heard is None:
+            if conversation.failure is None and conversation.close_received is None:
                 await reader.read()
 
     async def _end(self, connection: Connection) -> None:
-        """End the connection, so that what was sent last arrives if it can."""
+        """End the connection so that the last messages arrive if they can."""
         half = self.half
-        breach = self.conversation.breach
+        error = self.conversation.protocol_error
         try:
             with trio.move_on_after(self._limits.close_grace, shield=True):
-                if breach is not None:
-                    await connection.aclose(breach.code, breach.args[1])
+                if error is not None:
+                    await connection.aclose(error.code, error.args[1])
                 elif half.state.closed and not half.inbox.lost:
                     await connection.aclose(1000, "")
         finally:
             connection.abort()
             half.outbox.put_end(Failure("the connection was aborted"))
             half.fail(Failure("the connection has ended"))
-            if self.conversation.clean:  # Our Close was answered: all has arrived.
+            if self.conversation.clean:  # Our Close was answered: everything arrived.
                 half.inbox.release_all()
             half.inbox.close()
             half.release()
-            half.outbox.wake_consumer()  # A half-open one needn't say Close any more.
+            half.outbox.wake_consumer()  # A half-open one needs no Close.

@@ -1,6 +1,6 @@
-"""Which library speaks the protocol of WebSockets, chosen by its name.
+"""The engines: the libraries that speak the WebSocket protocol, chosen by name.
 
-Knows the engines and what each can do. One of them is an extra.
+Knows what each of them can do. The package of one of them is an extra.
 """
 
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ from ._connection import Connection
 __all__ = ("Engine", "EngineName", "engine_named")
 
 EngineName = Literal["trio-websocket", "websockets"]
-"""A library that speaks the protocol of WebSockets."""
+"""The name of a library that speaks the WebSocket protocol."""
 
 
 class Opened(Connection, Protocol):
     """A connection whose handshake is done."""
 
     subprotocol: str
-    """The subprotocol that was agreed on, or ``""``."""
+    """The negotiated subprotocol, or ``""``."""
 
 
 class OpenServer(Protocol):
@@ -43,15 +43,15 @@ class OpenServer(Protocol):
         max_message_bytes: int,
         nursery: trio.Nursery | None = None,
     ) -> AbstractAsyncContextManager[Opened]:
-        """Keep the connection for the block.
+        """Keep the connection open for the block.
 
-        A nursery around the block saves one of its own.
+        With `nursery`, one around the block, the connection opens none itself.
         """
         ...
 
 
 class OpenClient(Protocol):
-    """Asks for a WebSocket."""
+    """Sends an upgrade request."""
 
     def __call__(
         self,
@@ -63,10 +63,10 @@ class OpenClient(Protocol):
         headers: Sequence[tuple[str, str]],
         max_message_bytes: int,
     ) -> AbstractAsyncContextManager[Opened]:
-        """Keep the connection for the block.
+        """Keep the connection open for the block.
 
         Raises:
-            HandshakeError: The server has refused, or answered nonsense.
+            HandshakeError: The server has refused, or its answer is not valid.
         """
         ...
 
@@ -84,11 +84,11 @@ def engine_named(name: str, *, compression: bool) -> Engine:
 
     Args:
         name: An `EngineName`.
-        compression: Whether permessage-deflate may be agreed on.
+        compression: Whether permessage-deflate may be negotiated.
 
     Raises:
-        TypeError: `compression` is no bool.
-        ValueError: There is no such engine, or it can't compress.
+        TypeError: `compression` is not a bool.
+        ValueError: The name is unknown, or the engine can't compress.
         ImportError: Its package is not installed.
     """
     if not isinstance(compression, bool):

@@ -1,6 +1,6 @@
-"""What the engines do alike: sending, and waiting for pongs.
+"""What both engines share: sending through a `FrameWriter`, and waiting for pongs.
 
-Knows the outlet and the items; how one becomes a frame its engine says.
+Knows items; how an item becomes a frame is up to the engine.
 """
 
 from abc import ABC, abstractmethod
@@ -9,16 +9,16 @@ from collections.abc import Sequence
 import trio
 
 from trio_wspair._rules.codes import Close
-from trio_wspair.transports.io._outlet import Outlet
+from trio_wspair._rules.errors import connection_lost
+from trio_wspair.transports.io._frame_writer import FrameWriter
 
 from ._connection import Item
-from ._ends import lost
 
 __all__ = ("Pong", "Sending")
 
 
 class Pong:
-    """The answer to a ping that is being sent."""
+    """The pong that a ping waits for."""
 
     def __init__(self) -> None:
         self._asked = trio.current_time()
@@ -26,31 +26,31 @@ class Pong:
         self._came = False
 
     def come(self) -> None:
-        """Take note that it is here."""
+        """Note that the pong has arrived."""
         self._came = True
         self._over.set()
 
     def fail(self) -> None:
-        """Take note that it will not come, unless it has."""
+        """Note that no pong will arrive, unless it has."""
         self._over.set()
 
     async def wait(self) -> float:
-        """Wait for it and return the seconds that it took. Always a checkpoint.
+        """Wait for the pong, and return the round trip in seconds. Always a checkpoint.
 
         Raises:
-            ConnectionClosedError: It will not come.
+            ConnectionClosedError: No pong will arrive.
         """
         await self._over.wait()
         if not self._came:
-            raise lost("no pong came")
+            raise connection_lost("no pong came")
         return trio.current_time() - self._asked
 
 
 class Sending(ABC):
-    """The half of a `Connection` that sends."""
+    """The sending side of a `Connection`."""
 
-    def __init__(self, outlet: Outlet) -> None:
-        self.outlet = outlet
+    def __init__(self, frame_writer: FrameWriter) -> None:
+        self.frame_writer = frame_writer
 
     @abstractmethod
     def _frame(self, item: Item) -> bytes:
@@ -60,16 +60,16 @@ class Sending(ABC):
         """Frame and send; see `Connection`."""
         self._write(items)
         try:
-            await self.outlet.flush()
+            await self.frame_writer.flush()
         except trio.BrokenResourceError:
-            raise lost() from None
+            raise connection_lost() from None
 
     def send_now(self, messages: Sequence[str | bytes]) -> bool:
         """Frame and send without waiting; see `SupportsSendNow`."""
         self._write(messages)
-        return self.outlet.taken
+        return self.frame_writer.taken
 
     def _write(self, items: Sequence[Item]) -> None:
         if items:
             frames = b"".join([self._frame(item) for item in items])
-            self.outlet.write(frames, last=isinstance(items[-1], Close))
+            self.frame_writer.write(frames, last=isinstance(items[-1], Close))

@@ -13,12 +13,10 @@ import trio
 from websockets.frames import Frame, Opcode
 
 from trio_wspair._rules.codes import Close, close_from_payload, payload_of_close
-from trio_wspair._rules.errors import ProtocolError
+from trio_wspair._rules.errors import ProtocolError, connection_lost
 from trio_wspair._tasks.nurseries import open_service_nursery
-from trio_wspair.transports.io._linger import discard, linger
-from trio_wspair.transports.io._outlet import Outlet
-from trio_wspair.transports.io._ports import port_of
-from trio_wspair.transports.rfc6455._assembly import Assembly, decoded
+from trio_wspair.transports.io._frame_writer import FrameWriter
+from trio_wspair.transports.io._sockets import discard, linger, network_io
 from trio_wspair.transports.rfc6455._frames import (
     BINARY,
     CLOSE,
@@ -29,14 +27,19 @@ from trio_wspair.transports.rfc6455._frames import (
     PONG,
     RSV1,
     TEXT,
+    Assembly,
     FrameReader,
+    decoded,
     framed,
 )
-from trio_wspair.transports.rfc6455._handshakes import Agreed, Asking, answer_request
+from trio_wspair.transports.rfc6455._handshakes import (
+    ClientHandshake,
+    Negotiated,
+    answer_request,
+)
 
 from ._answer import ask
 from ._connection import Item
-from ._ends import lost
 from ._sending import Pong, Sending
 
 __all__ = (
@@ -67,15 +70,15 @@ class WebSocketsConnection(Sending):
         self,
         stream: trio.abc.Stream,
         nursery: trio.Nursery,
-        agreed: Agreed,
+        agreed: Negotiated,
         *,
         received: bytes,
         is_client: bool,
         max_message_bytes: int,
     ) -> None:
         self._stream = stream
-        self._port = port_of(stream)
-        super().__init__(Outlet(self._port, nursery))
+        self._network = network_io(stream)
+        super().__init__(FrameWriter(self._network, nursery))
         self._is_client = is_client
         self._deflate = agreed.deflate
         self._received = received
@@ -107,7 +110,7 @@ class WebSocketsConnection(Sending):
         """Wait for what has arrived; see `Connection`."""
         if self._heard_close:
             await discard(self._stream)
-            raise lost("the peer has gone")
+            raise connection_lost("the peer has gone")
         while self._breach is None:
             if self._frames is not None:
                 await trio.lowlevel.checkpoint()
@@ -115,7 +118,7 @@ class WebSocketsConnection(Sending):
                 data = await self._next_bytes()
                 if not data:
                     self._forget_pings()
-                    raise lost()
+                    raise connection_lost()
                 self.heard_at = trio.current_time()
                 self._frames = self._reader.feed(data)
             items = self._read(self._frames)
@@ -127,17 +130,17 @@ class WebSocketsConnection(Sending):
         """Return more of what has come; nothing at the end."""
         data, self._received = self._received, b""
         if not data:
-            return await self._port.receive()
+            return await self._network.receive()
         # It came with the handshake, whose answer goes first.
         with suppress(trio.BrokenResourceError):
-            await self.outlet.flush()
+            await self.frame_writer.flush()
         return data
 
     def _read(self, frames: Iterator[tuple[int, bytes]]) -> list[Item]:
         """Return the messages, and the Close, that end in these frames.
 
         They may be left for the next time: compressed, they can be a thousand times as
-        large as what was read, and whoever takes them may have no room for that.
+        large as what was read, which may be more than the receiver has room for.
         """
         items: list[Item] = []
         assembled = 0
@@ -167,10 +170,10 @@ class WebSocketsConnection(Sending):
         """Take a control frame.
 
         Raises:
-            ProtocolError: It is a Close that must not be said.
+            ProtocolError: The Close has a code that must not be sent.
         """
         if opcode == PING:
-            self.outlet.write_pong(self._framed(PONG, payload))
+            self.frame_writer.write_pong(self._framed(PONG, payload))
         elif opcode == PONG:
             pong = self._pongs.get(payload)
             if pong is not None:
@@ -207,14 +210,14 @@ class WebSocketsConnection(Sending):
             return await pong.wait()
         data = next(self._ping_numbers).to_bytes(8, "big")
         self._pongs[data] = pong
-        self.outlet.write(self._framed(PING, data))
+        self.frame_writer.write(self._framed(PING, data))
         try:
             return await pong.wait()
         finally:
             del self._pongs[data]
 
     def _forget_pings(self) -> None:
-        """Tell those who wait for pongs that none will come."""
+        """Fail the pings that are waiting: no pong will arrive."""
         self._hears_pongs = False
         for pong in self._pongs.values():
             pong.fail()
@@ -222,10 +225,10 @@ class WebSocketsConnection(Sending):
     async def aclose(self, code: int, reason: str) -> None:
         """Say Close, flush and end TCP in good order; see `Connection`."""
         self._forget_pings()
-        # The outlet takes nothing after the first Close.
-        self.outlet.write(self._close_frame(Close(code, reason)), last=True)
+        # The frame_writer takes nothing after the first Close.
+        self.frame_writer.write(self._close_frame(Close(code, reason)), last=True)
         try:
-            await self.outlet.flush()
+            await self.frame_writer.flush()
         except trio.BrokenResourceError:
             return
         if self._lingers:
@@ -234,7 +237,7 @@ class WebSocketsConnection(Sending):
     def abort(self) -> None:
         """Drop the connection; see `Connection`."""
         self._forget_pings()
-        self.outlet.stop()  # The stream is closed by whoever has opened us.
+        self.frame_writer.stop()  # The opener closes the stream.
 
 
 @asynccontextmanager
@@ -281,7 +284,7 @@ async def open_server_connection(
             max_message_bytes=max_message_bytes,
             nursery=nursery,
         ) as connection:
-            connection.outlet.write(answer)
+            connection.frame_writer.write(answer)
             yield connection
     finally:
         await trio.aclose_forcefully(stream)
@@ -314,7 +317,7 @@ async def open_client_connection(
     Raises:
         HandshakeError: The server has refused, or answered nonsense.
     """
-    asking = Asking(
+    asking = ClientHandshake(
         host=host,
         resource=resource,
         subprotocols=subprotocols,
@@ -338,7 +341,7 @@ async def open_client_connection(
 @asynccontextmanager
 async def _open(
     stream: trio.abc.Stream,
-    agreed: Agreed,
+    agreed: Negotiated,
     *,
     received: bytes,
     is_client: bool,

@@ -1,3 +1,3 @@
-"""Bytes in and out of the network: sockets, streams and TLS."""
+"""Network I/O: sockets, streams, whole frames, and TLS."""
 
 __all__ = ()

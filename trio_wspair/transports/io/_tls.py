@@ -1,6 +1,6 @@
-"""TLS contexts, the TLS handshake of a client, and what its errors mean in plain words.
+"""TLS: checks of contexts, the handshake of a client, and its errors in plain words.
 
-Knows `ssl` and Trio's streams; not what is said in TLS.
+Knows `ssl` and Trio's streams; not the protocol inside TLS.
 """
 
 import ssl
@@ -59,11 +59,11 @@ _REASONS: Final[dict[str, tuple[str, bool]]] = {
 
 
 def check_ssl_context(context: object, *, server: bool) -> None:
-    """Check what TLS is to be spoken with; `None` is no TLS.
+    """Check an `ssl_context`; `None` means no TLS.
 
     Raises:
-        TypeError: It is no context.
-        ValueError: It is one for the other side.
+        TypeError: It is not an `ssl.SSLContext`.
+        ValueError: It is a context for the other side.
     """
     if context is None:
         return
@@ -140,10 +140,10 @@ def is_without_tls(error: BaseException) -> bool:
 def tls_error(
     cause: BaseException | None, peer: str, plain: str = "ws:"
 ) -> HandshakeError:
-    """Return the error of a client for whom TLS has failed.
+    """Return the error of a client when TLS has failed.
 
-    With TLS 1.3 a server says what it thinks of a client's certificate after the
-    handshake, so that the client learns it when it reads first.
+    With TLS 1.3, a server judges the client's certificate after the handshake, so the
+    client gets the alert at its first read.
 
     Args:
         cause: What the stream has raised, or the cause of that.

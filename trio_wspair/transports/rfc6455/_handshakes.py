@@ -1,7 +1,7 @@
 """The opening handshake of both sides, by the package `websockets`.
 
-Knows its public API for that, and HTTP heads as bytes; no network, and no frames. An
-answer that agrees on no extension is written here, without a protocol made for it.
+Knows the public API of that package, and HTTP heads as bytes; no network, no frames. An
+answer without extensions is written here, which is faster.
 """
 
 from collections.abc import Sequence
@@ -23,30 +23,31 @@ from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 from trio_wspair._rules.display import printable
-from trio_wspair.transports._answer import Answer, accept_for, bad_answer, check_answer
 
-__all__ = ("Agreed", "Asking", "answer_request")
+from ._answers import Answer, accept_for, bad_answer, check_answer
+
+__all__ = ("ClientHandshake", "Negotiated", "answer_request")
 
 _NOWHERE: Final = parse_uri("ws://localhost/")
 """Only the headers of a request are made by `websockets`."""
 
 _MAX_SHOWN: Final = 100
-"""Characters of what a server says, in an error."""
+"""Characters of a server's header that an error shows."""
 
 Pairs = Sequence[tuple[str, str]]
 """Names and values of headers."""
 
 
 @attrs.frozen(slots=True)
-class Agreed:
-    """A handshake that is done."""
+class Negotiated:
+    """The negotiated parameters of a connection."""
 
     subprotocol: str
-    """The one that was agreed on, or ``""``."""
+    """The negotiated subprotocol, or ``""``."""
     extensions: str
-    """Those that were agreed on, as the server has written them."""
+    """The negotiated extensions, as in the server's answer."""
     deflate: Extension | None
-    """What compresses, if that was agreed on."""
+    """The extension that compresses, if it was negotiated."""
 
 
 def answer_request(
@@ -56,18 +57,18 @@ def answer_request(
     subprotocol: str | None,
     headers: Pairs,
     compression: bool,
-) -> tuple[Agreed, bytes]:
-    """Return what is agreed on with a client whose request is good, and the 101.
+) -> tuple[Negotiated, bytes]:
+    """Return the negotiated parameters and the 101 for a valid request.
 
     Args:
         key: The `Sec-WebSocket-Key` of the request.
         offered: Its `Sec-WebSocket-Extensions`.
         subprotocol: The one chosen of those offered, if any.
         headers: More headers for the answer.
-        compression: Whether permessage-deflate may be agreed on.
+        compression: Whether permessage-deflate may be negotiated.
     """
     if not compression:
-        return Agreed(subprotocol or "", "", None), _head_of(
+        return Negotiated(subprotocol or "", "", None), _head_of(
             _plain_answer(key, subprotocol), headers
         )
     protocol = ServerProtocol(
@@ -85,16 +86,16 @@ def answer_request(
         request.append(("Sec-WebSocket-Protocol", subprotocol))
     offer = ("Sec-WebSocket-Extensions", offered)
     answer = protocol.accept(Request("/", Headers([*request, offer])))
-    if answer.status_code != 101:  # What is offered makes no sense.
+    if answer.status_code != 101:  # The offered extensions are not valid.
         answer = protocol.accept(Request("/", Headers(request)))
     extensions = answer.headers.get("Sec-WebSocket-Extensions", "")
     del answer.headers["Date"]  # A 101 needs none.
     head = _head_of([*answer.headers.raw_items()], headers)
-    return _agreed(protocol, extensions), head
+    return _negotiated(protocol, extensions), head
 
 
 def _plain_answer(key: str, subprotocol: str | None) -> Pairs:
-    """Return the headers of an answer that agrees on no extension."""
+    """Return the headers of an answer without extensions."""
     answer = [
         ("Upgrade", "websocket"),
         ("Connection", "Upgrade"),
@@ -111,8 +112,8 @@ def _head_of(answer: Pairs, more: Pairs) -> bytes:
     return f"{start}{''.join(lines)}\r\n".encode("latin-1")
 
 
-class Asking:
-    """A client's handshake: a request, to which the answer is awaited.
+class ClientHandshake:
+    """The handshake of a client: makes the request and checks the answer.
 
     Args:
         host: For the `Host` header, with the port unless that is the default.
@@ -147,11 +148,11 @@ class Asking:
         head = Headers([("Host", host), *made.raw_items(), *headers])
         self.request = f"GET {resource} HTTP/1.1\r\n{head}".encode("latin-1")
 
-    def take(self, answer: Answer) -> Agreed:
-        """Return what the server has agreed on.
+    def take(self, answer: Answer) -> Negotiated:
+        """Return the negotiated parameters.
 
         Raises:
-            HandshakeError: It must not say this.
+            HandshakeError: The answer does not fit the request.
         """
         subprotocol = check_answer(
             answer,
@@ -160,11 +161,11 @@ class Asking:
             subprotocols=self._subprotocols,
             extensions=self._compression,
         )
-        # What is left to find out is what the extensions are.
+        # The extensions are left to be parsed.
         named = [value for value in answer.values("sec-websocket-extensions") if value]
         extensions = ", ".join(named)
         if not extensions:
-            return Agreed(subprotocol, "", None)
+            return Negotiated(subprotocol, "", None)
         headers = Headers(_plain_answer(self._protocol.key, None))
         headers["Sec-WebSocket-Extensions"] = extensions
         try:
@@ -174,9 +175,9 @@ class Asking:
             what = f'these extensions were not offered: "{shown}"'
             raise bad_answer(self._host, what, answer.headers) from exc
         deflate = self._protocol.extensions[0]
-        return Agreed(subprotocol, extensions, deflate)
+        return Negotiated(subprotocol, extensions, deflate)
 
 
-def _agreed(protocol: Protocol, extensions: str) -> Agreed:
+def _negotiated(protocol: Protocol, extensions: str) -> Negotiated:
     deflate = protocol.extensions[0] if protocol.extensions else None
-    return Agreed(protocol.subprotocol or "", extensions, deflate)
+    return Negotiated(protocol.subprotocol or "", extensions, deflate)

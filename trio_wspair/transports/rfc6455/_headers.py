@@ -1,4 +1,4 @@
-"""The headers of frames, as both engines write them (RFC 6455, section 5.2)."""
+"""Frame headers, as both engines write them (RFC 6455, section 5.2)."""
 
 from typing import Final
 
@@ -8,7 +8,7 @@ TEXT: Final = 1
 BINARY: Final = 2
 FIN: Final = 0x80
 MASKED: Final = 0x80
-"""The bit of the second byte that says that a mask follows."""
+"""The bit of the second byte for a mask that follows."""
 
 
 def header(first: int, size: int, bit: int = 0) -> bytes:

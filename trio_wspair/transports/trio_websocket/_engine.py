@@ -1,8 +1,8 @@
 """A `Connection` on trio-websocket: its handshake and its reading, our writing.
 
-Knows trio-websocket's public API and what is odd about it, which is told where it
-matters. Outgoing messages and Closes are framed here, some with wsproto, and go through
-`Wire`, so that no cancellation tears a frame and no Close is said but by a half.
+Knows trio-websocket's public API and its peculiarities, explained where they matter.
+Outgoing messages and Closes are framed here, some with wsproto, and go through
+`EngineStream`: no cancellation tears a frame, and only the halves send a Close.
 """
 
 import logging
@@ -18,17 +18,22 @@ from wsproto.frame_protocol import FrameProtocol
 
 from trio_wspair._http.headers import encode_headers
 from trio_wspair._rules.codes import Close
-from trio_wspair._rules.errors import HandshakeError, ProtocolError
+from trio_wspair._rules.errors import (
+    HandshakeError,
+    ProtocolError,
+    connection_lost,
+    message_too_big,
+)
 from trio_wspair._rules.messages import size_of
 from trio_wspair._tasks.nurseries import bare, open_service_nursery
-from trio_wspair.transports._answer import accept_for, ask, check_answer
+from trio_wspair.transports._answer import ask
 from trio_wspair.transports._connection import Item
-from trio_wspair.transports._ends import lost, too_big
 from trio_wspair.transports._sending import Pong, Sending
-from trio_wspair.transports.io._linger import linger
+from trio_wspair.transports.io._sockets import linger
+from trio_wspair.transports.rfc6455._answers import accept_for, check_answer
 from trio_wspair.transports.rfc6455._headers import BINARY, FIN, TEXT, header
 
-from ._wire import Wire
+from ._engine_stream import EngineStream
 
 __all__ = (
     "TrioWebSocketConnection",
@@ -54,7 +59,7 @@ class TrioWebSocketConnection(Sending):
 
     def __init__(
         self,
-        wire: Wire,
+        wire: EngineStream,
         stream: trio.abc.Stream,
         engine: trio_websocket.WebSocketConnection,
         nursery: trio.Nursery,
@@ -62,7 +67,7 @@ class TrioWebSocketConnection(Sending):
         over: trio.Event,
         max_message_bytes: int,
     ) -> None:
-        super().__init__(wire.outlet)
+        super().__init__(wire.frame_writer)
         self._wire = wire
         self._stream = stream
         self._engine = engine
@@ -91,7 +96,7 @@ class TrioWebSocketConnection(Sending):
             self._nursery.cancel_scope.cancel(reason="trio-websocket has read all")
             await self._over.wait()
             await self._wire.wait_gone()
-            raise lost("the peer has gone")
+            raise connection_lost("the peer has gone")
         # trio-websocket hands over one message in each pass of the scheduler. What has
         # come together is taken together, and answered with one write.
         received = self._received
@@ -129,20 +134,20 @@ class TrioWebSocketConnection(Sending):
             raise ProtocolError(1011, "trio-websocket has stopped reading")
         code = exc.reason.code
         reason = exc.reason.reason or ""
-        if self._wire.engine_said_close:
+        if self._wire.engine_sent_close:
             self._heard_close = True
             return Close(int(code), reason)
         if code == 1006 and self._wire.has_too_many_fragments:
             self._lingers = True
             raise ProtocolError(1009, "a message has too many fragments")
         if code == 1006:
-            raise lost()
+            raise connection_lost()
         self._lingers = True
         raise ProtocolError(int(code), reason or "the peer broke the protocol")
 
     def _too_big(self) -> ProtocolError:
         self._lingers = True
-        return too_big(self._max_message_bytes)
+        return message_too_big(self._max_message_bytes)
 
     def _frame(self, item: Item) -> bytes:
         if isinstance(item, Close):
@@ -178,11 +183,11 @@ class TrioWebSocketConnection(Sending):
     async def aclose(self, code: int, reason: str) -> None:
         """Say Close, flush and end TCP in good order; see `Connection`."""
         # The wire takes nothing after the first Close.
-        self.outlet.write(self._close_frame(Close(code, reason)), last=True)
+        self.frame_writer.write(self._close_frame(Close(code, reason)), last=True)
         self._nursery.cancel_scope.cancel(reason="the conversation is over")
         await self._over.wait()
         try:
-            await self.outlet.flush()
+            await self.frame_writer.flush()
         except trio.BrokenResourceError:
             return
         if self._lingers:
@@ -191,7 +196,7 @@ class TrioWebSocketConnection(Sending):
     def abort(self) -> None:
         """Drop the connection; see `Connection`."""
         self._nursery.cancel_scope.cancel(reason="the connection is aborted")
-        self.outlet.stop()  # The stream is closed by whoever has opened us.
+        self.frame_writer.stop()  # The opener closes the stream.
 
     def _close_frame(self, close: Close) -> bytes:
         code = None if close.code == 1005 else close.code
@@ -228,12 +233,12 @@ async def open_server_connection(
         HandshakeError: trio-websocket does not take it.
     """
 
-    def make_wire(nursery: trio.Nursery) -> Wire:
+    def make_wire(nursery: trio.Nursery) -> EngineStream:
         head = _plain_request(key, subprotocol)
-        return Wire(stream, nursery, head=head, held=received)
+        return EngineStream(stream, nursery, head=head, held=received)
 
     async def shake_hands(
-        nursery: trio.Nursery, wire: Wire
+        nursery: trio.Nursery, wire: EngineStream
     ) -> trio_websocket.WebSocketConnection:
         request = await trio_websocket.wrap_server_stream(
             nursery,
@@ -283,11 +288,11 @@ async def open_client_connection(
         chosen = check_answer(answer, host=host, key=key, subprotocols=subprotocols)
         return _plain_answer(key, chosen), answer.received
 
-    def make_wire(nursery: trio.Nursery) -> Wire:
-        return Wire(stream, nursery, read_first=read_first)
+    def make_wire(nursery: trio.Nursery) -> EngineStream:
+        return EngineStream(stream, nursery, read_first=read_first)
 
     async def shake_hands(
-        nursery: trio.Nursery, wire: Wire
+        nursery: trio.Nursery, wire: EngineStream
     ) -> trio_websocket.WebSocketConnection:
         return await trio_websocket.wrap_client_stream(
             nursery,
@@ -306,13 +311,13 @@ async def open_client_connection(
 
 
 _ShakeHands = Callable[
-    [trio.Nursery, Wire], Awaitable[trio_websocket.WebSocketConnection]
+    [trio.Nursery, EngineStream], Awaitable[trio_websocket.WebSocketConnection]
 ]
 
 
 @asynccontextmanager
 async def _open(
-    make_wire: Callable[[trio.Nursery], Wire],
+    make_wire: Callable[[trio.Nursery], EngineStream],
     stream: trio.abc.Stream,
     shake_hands: _ShakeHands,
     max_message_bytes: int,
@@ -336,7 +341,7 @@ async def _open(
                     engine = await shake_hands(nursery, wire)
                     # Else a start() that is cancelled now would wait for us for ever.
                     await trio.lowlevel.checkpoint_if_cancelled()
-                    # When the block is cancelled it still has to hear a Close.
+                    # When the block is cancelled, a Close must still arrive.
                     scope.shield = True
                     connection = TrioWebSocketConnection(
                         wire,
@@ -370,7 +375,7 @@ async def _open(
                     del result  # Its traceback refers to this frame.
             finally:
                 scope.cancel(reason="the block has ended")
-                wire.outlet.stop()
+                wire.frame_writer.stop()
     finally:
         await trio.aclose_forcefully(stream)
 

@@ -1,8 +1,8 @@
-"""The way of frames to the network: whole ones, whoever is cancelled.
+"""`FrameWriter`: writes whole frames to the network, also when a sender is cancelled.
 
-Knows ports, and whole frames as bytes. What the network takes at once is sent at once;
-the rest waits in a buffer, which a task brings to the network that no cancellation of
-others reaches.
+Knows network I/O, and frames as bytes. What the network takes at once is written at
+once. The rest waits in a buffer, which a shielded task writes, so that cancelling a
+sender never tears a frame.
 """
 
 from typing import Final
@@ -10,39 +10,39 @@ from typing import Final
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from ._ports import Port
+from ._sockets import NetworkIO
 
-__all__ = ("Outlet",)
+__all__ = ("FrameWriter",)
 
 _ENOUGH: Final = 2**18
-"""While so many bytes wait, pongs are not added to them."""
+"""While so many bytes wait, only the newest pong is kept."""
 
 
-class Outlet:
-    """What is to be sent.
+class FrameWriter:
+    """Writes whole frames.
 
     Args:
-        port: The network.
-        nursery: Where the task runs, if there has to be one.
+        network: Where the bytes go.
+        nursery: Runs the task, when one is needed.
     """
 
-    def __init__(self, port: Port, nursery: trio.Nursery) -> None:
-        self._port = port
+    def __init__(self, network: NetworkIO, nursery: trio.Nursery) -> None:
+        self._network = network
         self._nursery = nursery
         self._buffer = bytearray()
         self._in_flight = 0
-        """Bytes that are being sent, and in the buffer no more."""
+        """Bytes that are being written, and no longer in the buffer."""
         self._pong = b""
-        """Sent after what waits now, or never if a newer one comes before that."""
+        """A pong to be written after the buffer; a newer one replaces it."""
         self._filled: trio.Event | None = None
-        """The task waits for this; there is a task if it is not `None`."""
+        """Wakes the task, which exists if this is not `None`."""
         self._sent = trio.Event()
         self._scope = trio.CancelScope(shield=True)
         self._muted = False
         self._broken = False
 
     def write(self, frames: bytes, *, last: bool = False) -> None:
-        """Send whole frames, or keep them. After the `last` ones none are taken."""
+        """Write or buffer whole frames. After the `last` ones, ignore the rest."""
         if self._muted or self._broken:
             return
         if last:
@@ -51,7 +51,7 @@ class Outlet:
         sent = 0
         if not self._waiting:
             try:
-                sent = self._port.send_now(frames)
+                sent = self._network.send_now(frames)
             except trio.BrokenResourceError:
                 self._broken = True
                 return
@@ -64,11 +64,11 @@ class Outlet:
         self._filled.set()
 
     def write_pong(self, frame: bytes) -> None:
-        """Send a pong. While a lot waits it does, too, until a newer one comes.
+        """Write a pong. While much is buffered, keep only the newest pong.
 
         Only the last ping has to be answered (RFC 6455, section 5.5.3). So a flood of
-        them can't fill the memory, and nobody has to wait for room, who might keep the
-        peer from making some.
+        pings can't fill the memory, and the reader never waits for room in the buffer:
+        that could be a deadlock, if the peer does the same.
         """
         if self._waiting < _ENOUGH:
             self.write(frame)
@@ -88,7 +88,7 @@ class Outlet:
         """Wait until the network has taken everything.
 
         Raises:
-            BrokenResourceError: It won't.
+            BrokenResourceError: The connection is gone.
         """
         while self._waiting and not self._broken:
             await self._sent.wait()
@@ -97,7 +97,7 @@ class Outlet:
 
     @enable_ki_protection
     async def _run(self) -> None:
-        """Bring the buffer to the network until `stop()`."""
+        """Write the buffer to the network until `stop()`."""
         assert self._filled is not None
         with self._scope:
             try:
@@ -108,7 +108,7 @@ class Outlet:
                         data, self._buffer = self._buffer + self._pong, bytearray()
                         self._pong = b""
                         self._in_flight = len(data)
-                        await self._port.send(data)
+                        await self._network.send(data)
                         self._in_flight = 0
                         self._sent.set()
                         self._sent = trio.Event()
@@ -119,7 +119,7 @@ class Outlet:
                 self._sent.set()
 
     def stop(self) -> None:
-        """Send no more, and let the task end."""
+        """Stop writing, and end the task."""
         self._broken = True
         self._sent.set()
         self._scope.cancel(reason="the connection has ended")

@@ -1,4 +1,4 @@
-"""`Wire` and the connections on it, over streams in memory."""
+"""`EngineStream` and the connections on it, over streams in memory."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -8,8 +8,8 @@ import trio
 import trio.testing
 from trio.testing import MemoryReceiveStream, MemorySendStream, MockClock
 
-from trio_wspair.transports.io._linger import linger
-from trio_wspair.transports.trio_websocket._wire import Wire
+from trio_wspair.transports.io._sockets import linger
+from trio_wspair.transports.trio_websocket._engine_stream import EngineStream
 
 CLOSE = b"\x88\x02\x03\xe8"
 """A Close, as trio-websocket would write it."""
@@ -26,15 +26,15 @@ def streams() -> tuple[Memory, Memory]:
 @asynccontextmanager
 async def running(
     stream: trio.abc.Stream, *, head: bytes = b"", held: bytes = b""
-) -> AsyncGenerator[Wire]:
+) -> AsyncGenerator[EngineStream]:
     """Open a wire."""
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
-            wire = Wire(stream, nursery, head=head, held=held)
+            wire = EngineStream(stream, nursery, head=head, held=held)
             try:
                 yield wire
             finally:
-                wire.outlet.stop()  # Its task is shielded.
+                wire.frame_writer.stop()  # Its task is shielded.
 
 
 class Blocked(trio.abc.Stream):
@@ -70,24 +70,24 @@ async def test_what_is_written_reaches_the_network_in_order(
 ) -> None:
     near, far = streams()
     async with running(near) as wire:
-        wire.outlet.write(b"a")
-        wire.outlet.write(b"b")
+        wire.frame_writer.write(b"a")
+        wire.frame_writer.write(b"b")
         await wire.send_all(b"c")
-        wire.outlet.write(b"d")
-        await wire.outlet.flush()
+        wire.frame_writer.write(b"d")
+        await wire.frame_writer.flush()
         assert await far.receive_some(100) == b"abcd"
-        await wire.outlet.flush()
+        await wire.frame_writer.flush()
 
 
 async def test_a_close_of_the_engine_is_swallowed(autojump_clock: MockClock) -> None:
     near, far = streams()
     async with running(near) as wire:
         await wire.send_all(b"pong")
-        assert not wire.engine_said_close
+        assert not wire.engine_sent_close
         with trio.testing.assert_checkpoints():
             await wire.send_all(CLOSE)
-        assert wire.engine_said_close
-        await wire.outlet.flush()
+        assert wire.engine_sent_close
+        await wire.frame_writer.flush()
         assert await far.receive_some(100) == b"pong"
 
 
@@ -96,10 +96,10 @@ async def test_after_the_last_frames_nothing_more_is_taken(
 ) -> None:
     near, far = streams()
     async with running(near) as wire:
-        wire.outlet.write(b"last", last=True)
-        wire.outlet.write(b"too late")
+        wire.frame_writer.write(b"last", last=True)
+        wire.frame_writer.write(b"too late")
         await wire.send_all(b"pong")
-        await wire.outlet.flush()
+        await wire.frame_writer.flush()
         assert await far.receive_some(100) == b"last"
 
 
@@ -109,28 +109,28 @@ async def test_no_cancellation_stops_what_is_under_way(
     stream = Blocked()
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
-            wire = Wire(stream, nursery)
-            wire.outlet.write(b"a" * 1000)
+            wire = EngineStream(stream, nursery)
+            wire.frame_writer.write(b"a" * 1000)
             await trio.testing.wait_all_tasks_blocked()
             assert stream.sending == 1000
             nursery.cancel_scope.cancel()
-            wire.outlet.write(b"b" * 1000)
+            wire.frame_writer.write(b"b" * 1000)
             stream.room.set()
             with trio.move_on_after(5, shield=True):
-                await wire.outlet.flush()
-            wire.outlet.stop()
+                await wire.frame_writer.flush()
+            wire.frame_writer.stop()
     assert stream.taken == b"a" * 1000 + b"b" * 1000
 
 
 async def test_a_cancelled_flush_takes_nothing_back(autojump_clock: MockClock) -> None:
     stream = Blocked()
     async with running(stream) as wire:
-        wire.outlet.write(b"a")
+        wire.frame_writer.write(b"a")
         with trio.move_on_after(1) as scope:
-            await wire.outlet.flush()
+            await wire.frame_writer.flush()
         assert scope.cancelled_caught
         stream.room.set()
-        await wire.outlet.flush()
+        await wire.frame_writer.flush()
         assert stream.taken == b"a"
 
 
@@ -140,11 +140,11 @@ async def test_a_network_that_breaks_is_told_to_all_who_wait(
     near, far = streams()
     async with running(near) as wire:
         await far.aclose()
-        wire.outlet.write(b"a")
+        wire.frame_writer.write(b"a")
         with pytest.raises(trio.BrokenResourceError):
-            await wire.outlet.flush()
+            await wire.frame_writer.flush()
         await wire.send_all(b"pong")  # trio-websocket finds out by reading.
-        wire.outlet.write(b"never blocks")
+        wire.frame_writer.write(b"never blocks")
 
 
 async def test_a_wire_that_was_stopped_lets_nobody_wait(
@@ -152,18 +152,18 @@ async def test_a_wire_that_was_stopped_lets_nobody_wait(
 ) -> None:
     stream = Blocked()
     async with running(stream) as wire:
-        wire.outlet.write(b"x" * 2**19)
+        wire.frame_writer.write(b"x" * 2**19)
         await trio.testing.wait_all_tasks_blocked()
         async with trio.open_nursery() as nursery:
 
             async def flush() -> None:
                 with pytest.raises(trio.BrokenResourceError):
-                    await wire.outlet.flush()
+                    await wire.frame_writer.flush()
 
             nursery.start_soon(flush)
             nursery.start_soon(flush)
             await trio.testing.wait_all_tasks_blocked()
-            wire.outlet.stop()
+            wire.frame_writer.stop()
 
 
 async def test_the_head_comes_first_and_what_is_held_after_the_answer(
@@ -200,7 +200,7 @@ async def test_the_engine_cannot_close_the_network(autojump_clock: MockClock) ->
         await wire.wait_send_all_might_not_block()
         with trio.testing.assert_checkpoints():
             await wire.aclose()
-        wire.outlet.write(b"still here")
+        wire.frame_writer.write(b"still here")
         assert await far.receive_some(100) == b"still here"
 
 
@@ -208,7 +208,7 @@ async def test_wait_gone_discards_until_the_end(autojump_clock: MockClock) -> No
     near, far = streams()
     async with trio.open_nursery() as nursery:
         with trio.fail_after(60):
-            nursery.start_soon(Wire(near, nursery).wait_gone)
+            nursery.start_soon(EngineStream(near, nursery).wait_gone)
             await far.send_all(bytes(2**20))
             await trio.testing.wait_all_tasks_blocked()
             await far.aclose()

@@ -9,8 +9,8 @@ import pytest
 import trio
 import trio.testing
 
-from trio_wspair.transports.io._outlet import Outlet
-from trio_wspair.transports.io._ports import SocketPort, StreamPort, port_of
+from trio_wspair.transports.io._frame_writer import FrameWriter
+from trio_wspair.transports.io._sockets import SocketIO, StreamIO, network_io
 
 MUCH = bytes(range(256)) * 2**14
 """More than the buffers of a socket hold."""
@@ -32,16 +32,16 @@ Join = Callable[[], Ends]
 
 
 @asynccontextmanager
-async def outlet(
+async def frame_writer(
     join: Join,
-) -> AsyncGenerator[tuple[Outlet, trio.abc.Stream, trio.abc.Stream]]:
-    """Give an outlet, and the two ends of the network it is on."""
+) -> AsyncGenerator[tuple[FrameWriter, trio.abc.Stream, trio.abc.Stream]]:
+    """Give a frame writer, and the two ends of the network it is on."""
     near, far = join()
     with trio.fail_after(5):
         async with near, far, trio.open_nursery() as nursery:
-            outlet = Outlet(port_of(near), nursery)
-            yield outlet, near, far
-            outlet.stop()
+            frame_writer = FrameWriter(network_io(near), nursery)
+            yield frame_writer, near, far
+            frame_writer.stop()
 
 
 async def read(stream: trio.abc.Stream, size: int) -> bytes:
@@ -55,15 +55,15 @@ async def test_a_socket_is_used_without_its_stream_and_nothing_else_is() -> None
     near, far = sockets()
     assert isinstance(near, trio.SocketStream)
     assert isinstance(far, trio.SocketStream)
-    assert isinstance(port_of(near), SocketPort)
-    assert isinstance(port_of(memory()[0]), StreamPort)
+    assert isinstance(network_io(near), SocketIO)
+    assert isinstance(network_io(memory()[0]), StreamIO)
     await near.aclose()
     await far.aclose()
 
 
 @with_ends
 async def test_g1_much_and_little_arrive_in_order(join: Join) -> None:
-    async with outlet(join) as (out, _, far):
+    async with frame_writer(join) as (out, _, far):
         out.write(b"little")
         out.write(MUCH)
         out.write(b"end", last=True)
@@ -78,7 +78,7 @@ async def test_g1_much_and_little_arrive_in_order(join: Join) -> None:
 
 @with_ends
 async def test_g5_who_is_cancelled_in_flush_tears_nothing(join: Join) -> None:
-    async with outlet(join) as (out, _, far):
+    async with frame_writer(join) as (out, _, far):
         with trio.move_on_after(0):
             out.write(MUCH)
             await out.flush()
@@ -89,7 +89,7 @@ async def test_g5_who_is_cancelled_in_flush_tears_nothing(join: Join) -> None:
 
 @with_ends
 async def test_g9_of_pongs_that_wait_only_the_newest_is_sent(join: Join) -> None:
-    async with outlet(join) as (out, _, far):
+    async with frame_writer(join) as (out, _, far):
         out.write_pong(b"at once")
         out.write(MUCH)
         for number in range(1000):
@@ -104,7 +104,7 @@ async def test_g9_of_pongs_that_wait_only_the_newest_is_sent(join: Join) -> None
 
 @with_ends
 async def test_a_pong_that_waits_goes_out_without_anything_after_it(join: Join) -> None:
-    async with outlet(join) as (out, _, far):
+    async with frame_writer(join) as (out, _, far):
         out.write(MUCH)
         await trio.testing.wait_all_tasks_blocked()
         out.write_pong(b"pong")
@@ -113,7 +113,7 @@ async def test_a_pong_that_waits_goes_out_without_anything_after_it(join: Join) 
 
 @with_ends
 async def test_no_pong_comes_after_what_is_last(join: Join) -> None:
-    async with outlet(join) as (out, near, far):
+    async with frame_writer(join) as (out, near, far):
         out.write(MUCH)
         out.write_pong(b"pong")
         out.write(b"last", last=True)
@@ -127,7 +127,7 @@ async def test_no_pong_comes_after_what_is_last(join: Join) -> None:
 
 @with_ends
 async def test_a_peer_that_has_gone_is_noticed_by_who_flushes(join: Join) -> None:
-    async with outlet(join) as (out, _, far):
+    async with frame_writer(join) as (out, _, far):
         out.write(MUCH)
         async with trio.open_nursery() as nursery:
 
@@ -145,7 +145,7 @@ async def test_a_peer_that_has_gone_is_noticed_by_who_flushes(join: Join) -> Non
 
 
 async def test_a_socket_whose_peer_has_gone_is_noticed_at_once() -> None:
-    async with outlet(sockets) as (out, _, far):
+    async with frame_writer(sockets) as (out, _, far):
         await far.aclose()
         out.write(b"nobody is there")
         with pytest.raises(trio.BrokenResourceError):
@@ -154,7 +154,7 @@ async def test_a_socket_whose_peer_has_gone_is_noticed_at_once() -> None:
 
 @with_ends
 async def test_who_waits_is_told_of_the_stop(join: Join) -> None:
-    async with outlet(join) as (out, _, _far):
+    async with frame_writer(join) as (out, _, _far):
         out.write(MUCH)
 
         async def flush() -> None:
@@ -169,8 +169,8 @@ async def test_who_waits_is_told_of_the_stop(join: Join) -> None:
 
 @with_ends
 async def test_the_end_of_what_comes_is_empty_whatever_end_it_is(join: Join) -> None:
-    async with outlet(join) as (_, near, far):
-        port = port_of(near)
+    async with frame_writer(join) as (_, near, far):
+        port = network_io(near)
         await far.send_all(b"data") if join is sockets else None
         if join is sockets:
             assert await port.receive() == b"data"
@@ -190,7 +190,7 @@ async def test_a_socket_with_nothing_to_read_after_all_is_waited_for_again(
             raise BlockingIOError
         return b"data"
 
-    async with outlet(sockets) as (_, near, far):
+    async with frame_writer(sockets) as (_, near, far):
         await far.send_all(b"data")
         monkeypatch.setattr(os, "read", read)
-        assert await port_of(near).receive() == b"data"
+        assert await network_io(near).receive() == b"data"

@@ -1,8 +1,10 @@
-"""The stream that trio-websocket gets instead of the network: nothing can tear it.
+"""The stream that trio-websocket gets in place of the network: no frame is torn.
 
-Knows streams and the first byte of a frame, no more. trio-websocket reads through
-it and writes its handshake and its pongs into it. What matters is written by us,
-into the same `Outlet`.
+trio-websocket reads through it, and writes its handshake and its pongs into it; the
+messages are written by us, into the same frame writer. It counts the fragments that
+arrive, because trio-websocket keeps each of them until the message has ended, and the
+messages, because it hands over only one at a time.
+
 """
 
 from collections.abc import Awaitable, Callable
@@ -10,22 +12,69 @@ from typing import Final
 
 import trio
 
-from trio_wspair.transports.io._linger import discard
-from trio_wspair.transports.io._outlet import Outlet
-from trio_wspair.transports.io._ports import port_of
+from trio_wspair.transports.io._frame_writer import FrameWriter
+from trio_wspair.transports.io._sockets import discard, network_io
 
-from ._fragments import FragmentCounter
+__all__ = (
+    "EngineStream",
+    "FragmentCounter",
+)
 
-__all__ = ("Wire",)
+
+_FIN: Final = 0x80
+_CONTROL: Final = 0x08
+_MASKED: Final = 0x80
+_SMALL: Final = 64
+"""Fragments below this size cost trio-websocket more than their bytes."""
+
+
+class FragmentCounter:
+    """Counts in the bytes that arrive, in pieces of any size."""
+
+    count: int = 0
+    """The small fragments of the unfinished message."""
+    messages: int = 0
+    """The messages that were completed by the last piece."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        """The beginning of an incomplete header."""
+        self._skip = 0
+        """The bytes of the last frame that are still to come."""
+
+    def feed(self, data: bytes) -> None:
+        """Count on."""
+        data = self._rest + data
+        at, end = self._skip, len(data)
+        messages = 0
+        while at + 2 <= end:
+            first, second = data[at], data[at + 1]
+            size, start = second & 0x7F, at + 2
+            if size >= 126:
+                start += 2 if size == 126 else 8
+                if start > end:
+                    break
+                size = int.from_bytes(data[at + 2 : start], "big")
+            at = start + size + (4 if second & _MASKED else 0)
+            if first & _CONTROL:
+                continue
+            if first & _FIN:
+                self.count = 0
+                messages += at <= end
+            else:
+                self.count += size < _SMALL
+        self.messages = messages
+        self._rest, self._skip = data[at:], max(0, at - end)
+
 
 _CLOSE_FRAME: Final = 0x88
 """First byte of a Close: final fragment, opcode 8 (RFC 6455, section 5.2)."""
 _PONG_FRAME: Final = 0x8A
 _MAX_FRAGMENTS: Final = 2**12
-"""More of them in a message than this are not read on."""
+"""With more fragments in a message than this, reading stops."""
 
 
-class Wire(trio.abc.Stream):
+class EngineStream(trio.abc.Stream):
     """A stream in front of `stream`.
 
     Args:
@@ -49,27 +98,27 @@ class Wire(trio.abc.Stream):
         read_first: Callable[[bytes], Awaitable[tuple[bytes, bytes]]] | None = None,
     ) -> None:
         self._stream = stream
-        self._port = port_of(stream)
-        self.outlet: Outlet = Outlet(self._port, nursery)
+        self._network = network_io(stream)
+        self.frame_writer: FrameWriter = FrameWriter(self._network, nursery)
         """What is to be sent."""
         self._head = head
         self._held = held
         self._answered = trio.Event()
         if not head:
             self._answered.set()
-        self.engine_said_close: bool = False
-        """trio-websocket has written a Close, which was swallowed."""
+        self.engine_sent_close: bool = False
+        """trio-websocket has written a Close, which was dropped."""
         self._read_first = read_first
         self._request = b""
-        """What was written while `read_first` was not asked yet."""
+        """What trio-websocket has written before `read_first` was called."""
         self._fragments = FragmentCounter()
         self.heard_at: float = trio.current_time()
-        """When the last bytes came."""
+        """When the last bytes arrived, by Trio's clock."""
 
     # -- trio-websocket's side --------------------------------------------------
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:  # noqa: ARG002
-        """Read what has come, however much it is."""
+        """Read what has arrived, of any size."""
         if self._head:
             await trio.lowlevel.checkpoint()
             data, self._head = self._head, b""
@@ -89,30 +138,30 @@ class Wire(trio.abc.Stream):
             head, received = await read_first(self._request)
             self._fragments.feed(received)
             return head + received
-        data = bytes(await self._port.receive())
+        data = bytes(await self._network.receive())
         self.heard_at = trio.current_time()
         self._fragments.feed(data)
         return data
 
     @property
     def has_too_many_fragments(self) -> bool:
-        """Whether reading has stopped, as trio-websocket keeps each of them."""
+        """Whether reading has stopped: trio-websocket would keep each fragment."""
         return self._fragments.count > _MAX_FRAGMENTS
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send a handshake or a pong, and swallow a Close: we say that ourselves."""
+        """Send a handshake or a pong; drop a Close, which the halves send."""
         await trio.lowlevel.checkpoint()
         if self._read_first is not None:
             self._request += data
             return
         if data and data[0] == _CLOSE_FRAME:
-            self.engine_said_close = True
+            self.engine_sent_close = True
             return
-        # When the network takes no more, what has arrived is still to be read.
+        # Never wait here: reading must go on when the network takes no more.
         if data and data[0] == _PONG_FRAME:
-            self.outlet.write_pong(bytes(data))
+            self.frame_writer.write_pong(bytes(data))
         else:
-            self.outlet.write(bytes(data))
+            self.frame_writer.write(bytes(data))
         self._answered.set()
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -120,19 +169,19 @@ class Wire(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:
-        """Do nothing: when the network is closed is decided elsewhere."""
+        """Do nothing: the connection closes the network itself."""
         await trio.lowlevel.checkpoint()
 
     # -- our side -----------------------------------------------------------------
 
     def another_follows(self) -> bool:
-        """Count a message that trio-websocket has handed over off those of a read.
+        """Note that trio-websocket has handed over a message.
 
-        Return whether it hands over another one without waiting for the network.
+        Return whether it can hand over another one without waiting for the network.
         """
         self._fragments.messages -= 1
         return self._fragments.messages > 0
 
     async def wait_gone(self) -> None:
-        """Discard what comes until the peer has gone."""
+        """Discard what arrives until the peer has gone."""
         await discard(self._stream)

@@ -1,0 +1,319 @@
+"""The two pumps between a half and its connection: `Writer` and `Reader`.
+
+Theory of operation: the reader is the task of `couple()`. It delivers what arrives to
+the other half, whose listeners run in the same task if they can, and then sends what
+they have sent. The writer has a task only while something has to be waited for: it is
+started when the network takes no more, or for a Close.
+"""
+
+import contextvars
+from collections.abc import Sequence
+
+import attrs
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from trio_wspair._pair.inbox import Inbox
+from trio_wspair._rules.codes import Close
+from trio_wspair._rules.errors import ConnectionClosedError, ProtocolError
+from trio_wspair._rules.limits import Limits
+from trio_wspair._rules.messages import Message, size_of
+from trio_wspair._rules.state import End, Failure
+from trio_wspair._tasks.cork import at_uncork
+
+from ._connection import (
+    Connection,
+    Item,
+    SupportsSendNow,
+    answers_close,
+    supports_send_now,
+)
+from ._conversation import Conversation, Patience
+
+__all__ = (
+    "Reader",
+    "Writer",
+)
+
+
+_BATCH_BYTES = 2**18
+"""About how many bytes are taken from the inbox for one write."""
+
+
+@attrs.define(slots=True, eq=False)
+class Writer:
+    """Sends to the network what the other half sends, until its end."""
+
+    _conversation: Conversation
+    _connection: Connection
+    _patience: Patience
+    _inbox: Inbox = attrs.field(init=False)
+    _sends_now: SupportsSendNow | None = attrs.field(init=False)
+    _nursery: trio.Nursery = attrs.field(init=False)
+    _running: bool = attrs.field(init=False, default=False)
+    """A task may be started in the nursery."""
+    _idle: trio.lowlevel.ParkingLot | None = attrs.field(init=False, default=None)
+    """Where the writer's task waits for something to send, if there is a task."""
+    _under_way: list[Message] = attrs.field(init=False, factory=list[Message])
+    """Messages that the reader has sent and the network has not taken yet."""
+    corked: bool = attrs.field(init=False, default=False)
+    """The reader will call `send_now()` or `write()`: nothing wakes the task."""
+    failed: bool = attrs.field(init=False, default=False)
+    """The connection is gone and takes nothing more."""
+    written: trio.Event = attrs.field(init=False, factory=trio.Event)
+    """Set when nothing more is written: the end was written, or writing has failed."""
+
+    def __attrs_post_init__(self) -> None:
+        self._inbox = self._conversation.half.inbox
+        connection = self._connection
+        self._sends_now = connection if supports_send_now(connection) else None
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Start sending. The nursery ends with the pumps."""
+        self._nursery = nursery
+        self._running = True
+        inbox = self._inbox
+        inbox.wake = self._wake
+        if inbox.weight or inbox.end is not None:
+            self._wake()
+
+    def stop(self) -> None:
+        """Stop: nothing is sent any more, except by `send_rest()`."""
+        self._running = False
+        self._inbox.wake = None
+
+    def _wake(self) -> None:
+        if self._inbox.end is not None:
+            self._patience.bound_closing()
+        if self.corked:
+            return
+        if self._sends_now is None or not at_uncork(self.send_now):
+            self._wake_task()
+
+    def _wake_task(self) -> None:
+        """Wake the writer's task, or start it when it is needed first."""
+        if self._idle is not None:
+            self._idle.unpark()
+            return
+        self._idle = trio.lowlevel.ParkingLot()
+        # An empty context: which task needs the writer first must not matter.
+        contextvars.Context().run(self._nursery.start_soon, self.write)
+
+    # -- in the task of the caller --------------------------------------------------
+
+    def send_now(self) -> None:
+        """Send what is queued; leave to the task what would have to wait."""
+        if not self._running or (self._idle is not None and not self._idle):
+            return  # The task will see it.
+        inbox = self._inbox
+        if self._sends_now is not None and inbox.weight and inbox.end is None:
+            messages, _ = self._take_batch()
+            if self._sends_now.send_now(messages):
+                self._release(messages)
+            else:
+                self._under_way = messages
+        if inbox.weight or inbox.end is not None:
+            self._wake_task()
+        else:
+            inbox.notified = False
+
+    def ends_without_task(self) -> bool:
+        """Return whether the end is queued and the caller may write it by `write()`."""
+        return self._inbox.end is not None and self._running and self._idle is None
+
+    async def send_rest(self, close: Close) -> None:
+        """Send what is still in the inbox, and a Close, after `stop()`.
+
+        Raises:
+            ConnectionClosedError: The connection is gone.
+        """
+        await self._send(self._left_in_inbox(), close)
+
+    def _left_in_inbox(self) -> list[Message]:
+        messages: list[Message] = []
+        while True:
+            try:
+                item = self._inbox.items.receive_nowait()
+            except (trio.WouldBlock, trio.ClosedResourceError):
+                return messages
+            if not isinstance(item, (Close, Failure)):
+                messages.append(item)
+
+    # -- the task -------------------------------------------------------------------
+
+    @enable_ki_protection
+    async def write(self) -> None:
+        """Send what the other half sends, until its end."""
+        if self._idle is None:  # The reader is the caller.
+            self._idle = trio.lowlevel.ParkingLot()
+        while True:
+            await self._wait_for_items(self._idle)
+            under_way, self._under_way = self._under_way, []
+            messages, end = ([], None) if under_way else self._take_batch()
+            close = None
+            # After a breach of the protocol, the Close with its code follows later.
+            if isinstance(end, Close) and self._conversation.protocol_error is None:
+                close = end
+            try:
+                await self._send(messages, close)
+            except ConnectionClosedError:
+                # The reader finds out why, after all that has arrived. The senders are
+                # woken now: the listener that the reader waits for may be in drain().
+                self.failed = True
+                self.written.set()
+                self._conversation.half.outbox.wake_senders()
+                self._inbox.wake_senders()
+                return
+            self._release(under_way or messages)
+            if isinstance(end, Failure):
+                # The other half is coupled as well, and its connection was lost.
+                self._end_all("the other connection has failed")
+            if end is not None:
+                self.written.set()
+                if self._conversation.half.state.closed:
+                    self._end_all("both sides have sent a Close")
+                return
+
+    async def _wait_for_items(self, idle: trio.lowlevel.ParkingLot) -> None:
+        inbox = self._inbox
+        while not inbox.weight and inbox.end is None:
+            inbox.notified = False
+            await idle.park()
+
+    async def _send(self, messages: list[Message], close: Close | None) -> None:
+        if close is None:
+            await self._connection.send(messages)
+        else:
+            # Before sending: the answer may arrive before send() returns.
+            self._conversation.half.state.receive_close(close)
+            await self._connection.send([*messages, close])
+
+    def _take_batch(self) -> tuple[list[Message], End | None]:
+        """Take what is queued, up to about `_BATCH_BYTES`."""
+        take = self._inbox.items.receive_nowait
+        messages: list[Message] = []
+        size = 0
+        while size <= _BATCH_BYTES:
+            try:
+                item = take()
+            except trio.WouldBlock:
+                break
+            except trio.ClosedResourceError:  # The owner of the pair has ended it.
+                failure = self._conversation.half.state.failure
+                return messages, failure if self._inbox.lost else self._inbox.end
+            if isinstance(item, (Close, Failure)):
+                return messages, item
+            messages.append(item)
+            size += len(item)
+        return messages, None
+
+    def _release(self, messages: list[Message]) -> None:
+        """Count messages as sent."""
+        inbox = self._inbox
+        sent = self._conversation.sent
+        sent.messages += len(messages)
+        sent.bytes += inbox.buffered
+        for message in messages:
+            inbox.release(message)
+        sent.bytes -= inbox.buffered
+
+    def _end_all(self, why: str) -> None:
+        self._nursery.cancel_scope.cancel(reason=why)
+
+
+@attrs.define(slots=True, eq=False)
+class Reader:
+    """Delivers to the other half what arrives."""
+
+    _conversation: Conversation
+    _connection: Connection
+    _limits: Limits
+    _patience: Patience
+    _writer: Writer
+
+    @enable_ki_protection
+    async def read(self) -> None:
+        """Deliver what arrives, until nothing more can arrive."""
+        conversation = self._conversation
+        half = conversation.half
+        writer = self._writer
+        grace = self._limits.close_grace
+        try:
+            while True:
+                self._pass_on(await self._connection.receive())
+                if (
+                    conversation.close_received is not None
+                    and writer.ends_without_task()
+                ):
+                    await writer.write()
+                else:
+                    writer.send_now()
+                if conversation.close_received is not None and half.state.closed:
+                    return
+                if half.outbox.weight > self._limits.receive_buffer_bytes:
+                    await self._wait_for_room()
+        except ConnectionClosedError as exc:
+            conversation.fail(Failure(exc.reason))
+            if conversation.close_received is not None:
+                # The peer may still be reading: the other half has some time to answer.
+                with trio.move_on_after(grace):
+                    await writer.written.wait()
+        except ProtocolError as exc:
+            # Its traceback would keep this frame in a reference cycle.
+            conversation.fail(Failure(str(exc), exc.with_traceback(None)))
+            with trio.move_on_after(grace):
+                await self._wait_for_answers()
+
+    def _pass_on(self, items: Sequence[Item]) -> None:
+        """Deliver items to the other half, whose listeners may run at once.
+
+        They run in this task if they need not wait: a task switch takes longer than
+        most listeners. What they send is written afterwards, in one piece.
+        """
+        half = self._conversation.half
+        received = self._conversation.received
+        dispatcher = half.outbox.dispatcher
+        self._writer.corked = True
+        if dispatcher is not None:
+            dispatcher.cork()
+        for item in items:
+            if isinstance(item, Close):
+                self._receive_close(item)
+            else:
+                size = size_of(item)
+                received.messages += 1
+                received.bytes += size
+                half.deliver(item, size)
+        if dispatcher is not None:
+            dispatcher.uncork()
+        self._writer.corked = False
+
+    def _receive_close(self, close: Close) -> None:
+        """Deliver the peer's Close."""
+        half = self._conversation.half
+        self._conversation.close_received = close
+        self._patience.stop_pings()
+        if answers_close(self._connection):
+            half.peer.end_half_open()
+        if half.inbox.late:
+            # The other half had not seen the Close of Coupling.stop() yet.
+            self._conversation.fail(Failure("what was sent last came too late"))
+        half.send_close(close)
+
+    async def _wait_for_answers(self) -> None:
+        """Wait until the other half has taken everything and its answers are sent.
+
+        What arrived before the breach of the protocol was valid, and may be answered.
+        """
+        half = self._conversation.half
+        inbox = half.inbox
+        while not self._writer.failed and (inbox.weight or not half.peer.closed):
+            await inbox.wait_progress()
+
+    async def _wait_for_room(self) -> None:
+        outbox = self._conversation.half.outbox
+        limit = self._limits.receive_buffer_bytes
+        self._patience.pause()
+        while outbox.weight > limit and not self._writer.failed:
+            await outbox.wait_progress()
+        self._patience.resume()
