@@ -157,6 +157,22 @@ def test_the_annotations_of_a_class_can_be_evaluated(name: str) -> None:
     typing.get_type_hints(CLASSES[name])
 
 
+@pytest.mark.parametrize(
+    ("cls", "verb"),
+    [
+        (trio_wspair.WebSocket, "send"),
+        (testing.TestClient, "request"),
+        (transports.TrioWebSocketConnection, "send"),
+    ],
+)
+def test_an_inherited_method_has_the_name_of_a_public_class(
+    cls: type, verb: str
+) -> None:
+    method = getattr(cls, verb)
+    assert repr(method).startswith(f"<function {cls.__name__}.{verb} ")
+    assert pickle.loads(pickle.dumps(method)) is method  # noqa: S301 - made here
+
+
 def test_overloads_are_found_by_typing() -> None:
     assert len(typing.get_overloads(trio_wspair.WebSocket.add_event_listener)) > 1
 

@@ -1,10 +1,14 @@
 """Public names: what a package exports names that package as its module."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
+from inspect import getattr_static, isclass
 from types import FunctionType
-from typing import Any, get_overloads, overload
+from typing import Any, Final, get_overloads, overload
 
 __all__ = ("name_public_module",)
+
+_PRIVATE: Final = re.compile(r"trio_wspair\.(\w+\.)*_")
 
 
 def name_public_module(namespace: Mapping[str, Any]) -> None:
@@ -12,48 +16,40 @@ def name_public_module(namespace: Mapping[str, Any]) -> None:
 
     Tracebacks, `repr()`, `help()` and pickles then show ``trio_wspair.WebSocket``,
     which can be imported, and which stays when a private module is renamed. Methods are
-    included; those that are inherited from a private class get the name of the public
-    class, which errors show. Aliases of types keep the module of their `typing` class.
+    included; those that are inherited from a private class get the name of the exported
+    class. Aliases of types keep the module of their `typing` class.
 
     Args:
         namespace: The `globals()` of the public module, when it has all its names.
     """
     module = namespace["__name__"]
-    for name in namespace["__all__"]:
-        exported = namespace[name]
-        if isinstance(exported, type):
-            _set_module(exported, module)
-            for member in vars(exported).values():
-                _set_module(getattr(member, "__func__", member), module)
-            for base in _private_bases(exported, namespace):
-                for member in vars(base).values():
-                    function = getattr(member, "__func__", member)
-                    _set_module(function, module)
-                    if isinstance(function, FunctionType):
-                        shown = f"{exported.__qualname__}.{function.__name__}"
-                        function.__qualname__ = shown
-        else:
-            _set_module(exported, module)
+    exported = [namespace[name] for name in namespace["__all__"]]
+    for value in exported:
+        _set_module(value, module)
+        if isinstance(value, type):
+            for member in vars(value).values():
+                _set_module(member, module)
+    for value in filter(isclass, exported):
+        for base in filter(_is_private, value.__mro__):
+            for name, member in vars(base).items():
+                if getattr_static(value, name) is member:  # It is not overridden.
+                    _set_module(member, module, f"{value.__qualname__}.{name}")
 
 
-def _private_bases(exported: type, namespace: Mapping[str, Any]) -> Iterator[type]:
-    """Yield the bases of a class up to the first that is public."""
-    for base in exported.__mro__[1:]:
-        is_private = base.__module__.startswith("trio_wspair._")
-        if not is_private or namespace.get(base.__name__) is base:
-            return
-        yield base
-
-
-def _set_module(value: object, module: str) -> None:
-    if not isinstance(value, (type, FunctionType)):
+def _set_module(value: object, module: str, qualified: str = "") -> None:
+    value = getattr(value, "__func__", value)
+    if not isinstance(value, (type, FunctionType)) or not _is_private(value):
         return
-    defined_in: str | None = value.__module__
-    if defined_in is None or not defined_in.startswith("trio_wspair."):
-        return
-    # They are registered by module, where get_overloads() will look for them.
+    # Overloads are registered by these names, under which get_overloads() finds them.
     overloads = get_overloads(value) if isinstance(value, FunctionType) else ()
+    for each in *overloads, value:
+        each.__module__ = module
+        each.__qualname__ = qualified or each.__qualname__
     for variant in overloads:
-        variant.__module__ = module
         overload(variant)
-    value.__module__ = module
+
+
+def _is_private(value: type | FunctionType) -> bool:
+    """Return whether a private module of trio-wspair defines a class or function."""
+    defined_in: str | None = value.__module__
+    return defined_in is not None and bool(_PRIVATE.match(defined_in))
