@@ -42,7 +42,7 @@ from trio_wspair.testing import (  # noqa: E402
     open_scripted_client,
     open_scripted_server,
 )
-from trio_wspair.testing._peer_frames import (  # noqa: E402
+from trio_wspair.testing._scripted_peer import (  # noqa: E402
     BINARY,
     CLOSE,
     CONTINUATION,

@@ -27,7 +27,7 @@ from trio_wspair import (
     serve,
 )
 from trio_wspair.testing import ScriptedPeer
-from trio_wspair.testing._memory import MemoryPort
+from trio_wspair.testing._streams import MemoryPort
 
 if TYPE_CHECKING:
     from conftest import Logged, Network, Script

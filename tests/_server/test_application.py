@@ -28,7 +28,7 @@ from trio_wspair import (
 from trio_wspair.asgi import ASGIApp
 from trio_wspair.hibernation import DurableObject, DurableObjectNamespace
 from trio_wspair.testing import open_test_client
-from trio_wspair.testing._memory import MemoryPort
+from trio_wspair.testing._streams import MemoryPort
 
 LIFESPAN: Event = {"type": "lifespan", "asgi": {"version": "3.0"}}
 START: Event = {"type": "lifespan.startup"}

@@ -7,7 +7,7 @@ import attrs
 from fuzz.network import Ending
 from fuzz.takers import TakerName, Taking
 from trio_wspair import HandshakeError
-from trio_wspair.testing._peer_frames import UPGRADE, accept_key, head
+from trio_wspair.testing._scripted_peer import UPGRADE, accept_key, head
 
 GOOD_REQUEST = head(*UPGRADE)
 ACCEPT = b"@" * 28

@@ -6,7 +6,7 @@ from itertools import pairwise
 import attrs
 from hypothesis import strategies as st
 
-from trio_wspair.testing._peer_frames import (
+from trio_wspair.testing._scripted_peer import (
     BINARY,
     CLOSE,
     CONTINUATION,

@@ -6,7 +6,7 @@ from fuzz.case import GOOD_ANSWER, GOOD_REQUEST, Case, Seen, with_accept
 from fuzz.reference import Broken, Clean, End, Expected, Vanished, expected
 from fuzz.takers import LAST_WORDS, OWN_CODE, Taking
 from trio_wspair import CloseEvent, ErrorEvent, ProtocolError
-from trio_wspair.testing._peer_frames import Said, accept_key, read_frame
+from trio_wspair.testing._scripted_peer import Said, accept_key, read_frame
 
 STATUSES = {101, 400, 408, 426, 431, 501, 505}
 """What a server may answer here (test_serving.py tells what to)."""

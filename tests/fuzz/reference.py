@@ -9,7 +9,7 @@ import struct
 
 import attrs
 
-from trio_wspair.testing._peer_frames import (
+from trio_wspair.testing._scripted_peer import (
     BINARY,
     CLOSE,
     CONTINUATION,

@@ -9,7 +9,7 @@ from fuzz.frames import MASK, Frame
 from fuzz.judging import judge_client, judge_server
 from fuzz.takers import Taking
 from trio_wspair import CloseEvent, ErrorEvent, HandshakeError, ProtocolError
-from trio_wspair.testing._peer_frames import (
+from trio_wspair.testing._scripted_peer import (
     CLOSE,
     TEXT,
     UPGRADE,

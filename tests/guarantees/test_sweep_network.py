@@ -30,7 +30,7 @@ from trio_wspair import (
     serve,
 )
 from trio_wspair.testing import Attempt, ScriptedPeer
-from trio_wspair.testing._peer_frames import KEY
+from trio_wspair.testing._scripted_peer import KEY
 from trio_wspair.transports import Connection, couple
 
 if TYPE_CHECKING:

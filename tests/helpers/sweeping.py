@@ -28,7 +28,7 @@ from trio_wspair import (
     WebSocket,
 )
 from trio_wspair.testing import Attempt, ScriptedPeer, cancel_at_every_step
-from trio_wspair.testing._peer_frames import (
+from trio_wspair.testing._scripted_peer import (
     PONG,
     Said,
     accept_key,

@@ -14,7 +14,7 @@ import trio
 
 from soak.clients import CODES, LIMITS, SOON, Client, Target
 from trio_wspair.testing import ScriptedPeer
-from trio_wspair.testing._peer_frames import (
+from trio_wspair.testing._scripted_peer import (
     BINARY,
     CLOSE,
     CONTINUATION,

@@ -38,8 +38,7 @@ from trio_wspair import (
 from trio_wspair._pair.verbs import half_of
 from trio_wspair.asgi import ASGIApp
 from trio_wspair.testing import check_websocket_pair
-from trio_wspair.testing._asgi import _scope_for
-from trio_wspair.testing._asgi_server import PlayedServer
+from trio_wspair.testing._asgi import PlayedServer, _scope_for
 from trio_wspair.testing._suite_ends import OnPurposeError
 from trio_wspair.transports import Close, couple
 

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given, strategies as st
 from records import ANY, NAMES, TALK, at
 
-from trio_wspair.testing._entries import Entry, FailedStep
+from trio_wspair.testing._entries import Entry, FailedStep, cells, in_words
 from trio_wspair.testing._pictures import terminal_diagram
 from trio_wspair.testing._pictures._rows import rows_of
-from trio_wspair.testing._pictures._wording import cells, in_words
 from trio_wspair.testing._record import Record
 
 

@@ -30,8 +30,8 @@ from trio_wspair.testing import (
     replay,
     replay_file,
 )
-from trio_wspair.testing._memory import bounded_stream_pair
 from trio_wspair.testing._options import Transport
+from trio_wspair.testing._streams import bounded_stream_pair
 
 if TYPE_CHECKING:
     from conftest import Logged

@@ -14,7 +14,7 @@ from trio.testing import MockClock
 
 from trio_wspair import serve
 from trio_wspair.testing import FaultyStream
-from trio_wspair.testing._peer_frames import Said, read_frame
+from trio_wspair.testing._scripted_peer import Said, read_frame
 
 if TYPE_CHECKING:
     from conftest import Logged, Tls

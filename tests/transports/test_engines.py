@@ -24,7 +24,7 @@ from trio_wspair import (
 )
 from trio_wspair._pair.verbs import half_of
 from trio_wspair.testing import ScriptedPeer
-from trio_wspair.testing._peer_frames import (
+from trio_wspair.testing._scripted_peer import (
     BINARY,
     CLOSE,
     CONTINUATION,

@@ -33,7 +33,7 @@ from trio_wspair import (
     connect,
     serve,
 )
-from trio_wspair.testing._peer_frames import (
+from trio_wspair.testing._scripted_peer import (
     BINARY,
     CLOSE,
     CONTINUATION,

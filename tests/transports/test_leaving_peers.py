@@ -23,7 +23,7 @@ from trio_wspair import (
     serve,
 )
 from trio_wspair.testing import FaultyStream, ScriptedPeer
-from trio_wspair.testing._peer_frames import PING, UPGRADE, head
+from trio_wspair.testing._scripted_peer import PING, UPGRADE, head
 
 if TYPE_CHECKING:
     from conftest import OneEnd

@@ -14,7 +14,7 @@ from trio_wspair.testing import ScriptedPeer
 if TYPE_CHECKING:
     from conftest import Logged, Network
 
-    from trio_wspair.testing._peer_frames import Said
+    from trio_wspair.testing._scripted_peer import Said
 
 
 @pytest.fixture(scope="module")

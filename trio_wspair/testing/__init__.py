@@ -15,16 +15,15 @@ from trio_wspair._rules.exports import name_public_module as _name_public_module
 from ._asgi import open_asgi_websocket
 from ._client import OpenClient, TestClient, TestWebSocket, open_test_client
 from ._entries import Entry, FailedStep
-from ._faults import FaultyStream
-from ._hibernation import hibernate_after_every_event
 from ._record import ConversationError, Record
 from ._recorded import RecordedWebSocket, open_recorded_pair
 from ._replay import GoldenRecord, replay, replay_file
 from ._requests import RequestError, TestResponse
 from ._scripted_network import open_scripted_client, open_scripted_server
 from ._scripted_peer import ScriptedPeer
+from ._streams import FaultyStream
 from ._suite import check_websocket_pair
-from ._sweep import Attempt, cancel_at_every_step
+from ._sweep import Attempt, cancel_at_every_step, hibernate_after_every_event
 
 __all__ = (
     "Attempt",

@@ -37,13 +37,12 @@ from trio_wspair._rules.errors import HandshakeError
 from trio_wspair._rules.limits import check_seconds
 from trio_wspair._server.serving import serve
 
-from ._cookies import Cookies
 from ._failures import Expected, Failures, check_kinds
-from ._memory import MemoryPort
 from ._options import ConnectionOptions, Transport
 from ._record import Record
 from ._recorded import check_pattern
-from ._requests import RequestError, RequestToSend, TestResponse
+from ._requests import Cookies, RequestError, RequestToSend, TestResponse
+from ._streams import MemoryPort
 from ._waiting import place_of
 
 __all__ = ("Site", "check_path")

@@ -1,14 +1,250 @@
-"""`check_websocket_pair()`: whether a way to join two halves keeps what is promised.
+"""`check_websocket_pair()`: checks a way to join two halves against the guarantees.
 
-Knows in which order the checks run; what they check is told next door.
+Here are the checks of verbs and listeners, G4 to G8.
 """
 
-from trio_wspair._rules.limits import check_seconds
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
 
-from . import _suite_messages, _suite_verbs
-from ._suite_ends import MakePair, Meeting
+import trio
+from trio.testing import assert_checkpoints
+
+from trio_wspair._pair.websocket import ErrorEvent, MessageEvent
+from trio_wspair._rules.errors import ConnectionClosedError, InvalidStateError
+from trio_wspair._rules.limits import check_seconds
+from trio_wspair._rules.state import ReadyState
+
+from ._suite_ends import Check, End, MakePair, Meeting, OnPurposeError, broken
+from ._suite_messages import CHECKS_OF_MESSAGES
 
 __all__ = ("check_websocket_pair",)
+
+
+_MOMENT: Final = 0.2
+"""Seconds in which a message is sure to come."""
+
+
+async def sync_verbs_do_all_or_nothing(meeting: Meeting) -> None:
+    """G4: also in a cancelled scope; and what they can't do, they refuse."""
+    async with meeting.ends() as (near, far):
+        verbs = near.socket
+        _refuses(near, InvalidStateError, "send() before accept()", verbs.send, "x")
+        _refuses(near, InvalidStateError, "close() before accept()", verbs.close)
+        far.accept()
+        data = bytearray(b"as it was")
+        with trio.CancelScope() as scope:  # noqa: ASYNC100 - no verb may wait
+            scope.cancel()
+            near.accept()
+            near.send("cancelled")
+            with near.keeping("G4", "send(bytearray)"):
+                verbs.send(data)
+            data[:] = b"later"
+        _refuses(near, TypeError, "send(None)", verbs.send, None)
+        _refuses(near, ValueError, "close(1005)", verbs.close, 1005)
+        _refuses(near, ValueError, "a reason of 124 bytes", verbs.close, 1000, "é" * 62)
+        near.send("last")
+        near.close(1000)
+        _refuses(near, InvalidStateError, "send() after close()", verbs.send, "x")
+        near.close(3000)  # Is ignored.
+        await far.hears("cancelled", b"as it was", "last", code=1000)
+        _refuses(far, ConnectionClosedError, "send() at the end", far.socket.send, "x")
+        await near.hears(code=1000)
+
+
+async def async_verbs_are_checkpoints(meeting: Meeting) -> None:
+    """G5: always, also with nothing to wait for."""
+    async with meeting.ends() as (near, far):
+        near.accept()
+        far.accept(pull=True)
+        near.send("a")
+        await trio.sleep(_MOMENT)
+        verbs: list[tuple[End, str, Callable[[], Awaitable[Any]]]] = [
+            (far, "receive()", far.socket.receive),
+            (near, "drain()", near.socket.drain),
+            (near, "aclose()", near.socket.aclose),
+            (near, "aclose() again", near.socket.aclose),
+            (near, "wait_closed()", near.socket.wait_closed),
+        ]
+        for end, what, verb in verbs:
+            with end.keeping("G5", what), assert_checkpoints():
+                await verb()
+
+
+async def a_cancelled_verb_has_done_nothing(meeting: Meeting) -> None:
+    """G5: no message is lost, and the cancellation is not swallowed."""
+    async with meeting.ends() as (near, far):
+        near.accept()
+        far.accept(pull=True)
+        near.send("a")
+        await trio.sleep(_MOMENT)
+        for verb in (far.socket.receive, far.socket.drain, far.socket.wait_closed):
+            what = f"{verb.__name__}()"
+            with far.keeping("G5", what), trio.CancelScope() as scope:
+                scope.cancel()
+                await verb()
+            if not scope.cancelled_caught:
+                what = f"{what} of {far.name} has swallowed its cancellation"
+                raise broken("G5", what)
+        with far.keeping("G5", "receive() after a cancelled one"):
+            far.check_messages(["a"], [await far.socket.receive()])
+
+
+async def aclose_closes_once(meeting: Meeting) -> None:
+    """G6: and another time it has nothing to do."""
+    async with meeting.ends() as (near, far):
+        near.accept()
+        far.accept()
+        for end, code in ((near, 4000), (near, 4001), (far, 4002)):
+            with end.keeping("G6", "aclose()"):
+                await end.socket.aclose(code)
+            _is_closed(end, "aclose()")
+        await far.hears(code=4000)
+        await near.hears(code=4000)
+
+
+async def a_cancelled_aclose_has_closed(meeting: Meeting) -> None:
+    """G6: although the other end doesn't answer, which hears of it all the same."""
+    async with meeting.ends() as (near, far):
+        near.accept()
+        with near.keeping("G6", "a cancelled aclose()"), trio.CancelScope() as scope:
+            scope.cancel()
+            await near.socket.aclose()
+        _is_closed(near, "a cancelled aclose()")
+        far.accept()
+        await far.hears(code=1000)
+
+
+async def a_ping_measures_the_way_or_is_refused(meeting: Meeting) -> None:
+    """G5: on a network connection it returns seconds, and without one it says so."""
+    async with meeting.ends() as (near, far):
+        near.accept()
+        far.accept()
+        near.send("before the pings")
+        await far.hears("before the pings")
+        with near.keeping("G5", "ping()"), assert_checkpoints():
+            seconds = await _ping(near)
+        latency = near.socket.latency
+        if seconds is None and latency is None:
+            return
+        if seconds is None or seconds < 0 or latency is None or latency < 0:
+            what = f"ping() of {near.name} has returned {seconds}, latency is {latency}"
+            raise broken("G5", what)
+        with near.keeping("G5", "ping()"), trio.CancelScope() as scope:
+            scope.cancel()
+            await near.socket.ping()
+        if not scope.cancelled_caught:
+            what = f"ping() of {near.name} has swallowed its cancellation"
+            raise broken("G5", what)
+        near.send("after the pings")
+        await far.hears("before the pings", "after the pings")
+        near.close(1000)
+        await near.hears(code=1000)
+        with near.keeping("G5", "ping() at the end"):
+            try:
+                await near.socket.ping()
+            except ConnectionClosedError:
+                return
+        raise broken("G5", f"ping() of {near.name} has found a peer after the end")
+
+
+async def _ping(end: End) -> float | None:
+    try:
+        return await end.socket.ping()
+    except InvalidStateError:
+        return None
+
+
+async def a_block_may_end_in_any_way(meeting: Meeting) -> None:
+    """G6 and G10: by an exception, or cancelled, with messages under way."""
+    for raises in (True, False):
+        async with meeting.ends() as (near, far):
+            near.accept()
+            far.accept()
+            near.send("under way")
+            if raises:
+                raise OnPurposeError
+            near.block.cancel()
+            await trio.lowlevel.checkpoint()
+
+
+async def a_listener_that_raises_fails_its_half(meeting: Meeting) -> None:
+    """G7: there it is an error and a close, at the other end a 1011.
+
+    A nursery gets the exception and ends the block, a server logs it and lives on.
+    """
+    error = OnPurposeError("a listener raises this on purpose")
+
+    def fail(_event: MessageEvent) -> None:
+        raise error
+
+    async with meeting.ends() as (near, far):
+        far.socket.add_event_listener("message", fail)
+        near.accept()
+        far.accept()
+        near.send("a")
+        await far.hears("a", code=1006, promise="G7")
+        await near.hears(code=1011, promise="G7")
+    told = [event.error for event in far.heard if isinstance(event, ErrorEvent)]
+    if told != [error]:
+        raise broken("G7", f"{far.name} has heard of {told!r}, not of {error!r}")
+
+
+async def async_listeners_never_overlap(meeting: Meeting) -> None:
+    """G8: the next event waits, the close event too."""
+    running = 0
+    most = 0
+
+    async def listen(_event: object) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await trio.sleep(0.001)
+        running -= 1
+
+    async with meeting.ends() as (near, far):
+        far.socket.add_event_listener("message", listen)
+        far.socket.add_event_listener("close", listen)
+        near.accept()
+        far.accept()
+        near.send("a", "b", "c")
+        near.close(1000)
+        await far.hears("a", "b", "c", code=1000)
+    if most != 1:
+        raise broken("G8", f"{most} listeners of {far.name} ran at once")
+
+
+_CHECKS_OF_VERBS: Final[tuple[Check, ...]] = (
+    sync_verbs_do_all_or_nothing,
+    async_verbs_are_checkpoints,
+    a_cancelled_verb_has_done_nothing,
+    aclose_closes_once,
+    a_cancelled_aclose_has_closed,
+    a_ping_measures_the_way_or_is_refused,
+    a_block_may_end_in_any_way,
+    a_listener_that_raises_fails_its_half,
+    async_listeners_never_overlap,
+)
+
+
+def _is_closed(end: End, what: str) -> None:
+    if end.socket.ready_state is not ReadyState.CLOSED:
+        state = end.socket.ready_state.name
+        raise broken("G6", f"{end.name} is {state} after {what}")
+
+
+def _refuses(
+    end: End,
+    error: type[Exception],
+    what: str,
+    verb: Callable[..., object],
+    *args: object,
+) -> None:
+    """See that a sync verb raises."""
+    try:
+        verb(*args)
+    except error:
+        return
+    raise broken("G4", f"{what} of {end.name} has raised no {error.__name__}")
 
 
 async def check_websocket_pair(
@@ -43,7 +279,7 @@ async def check_websocket_pair(
         ValueError: An argument is out of range.
     """
     check_seconds("timeout", timeout)
-    for check in (*_suite_messages.CHECKS, *_suite_verbs.CHECKS):
+    for check in (*CHECKS_OF_MESSAGES, *_CHECKS_OF_VERBS):
         for swapped in (False, True):
             meeting = Meeting(make_pair, half_open, empty_close, timeout, swapped)
             try:

@@ -12,7 +12,7 @@ from trio_wspair._rules.errors import BufferFullError
 
 from ._suite_ends import Check, End, Meeting, broken
 
-__all__ = ("CHECKS",)
+__all__ = ("CHECKS_OF_MESSAGES",)
 
 _MESSAGES: Final[tuple[str | bytes, ...]] = (
     "plain",
@@ -195,7 +195,7 @@ async def a_sender_without_a_taker_is_refused(meeting: Meeting) -> None:
         far.check_messages([_LARGE_CHUNK] * taken, arrived)
 
 
-CHECKS: Final[tuple[Check, ...]] = (
+CHECKS_OF_MESSAGES: Final[tuple[Check, ...]] = (
     messages_keep_their_order,
     both_directions_work_at_once,
     codes_and_reasons_arrive,

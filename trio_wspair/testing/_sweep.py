@@ -1,15 +1,19 @@
-"""The cancellation sweep: an operation, cancelled at its 1st, 2nd, 3rd... step.
+"""Rare moments forced at every step: cancelling an operation, and leaving memory."""
 
-Knows Trio's instruments and cancel scopes, and nothing of WebSockets.
-"""
-
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
 import trio
 
-__all__ = ("Attempt", "cancel_at_every_step")
+from trio_wspair.hibernation import DurableObjectNamespace
+
+__all__ = (
+    "Attempt",
+    "cancel_at_every_step",
+    "hibernate_after_every_event",
+)
 
 
 class Attempt:
@@ -118,3 +122,35 @@ def cancel_at_every_step() -> Iterator[Attempt]:
         if attempt.got_through:
             return
         number += 1
+
+
+@contextmanager
+def hibernate_after_every_event(
+    namespace: DurableObjectNamespace,
+) -> Generator[None, None, None]:
+    """Let the objects of `namespace` leave memory whenever no event runs in them.
+
+    An object that keeps what it needs in attachments, tags and `env` behaves just
+    the same; one that relies on an attribute is found out. Even between two messages
+    that are there already it is another instance, unlike with ``hibernate_after=0``.
+    What keeps an object awake does so here too.
+
+    Args:
+        namespace: It need not be open yet.
+
+    Raises:
+        TypeError: It is no namespace.
+    """
+    if not isinstance(namespace, DurableObjectNamespace):
+        kind = type(namespace).__name__
+        msg = f"namespace is a DurableObjectNamespace, not {kind}"
+        raise TypeError(msg)
+    residence = namespace._residence
+    before = residence.leaves_at_once
+    residence.leaves_at_once = True
+    for actor in namespace._actors.values():
+        actor.look_around()
+    try:
+        yield
+    finally:
+        residence.leaves_at_once = before

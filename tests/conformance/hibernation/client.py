@@ -7,7 +7,7 @@ import trio
 
 from conformance.player import message_detail
 from trio_wspair.testing import ScriptedPeer
-from trio_wspair.testing._peer_frames import BINARY, PONG, Said
+from trio_wspair.testing._scripted_peer import BINARY, PONG, Said
 
 CLOSE_TIMEOUT = 1.5
 """Seconds that a client waits for the rest of a closing handshake."""

@@ -4,8 +4,7 @@ They know no WebSocket and no Trio. All are drawn from the same rows.
 """
 
 from ._html import draw_html
-from ._mermaid import draw_mermaid
 from ._svg import draw_svg
-from ._terminal import terminal_diagram
+from ._text import draw_mermaid, terminal_diagram
 
 __all__ = ("draw_html", "draw_mermaid", "draw_svg", "terminal_diagram")

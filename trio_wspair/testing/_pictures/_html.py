@@ -13,10 +13,9 @@ from importlib import resources
 from string import Template
 from typing import Any, Final
 
-from trio_wspair.testing._entries import Entry, FailedStep
+from trio_wspair.testing._entries import Entry, FailedStep, clock, in_words, plain
 
 from ._rows import Row, failure_place, rows_of
-from ._wording import clock, in_words, plain
 
 __all__ = ("draw_html",)
 

@@ -9,9 +9,7 @@ from typing import Final, Literal
 
 import attrs
 
-from trio_wspair.testing._entries import Entry, FailedStep
-
-from ._wording import clock
+from trio_wspair.testing._entries import Entry, FailedStep, clock
 
 __all__ = ("Row", "Way", "failure_place", "rows_of")
 

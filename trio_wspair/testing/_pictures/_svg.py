@@ -1,6 +1,7 @@
-"""`draw_svg()`: the conversation as a sequence diagram in SVG.
+"""`draw_svg()`: a conversation as a sequence diagram in SVG, for light and dark.
 
-Knows where everything goes. Text stays text, and no sign differs by its colour alone.
+Text stays text, and no sign differs by its colour alone. The style has no CSS
+variables: not every program that shows SVG supports them.
 """
 
 import json
@@ -11,13 +12,77 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 import attrs
 
-from trio_wspair.testing._entries import Entry, FailedStep
+from trio_wspair.testing._entries import (
+    Entry,
+    FailedStep,
+    cells,
+    clock,
+    cut,
+    in_words,
+    is_json,
+    plain,
+)
 
 from ._rows import Row, failure_place, rows_of
-from ._svg_style import STYLE
-from ._wording import cells, clock, cut, in_words, is_json, plain
 
-__all__ = ("draw_svg",)
+__all__ = (
+    "STYLE",
+    "draw_svg",
+)
+
+
+STYLE: Final = """
+.conversation text { font: 13px ui-monospace, SFMono-Regular, Menlo, Consolas,
+  "DejaVu Sans Mono", monospace; paint-order: stroke; stroke-width: 4;
+  stroke-linejoin: round; }
+.conversation .name { font-size: 15px; font-weight: 600; text-anchor: middle;
+  stroke-width: 0; }
+.conversation .time, .conversation .end { text-anchor: end; }
+.conversation .note { font-style: italic; }
+.conversation .close .words, .conversation .closed .words,
+  .conversation .failure .words { font-weight: 600; }
+.conversation .arrow { fill: none; stroke-width: 1.6; }
+.conversation .close .arrow, .conversation .closed .arrow { stroke-width: 4; }
+.conversation .late { stroke-dasharray: 7 5; }
+.conversation .sign, .conversation .head { stroke-width: 1.6; }
+.conversation .lost, .conversation .cross { fill: none; stroke-width: 3;
+  stroke-dasharray: none; }
+.conversation .hands { fill: none; stroke-width: 1.6; }
+.conversation .band { stroke-width: 1.2; stroke-dasharray: 3 3; }
+.conversation .paper { fill: #fbfcfe; }
+.conversation .band { fill: #fdecec; stroke: #b81f1f; }
+.conversation .hands { stroke: #33415c; }
+.conversation .life { stroke: #9aa7b8; stroke-width: 1.6; }
+.conversation .head { fill: #ffffff; stroke: #33415c; }
+.conversation .sign { fill: #fbfcfe; stroke: #33415c; }
+.conversation .clean { fill: #33415c; }
+.conversation .by-0 .arrow { stroke: #2563c9; }
+.conversation .by-0 .tip { fill: #2563c9; }
+.conversation .by-1 .arrow { stroke: #b4540a; }
+.conversation .by-1 .tip { fill: #b4540a; }
+.conversation .unclean, .conversation .cross { stroke: #b81f1f; }
+.conversation text { fill: #1b2536; stroke: #fbfcfe; }
+.conversation .time, .conversation .note { fill: #566479; }
+.conversation .failure .words { fill: #b81f1f; }
+@media (prefers-color-scheme: dark) {
+.conversation .paper { fill: #151a22; }
+.conversation .band { fill: #3a1d22; stroke: #ff8a80; }
+.conversation .hands { stroke: #c3cede; }
+.conversation .life { stroke: #66758b; }
+.conversation .head { fill: #1f2733; stroke: #c3cede; }
+.conversation .sign { fill: #151a22; stroke: #c3cede; }
+.conversation .clean { fill: #c3cede; }
+.conversation .by-0 .arrow { stroke: #6fa5f7; }
+.conversation .by-0 .tip { fill: #6fa5f7; }
+.conversation .by-1 .arrow { stroke: #eda25b; }
+.conversation .by-1 .tip { fill: #eda25b; }
+.conversation .unclean, .conversation .cross { stroke: #ff8a80; }
+.conversation text { fill: #e7ecf4; stroke: #151a22; }
+.conversation .time, .conversation .note { fill: #a4b1c4; }
+.conversation .failure .words { fill: #ff8a80; }
+}
+"""
+
 
 _WIDTH: Final = 860
 _COLUMNS: Final = 130.0, 790.0
