@@ -1,7 +1,7 @@
-"""Events on their way through the listeners of one half.
+"""`Delivery`: the listeners of one half are called for an event, one after the other.
 
-Calls listeners and keeps what they raise; when that happens, and what follows from
-it, is decided by the dispatcher.
+Keeps what they raise. When an event is delivered, and what a failure causes, is decided
+by the dispatcher and the owner.
 """
 
 import math
@@ -21,22 +21,22 @@ __all__ = ("Delivery", "Ending", "Event")
 
 Event = MessageEvent | CloseEvent | ErrorEvent
 
-_NOBODY: Final[Iterator[Listener]] = iter(())
+_NO_LISTENERS: Final[Iterator[Listener]] = iter(())
 
 
 @attrs.define(slots=True, eq=False)
 class Delivery:
-    """Events on their way through listeners, one listener after the other."""
+    """One event after the other, each for all its listeners."""
 
     awaitable: Awaitable[object] | None = None
-    """What the last listener that was called wants awaited, if anything."""
+    """What the last listener has returned, if that has to be awaited."""
     errors: list[Exception] = attrs.field(factory=list[Exception])
     """What listeners have raised so far."""
     _event: Event | None = None
-    _listeners: Iterator[Listener] = _NOBODY
+    _listeners: Iterator[Listener] = _NO_LISTENERS
 
     def start(self, event: Event, listeners: Listeners) -> None:
-        """Take up an event, and call listeners until one has to be awaited."""
+        """Begin with an event: call listeners until one has to be awaited."""
         self._event = event
         self._listeners = listeners.to_call(event.type)
         self.call_next()
@@ -71,22 +71,22 @@ class Delivery:
             self.awaitable = None
 
     def _raise_with_errors(self, exc: BaseException) -> None:
-        """Let what was raised so far come along with what interrupts us."""
+        """Raise `exc`, which interrupts, in a group with what was raised before it."""
         if self.errors:
             msg = "a WebSocket listener was interrupted, and others raised"
             raise BaseExceptionGroup(msg, [exc, *self.take_errors()]) from None
 
     def take_errors(self) -> list[Exception]:
-        """Return what listeners have raised, and forget it."""
+        """Return what listeners have raised, and keep it no more."""
         errors, self.errors = self.errors, []
         return errors
 
 
 class Ending(Delivery):
-    """The events that tell the end of a half: `error`, if there is one, and `close`.
+    """The delivery of the end of a half: `error`, if there is an error, and `close`.
 
-    Interrupted by what is no `Exception`, it can be told to go on: every listener is
-    called.
+    When a `KeyboardInterrupt` or the like has interrupted it, it can be continued, so
+    that every listener is called.
     """
 
     def __init__(self, socket: WebSocket, grace: float) -> None:
@@ -102,8 +102,8 @@ class Ending(Delivery):
             message = f"{type(end.error).__name__}: {end.error}"
             self._events.insert(0, ErrorEvent(message, end.error, socket))
 
-    def tell(self) -> None:
-        """Call listeners, until one has to be awaited or all have been called."""
+    def dispatch(self) -> None:
+        """Call listeners until one has to be awaited, or all were called."""
         self.call_next()
         while self._events and self.awaitable is None:
             if self._hurried:
@@ -111,7 +111,7 @@ class Ending(Delivery):
             self.start(self._events.pop(0), half_of(self._socket).listeners)
 
     def hurry(self) -> None:
-        """Give async listeners `grace` seconds for each event from now on."""
+        """Give the async listeners `grace` seconds for each event from now on."""
         self._hurried = True
         self._deadline = trio.current_time() + self._grace
         if self._scope is not None:
@@ -120,7 +120,7 @@ class Ending(Delivery):
     async def finish(self) -> None:
         """Call the listeners that are left, async ones shielded from cancellation."""
         if self.awaitable is None:
-            self.tell()
+            self.dispatch()
         while self.awaitable is not None:
             try:
                 with trio.CancelScope(shield=True, deadline=self._deadline) as scope:
@@ -130,4 +130,4 @@ class Ending(Delivery):
                 self.errors.append(exc)
             finally:
                 self._scope = None
-            self.tell()
+            self.dispatch()

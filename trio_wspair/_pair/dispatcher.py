@@ -1,16 +1,26 @@
-"""The nursery side of halves: who calls their listeners.
+"""`Dispatcher`: the task that takes messages from inboxes and calls listeners.
 
-Knows nothing of pairs, connections or requests, and when a half ends, but not how:
-that is decided by `Owner`.
+Knows nothing of pairs, connections or requests. It knows when a half ends; what follows
+is decided by `Owner`.
 
-Theory of operation. One task per nursery, the *dispatcher*, serves all halves that
-were accepted in it. A sender puts its message into the half's inbox and, if the
-half isn't marked yet, marks it and puts it into the dispatcher's queue of ready
-halves. The dispatcher takes a half, empties its inbox without awaiting (64 messages
-at most between checkpoints) and calls the listeners. When one returns an awaitable,
-that half gets a task of its own until its inbox is empty again; meanwhile the
-dispatcher passes it by. So listeners of one half never overlap, and a slow half
-holds up nobody.
+Theory of operation. Each owner that has taken halves has one dispatcher, whose task
+runs in the nursery of the owner, from the first `accept()` until no half is left. A
+sender puts a message into an inbox, which calls `Served.wake()` unless the dispatcher
+is notified already, and that puts the half into the queue of ready halves.
+`_dispatch()` takes a half from that queue, and `_serve()` empties its inbox without
+awaiting, at most 64 messages between two checkpoints, and calls the listeners.
+
+When a listener returns an awaitable, the half gets a task (`_serve_alone()`) until its
+inbox is empty again; meanwhile `passed_by` is set, and the dispatcher leaves the half
+alone. So listeners of one half never overlap, and a slow half delays no other.
+
+The reader of a connection corks the dispatcher while it fills an inbox, and uncorks it:
+then `_serve_ready()` runs in the reader's task, and the dispatcher's task only does
+what is left: raising, and ending itself. These two never interleave, as neither awaits.
+
+Three things end a half: its end is due (`_serve_end()`), a listener raises (`_fail()`),
+or the owner ends. What listeners have raised leaves the nursery from here, by
+`raise_together()`, when all ends have been delivered.
 """
 
 import contextvars
@@ -36,7 +46,7 @@ from .websocket import MessageEvent, WebSocket
 __all__ = ("Dispatcher", "NurseryHome")
 
 _BUDGET: Final = 64
-"""Messages between two checkpoints: counted, not timed, so that nothing is luck."""
+"""Messages between two checkpoints: counted, not timed, so that no clock decides."""
 
 _bare: Final = object.__new__
 
@@ -64,10 +74,8 @@ class Dispatcher:
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self._queue = owner.queue
-        self._keeps_owner = False
-        """The owner is that of a nursery, and lasts while this runs."""
         self._interruption: BaseException | None = None
-        """What a listener has raised that is no failure, in the task of another."""
+        """What a listener has raised, other than an `Exception`, while corked."""
 
     def start(self) -> None:
         """Start the task.
@@ -77,13 +85,14 @@ class Dispatcher:
         """
         owner = self._owner
         try:
-            # An empty context: which half came first must not matter.
+            # An empty context: which half is taken first must not matter.
             contextvars.Context().run(owner.nursery.start_soon, self._run)
         except RuntimeError:
+            if not owner.lasts:
+                owner.forget()
             msg = "the nursery of this half has ended: accept() comes too late"
             raise InvalidStateError(msg) from None
         owner.dispatcher = self
-        self._keeps_owner = owner.keep()
 
     # -- the task ---------------------------------------------------------------
 
@@ -102,9 +111,9 @@ class Dispatcher:
             owner.end()
             await owner.deliver_ends()  # noqa: ASYNC102 - shielded and bounded
         finally:
-            self._queue.items.clear()  # They refer to it, too.
+            self._queue.items.clear()  # Halves in it refer to the queue.
             owner.dispatcher = None
-            if self._keeps_owner:
+            if not owner.lasts:
                 owner.forget()
         raise_together(raised)
 
@@ -120,7 +129,7 @@ class Dispatcher:
                 return
 
     def _serve_ready(self) -> None:
-        """Serve those that are ready, within the budget."""
+        """Serve the halves that are ready, within the budget."""
         items = self._queue.items
         raised = self._owner.raised
         serve = self._serve
@@ -130,7 +139,7 @@ class Dispatcher:
             if served is not None and not served.passed_by:
                 budget -= served.context.run(serve, served, budget)
 
-    # -- in the task of a connection, which saves a switch: see `Corkable` ----------
+    # -- in the task of a reader, see `Corkable` -------------------------------------
 
     def cork(self) -> None:
         """Don't wake the task of the dispatcher until `uncork()`."""
@@ -138,9 +147,9 @@ class Dispatcher:
 
     @disable_ki_protection
     def uncork(self) -> None:
-        """Serve those that are ready, in the task of the caller.
+        """Serve the halves that are ready, in the task of the caller.
 
-        What listeners raise is raised in the task of the dispatcher all the same.
+        What listeners raise is raised in the task of the dispatcher.
         """
         try:
             self._serve_ready()
@@ -148,7 +157,7 @@ class Dispatcher:
             self._interruption = exc
         owner = self._owner
         if owner.raised or self._interruption is not None or not owner.served:
-            self._queue.put(None)  # For the task: it has to do something about that.
+            self._queue.put(None)  # The task raises it, or ends.
         self._queue.uncork()
 
     def _serve(self, served: Served, budget: int) -> int:
@@ -160,19 +169,19 @@ class Dispatcher:
             return 1
         listeners = half.listeners
         for count in range(budget):
-            if inbox.weight == 0:  # Cheaper to see than to run into.
+            if inbox.weight == 0:  # Cheaper than an exception of take().
                 inbox.notified = False
-                if inbox.end is not None or inbox.wake is None:  # Failed: closed.
+                if inbox.end is not None or inbox.wake is None:  # Closed: it failed.
                     self._serve_end(served)
                 return count + 1
-            event = _bare(MessageEvent)  # Quicker than its constructor.
+            event = _bare(MessageEvent)  # Faster than its constructor.
             event.data = inbox.take()
             event.target = served.socket
             only = listeners.only_message_listener
             if only is None:
                 delivery = Delivery()
                 delivery.start(event, listeners)
-            else:  # The usual case, with as little as possible around the call.
+            else:  # The usual case, with little code around the call.
                 try:
                     result: object = only(event)
                 except Exception as exc:  # noqa: BLE001 - raised from the nursery
@@ -182,22 +191,22 @@ class Dispatcher:
                         continue
                     delivery = Delivery(cast("Awaitable[object]", result))
             if delivery.awaitable is not None or delivery.errors:
-                self._leave(served, delivery)
+                self._detach(served, delivery)
                 return count + 1
         self._queue.put(served)  # Again, after the others.
         return budget
 
-    def _leave(self, served: Served, delivery: Delivery) -> None:
-        """Do what can't be done on the way: a task of its own, or a failure."""
+    def _detach(self, served: Served, delivery: Delivery) -> None:
+        """Give the half a task, for what has to be awaited, or let it fail."""
         if delivery.awaitable is not None:
-            self._owner.start_task(served, self._own, delivery)
+            self._owner.start_task(served, self._serve_alone, delivery)
         else:
             _fail(served.half, delivery.errors)
             self._owner.raised += delivery.errors
             self._owner.deliver_end(served)
 
     def _serve_end(self, served: Served) -> None:
-        """Tell the end of a half, if nothing that comes before it is left."""
+        """Deliver the end of a half, if it is due or decided."""
         half = served.half
         inbox = half.inbox
         if inbox.end is not None and half.state.end_is_due(
@@ -209,9 +218,9 @@ class Dispatcher:
         if half.state.end is not None:
             self._owner.deliver_end(served)
 
-    # -- a half with async listeners: a task of its own --------------------------
+    # -- the task of a half with async listeners ----------------------------------
 
-    async def _own(self, served: Served, delivery: Delivery) -> None:
+    async def _serve_alone(self, served: Served, delivery: Delivery) -> None:
         """Serve one half, from an async listener on, until its inbox is empty."""
         served.half.listener_task = trio.lowlevel.current_task()
         raised: list[BaseException] = []
@@ -238,7 +247,7 @@ class Dispatcher:
                 delivery.call_next()
             if count % _BUDGET == 0:
                 await trio.lowlevel.checkpoint()
-            if half.state.end is not None:  # Decided by others meanwhile.
+            if half.state.end is not None:  # Decided meanwhile, such as by close().
                 return True
             if delivery.errors:
                 _fail(half, delivery.errors)
@@ -259,7 +268,7 @@ class Dispatcher:
 
 @enable_ki_protection
 def _fail(half: Half, errors: list[Exception]) -> None:
-    """Decide: listeners of this half have raised."""
-    # Differs: workerd tells only an `error` event, and the peer sees 1006.
+    """Decide the end of a half whose listeners have raised."""
+    # Differs: workerd dispatches only an `error` event, and the peer sees 1006.
     half.fail(Failure("a listener raised", errors[0]))
     half.send_close(Close(1011))

@@ -84,8 +84,8 @@ def _new_queue() -> ReadyQueue[Served | None]:
 class Owner:
     """A request, an instance of an object, or a nursery that a user has opened.
 
-    That of a request or an instance is registered with `keep()`, until it calls
-    `forget()`; that of a plain nursery lasts as long as its dispatcher.
+    That of a request or an instance lasts from `keep()` to `forget()`, that of a plain
+    nursery as long as its dispatcher.
     """
 
     nursery: trio.Nursery
@@ -98,11 +98,11 @@ class Owner:
     """What listeners have raised, until it is raised from the nursery."""
     ended: bool = attrs.field(init=False, default=False)
     """All halves have ended, and no half can join."""
+    lasts: bool = attrs.field(init=False, default=False)
+    """It stays the owner of its nursery when its dispatcher ends."""
     dispatcher: Corkable | None = attrs.field(init=False, default=None)
     """Serves the halves; `None` while there are none."""
-    _given: dict[WebSocket, Home] = attrs.field(
-        init=False, factory=dict[WebSocket, Home]
-    )
+    _given: dict[WebSocket, Home] | None = attrs.field(init=False, default=None)
     """The untaken halves, each with the home that it had when it was given."""
 
     @classmethod
@@ -115,23 +115,22 @@ class Owner:
         if not trio.lowlevel.in_trio_run():
             msg = "the Trio run of this half has ended: accept() comes too late"
             raise InvalidStateError(msg)
-        owner = _table().get(nursery)
+        table = _table()
+        owner = table.get(nursery)
         if owner is None:
-            return cls(nursery)
-        if owner.ended:
+            owner = table[nursery] = cls(nursery)
+        elif owner.ended:
             msg = "the nursery of this half is going down: accept() comes too late"
             raise InvalidStateError(msg)
         return owner
 
-    def keep(self) -> bool:
-        """Register it as the owner of the nursery. Return whether it was not yet."""
-        table = _table()
-        is_new = self.nursery not in table
-        table[self.nursery] = self
-        return is_new
+    def keep(self) -> None:
+        """Be the owner of the nursery until `forget()`."""
+        _table()[self.nursery] = self
+        self.lasts = True
 
     def forget(self) -> None:
-        """Undo `keep()`: the nursery has ended, or has another owner next time."""
+        """Be its owner no more: the nursery has ended, or gets another one."""
         del _table()[self.nursery]
 
     def adopt(self, socket: WebSocket, *, pull: bool) -> None:
@@ -153,7 +152,8 @@ class Owner:
 
         Unless it is moved to another home meanwhile.
         """
-        self._given = {s: h for s, h in self._given.items() if _is_untaken(s, h)}
+        before = self._given or {}
+        self._given = {s: h for s, h in before.items() if _is_untaken(s, h)}
         self._given[socket] = home_of(socket)
 
     def start_task(
@@ -178,7 +178,7 @@ class Owner:
     def deliver_end(self, served: Served) -> None:
         """Deliver the end of a half, which is decided; in a task if it has to wait."""
         ending = self._ending(served)
-        ending.tell()
+        ending.dispatch()
         if ending.awaitable is not None:
             self.start_task(served, self.deliver_end_and_raise, [])
         else:
@@ -240,10 +240,10 @@ class Owner:
         if not self.ended:
             self.ended = True
             self._end_served(queued_ends_count=queued_ends_count)
-        for socket, home in self._given.items():
+        for socket, home in (self._given or {}).items():
             if _is_untaken(socket, home):
                 half_of(socket).discard("nobody has accepted it")
-        self._given.clear()
+        self._given = None
 
     def _end_served(self, *, queued_ends_count: bool) -> None:
         answers: list[tuple[Half, Close | None]] = []
@@ -265,7 +265,7 @@ class Owner:
 
     async def end_by_failure(self) -> None:
         """End all halves, and cancel the nursery, because a listener has raised."""
-        # Halves that fail at the same moment decide their own ends.
+        # Halves that fail at the same moment decide their ends by themselves.
         await let_others_clean_up()
         self.end(queued_ends_count=True)
         self.nursery.cancel_scope.cancel(reason="a WebSocket listener raised")
@@ -277,7 +277,7 @@ class Owner:
             if served.passed_by:
                 continue
             ending = self._ending(served)
-            while exc := _try(served.context, ending.tell):
+            while exc := _try(served.context, ending.dispatch):
                 self.raised.append(exc)
             if ending.awaitable is None:
                 self.raised += ending.take_errors()

@@ -36,6 +36,8 @@ from .inbox import Item
 __all__ = ("Home", "Verbs", "close_grace", "half_of", "home_of", "move")
 
 _logger: Final = logging.getLogger("trio_wspair")
+_NONE, _PULLER = Holder.NONE, Holder.PULLER
+"""Looking up a member of an `Enum` takes as long as a call."""
 _STREAK: Final = 64
 """Messages that iteration may give without a checkpoint."""
 
@@ -105,7 +107,7 @@ class Verbs:
                 msg = f"accept() takes True or False, not {option!r}"
                 raise TypeError(msg)
         state = self._half.state
-        new = state.holder is Holder.NONE
+        new = state.holder is _NONE
         act = Operation.PULL if pull and new else Operation.ACCEPT
         state.check_take(act)
         if new:
@@ -116,7 +118,7 @@ class Verbs:
     def _warn_if_pulled(self) -> None:
         """Tell the log if there are listeners for messages that are never called."""
         half = self._half
-        if half.state.holder is Holder.PULLER and "message" in half.listeners:
+        if half.state.holder is _PULLER and "message" in half.listeners:
             _logger.warning(
                 "listeners for messages are never called: this half is in pull mode, "
                 "and its messages go to receive() and 'async for'. Leave out the "
@@ -247,7 +249,7 @@ class Verbs:
         if get_ident() != self._home.thread:
             raise foreign_thread_error("receive()")
         half = self._half
-        if half.state.holder is not Holder.PULLER:
+        if half.state.holder is not _PULLER:
             await self._start_pulling()
         inbox = half.inbox
         item: Item | None = None
@@ -284,7 +286,7 @@ class Verbs:
             raise foreign_thread_error("Iteration")
         half = self._half
         item: Item | None = None
-        if half.state.holder is Holder.PULLER and self._streak < _STREAK:
+        if half.state.holder is _PULLER and self._streak < _STREAK:
             try:
                 item = half.inbox.items.receive_nowait()
             except (trio.WouldBlock, trio.ClosedResourceError):
@@ -359,7 +361,7 @@ class Verbs:
     async def _start_pulling(self) -> None:
         """Take the half for pulling, or say why that can't be."""
         holder = self._half.state.holder
-        if holder is not Holder.NONE:
+        if holder is not _NONE:
             msg = (
                 f"receive() on a half that is {holder.label}: its messages go "
                 "elsewhere. To receive() or iterate, call accept(pull=True) first, "

@@ -8,8 +8,6 @@ and rather than pickle because reading it runs no code.
 import math
 from typing import Final
 
-import cbor2
-
 from .codes import usv_string
 
 __all__ = (
@@ -114,6 +112,8 @@ def pack_attachment(value: object) -> bytes:
         TypeError: Something in it can't be kept.
         ValueError: It is too large, or nested too deeply.
     """
+    import cbor2  # noqa: PLC0415 - not at all if nothing is attached
+
     try:
         packed = cbor2.dumps(value, value_sharing=True)
         cbor2.loads(packed)  # What can't be read back is refused now, not later.
@@ -140,5 +140,7 @@ def pack_attachment(value: object) -> bytes:
 
 def unpack_attachment(packed: bytes) -> object:
     """Return a fresh copy of what `pack_attachment()` was given."""
+    import cbor2  # noqa: PLC0415 - see above
+
     value: object = cbor2.loads(packed)
     return value

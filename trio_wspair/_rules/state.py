@@ -100,12 +100,15 @@ class Failure:
 End = Close | Failure
 """How the conversation ends, as one half sees it."""
 
+_NONE, _PULLER = Holder.NONE, Holder.PULLER
+"""Looking up a member of an `Enum` takes as long as a call."""
+
 
 @attrs.define(slots=True, eq=False)
 class HalfState:
     """The state of one half."""
 
-    holder: Holder = Holder.NONE
+    holder: Holder = _NONE
     half_open: bool = False
     """Whether the peer's Close is left unanswered until the holder closes."""
     close_sent: Close | None = None
@@ -174,7 +177,7 @@ class HalfState:
             InvalidStateError: It has another holder, or has closed.
         """
         holder = _HOLDER_TABLE.get((self.holder, operation))
-        gone = self.released or (self.closed and self.holder is Holder.NONE)
+        gone = self.released or (self.closed and self.holder is _NONE)
         if holder is None or gone:
             msg = f"too late for {operation.value}: this half is {self.describe()}"
             if operation is Operation.COUPLE:
@@ -189,7 +192,7 @@ class HalfState:
             InvalidStateError: As for `check_take()`.
         """
         holder = self.check_take(operation)
-        if self.holder is Holder.NONE:
+        if self.holder is _NONE:
             self.holder = holder
             self.half_open = half_open
 
@@ -199,7 +202,7 @@ class HalfState:
         Raises:
             InvalidStateError: The half is not accepted, or a connection has it.
         """
-        if self.holder is Holder.NONE:
+        if self.holder is _NONE:
             msg = f"call accept() before {verb}: this half is not accepted yet"
             raise InvalidStateError(msg)
         if not self.holder.has_verbs:
@@ -288,7 +291,7 @@ class HalfState:
             arrived_first: Whether the queue was empty when it arrived.
             awaited: Whether a task is in `wait_closed()`.
         """
-        if self.holder is not Holder.PULLER:
+        if self.holder is not _PULLER:
             return not queued
         return arrived_first or self.close_sent is not None or (awaited and not queued)
 
