@@ -1,4 +1,4 @@
-"""Instruments: who is told what WebSockets do."""
+"""Instruments: each event of a half's life is reported once, in order."""
 
 import gc
 import logging
@@ -63,6 +63,15 @@ class Diary(Instrument):
         end = (event.code, event.reason, event.was_clean, error)
         self.told.append((self._number(ws), "closed", *end))
 
+    def failed(self, ws: WebSocket, reason: str, error: Exception | None) -> None:
+        self.told.append((self._number(ws), "failed", reason, error))
+
+    def discarded(self, ws: WebSocket, reason: str) -> None:
+        self.told.append((self._number(ws), "discarded", reason))
+
+    def released(self, ws: WebSocket) -> None:
+        self.told.append((self._number(ws), "released"))
+
     def about(self, number: int) -> list[Told]:
         return [told[1:] for told in self.told if told[0] == number]
 
@@ -92,7 +101,9 @@ async def test_an_instrument_is_told_all_that_two_halves_do(diary: Diary) -> Non
         (0, "close_sent", 3000, "enough"),
         (1, "closed", 3000, "enough", True, None),
         (1, "close_sent", 3000, "enough"),
+        (1, "released"),
         (0, "closed", 3000, "enough", True, None),
+        (0, "released"),
     ]
 
 
@@ -111,6 +122,7 @@ async def test_what_is_refused_or_lost_is_not_told(diary: Diary) -> None:
         ("taken", "application"),
         ("close_sent", 1000, ""),
         ("closed", 1000, "", True, None),
+        ("released",),
     ]
 
 
@@ -143,13 +155,69 @@ async def test_an_abnormal_end_comes_with_its_error(diary: Diary) -> None:
     assert diary.about(1) == [
         ("taken", "application"),
         ("received", "hello"),
+        ("failed", "a listener raised", error),
         ("closed", 1006, "a listener raised", False, error),
         ("close_sent", 1011, ""),
+        ("released",),
     ]
-    assert diary.about(0)[-2:] == [
+    assert diary.about(0)[-3:] == [
         ("closed", 1011, "", True, None),
         ("close_sent", 1011, ""),
+        ("released",),
     ]
+
+
+async def test_a_half_that_is_never_taken_is_discarded_with_the_reason(
+    diary: Diary,
+) -> None:
+    with use_instrument(diary):
+        async with open_websocket_pair() as (client, _server):
+            client.accept()
+    assert diary.about(1) == [
+        ("closed", 1000, "", True, None),
+        ("close_sent", 1000, ""),
+        ("discarded", ""),
+        ("released",),
+    ]
+    with use_instrument(diary):
+        async with trio.open_nursery() as nursery:
+            halves = WebSocketPair(nursery)
+            half_of(halves[0]).discard("the request has ended")
+            half_of(halves[0]).discard("again")
+    reason = "the request has ended"
+    assert diary.about(2) == [
+        ("failed", reason, None),
+        ("closed", 1006, reason, False, None),
+        ("close_sent", 1001, ""),
+        ("discarded", reason),
+        ("released",),
+    ]
+
+
+async def test_a_connection_that_is_lost_fails_once(
+    diary: Diary, nursery: trio.Nursery
+) -> None:
+    async def fetch(_request: Request) -> Response:
+        client, server = WebSocketPair()
+        server.accept()
+        return Response(None, status=101, web_socket=client)
+
+    with trio.fail_after(5):
+        with use_instrument(diary):
+            server = await nursery.start(serve, fetch, 0)
+        upgrade = (
+            b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+            b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+        async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+            await stream.send_all(upgrade)
+            await stream.receive_some()
+        while (0, "released") not in diary.told:  # noqa: ASYNC110 - outside of tasks
+            await trio.sleep(0.01)
+    failures = [entry for entry in diary.told if entry[1] == "failed"]
+    assert [number for number, *_ in failures] == [0, 1]
+    assert all(reason and error is None for *_, reason, error in failures)
 
 
 async def test_every_half_ends_once_even_one_that_nobody_took(diary: Diary) -> None:
@@ -284,7 +352,8 @@ async def test_a_socket_of_a_durable_object_is_told_of(diary: Diary) -> None:
             visitor.send("hello")
             await visitor.aclose()
     assert diary.about(1)[:2] == [("taken", "object"), ("received", "hello")]
-    assert diary.about(1)[-2:] == [
+    assert diary.about(1)[-3:] == [
         ("closed", 1000, "", True, None),
         ("close_sent", 1000, ""),
+        ("released",),
     ]

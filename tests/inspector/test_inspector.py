@@ -19,9 +19,8 @@ from trio_wspair import (
     use_instrument,
 )
 from trio_wspair.inspector import _connections, open_inspector
-from trio_wspair.inspector._connections import Connections
-from trio_wspair.inspector._frames import Frame, Frames, History
-from trio_wspair.inspector._watcher import Watcher
+from trio_wspair.inspector._connections import Connections, Frame, Frames, History
+from trio_wspair.inspector._inspector import Watcher
 from trio_wspair.transports import Close, couple
 from trio_wspair.transports._connection import Item
 
@@ -144,15 +143,13 @@ async def test_only_so_many_closed_connections_are_remembered(
     monkeypatch.setattr(_connections, "_MOST_OVER", 2)
     connections = Connections()
     async with trio.open_nursery() as nursery, watching(connections) as page:
-        nursery.start_soon(connections.keep_looking)
+        nursery.start_soon(connections.keep_sampling)
         async with connected(connections, "http://open/"):
             for number in range(5):
                 async with connected(connections, f"http://{number}/") as (network, _):
                     network.send("something")
                 await page.learn()
                 page.of = max(page.rows)
-            await trio.sleep(1)
-            await page.learn()
             urls = [row["url"] for row in page.rows.values()]
             assert urls == ["http://open/", "http://3/", "http://4/"]
             kept = [w.history for w in connections.by_id.values()]
@@ -220,7 +217,7 @@ async def test_a_close_is_shown_though_messages_before_it_got_stuck(
         ours.send("stuck")
         connections.connected(network, ConnectionInfo("server", "", "http://a/"))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(connections.keep_looking)
+            nursery.start_soon(connections.keep_sampling)
             with trio.move_on_after(1):
                 await couple(network, Jammed(answers=answers))
             await trio.sleep(1)

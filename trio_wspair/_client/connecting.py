@@ -20,7 +20,7 @@ from trio.lowlevel import enable_ki_protection
 
 from trio_wspair._http.headers import Headers, HeadersInit, is_token
 from trio_wspair._http.urls import Authority
-from trio_wspair._pair.instruments import ConnectionInfo, tell_connected
+from trio_wspair._pair.instruments import ConnectionInfo, report_connected
 from trio_wspair._pair.pair import (
     DEFAULT_MAX_BUFFERED_BYTES,
     WebSocketPair,
@@ -320,7 +320,7 @@ class _Attempt:
                     task_status.started(connection.subprotocol)
                     peer = str(Authority(endpoint.host, endpoint.port))
                     info = ConnectionInfo("client", peer, endpoint.url)
-                    tell_connected(coupling.conversation.socket, info)
+                    report_connected(coupling.conversation.socket, info)
                     await _run_logged(coupling, connection, info)
             except (HandshakeError, OSError) as exc:
                 error = exc

@@ -1,7 +1,7 @@
-"""`Instrument`: who is told what WebSockets do, for traces, logs and tests.
+"""`Instrument`: calls for each event in the life of a half, for traces and tests.
 
-Knows where in a half something happens. A pair that is made while no instrument is in
-use consists of other classes, so that it costs nothing.
+Knows at which place in a half each event happens: each is reported from one place.
+While no instrument is in use, pairs are made of other classes, so they cost nothing.
 """
 
 import logging
@@ -29,13 +29,13 @@ __all__ = (
     "Instrument",
     "TakenBy",
     "join_watched",
-    "tell_connected",
+    "report_connected",
     "use_instrument",
 )
 
 TakenBy = Literal["application", "connection", "object"]
-"""Who has taken a half: listeners or whoever pulls, a network connection, or a Durable
-Object."""
+"""The holder of a half: the application (with listeners or `receive()`), a network
+connection, or a Durable Object."""
 _TAKEN_BY: Final[dict[Holder, TakenBy]] = {
     Holder.APPLICATION: "application",
     Holder.PULLER: "application",
@@ -47,14 +47,14 @@ _logger: Final = logging.getLogger("trio_wspair")
 
 @attrs.frozen
 class ConnectionInfo:
-    """A network connection, as an instrument and the log know it."""
+    """A network connection, as instruments and the log describe it."""
 
     side: Literal["server", "client"]
-    """Which side of it this process is."""
+    """The side of the connection that this process is."""
     peer: str
-    """The host and port of the other side, as far as that is known."""
+    """The host and port of the other side, or less if less is known."""
     url: str = attrs.field(repr=redacted)
-    """The URL that was asked for, without userinfo; its query may have secrets."""
+    """The requested URL without userinfo; its query may contain secrets."""
     id: int = attrs.field(init=False, factory=count(1).__next__)
     """Its number in this process."""
 
@@ -62,7 +62,7 @@ class ConnectionInfo:
     def extra(self) -> dict[str, object]:
         """These facts as the `extra` of a log record.
 
-        The number is `connection`; `url` is without userinfo and values of the query.
+        The number is `connection`; `url` lacks userinfo and the values of the query.
         """
         return {
             "connection": self.id,
@@ -73,39 +73,48 @@ class ConnectionInfo:
 
 
 class Instrument:
-    """Is told what WebSockets do. Subclass it, and override what you want to know.
+    """Receives every event in the life of WebSockets. Override the methods you need.
 
-    In the manner of `trio.abc.Instrument`, and put to work by `use_instrument()`. The
-    methods are called in the midst of things: they must not block, and may look at
-    the WebSocket but not use its verbs. One that raises is logged, and its instrument
-    is not called any more.
+    Like `trio.abc.Instrument`; `use_instrument()` installs it. The methods are called
+    while the WebSocket does its work: they must not block, and may read attributes of
+    the WebSocket but not call its methods. When a method raises, the exception is
+    logged, and this instrument is not called any more.
 
-    What is received by a half that a connection has taken goes to the network, and
-    what it sends comes from there.
+    A half that a connection has taken *receives* what goes to the network, and *sends*
+    what comes from there.
     """
 
     def pair_made(self, first: WebSocket, second: WebSocket) -> None:
-        """Two halves were made: by whoever wanted a pair, or by `connect()`."""
+        """Two halves were made, by the application or by `connect()`."""
 
     def connected(self, ws: WebSocket, connection: ConnectionInfo) -> None:
-        """A half that a connection has taken is joined with the network."""
+        """A half that a connection has taken was joined with the network."""
 
     def taken(self, ws: WebSocket, by: TakenBy) -> None:
-        """Somebody has taken a half."""
+        """A half was taken: accepted, or given to a connection."""
 
     def sent(self, ws: WebSocket, message: str | bytes) -> None:
         """A half has sent a message."""
 
     def received(self, ws: WebSocket, message: str | bytes) -> None:
-        """A half is about to be told a message, or was."""
+        """A half has taken a message; its listeners may not have seen it yet."""
 
     def close_sent(self, ws: WebSocket, code: int, reason: str) -> None:
-        """A half has sent its Close, or answered one. Code 1005 means none."""
+        """A half has sent a Close or answered one. Code 1005 stands for no code."""
+
+    def failed(self, ws: WebSocket, reason: str, error: Exception | None) -> None:
+        """A half has failed: it ends without a closing handshake. At most once.
+
+        Args:
+            ws: The half.
+            reason: Why, in a few words.
+            error: What its `error` event carries, if there is one.
+        """
 
     def closed(self, ws: WebSocket, event: CloseEvent, error: Exception | None) -> None:
-        """A half has ended; listeners are about to be told. Comes once for each half.
+        """A half has ended, and its close event is due. Once for each half.
 
-        In half-open, it may still send.
+        A half-open one may still send.
 
         Args:
             ws: The half.
@@ -113,20 +122,26 @@ class Instrument:
             error: What its `error` event carries, if there is one.
         """
 
+    def discarded(self, ws: WebSocket, reason: str) -> None:
+        """A half has ended before it was taken, and can't be taken any more."""
+
+    def released(self, ws: WebSocket) -> None:
+        """The last call for a half: its end was delivered, or it was discarded."""
+
 
 class _Guard:
-    """An instrument that must not disturb."""
+    """An instrument whose exceptions are logged instead of raised."""
 
     def __init__(self, instrument: Instrument) -> None:
         self._instrument: Instrument | None = instrument
 
-    def call(self, tell: Callable[[Instrument], None]) -> None:
+    def call(self, report: Callable[[Instrument], None]) -> None:
         if self._instrument is None:
             return
         try:
-            tell(self._instrument)
+            report(self._instrument)
         except Exception:
-            what = "the instrument %r has failed, and is not called any more"
+            what = "the instrument %r has failed and is not called any more"
             _logger.exception(what, self._instrument)
             self._instrument = None
 
@@ -136,14 +151,14 @@ _in_use: Final[ContextVar[tuple[_Guard, ...]]] = ContextVar("instruments", defau
 
 @contextmanager
 def use_instrument(instrument: Instrument) -> Generator[None, None, None]:
-    """Tell `instrument` about every pair that is made in the block.
+    """Report every event of the pairs that are made in the block to `instrument`.
 
-    ``with use_instrument(tracer): await serve(...)``. It goes where context variables
-    go: to tasks that are started in the block, too. A pair is watched to its end, even
-    outside of the block. Blocks can be nested; then each is told.
+    ``with use_instrument(tracer): await serve(...)``. It is inherited like a context
+    variable, so tasks that are started in the block have it, too. A pair is watched to
+    its end, even outside of the block. Blocks can be nested; each instrument is called.
 
     Raises:
-        TypeError: It is not an `Instrument`.
+        TypeError: `instrument` is not an `Instrument`.
     """
     if not isinstance(instrument, Instrument):
         msg = f"an instrument is an Instrument, not {type(instrument).__name__}"
@@ -179,29 +194,36 @@ def join_watched(max_buffered_bytes: int, home: Home) -> tuple[WebSocket, WebSoc
     return sockets
 
 
-def tell_connected(socket: WebSocket, connection: ConnectionInfo) -> None:
-    """Tell the instruments that watch a half of its connection."""
+def report_connected(socket: WebSocket, connection: ConnectionInfo) -> None:
+    """Report to the instruments of a half that it was joined with a connection."""
     state = half_of(socket).state
     if isinstance(state, _WatchedState):
-        state.probe.tell(lambda i, ws: i.connected(ws, connection))
+        state.probe.report(lambda i, ws: i.connected(ws, connection))
 
 
 class _Probe:
-    """Tells the instruments about one half."""
+    """Calls the instruments of one half."""
 
     def __init__(self, guards: tuple[_Guard, ...]) -> None:
         self._guards = guards
         self._socket: Callable[[], WebSocket | None] = lambda: None
+        self._failed = False
 
     def watch(self, socket: WebSocket) -> None:
-        # Weak: a half that nobody has taken is freed when its user drops it.
+        # Weak: a half that is not taken is freed when its user drops it.
         self._socket = weakref.ref(socket)
 
-    def tell(self, tell: Callable[[Instrument, WebSocket], None]) -> None:
+    def report(self, report: Callable[[Instrument, WebSocket], None]) -> None:
         socket = self._socket()
         if socket is not None:
             for guard in self._guards:
-                guard.call(lambda instrument: tell(instrument, socket))
+                guard.call(lambda instrument: report(instrument, socket))
+
+    def report_failure(self, failure: Failure) -> None:
+        """Report the first failure."""
+        if not self._failed:
+            self._failed = True
+            self.report(lambda i, ws: i.failed(ws, failure.reason, failure.error))
 
 
 @attrs.define(slots=True, eq=False)
@@ -210,25 +232,36 @@ class _WatchedState(HalfState):
 
     def take(self, operation: Operation, *, half_open: bool = False) -> None:
         super().take(operation, half_open=half_open)
-        self.probe.tell(lambda i, ws: i.taken(ws, _TAKEN_BY[self.holder]))
+        self.probe.report(lambda i, ws: i.taken(ws, _TAKEN_BY[self.holder]))
 
     def receive_close(self, close: Close) -> Close | None:
         before = self.end
         answer = super().receive_close(close)
-        self._tell_end(before)
+        self._report_end(before)
         return answer
 
     def fail(self, failure: Failure) -> bool:
         before = self.end
         alive = super().fail(failure)
-        self._tell_end(before)
+        if alive:
+            self.probe.report_failure(failure)
+        self._report_end(before)
         return alive
 
-    def _tell_end(self, before: End | None) -> None:
+    def _report_end(self, before: End | None) -> None:
         end = self.end
         if before is None and end is not None:
             error = end.error if isinstance(end, Failure) else None
-            self.probe.tell(lambda i, ws: i.closed(ws, close_event(ws), error))
+            self.probe.report(lambda i, ws: i.closed(ws, close_event(ws), error))
+
+    def release(self) -> None:
+        if self.released:
+            return
+        super().release()
+        _, reason, _ = self.outcome
+        if self.holder is Holder.NONE:
+            self.probe.report(lambda i, ws: i.discarded(ws, reason))
+        self.probe.report(lambda i, ws: i.released(ws))
 
 
 class _WatchedInbox(Inbox):
@@ -243,27 +276,31 @@ class _WatchedInbox(Inbox):
         lost = self.end is not None
         before = self.weight
         taken = super().put(message, size, limited=limited)
-        if taken and not lost and self.weight > before:  # Else see `_bypass()`.
-            self._sender.tell(lambda i, ws: i.sent(ws, message))
+        if taken and not lost and self.weight > before:  # Otherwise see `_bypass()`.
+            self._sender.report(lambda i, ws: i.sent(ws, message))
         return taken
 
     def _bypass(self, message: Message, act: Callable[[], None]) -> None:
-        # Both before what the holder says to it.
-        self._sender.tell(lambda i, ws: i.sent(ws, message))
-        self._owner.tell(lambda i, ws: i.received(ws, message))
+        # Both before the answer of the holder.
+        self._sender.report(lambda i, ws: i.sent(ws, message))
+        self._owner.report(lambda i, ws: i.received(ws, message))
         super()._bypass(message, act)
 
     def put_end(self, end: End) -> None:
         new = self.end is None
         super().put_end(end)
-        if new and isinstance(end, Close):
-            self._sender.tell(lambda i, ws: i.close_sent(ws, end.code, end.reason))
+        if not new:
+            return
+        if isinstance(end, Close):
+            self._sender.report(lambda i, ws: i.close_sent(ws, end.code, end.reason))
+        else:  # The sender is a connection.
+            self._sender.report_failure(end)
 
     def take(self) -> Message:
         message = super().take()
-        self._owner.tell(lambda i, ws: i.received(ws, message))
+        self._owner.report(lambda i, ws: i.received(ws, message))
         return message
 
     def release(self, message: Message) -> None:
         super().release(message)
-        self._owner.tell(lambda i, ws: i.received(ws, message))
+        self._owner.report(lambda i, ws: i.received(ws, message))

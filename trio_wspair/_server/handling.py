@@ -20,7 +20,7 @@ from trio_wspair._http.messages import (
     Response,
     wrong_answer,
 )
-from trio_wspair._pair.instruments import ConnectionInfo, tell_connected
+from trio_wspair._pair.instruments import ConnectionInfo, report_connected
 from trio_wspair._pair.owner import Owner, current_owner
 from trio_wspair._pair.verbs import half_of, home_of
 from trio_wspair._pair.websocket import CloseEvent, WebSocket
@@ -403,7 +403,7 @@ class Handling:
             async with self._caller.open(subprotocol, headers, nursery) as connection:
                 info = ConnectionInfo("server", self._caller.address, self._url)
                 self._connection = info
-                tell_connected(coupling.conversation.socket, info)
+                report_connected(coupling.conversation.socket, info)
                 self._end = await coupling.run(connection, self._alarms)
         finally:
             self._over.set()

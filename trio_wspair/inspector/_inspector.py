@@ -1,23 +1,216 @@
-"""`open_inspector()`: the page that shows the connections, for a block.
+"""`open_inspector()`: a local page that shows the connections, live.
 
-Its own server runs outside of what is watched.
+Knows requests, the page and its WebSocket. The server of the page is not watched.
 """
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+import hashlib
+import json
+import re
+from base64 import b64encode
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Final
+from importlib import resources
+from itertools import islice
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 import attrs
+import trio
 
+from trio_wspair._http.messages import Request, Response
+from trio_wspair._http.origin import same_origin
 from trio_wspair._pair.instruments import use_instrument
+from trio_wspair._pair.pair import WebSocketPair
+from trio_wspair._pair.websocket import MessageEvent, WebSocket
+from trio_wspair._rules.errors import ConnectionClosedError
+from trio_wspair._rules.state import ReadyState
 from trio_wspair._server.serving import Server, serve
 from trio_wspair._tasks.nurseries import open_service_nursery
 
-from ._connections import Connections
-from ._site import Site
+from ._connections import Connections, Frame
 
-__all__ = ("Inspector", "open_inspector")
+__all__ = (
+    "Inspector",
+    "Site",
+    "Watcher",
+    "open_inspector",
+)
+
+
+_PACE: Final = 0.1
+"""Seconds between two updates at least."""
+_CONNECTIONS: Final = 200
+_FRAMES: Final = 200
+_BYTES: Final = 2**18
+"""About what an update has of each, and of payloads."""
+
+
+@attrs.frozen
+class _Question:
+    """What a page knows already."""
+
+    revision: int
+    connection: int | None
+    """The one whose frames it shows."""
+    after: int
+    """The number of the last frame that it has."""
+
+
+class Watcher:
+    """A page.
+
+    Args:
+        socket: The half that talks to it.
+        connections: What it wants to know of.
+    """
+
+    def __init__(self, socket: WebSocket, connections: Connections) -> None:
+        self._socket = socket
+        self._connections = connections
+        self._question: _Question | None = None
+        socket.add_event_listener("message", self._hear)
+        socket.accept()
+
+    def _hear(self, event: MessageEvent) -> None:
+        self._question = _question_in(event.data)
+        if self._question is None:
+            self._socket.close(1008, "this is no question")
+        self._connections.wake()
+
+    async def run(self) -> None:
+        """Tell the page what is new, until it has left."""
+        with suppress(ConnectionClosedError):
+            while self._socket.ready_state is ReadyState.OPEN:
+                update = self._update()
+                if update is None:
+                    await self._connections.wait_change()
+                else:
+                    self._question = None
+                    self._socket.send(json.dumps(update))
+                    await self._socket.drain()
+                    await trio.sleep(_PACE)
+
+    def _update(self) -> dict[str, Any] | None:
+        """Return the answer to what the page asks, once there is something new."""
+        asked, all_ = self._question, self._connections
+        if asked is None:
+            return None
+        changed = [w for w in all_.by_id.values() if w.revision > asked.revision]
+        changed.sort(key=lambda watched: watched.revision)
+        told = changed[:_CONNECTIONS]
+        complete = len(told) == len(changed)
+        update: dict[str, Any] = {
+            "revision": all_.revision if complete else told[-1].revision,
+            "connections": [watched.as_json() for watched in told],
+        }
+        if all_.forgotten > asked.revision:
+            update["ids"] = list(all_.by_id)
+        watched = all_.by_id.get(asked.connection or 0)
+        if watched is not None:
+            frames = _some(f for f in watched.history if f.number > asked.after)
+            update["of"] = asked.connection
+            update["frames"] = [frame.as_json() for frame in frames]
+        return update if told or update.get("frames") or "ids" in update else None
+
+
+def _question_in(text: str | bytes) -> _Question | None:
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    match fields:
+        case {
+            "revision": int(revision),
+            "connection": int() | None as connection,
+            "after": int(after),
+        }:
+            return _Question(revision, connection, after)
+        case _:
+            return None
+
+
+def _some(frames: Iterable[Frame]) -> list[Frame]:
+    """Return the first of these, as many as an update has room for."""
+    chosen: list[Frame] = []
+    room = _BYTES
+    for frame in islice(frames, _FRAMES):
+        chosen.append(frame)
+        room -= len(frame.data)
+        if room < 0:
+            break
+    return chosen
+
+
+_FOLDER: Final = resources.files("trio_wspair.inspector")
+_PAGE: Final = (_FOLDER / "page.html").read_text("utf-8")
+_NAMES: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+def _hash_of(element: str) -> str:
+    """Return the hash of what is in an element of the page, for its policy."""
+    found = re.search(f"<{element}>(.*?)</{element}>", _PAGE, re.DOTALL)
+    assert found is not None
+    digest = hashlib.sha256(found[1].encode()).digest()
+    return f"'sha256-{b64encode(digest).decode()}'"
+
+
+_HEADERS: Final = {
+    "Content-Type": "text/html;charset=UTF-8",
+    "Content-Security-Policy": "; ".join(
+        [
+            "default-src 'none'",
+            f"script-src {_hash_of('script')}",
+            f"style-src {_hash_of('style')}",
+            "img-src data:",
+            "connect-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+            "require-trusted-types-for 'script'",
+        ]
+    ),
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class Site:
+    """What a browser gets.
+
+    Args:
+        connections: What the page shows.
+    """
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self.port: int | None = None
+        """Where it is served; nobody gets anything before that is known."""
+
+    async def fetch(self, request: Request) -> Response:
+        """Answer a request."""
+        if not self._is_for_us(request):
+            return Response(f"Open http://127.0.0.1:{self.port}/\n", status=403)
+        if request.path == "/":
+            return Response(_PAGE, headers=_HEADERS)
+        if request.path != "/ws":
+            return Response("There is nothing here.\n", status=404)
+        if not same_origin(request):
+            return Response("This is for its own page only.\n", status=403)
+        if not request.wants_websocket:
+            return Response("A WebSocket, please.\n", status=426)
+        client, server = WebSocketPair()
+        request.nursery.start_soon(Watcher(server, self._connections).run)
+        return Response(None, status=101, web_socket=client)
+
+    def _is_for_us(self, request: Request) -> bool:
+        """Return whether the client knows this place by a name of this machine."""
+        url = urlsplit(request.url)
+        return url.hostname in _NAMES and (url.port or 80) == self.port
+
 
 _PAGES: Final = 20
 """Connections of browsers to it."""
@@ -67,7 +260,7 @@ async def open_inspector(port: int = 0) -> AsyncGenerator[Inspector, None]:
         )
         server: Server = await nursery.start(run)
         site.port = server.port
-        nursery.start_soon(connections.keep_looking)
+        nursery.start_soon(connections.keep_sampling)
         with use_instrument(connections):
             try:
                 yield Inspector(f"http://127.0.0.1:{server.port}/")
