@@ -242,7 +242,7 @@ class Owner:
             self._end_served(queued_ends_count=queued_ends_count)
         for socket, home in (self._given or {}).items():
             if _is_untaken(socket, home):
-                half_of(socket).discard("nobody has accepted it")
+                half_of(socket).discard("it was never accepted")
         self._given = None
 
     def _end_served(self, *, queued_ends_count: bool) -> None:

@@ -1,6 +1,6 @@
-"""Pairs: two halves joined, and the context manager that sees them closed.
+"""Pairs: two halves that are joined, and the context manager that closes them.
 
-Knows which nursery a pair lives in; what happens there is the dispatcher's.
+Knows the nursery in which a pair lives; what happens there is up to the dispatcher.
 """
 
 import math
@@ -40,11 +40,11 @@ DEFAULT_MAX_BUFFERED_BYTES: Final = 64 * 2**20
 
 
 def nursery_for(nursery: trio.Nursery | None, what: str, instead: str) -> trio.Nursery:
-    """Return `nursery`, or else the one of the request being handled.
+    """Return `nursery`, or by default that of the current owner.
 
     Raises:
         InvalidStateError: There is neither, or it belongs to another Trio run.
-        TypeError: It is no nursery.
+        TypeError: It is not a nursery.
     """
     if nursery is None:
         owner = current_owner.get()
@@ -68,9 +68,10 @@ class WebSocketPair:
     ``client, server = WebSocketPair(nursery)``, or ``pair[0]`` and ``pair[1]``.
 
     Args:
-        nursery: Where the tasks of the two run. By default that of the request or
-            Durable Object that is being handled. It can end once both are closed.
-        max_buffered_bytes: How much may be sent and not taken, each way.
+        nursery: The nursery for the tasks of both halves. By default that of the
+            request or Durable Object that is being handled. It can end when both
+            halves have closed.
+        max_buffered_bytes: Bytes that may be sent and not taken yet, in each direction.
         close_grace: Seconds that `aclose()` waits for the peer, and that async
             close listeners get when the nursery is cancelled.
 
@@ -100,7 +101,7 @@ class WebSocketPair:
         return f"<WebSocketPair {self._halves[0]!r} {self._halves[1]!r}>"
 
     def __len__(self) -> int:
-        """Return 2, so that type checkers and readers know."""
+        """Return 2: type checkers and readers expect it beside indexing."""
         return 2
 
     def __iter__(self) -> Iterator[WebSocket]:
@@ -115,7 +116,7 @@ class WebSocketPair:
         """Return a half.
 
         Raises:
-            IndexError: There are only 0 and 1.
+            IndexError: The index is neither 0 nor 1.
         """
         return self._halves[index]
 
@@ -128,14 +129,14 @@ async def open_websocket_pair(
 ) -> AsyncGenerator[WebSocketPair, None]:
     """Open a nursery with a pair in it, and close the pair on leaving.
 
-    ``async with open_websocket_pair() as (client, server):``. On leaving, both
-    halves are closed with 1000, or 1011 when the block has raised; what is queued
-    is delivered, and the closing handshake gets `close_grace` seconds. Cancellation
-    costs the grace, not the closing. What a listener raises comes out as an
-    `ExceptionGroup`, as from any nursery; what the block raises comes out as it is.
+    ``async with open_websocket_pair() as (client, server):``. On leaving, both halves
+    are closed with 1000, or with 1011 when the block has raised; queued messages are
+    delivered, and the closing handshake gets `close_grace` seconds. When it is
+    cancelled, the halves close without that time. An exception of a listener comes out
+    in an `ExceptionGroup`, as from any nursery; one of the block comes out as it is.
 
     Args:
-        max_buffered_bytes: How much may be sent and not taken, each way.
+        max_buffered_bytes: Bytes that may be sent and not taken yet, in each direction.
         close_grace: Seconds that closing may take.
 
     Raises:
@@ -154,13 +155,13 @@ async def open_websocket_pair(
 async def closing_on_exit(
     sockets: Sequence[WebSocket], *, grace: float
 ) -> AsyncGenerator[None, None]:
-    """Close what is in `sockets` on leaving, and give the handshake `grace` seconds."""
+    """Close `sockets` on leaving, with `grace` seconds for the handshake."""
     try:
         yield
         await close_all(sockets, 1000, grace)
     except BaseException:
         if trio.current_effective_deadline() != -math.inf:
-            with trio.CancelScope(shield=True):  # What was raised must not get lost.
+            with trio.CancelScope(shield=True):  # So that this exception is kept.
                 await close_all(sockets, 1011, grace)
         raise
     finally:
@@ -168,25 +169,25 @@ async def closing_on_exit(
 
 
 async def close_all(sockets: Sequence[WebSocket], code: int, grace: float) -> None:
-    """Close halves, and give the handshakes `grace` seconds; then they fail."""
+    """Close halves. Those that have not closed after `grace` seconds fail."""
     halves = [half_of(socket) for socket in sockets]
     taken = [half for half in halves if half.state.holder is not Holder.NONE]
     for socket in sockets:
         if half_of(socket).state.holder.has_verbs:
             socket.close(code)
     discard_untaken(sockets)
-    with trio.move_on_after(grace) as patience:
+    with trio.move_on_after(grace) as waiting:
         for half in taken:
             await half.wait_released()
-    if patience.cancelled_caught:
-        if grace > 0:  # Else nothing was to be waited for.
+    if waiting.cancelled_caught:
+        if grace > 0:  # With 0 there is no answer to wait for.
             await let_unread_bytes_count()
         for half in taken:
             half.fail(unanswered(grace))
 
 
 def discard_untaken(sockets: Sequence[WebSocket]) -> None:
-    """End those of `sockets` that nobody has taken."""
+    """End those of `sockets` that are not taken."""
     for half in map(half_of, sockets):
         if half.state.holder is Holder.NONE and not half.state.released:
-            half.discard("nobody has accepted it")
+            half.discard("it was never accepted")

@@ -1,4 +1,4 @@
-"""`Verbs`: taking a half, sending, receiving and looking at it, without events.
+"""`Verbs`: what an application does with a half, apart from events.
 
 The base class of `WebSocket`, which adds events. Every method checks its arguments,
 asks `state` whether it is legal now, and then calls `half`. What delivers the events is
@@ -39,7 +39,7 @@ _logger: Final = logging.getLogger("trio_wspair")
 _NONE, _PULLER = Holder.NONE, Holder.PULLER
 """Looking up a member of an `Enum` takes as long as a call."""
 _STREAK: Final = 64
-"""Messages that iteration may give without a checkpoint."""
+"""Messages that iteration returns without a checkpoint."""
 
 
 class Home(Protocol):
@@ -52,7 +52,7 @@ class Home(Protocol):
 
     @property
     def thread(self) -> int:
-        """The thread of its Trio run, from `threading.get_ident()`."""
+        """The thread of its Trio run, as of `threading.get_ident()`."""
         ...
 
     def adopt(self, socket: "Verbs", *, pull: bool) -> None:
@@ -65,7 +65,7 @@ class Home(Protocol):
 
 
 class Verbs:
-    """What a half does besides events. Instances are of `WebSocket`."""
+    """The part of `WebSocket` that is not about events."""
 
     __slots__ = ("__weakref__", "_half", "_home", "_streak")
 
@@ -77,23 +77,22 @@ class Verbs:
     def __repr__(self) -> str:
         return f"<WebSocket {self._half.state.describe()}>"
 
-    # -- taking it ------------------------------------------------------------
+    # -- taking the half ------------------------------------------------------------
 
     @enable_ki_protection
     def accept(self, *, allow_half_open: bool = False, pull: bool = False) -> None:
-        """Take this half for the application: what was sent to it begins to come.
+        """Take this half for the application: delivery of what was sent to it begins.
 
-        Events go to the listeners from the next time on that Trio runs other
-        tasks, so listeners may be added right after. They see the context
-        variables of this call. A second call changes nothing.
+        The first event is dispatched when Trio runs other tasks, so that listeners may
+        be added right after this call. Listeners see the context variables of this
+        call. A second call changes nothing.
 
         Args:
-            allow_half_open: Don't answer the peer's Close: `send()` works until
-                one's own `close()` (Workers: `allowHalfOpen`).
-            pull: There will be no message events; the application awaits
-                `receive()` or iterates. The peer's Close takes effect when the
-                messages before it have been received, or after one's own `close()`
-                when it arrives.
+            allow_half_open: Don't answer the peer's Close: `send()` works until this
+                half calls `close()` (Workers: `allowHalfOpen`).
+            pull: The application awaits `receive()` or iterates, and gets no message
+                events. The peer's Close takes effect when the messages before it
+                have been received, or when it arrives after `close()` of this half.
 
         Raises:
             InvalidStateError: The half has closed, was given to a connection, or
@@ -116,14 +115,14 @@ class Verbs:
             self._warn_if_pulled()
 
     def _warn_if_pulled(self) -> None:
-        """Tell the log if there are listeners for messages that are never called."""
+        """Log a warning if there are listeners for messages, which are never called."""
         half = self._half
         if half.state.holder is _PULLER and "message" in half.listeners:
             _logger.warning(
                 "listeners for messages are never called: this half is in pull mode, "
                 "and its messages go to receive() and 'async for'. Leave out the "
                 "listeners, or take the half with accept()"
-            )  # It isn't in the record, which may be kept for long.
+            )  # Without the half: a log record may be kept for long.
 
     # -- sending and closing ----------------------------------------------------
 
@@ -135,7 +134,7 @@ class Verbs:
         prints for it. A lone surrogate becomes U+FFFD.
 
         Raises:
-            InvalidStateError: Before `accept()`, or after one's own `close()`.
+            InvalidStateError: Before `accept()`, or after `close()` of this half.
             ConnectionClosedError: The peer has closed, or the half has failed.
             BufferFullError: The other side is too far behind; see `drain()`.
             TypeError: The message is of another type.
@@ -144,7 +143,7 @@ class Verbs:
             raise foreign_thread_error("send()")
         half = self._half
         state = half.state
-        # The same three facts as check_send(), but cheap when all is well.
+        # The facts of check_send(), without its call.
         if (
             state.close_sent is not None
             or state.failure is not None
@@ -163,9 +162,9 @@ class Verbs:
     def close(self, code: int | None = None, reason: str | None = None) -> None:
         """Start the closing handshake (RFC 6455, section 7.1.2).
 
-        What was sent before arrives first. The half goes on receiving until the
-        peer's Close comes. After a Close of one's own, or an automatic answer, the
-        call is ignored; the arguments are checked all the same.
+        Messages that were sent before arrive first. The half goes on receiving until
+        the peer's Close comes. If this half has sent a Close already, also as an
+        automatic answer, the arguments are checked and the call is ignored.
 
         Args:
             code: 1000-4999 except 1004, 1005, 1006 and 1015; without one the peer
@@ -184,7 +183,7 @@ class Verbs:
             half.outbox.put_end(close)
             half.inbox.wake_consumer()  # An end in the queue may be due now.
 
-    # -- looking --------------------------------------------------------------
+    # -- state ----------------------------------------------------------------
 
     @property
     def ready_state(self) -> ReadyState:
@@ -198,17 +197,20 @@ class Verbs:
 
     @property
     def protocol(self) -> str:
-        """The subprotocol that was agreed on, or ``""``."""
+        """The negotiated subprotocol, or ``""``."""
         return self._half.link.protocol
 
     @property
     def extensions(self) -> str:
-        """The extensions that were agreed on, or ``""``."""
+        """The negotiated extensions, or ``""``."""
         return self._half.link.extensions
 
     @property
     def buffered_amount(self) -> int:
-        """Bytes that were sent and not taken yet by the other side or the network."""
+        """Bytes that this half has sent, and the other side has not taken yet.
+
+        The other side is a consumer in this process, or the network.
+        """
         return self._half.outbox.buffered
 
     # -- attachments ----------------------------------------------------------
@@ -238,9 +240,10 @@ class Verbs:
 
     @enable_ki_protection
     async def receive(self) -> str | bytes:
-        """Wait for the next message. Always a checkpoint; no message gets lost.
+        """Wait for the next message, and return it.
 
-        On a half that nobody has taken it implies ``accept(pull=True)``.
+        Always a checkpoint. Cancellation loses no message. On a half that is not
+        accepted it implies ``accept(pull=True)``.
 
         Raises:
             ConnectionClosedError: There are no more messages.
@@ -254,12 +257,12 @@ class Verbs:
         inbox = half.inbox
         item: Item | None = None
         try:
-            if inbox.weight:  # receive() of the channel, written out: a call less.
+            if inbox.weight:  # receive() of the channel, written out to save a call.
                 await trio.lowlevel.checkpoint_if_cancelled()
                 try:
                     item = inbox.items.receive_nowait()
                     await trio.lowlevel.cancel_shielded_checkpoint()
-                except trio.WouldBlock:  # Another one has been given it.
+                except trio.WouldBlock:  # The channel has handed it to another task.
                     pass
             if item is None:
                 item = await inbox.items.receive()
@@ -275,7 +278,7 @@ class Verbs:
         return self
 
     async def __anext__(self) -> str | bytes:
-        """Return the next message. A checkpoint if it waits, or every 64 messages.
+        """Return the next message. A checkpoint if it waits, and every 64 messages.
 
         Raises:
             StopAsyncIteration: The peer has closed with 1000, 1001 or no code.
@@ -312,7 +315,7 @@ class Verbs:
                 other half has ended without taking it.
             InvalidStateError: Before `accept()`.
             ValueError: `max_bytes` is negative.
-            TypeError: `max_bytes` is no int.
+            TypeError: `max_bytes` is not an int.
         """
         check_thread(self._home.thread, "drain()")
         check_limit("max_bytes", max_bytes, least=0)
@@ -336,7 +339,7 @@ class Verbs:
 
         Raises:
             ConnectionClosedError: The connection ends before the pong comes.
-            InvalidStateError: There is no network under this half.
+            InvalidStateError: This half has no network connection.
         """
         check_thread(self._home.thread, "ping()")
         ping = self._half.link.ping
@@ -344,7 +347,7 @@ class Verbs:
             await trio.lowlevel.checkpoint()
             if self._half.state.closed:
                 raise self._half.state.closed_error()
-            if self._half.peer.released:  # Its own end is still on the way.
+            if self._half.peer.released:  # The end of this half was not delivered yet.
                 raise self._half.gone_error()
             msg = "ping() needs a network connection, and this half has none"
             raise InvalidStateError(msg)
@@ -354,12 +357,12 @@ class Verbs:
     def latency(self) -> float | None:
         """The round trip to the peer in seconds, as the last ping has measured it.
 
-        `None` before the first pong, and where there is no network under this half.
+        `None` before the first pong, and for a half without a network connection.
         """
         return self._half.link.latency
 
     async def _start_pulling(self) -> None:
-        """Take the half for pulling, or say why that can't be."""
+        """Take the half for pulling, or raise an error that says why not."""
         holder = self._half.state.holder
         if holder is not _NONE:
             msg = (
@@ -382,7 +385,7 @@ class Verbs:
             return item
         half.receive_end(item)
         inbox.wake_consumer()
-        inbox.items.close()  # Wakes whoever else is waiting in receive().
+        inbox.items.close()  # Other tasks in receive() raise, too.
         raise half.state.closed_error()
 
 

@@ -1,7 +1,7 @@
-"""`WebSocket`, the public class of a half: its events, listening, and the end.
+"""`WebSocket`, the public class of a half: its events, their listeners, and its end.
 
-Sending and receiving are in its base class. Which code delivers the events is not known
-here.
+The other verbs are in its base class, and `broadcast()` sends to many halves. What
+delivers the events is not known here.
 """
 
 from collections.abc import Callable, Iterable
@@ -46,15 +46,15 @@ class MessageEvent:
 
 @attrs.define(slots=True)
 class CloseEvent:
-    """The conversation is over. Always the last event of a half."""
+    """The half has closed. Always its last event."""
 
     type: ClassVar[Literal["close"]] = "close"
     code: int
     """The code of the peer's Close; 1005 if it had none, 1006 if none came."""
     reason: str
-    """The peer's words, possibly empty."""
+    """The reason of the peer's Close, possibly empty."""
     was_clean: bool
-    """Whether both sides said Close, whatever the code."""
+    """Whether both sides have sent a Close, whatever its code."""
     target: "WebSocket | None" = attrs.field(default=None, eq=False, repr=False)
     """The half that has closed."""
 
@@ -65,7 +65,7 @@ class ErrorEvent:
 
     type: ClassVar[Literal["error"]] = "error"
     message: str
-    """What went wrong, in words."""
+    """A description of what went wrong."""
     error: Exception
     """What went wrong: a listener's exception, a `ProtocolError`, a timeout."""
     target: "WebSocket | None" = attrs.field(default=None, eq=False, repr=False)
@@ -118,18 +118,18 @@ class WebSocket(Verbs):
     ) -> None:
         """Call `listener` with each event of this type, after those added before.
 
-        An async listener is awaited before the next event of this half. What a
-        listener raises ends this half (`error`, then `close`) and propagates from
-        the nursery. Adding one twice has no effect (WHATWG DOM, 2.7).
+        An async listener is awaited before the next event of this half. An exception
+        of a listener ends this half (`error`, then `close`) and propagates from the
+        nursery. Adding the same listener again has no effect (WHATWG DOM, 2.7).
 
         Args:
             type: ``"message"``, ``"close"`` or ``"error"``.
             listener: A callable that takes the event.
-            once: Remove it when the first event comes.
+            once: Remove the listener before its first call.
 
         Raises:
-            ValueError: There is no such event type.
-            TypeError: The listener can't be called.
+            ValueError: There is no such type of event.
+            TypeError: The listener is not callable.
         """
         check_thread(self._home.thread, "add_event_listener()")
         self._listen(type, listener, once=once)
@@ -148,11 +148,11 @@ class WebSocket(Verbs):
     ) -> None: ...
     @enable_ki_protection
     def remove_event_listener(self, type: str, listener: Listener) -> None:
-        """Stop calling `listener`; nothing happens if it was never added.
+        """Stop calling `listener`. Does nothing if it was never added.
 
         Raises:
-            ValueError: There is no such event type.
-            TypeError: The listener can't be called.
+            ValueError: There is no such type of event.
+            TypeError: The listener is not callable.
         """
         check_thread(self._home.thread, "remove_event_listener()")
         self._half.listeners.remove(type, listener)
@@ -169,7 +169,7 @@ class WebSocket(Verbs):
         """Return a decorator that adds a listener: ``@ws.on("message")``.
 
         Raises:
-            ValueError: There is no such event type.
+            ValueError: There is no such type of event.
         """
         check_thread(self._home.thread, "on()")
         check_event_type(type)
@@ -184,7 +184,7 @@ class WebSocket(Verbs):
 
     @property
     def onmessage(self) -> MessageListener | None:
-        """One more listener for messages, called before the others."""
+        """A further listener for messages, called before the others."""
         return self._half.listeners.slot("message")
 
     @onmessage.setter
@@ -198,7 +198,7 @@ class WebSocket(Verbs):
 
     @property
     def onclose(self) -> CloseListener | None:
-        """One more listener for the close event, called before the others."""
+        """A further listener for the close event, called before the others."""
         return self._half.listeners.slot("close")
 
     @onclose.setter
@@ -209,7 +209,7 @@ class WebSocket(Verbs):
 
     @property
     def onerror(self) -> ErrorListener | None:
-        """One more listener for the error event, called before the others."""
+        """A further listener for the error event, called before the others."""
         return self._half.listeners.slot("error")
 
     @onerror.setter
@@ -229,8 +229,8 @@ class WebSocket(Verbs):
     async def wait_closed(self) -> CloseEvent:
         """Wait for the end of this half and return its close event.
 
-        The close listeners have run then, and in half-open one's own `close()` has
-        been called. Always a checkpoint.
+        When it returns, the close listeners have run, and a half-open half has called
+        `close()`. Always a checkpoint.
 
         Raises:
             InvalidStateError: Called in a listener of this half, which would wait
@@ -253,10 +253,10 @@ class WebSocket(Verbs):
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
         """Close, and wait until the closing handshake is over.
 
-        It gets `close_grace` seconds; then, or when the call is cancelled, the half
-        ends with 1006. Whatever happens, it is closed afterwards. On a half that
-        nobody has taken it implies ``accept(pull=True)``. In a listener of the same
-        half it is `close()` and waits for nothing. Always a checkpoint.
+        The handshake gets `close_grace` seconds; then, or when the call is cancelled,
+        the half ends with 1006. In any case it is closed afterwards. On a half that is
+        not accepted it implies ``accept(pull=True)``. In a listener of the same half it
+        only calls `close()`. Always a checkpoint.
 
         Raises:
             ValueError: As for `close()`.
@@ -269,7 +269,7 @@ class WebSocket(Verbs):
         if half.state.holder is Holder.NONE and not half.state.closed:
             try:
                 self.accept(pull=True)
-            except InvalidStateError:  # Its nursery has ended: nobody can take it.
+            except InvalidStateError:  # Its nursery has ended.
                 half.discard("its nursery has ended")
         if not half.state.closed:
             half.state.check_verb("aclose()")
@@ -282,14 +282,14 @@ class WebSocket(Verbs):
             with trio.move_on_after(grace):
                 await half.wait_released()
                 return
-            if grace > 0:  # Else nothing was to be waited for.
+            if grace > 0:  # With 0 there is no answer to wait for.
                 await let_unread_bytes_count()
             half.fail(unanswered(grace))
         finally:
-            # An answer that is there already counts.
+            # An answer that has arrived already counts.
             await let_others_clean_up()  # noqa: ASYNC102 - shielded, two steps
             half.fail(Failure("closing was cancelled"))
-        with trio.move_on_after(grace):  # For the listeners of that end.
+        with trio.move_on_after(grace):  # The listeners of that end run.
             await half.wait_released()
 
 
@@ -303,19 +303,20 @@ def broadcast(
     sockets: Iterable[WebSocket],
     message: str | bytes | bytearray | memoryview | float,
 ) -> dict[WebSocket, WebSocketError]:
-    """Send a message to all of `sockets` that can take it, and say who can't.
+    """Send a message to all of `sockets` that can take it, and return the others.
 
-    The message is converted once, as by `WebSocket.send()`. Nobody is waited for: it
-    is queued for each. Who is closing, has closed, or is too far behind, is skipped.
-    Synchronous, never a checkpoint.
+    The message is converted once, as by `WebSocket.send()`, and queued for each socket.
+    A socket that is closing, has closed, or is too far behind is skipped. Synchronous,
+    never a checkpoint.
 
     Returns:
-        Who was skipped, each with what `send()` would have raised:
-        `ConnectionClosedError`, `BufferFullError` or `InvalidStateError`.
+        The sockets that were skipped, each with the error that `send()` would have
+        raised: `ConnectionClosedError`, `BufferFullError` or `InvalidStateError`.
 
     Raises:
-        TypeError: The message is of another type; nobody gets it then.
-        InvalidStateError: In another thread than that of a socket; nobody gets it.
+        TypeError: The message is of another type, and was not sent at all.
+        InvalidStateError: This is another thread than that of a socket, and the message
+            was not sent at all.
     """
     plain = as_message(message)
     size = size_of(plain)
@@ -328,7 +329,7 @@ def broadcast(
             raise TypeError(msg)
         if home_of(socket).thread != thread:
             raise foreign_thread_error("broadcast()")
-    with corked():  # No task is woken for a socket that takes it at once.
+    with corked():  # No task is woken for a connection that can write at once.
         for socket in targets:
             half = half_of(socket)
             try:

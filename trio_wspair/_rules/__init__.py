@@ -1,3 +1,3 @@
-"""What is legal and what follows: errors, codes, states, checks. No Trio and no I/O."""
+"""What is legal, and what follows: errors, codes, states, checks. No Trio, no I/O."""
 
 __all__ = ()

@@ -37,7 +37,7 @@ class CloseCode(IntEnum):
     PROTOCOL_ERROR = 1002
     """The peer broke the protocol."""
     UNSUPPORTED_DATA = 1003
-    """A kind of data that this endpoint can't take."""
+    """A kind of data that this endpoint can't accept."""
     NO_STATUS_RECEIVED = 1005
     """Never sent: the peer's Close had no code."""
     ABNORMAL_CLOSURE = 1006
@@ -51,13 +51,13 @@ class CloseCode(IntEnum):
     MANDATORY_EXTENSION = 1010
     """The server did not offer an extension that the client needs."""
     INTERNAL_ERROR = 1011
-    """Something unforeseen, such as an exception in a listener."""
+    """An unexpected condition, such as an exception in a listener."""
     SERVICE_RESTART = 1012
-    """The server restarts; come back soon."""
+    """The server restarts; the client may reconnect."""
     TRY_AGAIN_LATER = 1013
     """The server is overloaded."""
     BAD_GATEWAY = 1014
-    """A server behind this one failed."""
+    """A server behind this one, such as a proxy's, failed."""
     TLS_HANDSHAKE = 1015
     """Never sent: TLS could not be established."""
 
@@ -94,13 +94,13 @@ def usv_string(text: str) -> str:
 
 
 def checked_text(what: str, text: object, most: int, advice: str = "") -> str:
-    """Return a text of at most so many bytes of UTF-8, as `usv_string()` does.
+    """Return `usv_string(text)`, which has at most `most` bytes of UTF-8.
 
     Raises:
-        TypeError: It is no str.
+        TypeError: It is not a str.
         ValueError: It is too long; the message ends with the advice.
     """
-    # Differs: workerd converts what is no string.
+    # Differs: workerd converts other types.
     if not isinstance(text, str):
         msg = f"{what} is a str, not {type(text).__name__}"
         raise TypeError(msg)

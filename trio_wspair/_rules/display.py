@@ -1,7 +1,7 @@
 """Text from the network, made safe to show in a log line, a terminal or an error.
 
-Knows text only. `printable` is for any text, `redacted` for URLs, which may have
-secrets in them.
+Knows only text. `printable()` is for any text, `redacted()` for URLs, which may contain
+secrets.
 """
 
 import re
@@ -13,13 +13,13 @@ _INVISIBLE: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
     "\U0001d159\U000e0100-\U000e01ef]"
 )
-"""What shows nothing and is still counted as printable: most of Unicode's
+"""Invisible characters that `str.isprintable()` accepts: most of Unicode's
 ``Default_Ignorable_Code_Point``, and the blank Braille pattern."""
 _BEFORE_AUTHORITY: Final = re.compile(
     r"(?:wss?|https?):[/\\]+|(?:[^:/?#@\\]*:)?[/\\]{2,}|", re.IGNORECASE
 )
-"""What stands before the authority of a URL; nothing if the scheme is missing. Browsers
-take any number of slashes after the schemes of HTTP and WebSockets."""
+"""The part of a URL before the authority; empty if the scheme is missing. Browsers
+accept any number of slashes after the schemes of HTTP and WebSockets."""
 _NO_PORT: Final = re.compile(r"(\[[^\[\]]*\]|[^:]*):.*", re.DOTALL)
 _HOST_AND_PORT: Final = re.compile(r"(\[[^\[\]@]*\]|[^\[\]@:\s]*)(:[0-9]*)?")
 
@@ -82,14 +82,14 @@ def _split(url: str) -> tuple[str, str, str]:
     assert found is not None  # It matches the empty string.
     before, rest = found[0], url[found.end() :]
     if not before and not rest.startswith(("/", "\\")):
-        rest = rest.rpartition("@")[2]  # A scheme may be there that is none: "ws//".
+        rest = rest.rpartition("@")[2]  # As in "ws//user@host", a scheme without ":".
     slash = re.search(r"[/\\]", rest)
     end = len(rest) if slash is None else slash.start()
     return before, rest[:end].rpartition("@")[2], rest[end:]
 
 
 def _is_host(authority: str) -> bool:
-    """Return whether this can be a host, maybe with a port, or is nothing."""
+    """Return whether this can be a host, perhaps with a port, or is empty."""
     return _HOST_AND_PORT.fullmatch(authority) is not None
 
 

@@ -34,33 +34,33 @@ __all__ = (
 
 
 class WebSocketError(Exception):
-    """Base class of everything that trio-wspair raises on its own account."""
+    """Base class of the errors that are about WebSockets."""
 
 
 class InvalidStateError(WebSocketError, RuntimeError):
-    """The half is in no state for this, and has not changed.
+    """The call is not allowed in this state of the half, and has changed nothing.
 
-    For example `send()` before `accept()`, after one's own `close()`, or in another
-    thread than that of the half's Trio run.
+    For example `send()` before `accept()`, after `close()` of the same half, or in
+    another thread than that of the half's Trio run.
     """
 
 
 class BufferFullError(WebSocketError):
-    """The other side has not taken its messages yet; this one was not queued.
+    """The queue is full: the other side is too slow. The message was not queued.
 
     ``await ws.drain()`` waits until there is room.
     """
 
 
 class ConnectionClosedError(WebSocketError):
-    """The conversation is over: no message can be sent or received any more."""
+    """The conversation is over: messages can't be sent or received any more."""
 
     code: int
     """The close code that this half saw (RFC 6455, section 7.4)."""
     reason: str
-    """The peer's words, possibly empty."""
+    """The reason of the peer's Close, possibly empty."""
     was_clean: bool
-    """Whether both sides said Close."""
+    """Whether both sides have sent a Close."""
 
     def __init__(self, code: int, reason: str, was_clean: bool) -> None:  # noqa: FBT001
         super().__init__(code, reason, was_clean)
@@ -70,19 +70,19 @@ class ConnectionClosedError(WebSocketError):
 
     def __str__(self) -> str:
         manner = "cleanly" if self.was_clean else "abnormally"
-        # The peer's words: a log shows them.
+        # It comes from the peer, and is shown in logs.
         reason = f": {printable(self.reason)}" if self.reason else ""
         return f"the connection has closed {manner} with code {self.code}{reason}"
 
 
 class ProtocolError(WebSocketError):
-    """The peer sent what RFC 6455 forbids, or more than the limits allow.
+    """The peer has sent what RFC 6455 forbids, or more than the limits allow.
 
-    Found as the `error` of an `ErrorEvent`.
+    It is the `error` of an `ErrorEvent`.
     """
 
     code: int
-    """The close code that the peer was told, such as 1002, 1007 or 1009."""
+    """The close code that was sent to the peer, such as 1002, 1007 or 1009."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(code, message)
@@ -99,22 +99,22 @@ _LASTING_5XX: Final = frozenset({501, 505})
 class HandshakeError(WebSocketError):
     """The server, or the proxy on the way to it, did not open a WebSocket.
 
-    If it answered in HTTP, `status`, `headers` and `body` are that answer. Otherwise
-    `status` is `None`.
+    If there was an HTTP response, `status`, `headers` and `body` are those of it.
+    Otherwise `status` is `None`.
     """
 
     status: int | None
     """The HTTP status, such as 403."""
     headers: tuple[tuple[str, str], ...]
-    """The headers of the answer, in order."""
+    """The headers of the response, in order."""
     body: bytes
-    """The start of the body of the answer."""
+    """The start of the body of the response."""
     retryable: bool
     """Whether the same attempt may succeed later, without a change on this side.
 
-    `True` after a timeout, a lost connection, an answer that is not HTTP, and the
-    statuses 408, 425, 429 and 5xx, but for 501 and 505. `False` after every other
-    status, a certificate that was refused by either side, and a wrong proxy password.
+    `True` after a timeout, a lost connection, a response that is not HTTP, and the
+    statuses 408, 425, 429 and 5xx except 501 and 505. `False` after every other status,
+    a certificate that either side has refused, and a wrong proxy password.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
-"""All limits in one place: what the network can make grow, and what it can delay.
+"""`Limits`: all limits in one place, and the checks of numbers and seconds.
 
-Knows their names, their defaults and what is a sensible value. The public ways to set
-them are keyword arguments of `serve()`, `connect()`, `couple()` and `ASGIApp`, which
-have the same names and defaults; each passes on what it was given, and the rooms below
-take the whole. ``docs/serving.rst`` has the table of what happens beyond each.
+Knows their names, defaults and ranges. Users set them by keyword arguments of
+`serve()`, `connect()`, `couple()` and `ASGIApp`, which have the same names and
+defaults, and pass them on as one value. ``docs/serving.rst`` has the table of what
+happens beyond each.
 """
 
 from typing import Any, Final
@@ -30,7 +30,7 @@ def check_limit(
     """Check a number of bytes or things.
 
     Raises:
-        TypeError: It is no int.
+        TypeError: It is not an int.
         ValueError: It is below `least` or above `most`.
     """
     if not isinstance(value, int) or isinstance(value, bool):
@@ -48,7 +48,7 @@ def check_seconds(name: str, value: object) -> None:
     """Check a duration; `math.inf` is one.
 
     Raises:
-        TypeError: It is no number.
+        TypeError: It is not a number.
         ValueError: It is negative or not a number.
     """
     if not isinstance(value, (int, float)) or isinstance(value, bool):
@@ -90,7 +90,7 @@ class Limits:
     max_connections: int = _count(1000)
     """Connections of a server at the same time."""
     max_connections_per_client: int | None = _count(None)
-    """Those of one client; `None` for no limit of its own."""
+    """Those of one client; `None` for no separate limit."""
 
     max_head_bytes: int = _count(2**15, least=1024)
     """The head of a request: its first line and its headers."""

@@ -1,9 +1,9 @@
-"""The listeners of one half: who is called for an event, and in what order.
+"""The listeners of one half: which are called for an event, and in what order.
 
-Pure and synchronous: it calls nobody, and knows no events but their names. The
-order is workerd's: the `on...` slot first, then the listeners as they were added
-(WHATWG DOM, section 2.7: no duplicates, removal counts at once, additions wait
-for the next event, `once` is removed before its call).
+Pure and synchronous: it calls no listener, and knows events only by name. The order is
+workerd's: the `on...` attribute first, then the listeners as they were added (WHATWG
+DOM, section 2.7: no duplicates, removal counts at once, additions wait for the next
+event, `once` is removed before its call).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -41,11 +41,11 @@ class Listeners:
     __slots__ = ("_entries", "_slots", "only_message_listener")
 
     only_message_listener: Listener | None
-    """The listener to call for a message when there is no more to it than that."""
+    """The listener for messages, if there is only one, and it is not for once."""
 
     def __init__(self) -> None:
-        # Tuples are replaced and never changed, so that a dispatch has a snapshot.
-        # They start as one shared empty mapping: most halves listen to little.
+        # Tuples are replaced and never changed, so that a delivery has a snapshot. Both
+        # start as one shared empty mapping, as most halves have few listeners.
         self._entries: Mapping[str, tuple[_Entry, ...]] = _NOTHING
         self._slots: Mapping[str, Listener] = _NOTHING
         self.only_message_listener = None
@@ -64,15 +64,15 @@ class Listeners:
             self._replace(event_type, tuple(e for e in entries if e is not found))
 
     def __contains__(self, event_type: str) -> bool:
-        """Return whether anybody listens to these events."""
+        """Return whether there is a listener for these events."""
         return event_type in self._slots or bool(self._entries.get(event_type))
 
     def slot(self, event_type: str) -> Listener | None:
-        """Return what the `on...` attribute holds."""
+        """Return the listener in the `on...` attribute."""
         return self._slots.get(event_type)
 
     def set_slot(self, event_type: str, listener: Listener | None) -> None:
-        """Fill or empty the `on...` attribute."""
+        """Set or clear the `on...` attribute."""
         slots = {t: slot for t, slot in self._slots.items() if t != event_type}
         if listener is not None:
             _check_callable(listener)
@@ -96,7 +96,7 @@ class Listeners:
             yield current.listener
 
     def clear(self) -> None:
-        """Forget everybody."""
+        """Remove all listeners."""
         self._entries = self._slots = _NOTHING
         self.only_message_listener = None
 
@@ -112,7 +112,7 @@ class Listeners:
         self._changed()
 
     def _changed(self) -> None:
-        """Find out who is the only one for messages, if it is only one."""
+        """Find the only listener for messages, if there is one only."""
         entries = self._entries.get("message", ())
         only = self._slots.get("message")
         if only is None and len(entries) == 1 and not entries[0].once:
@@ -126,7 +126,7 @@ def check_event_type(event_type: object) -> None:
     """Check the name of an event.
 
     Raises:
-        ValueError: There is no such event.
+        ValueError: There is no such type of event.
     """
     # Differs: workerd takes any type.
     if event_type not in EVENT_TYPES:

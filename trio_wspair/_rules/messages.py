@@ -33,7 +33,7 @@ def as_message(value: object) -> Message:
     Bytes are a snapshot. Numbers become text as ECMAScript prints them.
 
     Raises:
-        TypeError: It is neither text, bytes nor a number.
+        TypeError: It is neither text, nor bytes, nor a number.
     """
     kind = value.__class__
     if kind is bytes:
@@ -116,10 +116,10 @@ def pack_attachment(value: object) -> bytes:
 
     try:
         packed = cbor2.dumps(value, value_sharing=True)
-        cbor2.loads(packed)  # What can't be read back is refused now, not later.
+        cbor2.loads(packed)  # So that an error comes now, and not when it is read.
     except (cbor2.CBOREncodeError, UnicodeEncodeError) as exc:
         why = str(exc)
-        if why.startswith("naive datetime"):  # The rest is about options of cbor2.
+        if why.startswith("naive datetime"):  # cbor2's text names options of cbor2.
             why = "a naive datetime has no timezone; datetime.now(UTC) has one"
         msg = (
             f"this can't be attached: {why}. Attach None, bool, int, float, str, "
@@ -127,7 +127,7 @@ def pack_attachment(value: object) -> bytes:
         )
         raise TypeError(msg) from exc
     except (cbor2.CBORDecodeError, RecursionError) as exc:
-        msg = f"this can't be attached, it could not be read back: {exc}"
+        msg = f"this can't be attached, as it could not be read back: {exc}"
         raise ValueError(msg) from exc
     if len(packed) > MAX_ATTACHMENT_BYTES:
         msg = (

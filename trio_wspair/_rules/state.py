@@ -307,7 +307,7 @@ class HalfState:
 def check_thread(thread: int, verb: str) -> None:
     """Check that `verb` is called in this thread, the one of its Trio run.
 
-    `WebSocket.send()` and others that run for every message write this out.
+    Verbs that run for every message, such as `send()`, write this out.
 
     Raises:
         InvalidStateError: It is called in another thread.

@@ -1,4 +1,8 @@
-"""Structured concurrency beyond Trio's own: for nurseries, cancellations and groups."""
+"""Nurseries, cancellation and exception groups: what goes beyond Trio itself.
+
+Knows no halves and no logger. Of a failure, the log gets the exception itself rather
+than a group around it: error trackers sort records by the exception in `exc_info`.
+"""
 
 import sys
 from collections.abc import AsyncGenerator
@@ -24,14 +28,14 @@ __all__ = (
 )
 
 _STEPS_FROM_THE_SOCKET: Final = 6
-"""Tasks that pass on what was read, one after the other, with some to spare."""
+"""At most so many tasks, one after the other, pass on what was read from a socket."""
 
 
 def check_in_trio() -> None:
     """Check that the caller runs in a task of Trio.
 
     Raises:
-        RuntimeError: It does not; the text says so if it runs in asyncio.
+        RuntimeError: It does not; the text differs if it runs in asyncio.
     """
     if trio.lowlevel.in_trio_task():
         return
@@ -56,7 +60,7 @@ def check_nursery_is_here(nursery: trio.Nursery, what: str) -> None:
     """Check that a nursery belongs to the Trio run of the caller.
 
     Raises:
-        InvalidStateError: It belongs to another one, or the caller is in none.
+        InvalidStateError: It belongs to another one, or the caller runs in no Trio run.
     """
     try:
         here = trio.lowlevel.current_root_task()
@@ -75,10 +79,10 @@ def check_nursery_is_here(nursery: trio.Nursery, what: str) -> None:
 
 
 async def let_others_clean_up() -> None:
-    """Let tasks that are cancelled at the same moment go first, whatever the order.
+    """Let tasks that are cancelled at the same moment run first, whatever the order.
 
-    They may say `close()` in a ``finally``, and that shall count. Two steps, as who
-    looks for a cancellation by itself is one step ahead of who is woken by it.
+    They may call `close()` in a ``finally``, which shall count. Two steps: a task that
+    checks for cancellation is one step ahead of a task that is woken by it.
     """
     await trio.lowlevel.cancel_shielded_checkpoint()
     await trio.lowlevel.cancel_shielded_checkpoint()
@@ -88,9 +92,8 @@ async def let_unread_bytes_count() -> None:
     """Let what has arrived take effect before a deadline that has passed does.
 
     The loop may have been blocked, or the machine suspended, while the peer was in
-    time; and whether Trio runs timers or readers first is luck. Each step is a pass
-    of the loop, in which sockets are looked at. Nothing that arrives later is waited
-    for.
+    time; and Trio runs timers and readers in no certain order. Each step is a pass of
+    the loop, which looks at the sockets. What arrives later is not waited for.
     """
     for _ in range(_STEPS_FROM_THE_SOCKET):
         await trio.lowlevel.cancel_shielded_checkpoint()
@@ -100,11 +103,11 @@ async def let_unread_bytes_count() -> None:
 async def open_service_nursery() -> AsyncGenerator[trio.Nursery, None]:
     """Open a nursery that is cancelled when its block ends.
 
-    What the block raises comes out as it is, when nothing else was raised but a
-    `Cancelled`, which it stands for. Nobody outside has to know of the nursery.
+    An exception of the block comes out as it is, unless tasks have raised something
+    other than `Cancelled`. So the code around it need not know of the nursery.
 
     Raises:
-        RuntimeError: This is no task of Trio.
+        RuntimeError: This is not a task of Trio.
     """
     check_in_trio()
     error: BaseException | None = None
@@ -120,7 +123,7 @@ async def open_service_nursery() -> AsyncGenerator[trio.Nursery, None]:
                 except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
                     error = exc
                     cancelled, others = _split_cancelled(exc)
-                    if cancelled is not None:  # It may be meant for this very nursery.
+                    if cancelled is not None:  # It may come from this nursery.
                         raise cancelled from None  # noqa: ASYNC104
                 finally:
                     nursery.cancel_scope.cancel(reason="the block has ended")
@@ -158,10 +161,10 @@ def _split_cancelled(
 def raise_together(
     raised: list[BaseException], message: str = "listeners of WebSockets raised"
 ) -> None:
-    """Raise these, as a group if they are several.
+    """Raise these exceptions, as a group if they are several.
 
-    A `Cancelled` beside others is left out: they end the nursery too. The list is
-    empty afterwards, as tracebacks refer to the frames that refer to it.
+    A `Cancelled` beside others is left out, as those end the nursery, too. The list is
+    empty afterwards: tracebacks refer to frames, which refer to the list.
     """
     parts = [_split_cancelled(exc)[1] for exc in raised]
     kept = [exc for exc in parts if exc is not None] or raised[:1]
@@ -190,29 +193,29 @@ def bare(exc: BaseException) -> BaseException:
 
 
 def failure_in(exc: Exception, end: End | None) -> Exception | None:
-    """Return what is left of `exc` without those who say only that the peer has ended.
+    """Return `exc` without the exceptions that only report the end of the peer.
 
-    Any client can cause a `ConnectionClosedError` in a handler, and it is no failure of
+    Any client can cause a `ConnectionClosedError` in a handler. It is not a failure of
     the handler: the conversation is over. One that was raised while another exception
-    was handled is left, as that one may be a failure: of ``finally: ws.send("bye")``
-    nobody would see it otherwise.
+    was handled is kept, as the other one may be a failure, which would be hidden by
+    ``finally: ws.send("bye")``.
 
     Args:
-        exc: What was raised, perhaps a group.
-        end: What the peer has said last, if anything.
+        exc: The exception, perhaps a group.
+        end: The end that has come from the peer, if any.
     """
 
-    def tells_end(one: BaseException) -> bool:
+    def reports_end(one: BaseException) -> bool:
         if end is None or not isinstance(one, ConnectionClosedError):
             return False
         code = end.code if isinstance(end, Close) else 1006
-        return one.code == code and all(map(tells_end, _handled_before(one)))
+        return one.code == code and all(map(reports_end, _handled_before(one)))
 
     rest: BaseException | None = exc
     if isinstance(exc, ExceptionGroup):
         group = cast("ExceptionGroup[Exception]", exc)
-        _, rest = group.split(tells_end)
-    elif tells_end(exc):
+        _, rest = group.split(reports_end)
+    elif reports_end(exc):
         rest = None
     if rest is None:
         return None
@@ -222,7 +225,7 @@ def failure_in(exc: Exception, end: End | None) -> Exception | None:
 
 
 def hides_failure(exc: Exception) -> bool:
-    """Return whether `exc`, which is no failure, was raised while one was handled."""
+    """Return whether `exc`, not a failure itself, was raised while one was handled."""
     return any(
         not isinstance(before, type(exc)) or hides_failure(before)
         for before in _handled_before(exc)
@@ -232,7 +235,7 @@ def hides_failure(exc: Exception) -> bool:
 def _handled_before(exc: BaseException) -> list[Exception]:
     """Return the exception that was handled when `exc` was raised, if there is one.
 
-    Cancellation and the like are passed over.
+    Cancellation and the like are skipped.
     """
     before: BaseException | None = exc
     while before is not None:

@@ -1,7 +1,7 @@
-"""Who is called after some time: one task for many that would sleep otherwise.
+"""Calls that are due after some time: one task in place of many that would sleep.
 
-Knows time alone. Delays are few, each the same for many: so what is set last for one is
-due last, and a queue for each is enough.
+Knows only time. There are few different delays, each of them used by many: of the calls
+with one delay, the one that was set last is due last, so that each delay has a queue.
 """
 
 import math
@@ -17,7 +17,7 @@ from .nurseries import let_unread_bytes_count, open_service_nursery
 __all__ = ("Alarms",)
 
 Call = Callable[[], None]
-"""Must not raise, and never block."""
+"""Must not raise, and must never block."""
 
 
 class Alarms:
@@ -25,13 +25,13 @@ class Alarms:
 
     def __init__(self) -> None:
         self._queues: dict[float, OrderedDict[Call, float]] = {}
-        """For each delay: what is called, and when. The first one is due first."""
+        """For each delay, the calls with the time when they are due, in that order."""
         self._sleep = trio.CancelScope()
 
     def set(self, delay: float, call: Call) -> None:
-        """Have `call` called once, after so many seconds; never if it is `math.inf`.
+        """Call `call` once, after `delay` seconds; never if that is `math.inf`.
 
-        It must not be waiting already.
+        It must not be set already.
         """
         if delay == math.inf:
             return
@@ -41,21 +41,21 @@ class Alarms:
             self._sleep.deadline = due
 
     def cancel(self, delay: float, call: Call) -> None:
-        """Forget what was set, if it was."""
+        """Undo `set()`. Does nothing if it was not set, or has been called."""
         queue = self._queues.get(delay)
         if queue is not None:
             queue.pop(call, None)
 
     @asynccontextmanager
     async def kept(self) -> AsyncGenerator[None, None]:
-        """Call what is due while the block runs, also when it is cancelled."""
+        """Make the calls that are due during the block, also when it is cancelled."""
         async with open_service_nursery() as nursery:
             scope = trio.CancelScope(shield=True)
             nursery.start_soon(self._run_in, scope)
             try:
                 yield
             finally:
-                scope.cancel(reason="nobody waits any more")
+                scope.cancel(reason="the block has ended")
 
     @enable_ki_protection
     async def _run_in(self, scope: trio.CancelScope) -> None:
@@ -64,7 +64,7 @@ class Alarms:
 
     @enable_ki_protection
     async def run(self) -> None:
-        """Call what is due, until cancelled."""
+        """Make the calls that are due, until cancelled."""
         while True:
             with trio.CancelScope(deadline=self._next_due()) as self._sleep:
                 await trio.sleep_forever()
