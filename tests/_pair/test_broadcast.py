@@ -52,7 +52,7 @@ async def test_everybody_gets_the_message(
 
 
 @in_virtual_time
-async def test_who_cannot_take_it_is_skipped_and_told_with_the_reason() -> None:
+async def test_a_socket_that_cannot_take_it_is_returned_with_the_error() -> None:
     async with trio.open_nursery() as nursery:
         here, there = joined(nursery, 5)
         full, closing, closed, untaken, fine = here
@@ -82,7 +82,7 @@ async def test_a_half_whose_other_half_is_gone_is_skipped() -> None:
 
 
 @in_virtual_time
-async def test_what_is_no_message_goes_to_nobody() -> None:
+async def test_a_value_that_is_not_a_message_is_sent_to_no_socket() -> None:
     async with trio.open_nursery() as nursery:
         here, _ = joined(nursery, 2)
         both = WebSocketPair(nursery)[:]
@@ -94,5 +94,5 @@ async def test_what_is_no_message_goes_to_nobody() -> None:
         nursery.cancel_scope.cancel()
 
 
-def test_nobody_is_fine() -> None:
+def test_a_broadcast_to_no_socket_does_nothing() -> None:
     assert broadcast([], "hello") == {}

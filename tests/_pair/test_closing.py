@@ -155,7 +155,7 @@ async def test_close_in_the_close_listener_is_ignored_after_the_answer(
 
 
 @bounded
-async def test_a_half_receives_until_the_peer_has_said_close_too(
+async def test_a_half_receives_until_the_peer_has_sent_close_too(
     autojump_clock: MockClock,
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -192,7 +192,7 @@ async def test_close_in_a_message_listener_lets_the_rest_arrive(
 
 
 @bounded
-async def test_a_half_that_nobody_takes_holds_up_the_handshake(
+async def test_an_untaken_half_delays_the_handshake(
     autojump_clock: MockClock,
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -514,7 +514,7 @@ async def test_aclose_waits_for_listeners_that_take_long_no_longer_than_its_grac
 
 
 @bounded
-async def test_aclose_on_a_half_that_nobody_has_taken_closes_it(
+async def test_aclose_on_an_untaken_half_closes_it(
     autojump_clock: MockClock,
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -583,7 +583,7 @@ async def test_aclose_in_a_child_task_of_a_listener_does_not_wait(
 
 
 @bounded
-async def test_aclose_in_a_close_listener_does_not_wait_while_the_nursery_falls(
+async def test_aclose_in_a_close_listener_of_a_cancelled_nursery_does_not_wait(
     autojump_clock: MockClock,
 ) -> None:
     steps: list[str] = []
@@ -765,7 +765,7 @@ async def test_a_task_that_a_listener_leaves_behind_may_wait_for_the_end(
 
 
 @bounded
-async def test_wait_closed_from_another_nursery_returns_when_the_own_one_falls(
+async def test_wait_closed_elsewhere_returns_when_the_nursery_of_the_half_is_cancelled(
     autojump_clock: MockClock,
 ) -> None:
     seen: list[CloseEvent] = []
@@ -986,7 +986,7 @@ async def test_a_block_that_is_cancelled_while_it_closes_ends_at_once(
 @pytest.mark.parametrize("body_raises", [False, True])
 @pytest.mark.parametrize("taken", [0, 1])
 @bounded
-async def test_halves_that_nobody_took_cost_no_grace(
+async def test_untaken_halves_cost_no_grace(
     autojump_clock: MockClock, *, taken: int, body_raises: bool
 ) -> None:
     with takes(0):
@@ -1006,7 +1006,7 @@ async def test_halves_that_nobody_took_cost_no_grace(
 
 @pytest.mark.parametrize("way", ["normally", "cancelled"])
 @bounded
-async def test_nobody_outside_waits_for_a_half_of_a_block_that_was_left(
+async def test_no_task_outside_waits_for_a_half_of_a_block_that_was_left(
     autojump_clock: MockClock, way: str
 ) -> None:
     finished: list[str] = []
@@ -1154,7 +1154,7 @@ async def test_drain_ends_when_the_peer_ends(
 
 
 @bounded
-async def test_drain_ends_with_the_conversation_although_nobody_pulls_the_rest(
+async def test_drain_ends_with_the_conversation_although_the_rest_is_not_pulled(
     autojump_clock: MockClock,
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -1172,7 +1172,7 @@ async def test_drain_ends_with_the_conversation_although_nobody_pulls_the_rest(
 
 
 @bounded
-async def test_drain_tells_when_what_was_sent_was_dropped(
+async def test_drain_reports_when_what_was_sent_was_dropped(
     autojump_clock: MockClock,
 ) -> None:
     async with trio.open_nursery() as outer, trio.open_nursery() as inner:

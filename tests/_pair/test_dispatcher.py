@@ -107,7 +107,7 @@ async def test_the_slot_comes_first_and_then_listeners_as_they_were_added(
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 @bounded
-async def test_a_once_listener_hears_one_event(
+async def test_a_once_listener_gets_one_event(
     autojump_clock: MockClock, kind: str
 ) -> None:
     heard: list[str | bytes] = []
@@ -324,7 +324,7 @@ async def test_each_message_arrives_when_it_is_sent_and_not_with_the_next(
 
 
 @bounded
-async def test_messages_that_nobody_listens_to_are_gone(
+async def test_messages_without_a_listener_are_dropped(
     autojump_clock: MockClock,
 ) -> None:
     async with open_websocket_pair() as (client, server):
@@ -397,7 +397,7 @@ async def test_listeners_see_the_context_variables_of_the_accept_call(
 
 @pytest.mark.parametrize("pull", [False, True])
 @bounded
-async def test_close_listeners_see_that_context_when_the_nursery_falls_too(
+async def test_close_listeners_see_that_context_also_in_a_cancelled_nursery(
     autojump_clock: MockClock, *, pull: bool
 ) -> None:
     heard: list[str] = []
@@ -426,7 +426,7 @@ async def test_close_listeners_see_that_context_when_the_nursery_falls_too(
 
 
 @bounded
-async def test_a_long_ping_pong_nests_no_calls_and_starves_nobody(
+async def test_a_long_ping_pong_nests_no_calls_and_starves_no_task(
     autojump_clock: MockClock,
 ) -> None:
     turns = 0
@@ -456,7 +456,7 @@ async def test_a_long_ping_pong_nests_no_calls_and_starves_nobody(
 
 
 @bounded
-async def test_async_listeners_that_never_wait_starve_nobody(
+async def test_async_listeners_that_never_wait_starve_no_task(
     autojump_clock: MockClock,
 ) -> None:
     turns = 0
@@ -563,7 +563,7 @@ async def test_a_listener_may_accept_another_half(
 
 
 @bounded
-async def test_accept_in_a_listener_of_a_falling_nursery_comes_too_late(
+async def test_accept_in_a_listener_of_a_nursery_that_is_ending_comes_too_late(
     autojump_clock: MockClock,
 ) -> None:
     errors: list[str] = []
@@ -655,7 +655,7 @@ async def test_a_cancelled_listener_is_no_failure(autojump_clock: MockClock) -> 
 
 
 @bounded
-async def test_a_listener_that_fails_while_it_is_cancelled_is_heard_of(
+async def test_the_failure_of_a_cancelled_listener_is_raised(
     autojump_clock: MockClock,
 ) -> None:
     with pytest.RaisesGroup(ListenerError, flatten_subgroups=True):
@@ -729,7 +729,7 @@ async def test_async_close_listeners_run_one_after_the_other(
 
 
 @bounded
-async def test_async_close_listeners_get_the_grace_when_the_nursery_falls(
+async def test_async_close_listeners_get_the_grace_when_the_nursery_is_cancelled(
     autojump_clock: MockClock,
 ) -> None:
     calls: list[str] = []
@@ -808,7 +808,7 @@ async def test_the_error_and_the_close_event_get_a_grace_each(
 
 
 @bounded
-async def test_a_close_listener_at_work_gets_the_grace_from_the_fall_on(
+async def test_a_close_listener_at_work_gets_the_grace_from_the_cancellation_on(
     autojump_clock: MockClock,
 ) -> None:
     calls: list[float] = []
@@ -919,7 +919,7 @@ async def test_failures_of_several_halves_all_come_out(
 
 
 @bounded
-async def test_close_listeners_that_fail_while_the_nursery_falls_come_out_together(
+async def test_failures_of_close_listeners_in_a_cancelled_nursery_come_out_together(
     autojump_clock: MockClock,
 ) -> None:
     async def fail_slowly(_event: CloseEvent) -> None:

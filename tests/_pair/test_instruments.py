@@ -81,7 +81,7 @@ def diary() -> Diary:
     return Diary()
 
 
-async def test_an_instrument_is_told_all_that_two_halves_do(diary: Diary) -> None:
+async def test_all_that_two_halves_do_is_reported(diary: Diary) -> None:
     with use_instrument(diary):
         async with open_websocket_pair() as (client, server):
             server.on("message")(lambda event: server.send(event.data + "!"))
@@ -107,7 +107,7 @@ async def test_an_instrument_is_told_all_that_two_halves_do(diary: Diary) -> Non
     ]
 
 
-async def test_what_is_refused_or_lost_is_not_told(diary: Diary) -> None:
+async def test_what_is_refused_or_lost_is_not_reported(diary: Diary) -> None:
     with use_instrument(diary):
         async with open_websocket_pair(max_buffered_bytes=100) as (client, server):
             client.accept(pull=True)
@@ -126,7 +126,7 @@ async def test_what_is_refused_or_lost_is_not_told(diary: Diary) -> None:
     ]
 
 
-async def test_what_nobody_can_take_any_more_is_not_told(
+async def test_a_message_that_cannot_be_taken_any_more_is_not_reported(
     diary: Diary, nursery: trio.Nursery
 ) -> None:
     with use_instrument(diary):
@@ -220,7 +220,7 @@ async def test_a_connection_that_is_lost_fails_once(
     assert all(reason and error is None for *_, reason, error in failures)
 
 
-async def test_every_half_ends_once_even_one_that_nobody_took(diary: Diary) -> None:
+async def test_every_half_ends_once_even_an_untaken_one(diary: Diary) -> None:
     with use_instrument(diary):
         async with open_websocket_pair() as (client, _server):
             client.accept()
@@ -231,7 +231,7 @@ async def test_every_half_ends_once_even_one_that_nobody_took(diary: Diary) -> N
     assert sorted(cast("list[int]", ends)) == [0, 1]
 
 
-async def test_blocks_can_be_nested_and_each_instrument_is_told(diary: Diary) -> None:
+async def test_blocks_can_be_nested_and_each_instrument_is_called(diary: Diary) -> None:
     inner = Diary()
     with use_instrument(diary):
         with use_instrument(inner):
@@ -244,14 +244,14 @@ async def test_blocks_can_be_nested_and_each_instrument_is_told(diary: Diary) ->
     assert len(diary.told) == 2 * len(inner.told)
 
 
-async def test_pairs_made_outside_of_the_block_are_not_told(diary: Diary) -> None:
+async def test_pairs_made_outside_of_the_block_are_not_reported(diary: Diary) -> None:
     async with open_websocket_pair() as (client, _):
         with use_instrument(diary):
             client.accept()
     assert diary.told == []
 
 
-async def test_an_instrument_that_raises_is_logged_and_disturbs_nobody(
+async def test_an_instrument_that_raises_is_logged_and_disturbs_nothing(
     diary: Diary, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Broken(Instrument):
@@ -281,7 +281,7 @@ def test_what_is_no_instrument_is_refused() -> None:
         pass
 
 
-async def test_both_ends_of_a_connection_are_told_of(
+async def test_both_ends_of_a_connection_are_reported(
     diary: Diary, nursery: trio.Nursery
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -313,7 +313,7 @@ async def test_both_ends_of_a_connection_are_told_of(
     assert diary.about(1)[2:4] == [("received", "hello"), ("sent", "hello")]
 
 
-async def test_an_instrument_is_told_once_that_a_half_was_taken(diary: Diary) -> None:
+async def test_the_taking_of_a_half_is_reported_once(diary: Diary) -> None:
     with use_instrument(diary):
         async with open_websocket_pair() as (client, _):
             client.accept()
@@ -321,7 +321,7 @@ async def test_an_instrument_is_told_once_that_a_half_was_taken(diary: Diary) ->
     assert diary.about(0).count(("taken", "application")) == 1
 
 
-async def test_what_happens_to_a_half_without_a_websocket_is_told_to_nobody(
+async def test_events_of_a_half_without_a_websocket_are_not_reported(
     diary: Diary, nursery: trio.Nursery
 ) -> None:
     with use_instrument(diary):
@@ -345,7 +345,9 @@ async def test_g10_a_watched_half_that_is_dropped_is_freed(diary: Diary) -> None
             gc.enable()
 
 
-async def test_a_socket_of_a_durable_object_is_told_of(diary: Diary) -> None:
+async def test_events_of_a_socket_of_a_durable_object_are_reported(
+    diary: Diary,
+) -> None:
     with use_instrument(diary):
         async with open_house() as house:
             visitor = await house.visit()

@@ -44,7 +44,7 @@ async def test_a_pair_is_exactly_two_web_sockets(nursery: trio.Nursery) -> None:
 
 
 @bounded
-async def test_a_new_half_is_open_and_nobody_has_it(nursery: trio.Nursery) -> None:
+async def test_a_new_half_is_open_and_has_no_holder(nursery: trio.Nursery) -> None:
     for half in WebSocketPair(nursery):
         assert half.ready_state is ReadyState.OPEN
         assert (half.url, half.protocol, half.extensions) == (None, "", "")
@@ -53,7 +53,7 @@ async def test_a_new_half_is_open_and_nobody_has_it(nursery: trio.Nursery) -> No
 
 
 @bounded
-async def test_halves_hold_what_is_sent_to_them_until_somebody_takes_it(
+async def test_halves_keep_what_is_sent_to_them_until_they_are_taken(
     autojump_clock: MockClock,
 ) -> None:
     async with open_websocket_pair() as (client, server):
@@ -268,7 +268,7 @@ async def test_a_pair_without_a_nursery_points_to_open_websocket_pair() -> None:
 
 
 @bounded
-async def test_a_pair_in_what_is_no_nursery_says_what_it_needs() -> None:
+async def test_a_pair_refuses_a_nursery_of_another_type() -> None:
     with pytest.raises(TypeError, match=r"must be a trio\.Nursery, not CancelScope"):
         WebSocketPair(trio.CancelScope())  # type: ignore[arg-type] # on purpose
 
@@ -473,7 +473,7 @@ async def test_send_after_ones_own_close_is_a_wrong_call_whatever_the_peer_does(
 
 
 @bounded
-async def test_send_to_a_peer_that_has_closed_tells_its_code(
+async def test_send_to_a_peer_that_has_closed_raises_with_its_code(
     autojump_clock: MockClock,
 ) -> None:
     async with open_websocket_pair() as (client, server):
@@ -503,7 +503,7 @@ async def test_a_full_buffer_points_to_drain() -> None:
 
 
 @bounded
-async def test_accept_after_closing_tells_the_state(autojump_clock: MockClock) -> None:
+async def test_accept_after_closing_shows_the_state(autojump_clock: MockClock) -> None:
     async with open_websocket_pair() as (client, server):
         client.accept()
         server.accept()

@@ -37,7 +37,7 @@ async def pull_all(half: WebSocket) -> list[str | bytes | tuple[int, bool]]:
 
 
 @bounded
-async def test_receive_takes_a_half_that_nobody_has_accepted(
+async def test_receive_takes_a_half_that_is_not_accepted(
     autojump_clock: MockClock,
 ) -> None:
     async with open_websocket_pair() as (client, server):
@@ -53,7 +53,7 @@ async def test_receive_takes_a_half_that_nobody_has_accepted(
 
 
 @bounded
-async def test_who_comes_later_does_not_get_what_another_has_waited_for(
+async def test_a_later_receive_does_not_get_the_message_of_an_earlier_one(
     autojump_clock: MockClock,
 ) -> None:
     got: list[tuple[str, str | bytes]] = []
@@ -78,7 +78,7 @@ async def test_who_comes_later_does_not_get_what_another_has_waited_for(
 
 
 @bounded
-async def test_iteration_takes_a_half_that_nobody_has_accepted(
+async def test_iteration_takes_a_half_that_is_not_accepted(
     autojump_clock: MockClock,
 ) -> None:
     async with open_websocket_pair() as (client, server):
@@ -638,7 +638,7 @@ async def test_a_listener_may_pull_from_another_half(
 
 
 @bounded
-async def test_pulling_after_everything_ended_still_tells_how(
+async def test_pulling_after_everything_ended_still_raises_with_the_end(
     autojump_clock: MockClock,
 ) -> None:
     async with open_websocket_pair() as (client, server):

@@ -70,7 +70,7 @@ def test_errors_survive_copying_and_pickling(error: Exception, way: str) -> None
     assert vars(twin) == vars(error)
 
 
-def test_connection_closed_tells_code_reason_and_manner() -> None:
+def test_connection_closed_shows_code_reason_and_cleanness() -> None:
     error = ConnectionClosedError(1006, "gone", was_clean=False)
     assert (error.code, error.reason, error.was_clean) == (1006, "gone", False)
 
@@ -102,7 +102,7 @@ def test_connection_closed_reads_as_a_sentence(
     assert str(error) == text
 
 
-def test_a_protocol_error_tells_what_was_wrong_and_the_code_sent() -> None:
+def test_a_protocol_error_shows_what_was_wrong_and_the_code_sent() -> None:
     error = ProtocolError(1009, "a message of 5 bytes is too long")
     assert error.code == 1009
     assert str(error) == "a message of 5 bytes is too long (closed with 1009)"

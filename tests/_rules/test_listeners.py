@@ -259,7 +259,7 @@ def test_a_listener_that_was_removed_and_added_again_goes_last() -> None:
     assert called(registry) == ["first", "plain"]
 
 
-def test_removing_who_was_never_added_does_nothing() -> None:
+def test_removing_a_listener_that_was_never_added_does_nothing() -> None:
     registry = make("plain", event_type="close")
     registry.remove("message", plain)
     registry.remove("close", listener_called("first"))
@@ -367,7 +367,7 @@ def test_a_listener_that_removes_itself_does_not_skip_the_next() -> None:
     assert called(registry) == []
 
 
-def test_nobody_is_called_any_more_after_clear_not_even_in_the_same_event() -> None:
+def test_no_listener_is_called_after_clear_not_even_in_the_same_event() -> None:
     registry = make("plain", "first")
     registry.set_slot("message", plain)
     calls = registry.to_call("message")

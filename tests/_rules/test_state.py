@@ -407,7 +407,7 @@ def test_taking_a_half_again_keeps_the_options_of_the_first(
 
 
 @every_operation
-def test_a_half_that_ended_before_anybody_took_it_cannot_be_taken(
+def test_a_half_that_ended_before_it_was_taken_cannot_be_taken(
     operation: Operation,
 ) -> None:
     state = HalfState()
@@ -417,7 +417,7 @@ def test_a_half_that_ended_before_anybody_took_it_cannot_be_taken(
     assert state.holder is Holder.NONE
 
 
-def test_a_second_accept_is_fine_until_the_end_has_been_told() -> None:
+def test_a_second_accept_is_fine_until_the_end_was_delivered() -> None:
     state = held_by(Holder.APPLICATION)
     state.receive_close(Close(1000))
     state.take(Operation.ACCEPT)
@@ -488,7 +488,7 @@ def test_sending_after_ones_own_close_stays_misuse_when_it_was_answered(
         state.check_send()
 
 
-def test_sending_after_the_peers_close_is_nobodys_fault() -> None:
+def test_sending_after_the_peers_close_is_not_misuse() -> None:
     state = held_by(Holder.APPLICATION)
     state.receive_close(Close(3000, "enough"))
     with pytest.raises(ConnectionClosedError) as caught:
@@ -496,7 +496,7 @@ def test_sending_after_the_peers_close_is_nobodys_fault() -> None:
     assert caught.value.args == (3000, "enough", True)
 
 
-def test_sending_after_a_failure_is_nobodys_fault() -> None:
+def test_sending_after_a_failure_is_not_misuse() -> None:
     state = held_by(Holder.APPLICATION)
     state.fail(Failure("gone"))
     with pytest.raises(ConnectionClosedError) as caught:
@@ -589,7 +589,7 @@ def test_a_half_that_has_closed_or_failed_cannot_fail_any_more() -> None:
 # -- words ---------------------
 
 
-def test_a_description_tells_state_holder_and_codes() -> None:
+def test_a_description_shows_state_holder_and_codes() -> None:
     state = HalfState()
     assert state.describe() == "OPEN, not accepted"
     state.take(Operation.ACCEPT, half_open=True)
@@ -599,7 +599,7 @@ def test_a_description_tells_state_holder_and_codes() -> None:
     assert state.describe() == "CLOSED, accepted, sent Close 4000, received Close 3000"
 
 
-def test_a_description_tells_why_a_half_has_failed() -> None:
+def test_a_description_shows_why_a_half_has_failed() -> None:
     state = held_by(Holder.PULLER)
     state.fail(Failure("gone", OSError("boom")))
     expected = "CLOSED, accepted for receive(), failed with OSError('boom')"
