@@ -1,4 +1,4 @@
-"""Draw `pair.svg`: two halves, two pipes that cross, and who may take a half.
+"""Draw `pair.svg`: two halves, two pipes that cross, and the holders of a half.
 
 Run it with `python docs/draw_pair.py` after a change.
 """
@@ -116,7 +116,7 @@ def half(x: float, name: str, index: int) -> str:
 
 
 def takers(x: float, edge: float, half_edge: float, taken: int) -> str:
-    """Draw who may take a half, one of them holding it."""
+    """Draw the holders that may take a half, one of them holding it."""
     parts = []
     for number, (name, how, top) in enumerate(TAKERS):
         middle = x + TAKER_WIDTH / 2
@@ -138,7 +138,7 @@ def draw() -> str:
     size = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">',
-        "<title>A pair: two halves, two pipes that cross, who may take a half</title>",
+        "<title>A pair: two halves, two pipes that cross, and its holders</title>",
         f"<style>{STYLE}  @media (prefers-color-scheme: dark) {{{DARK}  }}\n</style>",
         box((0.5, 0.5), (WIDTH - 1, HEIGHT - 1), "card"),
         box((LEFT - 20, 56), (RIGHT - LEFT + 40, 264), "pair"),

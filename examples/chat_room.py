@@ -144,7 +144,7 @@ class Room(DurableObject):
         if not name.isprintable():
             raise ChatError("There is something in this name that can't be shown.")
         if name.casefold() in map(str.casefold, self.people().values()):
-            raise ChatError(f"Somebody called {name} is here already.")
+            raise ChatError(f"The name {name} is taken.")
         ws.serialize_attachment(Person(name=name, busy_until=0.0))
         tell([ws], "welcome", name=name, messages=self.env.of(str(self.ctx.id)))
         self.tell_all("joined", name, self.people())

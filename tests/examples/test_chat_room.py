@@ -157,8 +157,8 @@ async def test_everybody_hears_who_joins_and_who_is_here(
         ("a\u202eb", "can't be shown"),
         ("\x00", "can't be shown"),
         ("\ud800", "can't be shown"),
-        ("Ada", "Somebody called Ada is here already"),
-        (" aDA ", "Somebody called aDA is here already"),
+        ("Ada", "The name Ada is taken"),
+        (" aDA ", "The name aDA is taken"),
     ],
 )
 async def test_a_name_that_is_not_fit_is_refused(
