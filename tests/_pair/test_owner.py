@@ -122,3 +122,14 @@ async def test_an_owner_outlasts_its_dispatcher(autojump_clock: MockClock) -> No
         owner.forget()
         assert Owner.of(nursery) is not owner
         Owner.of(nursery).forget()
+
+
+@bounded
+async def test_a_nursery_that_has_ended_takes_no_half_and_keeps_its_owner() -> None:
+    async with trio.open_nursery() as nursery:
+        owner = kept_owner(nursery)
+        client, _ = WebSocketPair(nursery)
+    with pytest.raises(InvalidStateError, match="nursery of this half has ended"):
+        client.accept()
+    assert Owner.of(nursery) is owner
+    owner.forget()
