@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings, strategies as st
 
 from trio_wspair._rules.codes import usv_string
-from trio_wspair._rules.messages import as_message
+from trio_wspair._rules.messages import MIN_WEIGHT, as_message, size_of, weight_of
 
 # -- text ---------------------
 
@@ -266,3 +266,20 @@ def test_anything_else_is_refused_and_pointed_to_json(value: object) -> None:
         "send() takes str, bytes-like, int or float, not "
         f"{type(value).__name__}: did you mean send(json.dumps(...))?"
     )
+
+
+# -- sizes ---------------------
+
+
+@given(st.one_of(st.text(max_size=40), st.binary(max_size=40)))
+@settings(max_examples=100, deadline=None)
+def test_the_size_of_a_message_is_that_of_its_payload(value: str | bytes) -> None:
+    message = as_message(value)
+    payload = message.encode() if isinstance(message, str) else message
+    assert size_of(message) == len(payload)
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=100, deadline=None)
+def test_a_message_weighs_its_size_and_at_least_64(size: int) -> None:
+    assert weight_of(size) == (size if size >= 64 else MIN_WEIGHT)
