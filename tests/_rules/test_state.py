@@ -16,8 +16,8 @@ from hypothesis.stateful import (
 )
 
 from trio_wspair import ConnectionClosedError, InvalidStateError, ReadyState
-from trio_wspair._rules.codes import Close
-from trio_wspair._rules.state import End, Failure, HalfState, Holder, Operation
+from trio_wspair._rules.codes import Close, checked_close
+from trio_wspair._rules.state import Cause, End, Failure, HalfState, Holder, Operation
 
 T = TypeVar("T")
 
@@ -613,3 +613,13 @@ def test_ready_states_have_the_numbers_of_whatwg() -> None:
         "CLOSING": 2,
         "CLOSED": 3,
     }
+
+
+# -- causes ---------------------
+
+
+@pytest.mark.parametrize("cause", list(Cause), ids=lambda cause: cause.name)
+def test_a_cause_has_a_reason_and_a_close_that_may_be_sent(cause: Cause) -> None:
+    assert cause.reason
+    if cause.close is not None:
+        assert checked_close(cause.close.code, cause.close.reason) == cause.close

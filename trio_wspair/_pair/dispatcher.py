@@ -32,9 +32,8 @@ import attrs
 import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
-from trio_wspair._rules.codes import Close
 from trio_wspair._rules.errors import InvalidStateError
-from trio_wspair._rules.state import Failure
+from trio_wspair._rules.state import Cause
 from trio_wspair._tasks.nurseries import let_others_clean_up, raise_together
 
 from .delivery import Delivery
@@ -270,5 +269,4 @@ class Dispatcher:
 def _fail(half: Half, errors: list[Exception]) -> None:
     """Decide the end of a half whose listeners have raised."""
     # Differs: workerd dispatches only an `error` event, and the peer sees 1006.
-    half.fail(Failure("a listener raised", errors[0]))
-    half.send_close(Close(1011))
+    half.fail_by(Cause.LISTENER_RAISED, errors[0])

@@ -15,7 +15,7 @@ from trio_wspair._rules.codes import Close
 from trio_wspair._rules.errors import ConnectionClosedError
 from trio_wspair._rules.listeners import Listeners
 from trio_wspair._rules.messages import Message
-from trio_wspair._rules.state import End, Failure, HalfState
+from trio_wspair._rules.state import Cause, End, Failure, HalfState
 
 from .inbox import Inbox
 
@@ -99,6 +99,12 @@ class Half:
             self.inbox.close()
             self.outbox.wake_senders()
 
+    def fail_by(self, cause: Cause, error: Exception | None = None) -> None:
+        """Fail, and send the Close that belongs to this cause."""
+        self.fail(Failure(cause.reason, error))
+        if cause.close is not None:
+            self.send_close(cause.close)
+
     def gone_error(self) -> ConnectionClosedError:
         """Return the error for a message that the other half can't take any more.
 
@@ -107,7 +113,7 @@ class Half:
         end = self.inbox.end
         if isinstance(end, Close):
             return ConnectionClosedError(end.code, end.reason, was_clean=False)
-        reason = "the other half has ended"
+        reason = Cause.PEER_ENDED.reason
         return ConnectionClosedError(1006, reason, was_clean=False)
 
     def discard(self, why: str) -> None:

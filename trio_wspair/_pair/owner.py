@@ -36,7 +36,7 @@ from trio.lowlevel import RunVar, enable_ki_protection
 
 from trio_wspair._rules.codes import Close
 from trio_wspair._rules.errors import InvalidStateError
-from trio_wspair._rules.state import Failure, Holder
+from trio_wspair._rules.state import Cause, Failure, Holder
 from trio_wspair._tasks.cork import ReadyQueue
 from trio_wspair._tasks.nurseries import let_others_clean_up, raise_together
 
@@ -216,7 +216,7 @@ class Owner:
         half.listener_task = None
         if half.peer.released and not half.state.closed:
             # In half-open it owes its Close, and no half is left to receive it.
-            half.fail(Failure("the other half has ended"))
+            half.fail_by(Cause.PEER_ENDED)
         served.passed_by = half.state.closed
         if not served.passed_by or served not in self.served:
             return  # In half-open it still owes its Close.
@@ -246,20 +246,22 @@ class Owner:
         self._given = None
 
     def _end_served(self, *, queued_ends_count: bool) -> None:
+        cause = Cause.OWNER_ENDED
+        assert cause.close is not None
         answers: list[tuple[Half, Close | None]] = []
         for served in self.served:
             half = served.half
             answer = None
             if queued_ends_count and isinstance(half.inbox.end, Close):
                 answer = half.state.receive_close(half.inbox.end)
-            half.fail(Failure("the nursery of this half was cancelled"))
+            half.fail(Failure(cause.reason))
             half.inbox.close()
             answers.append((half, answer))
             if served.ending is not None:
                 served.ending.hurry()
         for half, answer in answers:
             if answer is None:
-                half.send_close(Close(1001))
+                half.send_close(cause.close)
             else:
                 half.outbox.put_end(answer)
 

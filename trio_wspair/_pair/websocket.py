@@ -16,7 +16,7 @@ from trio_wspair._rules.codes import checked_close
 from trio_wspair._rules.errors import InvalidStateError, WebSocketError
 from trio_wspair._rules.listeners import Listener, check_event_type
 from trio_wspair._rules.messages import as_message, size_of
-from trio_wspair._rules.state import Failure, Holder, check_thread, foreign_thread_error
+from trio_wspair._rules.state import Cause, Holder, check_thread, foreign_thread_error
 from trio_wspair._tasks.cork import corked
 from trio_wspair._tasks.nurseries import let_others_clean_up, let_unread_bytes_count
 
@@ -288,7 +288,7 @@ class WebSocket(Verbs):
         finally:
             # An answer that has arrived already counts.
             await let_others_clean_up()  # noqa: ASYNC102 - shielded, two steps
-            half.fail(Failure("closing was cancelled"))
+            half.fail_by(Cause.CLOSING_CANCELLED)
         with trio.move_on_after(grace):  # The listeners of that end run.
             await half.wait_released()
 

@@ -16,6 +16,7 @@ from .codes import Close
 from .errors import ConnectionClosedError, InvalidStateError
 
 __all__ = (
+    "Cause",
     "End",
     "Failure",
     "HalfState",
@@ -95,6 +96,20 @@ class Failure:
     """For the close event, whose code is 1006."""
     error: Exception | None = None
     """What the `error` event carries; without it there is none."""
+
+
+class Cause(Enum):
+    """What makes a half fail in this process: the reason, and the Close to send."""
+
+    def __init__(self, reason: str, code: int | None) -> None:
+        self.reason = reason
+        self.close = None if code is None else Close(code)
+        """`None` where a Close was sent before, or no half is left to receive it."""
+
+    LISTENER_RAISED = ("a listener raised", 1011)
+    OWNER_ENDED = ("the nursery of this half was cancelled", 1001)
+    CLOSING_CANCELLED = ("closing was cancelled", None)
+    PEER_ENDED = ("the other half has ended", None)
 
 
 End = Close | Failure
