@@ -14,8 +14,8 @@ from trio.lowlevel import enable_ki_protection
 from trio_wspair._rules.errors import InvalidStateError
 from trio_wspair._rules.limits import Limits
 from trio_wspair._server.application import Application, handler_of, open_application
+from trio_wspair._server.asgi_exchange import ASGIExchange, ASGIService
 from trio_wspair._server.asgi_scope import Scope
-from trio_wspair._server.exchange_asgi import ASGIExchange, ASGIService
 from trio_wspair._tasks.nurseries import bare
 from trio_wspair.transports._asgi import Receive, Send
 

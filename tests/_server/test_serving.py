@@ -28,8 +28,8 @@ from trio_wspair import (
     serve,
 )
 from trio_wspair._http.http1 import HTTPConnection
-from trio_wspair._server.exchange import client_address
-from trio_wspair._server.handling import Handling, Handlings
+from trio_wspair._server.http1_exchange import client_address
+from trio_wspair._server.request_task import Handling, Handlings
 from trio_wspair.testing import ScriptedPeer
 
 if TYPE_CHECKING:

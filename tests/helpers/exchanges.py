@@ -15,7 +15,7 @@ import trio.testing
 from trio_wspair import Headers, Request, Response
 from trio_wspair._http.forwarded import ProxyHeaders
 from trio_wspair._rules.limits import Limits
-from trio_wspair._server.exchange import Service
+from trio_wspair._server.http1_exchange import Service
 from trio_wspair._server.serving import _Acceptor
 from trio_wspair.transports._engines import engine_named
 

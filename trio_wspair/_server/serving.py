@@ -28,7 +28,7 @@ from trio_wspair.transports.io._sockets import linger
 
 from .admission import RETRY_AFTER_SECONDS, Admission
 from .application import Application, handler_of, run_application
-from .exchange import Exchange, Service, client_address
+from .http1_exchange import Exchange, Service, client_address
 from .listening import (
     Listener,
     Place,

@@ -32,7 +32,7 @@ from trio_wspair.transports._asgi import (
 from trio_wspair.transports._connection import Connection
 
 from .asgi_scope import Scope, ScopeRequest, client_of, read_scope
-from .handling import Handling
+from .request_task import Handling
 
 __all__ = ("ASGIExchange", "ASGIService")
 

@@ -22,7 +22,7 @@ from trio_wspair.transports._connection import Connection
 from trio_wspair.transports._engines import Engine
 from trio_wspair.transports.io._sockets import below_tls, linger
 
-from .handling import Handling, Handlings
+from .request_task import Handling, Handlings
 
 __all__ = ("Exchange", "Service", "client_address")
 
