@@ -14,8 +14,9 @@ from trio.lowlevel import enable_ki_protection
 from trio_wspair._rules.errors import InvalidStateError
 from trio_wspair._rules.limits import Limits
 from trio_wspair._server.application import Application, handler_of, open_application
-from trio_wspair._server.asgi_exchange import ASGIExchange, ASGIService
+from trio_wspair._server.asgi_exchange import ASGIExchange
 from trio_wspair._server.asgi_scope import Scope
+from trio_wspair._server.request_task import Service
 from trio_wspair._tasks.nurseries import bare
 from trio_wspair.transports._asgi import Receive, Send
 
@@ -81,12 +82,12 @@ class ASGIApp:
             receive_buffer_bytes=receive_buffer_bytes,
             ping_interval=math.inf,  # ASGI has no pings.
         )
-        self._make_service = partial(ASGIService, limits=limits, log_query=log_query)
+        self._make_service = partial(Service, limits=limits, log_query=log_query)
         self._app = app
-        self._services: list[ASGIService] = []
+        self._services: list[Service] = []
         """Of the applications that are open; of several servers, if several have it."""
         if fetch is not None:
-            self._services.append(self._make_service(fetch))
+            self._services.append(self._make_service(fetch=fetch))
         self._missing = "has not said so"
 
     @enable_ki_protection
@@ -124,7 +125,7 @@ class ASGIApp:
         try:
             # This task enters and leaves it, as nurseries in it demand.
             async with open_application(self._app) as fetch:
-                service = self._make_service(fetch)
+                service = self._make_service(fetch=fetch)
                 self._services.append(service)
                 phase = ""
                 try:

@@ -29,7 +29,7 @@ from trio_wspair import (
 )
 from trio_wspair._http.http1 import HTTPConnection
 from trio_wspair._server.http1_exchange import client_address
-from trio_wspair._server.request_task import Handling, Handlings
+from trio_wspair._server.request_task import RequestTask, RequestTasks
 from trio_wspair.testing import ScriptedPeer
 
 if TYPE_CHECKING:
@@ -957,9 +957,9 @@ def test_a_request_that_comes_while_a_server_stops_is_stopped_too() -> None:
         def stop(self, code: int) -> None:
             self.code = code
 
-    handlings, asked = Handlings(), Asked()
-    handlings.stop(1001)
-    with handlings.having(cast("Handling", asked)):
+    tasks, asked = RequestTasks(), Asked()
+    tasks.stop(1001)
+    with tasks.including(cast("RequestTask", asked)):
         assert asked.code == 1001
 
 

@@ -143,7 +143,7 @@ async def test_a_body_that_is_no_bytes_is_the_fault_of_the_server(
 ) -> None:
     server = await ask(echo, {"type": "http.request", "body": body})
     assert server.status == 500
-    assert "the ASGI server has not kept to the specification: a body is bytes" in (
+    assert "the ASGI server violates the specification: a body is bytes" in (
         logged.take()
     )
 
@@ -206,7 +206,7 @@ async def test_a_plain_request_that_is_not_valid_gets_400(
 async def test_a_scope_that_is_wrong_is_an_error_for_the_server(
     autojump_clock: MockClock,
 ) -> None:
-    with pytest.raises(TypeError, match="has not kept to the specification"):
+    with pytest.raises(TypeError, match="violates the specification"):
         await ask(echo, headers=[("host", "test")])
 
 

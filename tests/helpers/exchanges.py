@@ -15,7 +15,7 @@ import trio.testing
 from trio_wspair import Headers, Request, Response
 from trio_wspair._http.forwarded import ProxyHeaders
 from trio_wspair._rules.limits import Limits
-from trio_wspair._server.http1_exchange import Service
+from trio_wspair._server.http1_exchange import HTTP1Service
 from trio_wspair._server.serving import _Acceptor
 from trio_wspair.transports._engines import engine_named
 
@@ -112,10 +112,10 @@ def acceptor(
     """Return what serves the connections of a server, as `serve()` does."""
     chosen: dict[str, Any] = {"max_connections": 10, **limits}
     engine = engine_named("trio-websocket", compression=False)
-    service = Service(
-        fetch,
-        engine,
-        Limits(**chosen),
+    service = HTTP1Service(
+        fetch=fetch,
+        engine=engine,
+        limits=Limits(**chosen),
         proxy_headers=proxy_headers,
         proxies=proxies,
         log_query=log_query,

@@ -438,7 +438,7 @@ async def test_a_traceback_is_about_the_application_and_the_test(
         exc = exc.__context__
     own = traceback.extract_tb(caught.value.__traceback__)
     assert own[-1].filename == __file__
-    for part in ("_handling.py", "_dispatcher.py", "transports", "_dialing.py"):
+    for part in ("request_task.py", "dispatcher.py", "transports", "dialing.py"):
         assert not [place for place in places if part in place]
 
 

@@ -1,34 +1,56 @@
-"""Bodies: of a request as it comes, of a response in pieces that can be sent.
+"""Bodies: of a request as it arrives, of a response in pieces that can be sent.
 
-Knows nobody who receives or sends them.
+Knows no connection: a request body has a `BodySource`.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 import trio
 
 from trio_wspair._rules.codes import usv_string
 from trio_wspair._rules.errors import RequestBodyError
 
-__all__ = ("RequestBody", "open_pieces")
+__all__ = ("BodySource", "RequestBody", "open_pieces")
 
 _PIECE_BYTES: Final = 2**16
 
 
-class RequestBody(ABC):
-    """The body of one request: what has come of it, and the rest on demand.
+class BodySource(Protocol):
+    """What a request body arrives through: a parser, or the messages of a server."""
 
-    A reader that is cancelled loses nothing.
+    def take(self) -> tuple[bytes, bool]:
+        """Return what has arrived since the last call, and whether that is all.
+
+        Raises:
+            RequestBodyError: The body is not valid.
+        """
+        ...
+
+    async def receive(self) -> None:
+        """Wait until more has arrived.
+
+        Raises:
+            RequestBodyError: Nothing arrives in time, or the client has gone.
+        """
+        ...
+
+
+class RequestBody:
+    """The body of one request: what has arrived of it, and the rest on demand.
+
+    A reader that is cancelled loses nothing. A body keeps its bytes when its request is
+    over, whatever follows on the connection.
 
     Args:
-        length: What the head says of it, 0 if that is nothing.
-        max_bytes: A larger one is refused.
+        source: What it arrives through.
+        length: Its length by the head of the request; 0 if that is not known.
+        max_bytes: A larger body is refused.
     """
 
-    def __init__(self, length: int, *, max_bytes: int) -> None:
+    def __init__(self, source: BodySource, length: int, *, max_bytes: int) -> None:
+        self._source: BodySource | None = source
         self._length = length
         self._max_bytes = max_bytes
         self._received = bytearray()
@@ -40,7 +62,7 @@ class RequestBody(ABC):
         async with self._reading:  # Always a checkpoint.
             while True:
                 outcome = self.take()
-                # Before it is asked for, too.
+                # The length is checked before the client is asked for the body, too.
                 if max(len(self._received), self._length) > self._max_bytes:
                     msg = f"the body of a request has more than {self._max_bytes} bytes"
                     raise RequestBodyError(413, msg)
@@ -48,33 +70,43 @@ class RequestBody(ABC):
                     raise outcome
                 if outcome is not None:
                     return outcome
+                assert self._source is not None
                 try:
-                    await self._read_on()
+                    await self._source.receive()
                 except RequestBodyError as exc:
                     self._outcome = exc
 
     def take(self) -> bytes | RequestBodyError | None:
-        """Return the whole, or what is wrong with it, at the end."""
+        """Take what has arrived. At the end, return the whole, or what is wrong.
+
+        That is as much as was received at once, whatever the limit is.
+        """
+        if self._outcome is None and self._source is not None:
+            try:
+                data, is_complete = self._source.take()
+            except RequestBodyError as exc:
+                self._outcome = exc
+            else:
+                self._received += data
+                if is_complete:
+                    self._outcome = bytes(self._received)
         return self._outcome
 
-    @abstractmethod
-    async def _read_on(self) -> None:
-        """Wait for more.
-
-        Raises:
-            RequestBodyError: Nothing comes.
-        """
+    def leave_empty(self) -> None:
+        """Drop the source: what follows on the connection is not a body."""
+        self._outcome = b""
+        self._source = None
 
 
 @asynccontextmanager
 async def open_pieces(
     body: bytes | AsyncIterable[str | bytes], *, wanted: bool
 ) -> AsyncGenerator[AsyncIterable[bytes], None]:
-    """Give a body in small pieces: the client has its time for each.
+    """Yield a body in small pieces: the time limit of the client applies to each.
 
-    It gives none if they are not `wanted`, as by HEAD. A generator is closed in the
-    end, whatever happens. The iterator raises `TypeError` if the body has
-    something in it that can't be sent.
+    There are none if they are not `wanted`, as for HEAD. If the body is a generator, it
+    is closed on leaving, whatever happens. The iterator raises `TypeError` if a piece
+    of the body is neither str nor bytes.
     """
     pieces = _pieces_of(body if wanted else b"")
     async with AsyncExitStack() as stack:
@@ -91,12 +123,12 @@ async def _pieces_of(
         for piece in _cut(body):
             yield piece
         return
-    async for said in body:
-        if not isinstance(said, (str, bytes)):
-            msg = f"a piece of a body is str or bytes, not {type(said).__name__}"
+    async for given in body:
+        if not isinstance(given, (str, bytes)):
+            msg = f"a piece of a body is str or bytes, not {type(given).__name__}"
             raise TypeError(msg)
-        data = usv_string(said).encode() if isinstance(said, str) else said
-        for piece in _cut(data) or [b""]:  # To send it is a checkpoint.
+        data = usv_string(given).encode() if isinstance(given, str) else given
+        for piece in _cut(data) or [b""]:  # Sending it is a checkpoint.
             yield piece
 
 

@@ -68,47 +68,33 @@ class Head:
     """What follows the head."""
 
 
-class _RequestBody(RequestBody):
-    """A request that is over keeps its own, whatever follows on the connection."""
+class _ParserSource:
+    """The source of a request body that h11 parses."""
 
     def __init__(
-        self,
-        parser: h11.Connection,
-        length: int,
-        *,
-        max_bytes: int,
-        read_on: Callable[[], Awaitable[None]],
+        self, parser: h11.Connection, receive: Callable[[], Awaitable[None]]
     ) -> None:
-        super().__init__(length, max_bytes=max_bytes)
         self._parser = parser
-        self._read_on_connection = read_on
+        self._receive = receive
 
-    async def _read_on(self) -> None:
-        await self._read_on_connection()
-
-    def take(self) -> bytes | RequestBodyError | None:
-        """Take what has come; return the whole, or what is wrong with it, at the end.
-
-        What is taken is as much as was received at once, whatever the limit is.
-        """
+    def take(self) -> tuple[bytes, bool]:
+        """Take what h11 has parsed; see `BodySource`."""
+        data = bytearray()
         try:
-            while self._outcome is None:
+            while True:
                 event = self._parser.next_event()
                 if event is h11.NEED_DATA:
-                    break
-                if isinstance(event, h11.Data):
-                    self._received += event.data
-                else:
-                    self._outcome = bytes(self._received)
+                    return bytes(data), False
+                if not isinstance(event, h11.Data):
+                    return bytes(data), True
+                data += event.data
         except h11.RemoteProtocolError as exc:
             msg = f"the body of a request is broken: {exc}"
-            self._outcome = RequestBodyError(400, msg)
-        return self._outcome
+            raise RequestBodyError(400, msg) from None
 
-    def leave_empty(self) -> None:
-        """Let go of the parser: what follows is no body."""
-        self._outcome = b""
-        del self._parser
+    async def receive(self) -> None:
+        """Receive more on the connection; see `BodySource`."""
+        await self._receive()
 
 
 class HTTPConnection:
@@ -128,7 +114,7 @@ class HTTPConnection:
         self.stream = stream
         self._limits = limits
         self._parser = self._new_parser()
-        self._body: _RequestBody | None = None
+        self._body: RequestBody | None = None
         """Of the request that is being answered, if it is none that is refused."""
         self._is_head = False
         self.failure: str = ""
@@ -172,11 +158,10 @@ class HTTPConnection:
         if len(lengths) > 1 or b"," in b"".join(lengths):
             raise bad_request("The header 'Content-Length' comes more than once.")
         length = int(dict(event.headers).get(b"content-length", b"0"))
-        request_body = _RequestBody(
-            self._parser,
+        request_body = RequestBody(
+            _ParserSource(self._parser, self._receive_body),
             length,
             max_bytes=self._limits.max_body_bytes,
-            read_on=self._read_on,
         )
         checked = _checked(event, request_body)
         self._body = request_body
@@ -231,7 +216,7 @@ class HTTPConnection:
         """Let go of the last request, whose body refers to this."""
         self._body = None
 
-    async def _read_on(self) -> None:
+    async def _receive_body(self) -> None:
         """Receive more of a body.
 
         Raises:

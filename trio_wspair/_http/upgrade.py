@@ -1,31 +1,52 @@
-"""What a request for a WebSocket has to have (RFC 6455, section 4.2.1).
+"""The opening handshake of a WebSocket in terms of HTTP: the request, and the answer.
 
-Knows methods and headers only.
+Knows methods and headers only. What a client has to send is in RFC 6455, section 4.2.1,
+what a server may answer in section 4.2.2.
 """
 
 import base64
 import binascii
+from collections.abc import Sequence
 from typing import Final
+
+import attrs
 
 from .headers import Headers, comma_list, is_token
 
-__all__ = ("VERSION", "WRONG_VERSION", "asks_for_websocket", "upgrade_fault")
+__all__ = (
+    "VERSION",
+    "WRONG_VERSION",
+    "UpgradeAnswer",
+    "asks_for_websocket",
+    "check_upgrade_answer",
+    "upgrade_fault",
+)
 
 VERSION: Final = "13"
 """The version of the protocol."""
-WRONG_VERSION: Final = (
-    f"Only version {VERSION} of the WebSocket protocol is spoken here."
+WRONG_VERSION: Final = f"Only version {VERSION} of the WebSocket protocol is supported."
+"""The fault that is reported last, if nothing else is wrong."""
+
+_HEADERS_OF_THE_SERVER: Final = frozenset(
+    {
+        "connection",
+        "content-length",
+        "sec-websocket-accept",
+        "sec-websocket-extensions",
+        "transfer-encoding",
+        "upgrade",
+    }
 )
-"""The fault that is told last, when all else is right."""
+"""Headers of a 101 that the server makes."""
 
 
 def asks_for_websocket(headers: Headers) -> bool:
-    """Return whether ``Upgrade`` names WebSockets, well or not."""
+    """Return whether ``Upgrade`` names WebSockets, whether or not the rest is valid."""
     return "websocket" in _tokens(headers, "upgrade")
 
 
 def upgrade_fault(method: str, headers: Headers) -> str | None:
-    """Return what is wrong with a request for a WebSocket; `None` if nothing is."""
+    """Return what is wrong with an upgrade request; `None` if it is valid."""
     if not asks_for_websocket(headers):
         return "The header 'Upgrade: websocket' is missing."
     if method != "GET":
@@ -37,7 +58,7 @@ def upgrade_fault(method: str, headers: Headers) -> str | None:
     if not _is_key(headers.get("sec-websocket-key", "")):
         return "The header 'Sec-WebSocket-Key' is missing or wrong."
     if not all(map(is_token, comma_list(headers, "sec-websocket-protocol"))):
-        return "The header 'Sec-WebSocket-Protocol' is no list of tokens."
+        return "The header 'Sec-WebSocket-Protocol' is not a list of tokens."
     if headers.get("sec-websocket-version") != VERSION:
         return WRONG_VERSION
     return None
@@ -57,3 +78,60 @@ def _is_key(key: str) -> bool:
         return len(base64.b64decode(key, validate=True)) == 16
     except (binascii.Error, ValueError):
         return False
+
+
+# -- the answer ----------------------------------------------------------------------
+
+
+@attrs.frozen
+class UpgradeAnswer:
+    """What a handler's 101 comes to."""
+
+    subprotocol: str | None
+    """The chosen subprotocol."""
+    headers: Headers
+    """The other headers."""
+    warning: tuple[str, str] | None
+    """A kind and a text, if the handler should choose another subprotocol."""
+
+
+def check_upgrade_answer(headers: Headers, offered: Sequence[str]) -> UpgradeAnswer:
+    """Check the headers of a handler's 101.
+
+    Args:
+        headers: Its headers.
+        offered: The subprotocols that the client offers.
+
+    Raises:
+        ValueError: The subprotocol was not offered, or the server makes a header.
+    """
+    rest = Headers(headers)
+    chosen = rest.pop("sec-websocket-protocol", None)
+    for name in rest:
+        if name in _HEADERS_OF_THE_SERVER:
+            msg = f"a 101 can't have the header {name!r}: the server makes it"
+            raise ValueError(msg)
+    if chosen is not None and offered and chosen not in offered:
+        # Those offered are not shown: for lack of headers, pages put tokens there.
+        what = "a list" if "," in chosen else f"{chosen!r}"
+        msg = (
+            f"the subprotocol that fetch chose, {what}, was not offered: it is one "
+            "of those in request.headers['Sec-WebSocket-Protocol']"
+        )
+        raise ValueError(msg)
+    if chosen is not None and not offered:
+        # It is left out (RFC 6455, section 4.2.2): browsers would fail otherwise.
+        what = (
+            "the client offers no subprotocol, and the one that fetch chose was "
+            "left out: set Sec-WebSocket-Protocol only if the request has it"
+        )
+        return UpgradeAnswer(None, rest, ("no offer", what))
+    if chosen is None and offered:
+        what = (
+            f"the client offers subprotocols ({len(offered)}) and fetch chose "
+            "none: browsers fail such a connection. Choose one of those in "
+            "request.headers['Sec-WebSocket-Protocol'] with headers="
+            "{'Sec-WebSocket-Protocol': ...} in the Response"
+        )
+        return UpgradeAnswer(None, rest, ("subprotocol", what))
+    return UpgradeAnswer(chosen, rest, None)

@@ -1,25 +1,23 @@
-"""One request to an ASGI application, and the way back to its client.
+"""`ASGIExchange`: one request to an ASGI application, and the way of its answer.
 
-Knows the messages of ASGI about requests and answers; not how a scope is read, nor what
-becomes of the request. https://asgi.readthedocs.io/en/latest/specs/www.html
+Knows the messages of ASGI about requests and responses; not how a scope is read, nor
+how requests are handled. https://asgi.readthedocs.io/en/latest/specs/www.html
 """
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
-import attrs
 import trio
 from trio.lowlevel import enable_ki_protection
 
 from trio_wspair._http.bodies import RequestBody, open_pieces
 from trio_wspair._http.headers import Headers, encode_headers
-from trio_wspair._http.messages import FetchHandler, Request, Response
+from trio_wspair._http.messages import Request, Response
 from trio_wspair._http.urls import Authority, RequestURL, Target
 from trio_wspair._rules.codes import CloseCode
 from trio_wspair._rules.display import printable
 from trio_wspair._rules.errors import RequestBodyError
-from trio_wspair._rules.limits import Limits
 from trio_wspair._tasks.nurseries import open_service_nursery
 from trio_wspair.transports._asgi import (
     DENIAL,
@@ -32,90 +30,74 @@ from trio_wspair.transports._asgi import (
 from trio_wspair.transports._connection import Connection
 
 from .asgi_scope import Scope, ScopeRequest, client_of, read_scope
-from .request_task import Handling
+from .request_task import RequestTask, Service
 
-__all__ = ("ASGIExchange", "ASGIService")
+__all__ = ("ASGIExchange",)
 
 _OF_THE_CONNECTION: Final = frozenset(
     {"connection", "content-length", "keep-alive", "transfer-encoding", "upgrade"}
 )
-"""Headers that are the server's, and forbidden on HTTP/2 (RFC 9113, 8.2.2)."""
+"""Headers that the ASGI server makes; on HTTP/2 forbidden (RFC 9113, 8.2.2)."""
 _NO_URL: Final = RequestURL("http", Authority("localhost"), Target("/", None))
 _LEFTOVER_SECONDS: Final = 1.0
 
 
-@attrs.frozen(eq=False)
-class ASGIService:
-    """What all requests to an application share."""
-
-    fetch: FetchHandler
-    limits: Limits
-    log_query: bool = False
-    warned: set[str] = attrs.Factory(set[str])
-    """The warnings that were given, each of which is given once."""
-
-
 class ASGIExchange:
-    """One request, and its answer; see `Caller` for the methods."""
+    """One request, and its answer; see `Exchange` for the methods."""
 
     def __init__(
-        self, service: ASGIService, scope: Scope, receive: Receive, send: Send
+        self, service: Service, scope: Scope, receive: Receive, send: Send
     ) -> None:
         self._service = service
         self._scope = scope
         self._send = send
         self._is_websocket: bool = scope["type"] == "websocket"
-        self.address: str = client_of(scope)
+        self.client: str = client_of(scope)
         self._refusal: Response | None = None
-        try:  # Not every server looks at what a client sends.
+        try:  # Not every server checks what a client sends.
             self._request = read_scope(scope)
         except ValueError as exc:
             self._refusal = Response(f"{exc}\n", status=400)
-            # What no handler sees.
+            # The handler does not see this request.
             method = "GET" if self._is_websocket else scope.get("method", "GET")
             length = 0 if self._is_websocket else None
             self._request = ScopeRequest(method, _NO_URL, Headers(), None, length)
-        self._body = _RequestBody(
-            receive,
-            length=self._request.body_length,
-            max_bytes=service.limits.max_body_bytes,
-            timeout=service.limits.body_timeout,
+        length = self._request.body_length
+        self._source = _MessageSource(
+            receive, is_empty=length == 0, timeout=service.limits.body_timeout
+        )
+        self._body = RequestBody(
+            self._source, length or 0, max_bytes=service.limits.max_body_bytes
         )
         self._connection = ASGIConnection(receive, send)
-        self._giving_up = trio.CancelScope()
-        """Around an answer, which may be given up until all of it is said."""
-        self._all_is_said = False
+        self._sending = trio.CancelScope()
+        """The cancel scope of the response: cancelled when the client has gone."""
+        self._is_sent = False
         self._opening = trio.CancelScope()
-        """Around accepting a WebSocket, which is shielded from the server's stop."""
+        """The cancel scope of accepting a WebSocket."""
         self.answered: bool = False
 
     async def run(self) -> None:
         """Call the handler, and answer with what it returns."""
         service = self._service
         if self._refusal is not None:
-            await self.answer(self._refusal)
+            await self.send_response(self._refusal)
             return
-        handling = Handling(
-            self,
-            fetch=service.fetch,
-            limits=service.limits,
-            log_query=service.log_query,
-            warned=service.warned,
-        )
+        task = RequestTask(self, service)
         async with open_service_nursery() as nursery:
-            nursery.start_soon(self._watch_for_stop, handling)
-            await handling.run()
+            nursery.start_soon(self._watch_for_stop, task)
+            await task.run()
 
     @enable_ki_protection
-    async def _watch_for_stop(self, handling: Handling) -> None:
-        """Notice that the server stops: then it cancels its applications.
+    async def _watch_for_stop(self, task: RequestTask) -> None:
+        """Stop the task when the server stops, which cancels its applications.
 
         The conversation itself is shielded from that.
         """
         try:
             await trio.sleep_forever()
         finally:
-            handling.stop(CloseCode.GOING_AWAY)
+            task.stop(CloseCode.GOING_AWAY)
             self._connection.stop()
             self._bound_opening(self._service.limits.close_grace)
 
@@ -127,41 +109,41 @@ class ASGIExchange:
         return f"{printable(self._request.method)} {shown}"
 
     def request(self, nursery: trio.Nursery) -> Request:
-        """Return the request; see `Caller`."""
+        """Return the request; see `Exchange`."""
         return Request(
             method=self._request.method,
             url=self._request.url,
             headers=self._request.headers,
             nursery=nursery,
-            client=self.address,
+            client=self.client,
             body=self._body,
             wants_websocket=self._is_websocket,
         )
 
     @property
-    def protocols(self) -> Sequence[str] | None:
-        """The subprotocols that the client offers; see `Caller`."""
+    def offered_subprotocols(self) -> Sequence[str] | None:
+        """The subprotocols that the client offers; see `Exchange`."""
         return self._request.subprotocols
 
     # -- the answer --------------------------------------------------------------------
 
-    async def answer(self, response: Response) -> None:
-        """Send a response as far as the client takes it; see `Caller`."""
+    async def send_response(self, response: Response) -> None:
+        """Send a response as far as the client takes it; see `Exchange`."""
         self.answered = True
         if not self._is_websocket:
             await self._respond("http.response", response)
         elif DENIAL in (self._scope.get("extensions") or {}):
             await self._respond(DENIAL, response)
         else:
-            await self._say({"type": "websocket.close"})  # The client sees 403.
+            await self._send_event({"type": "websocket.close"})  # The client sees 403.
 
     async def _respond(self, kind: str, response: Response) -> None:
-        """Send a response, and give it up when the client has gone."""
-        with self._giving_up:
+        """Send a response until the client has gone."""
+        with self._sending:
             async with open_service_nursery() as nursery:
-                # Even if it tells nothing: Hypercorn may wait for somebody who listens.
+                # Hypercorn may wait for a reader, even if it has nothing to report.
                 nursery.start_soon(self._watch_for_disconnect)
-                await self._say(
+                await self._send_event(
                     {
                         "type": f"{kind}.start",
                         "status": response.status,
@@ -172,24 +154,24 @@ class ASGIExchange:
                 async with open_pieces(response.body, wanted=wanted) as pieces:
                     async for piece in pieces:
                         body = {"body": piece, "more_body": True}
-                        await self._say({"type": f"{kind}.body", **body})
-                self._all_is_said = True
+                        await self._send_event({"type": f"{kind}.body", **body})
+                self._is_sent = True
                 last = {"body": b"", "more_body": False}
-                await self._say({"type": f"{kind}.body", **last})
+                await self._send_event({"type": f"{kind}.body", **last})
 
     @enable_ki_protection
     async def _watch_for_disconnect(self) -> None:
-        await self._body.wait_gone()
-        if not self._all_is_said:  # Afterwards it is no news.
-            self._giving_up.cancel(reason="the client has gone")
+        await self._source.wait_gone(self._body)
+        if not self._is_sent:  # Afterwards it is normal.
+            self._sending.cancel(reason="the client has gone")
 
-    async def _say(self, event: Event) -> None:
-        """Give a message to the server; cancelled when the client takes it no more."""
+    async def _send_event(self, event: Event) -> None:
+        """Send an event to the server. Cancel the response if the client has gone."""
         try:
             with trio.fail_after(self._service.limits.body_timeout):
                 await self._send(event)
         except (trio.TooSlowError, *GONE):
-            self._giving_up.cancel(reason="the client has gone")
+            self._sending.cancel(reason="the client has gone")
             await trio.lowlevel.checkpoint()
 
     def _headers_for(self, response: Response) -> list[tuple[bytes, bytes]]:
@@ -204,15 +186,15 @@ class ASGIExchange:
         return _as_bytes(headers)
 
     @asynccontextmanager
-    async def open(
+    async def open_websocket(
         self,
         subprotocol: str | None,
         headers: Headers,
         nursery: trio.Nursery,  # noqa: ARG002 - the server has the tasks
     ) -> AsyncGenerator[Connection, None]:
-        """Accept the WebSocket; see `Caller`."""
+        """Accept the WebSocket; see `Exchange`."""
         self._bound_opening(self._service.limits.body_timeout)
-        with self._opening, suppress(*GONE):  # Which is what it receives next.
+        with self._opening, suppress(*GONE):  # The next receive() reports it.
             await self._send(
                 {
                     "type": "websocket.accept",
@@ -220,7 +202,7 @@ class ASGIExchange:
                     "headers": _as_bytes(headers),
                 }
             )
-        if self._opening.cancelled_caught:  # The client takes nothing.
+        if self._opening.cancelled_caught:  # The client does not read.
             self._connection.give_up()
         yield self._connection
         with trio.move_on_after(_LEFTOVER_SECONDS):
@@ -232,26 +214,29 @@ class ASGIExchange:
         self._opening.deadline = min(self._opening.deadline, end)
 
 
-class _RequestBody(RequestBody):
-    """The body of a request, and behind it the news that the client has gone.
+class _MessageSource:
+    """The source of a request body: the messages of the server until the disconnect.
 
     Args:
-        receive: Where it comes from.
-        length: What the head says of it; `None` if that is nothing.
-        max_bytes: A larger one is refused.
-        timeout: Seconds for the next piece to come.
+        receive: Receives the messages.
+        is_empty: Whether there is no body, by the head of the request.
+        timeout: Seconds for the next piece of the body.
     """
 
-    def __init__(
-        self, receive: Receive, *, length: int | None, max_bytes: int, timeout: float
-    ) -> None:
-        super().__init__(length or 0, max_bytes=max_bytes)
+    def __init__(self, receive: Receive, *, is_empty: bool, timeout: float) -> None:
         self._receive = receive
         self._timeout = timeout
-        self._outcome = b"" if length == 0 else None
-        self._gone = False
+        self._received = b""
+        self._is_complete = is_empty
+        self._is_gone = False
 
-    async def _read_on(self) -> None:
+    def take(self) -> tuple[bytes, bool]:
+        """Take what has arrived; see `BodySource`."""
+        data, self._received = self._received, b""
+        return data, self._is_complete
+
+    async def receive(self) -> None:
+        """Receive a message; see `BodySource`."""
         event: Event | None = None
         with trio.move_on_after(self._timeout):
             event = await self._next()
@@ -263,26 +248,25 @@ class _RequestBody(RequestBody):
         body = event.get("body") or b""
         if not isinstance(body, (bytes, bytearray)):
             msg = (
-                "the ASGI server has not kept to the specification: a body is bytes, "
+                "the ASGI server violates the specification: a body is bytes, "
                 f"not {type(body).__name__}"
             )
             raise TypeError(msg)
         self._received += body
-        if not event.get("more_body", False):
-            self._outcome = bytes(self._received)
+        self._is_complete = not event.get("more_body", False)
 
-    async def wait_gone(self) -> None:
-        """Wait until the client has gone; what it says meanwhile can be read."""
+    async def wait_gone(self, body: RequestBody) -> None:
+        """Wait until the client has gone, keeping the body that arrives meanwhile."""
         with suppress(RequestBodyError):
-            await self.read()
-        while not self._gone:
+            await body.read()
+        while not self._is_gone:
             await self._next()
 
     async def _next(self) -> Event:
         event: Event = {"type": "http.disconnect"}
         with suppress(*GONE):
             event = await self._receive()
-        self._gone = event["type"].endswith(".disconnect")
+        self._is_gone = event["type"].endswith(".disconnect")
         return event
 
 

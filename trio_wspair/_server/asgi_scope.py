@@ -63,7 +63,7 @@ def read_scope(scope: Scope) -> ScopeRequest:
     """Return the request of a scope of HTTP, or of a WebSocket.
 
     Raises:
-        TypeError: The server has not kept to the specification.
+        TypeError: The server violates the specification.
         ValueError: The client has not kept to HTTP.
     """
     is_websocket = _part(scope, "type", str, "") == "websocket"
@@ -109,7 +109,7 @@ def _part(scope: Scope, name: str, kind: type[Any], default: Any) -> Any:  # noq
 
 
 def _server_is_wrong(why: str) -> TypeError:
-    return TypeError(f"the ASGI server has not kept to the specification: {why}")
+    return TypeError(f"the ASGI server violates the specification: {why}")
 
 
 def _kinds(value: object) -> str:
@@ -176,7 +176,7 @@ def _url_of(scope: Scope, method: str, headers: Headers) -> RequestURL:
     """Return the URL that the client has asked for, which ``Host`` then agrees with.
 
     Raises:
-        TypeError: The server has not kept to the specification.
+        TypeError: The server violates the specification.
         ValueError: It is not valid, or has another scheme.
     """
     path = _raw_path(scope) or "/"
@@ -198,7 +198,7 @@ def _raw_path(scope: Scope) -> str:
     """Return the whole path as it was on the wire, without the query.
 
     Raises:
-        TypeError: The server has not kept to the specification.
+        TypeError: The server violates the specification.
     """
     path: str = _part(scope, "path", str, "")
     raw_bytes: bytes = _part(scope, "raw_path", bytes, b"")

@@ -1,7 +1,7 @@
-"""One request over HTTP/1.1, and the way back to its client.
+"""`HTTP1Exchange`: one request over HTTP/1.1, and the way of its answer.
 
-Knows HTTP and what stands before and behind it: proxies, and the WebSocket of an
-upgrade; not what becomes of the request, nor how connections come and go.
+Knows HTTP, proxies in front of it, and the engine of a WebSocket after an upgrade; not
+how requests are handled, nor how connections are accepted.
 """
 
 import contextlib
@@ -16,51 +16,45 @@ from trio_wspair._http.headers import Headers, comma_list
 from trio_wspair._http.http1 import ClientGoneError, Head, HTTPConnection, bad_request
 from trio_wspair._http.messages import FetchHandler, Request, Response
 from trio_wspair._http.urls import Authority, RequestURL, parse_authority
-from trio_wspair._rules.limits import Limits
 from trio_wspair._tasks.timers import Alarms
 from trio_wspair.transports._connection import Connection
 from trio_wspair.transports._engines import Engine
 from trio_wspair.transports.io._sockets import below_tls, linger
 
-from .request_task import Handling, Handlings
+from .request_task import RequestTask, RequestTasks, Service
 
-__all__ = ("Exchange", "Service", "client_address")
+__all__ = ("HTTP1Exchange", "HTTP1Service", "client_address")
 
 
-@attrs.frozen(eq=False)
-class Service:
+@attrs.frozen(eq=False, kw_only=True)
+class HTTP1Service(Service):
     """What all connections of a server share."""
 
-    fetch: FetchHandler
     engine: Engine
-    limits: Limits
     proxy_headers: ProxyHeaders
     proxies: int
-    log_query: bool
     stop_code: Callable[[], int]
-    """Called when the server stops, for what WebSockets are told."""
+    """Called when the server stops, for the code that WebSockets are closed with."""
     alarms: Alarms = attrs.Factory(Alarms)
-    handlings: Handlings = attrs.Factory(Handlings)
-    warned: set[str] = attrs.Factory(set[str])
-    """The warnings that were given, each of which is given once."""
+    tasks: RequestTasks = attrs.Factory(RequestTasks)
 
 
-class Exchange:
-    """One request on a connection, and its answer; see `Caller` for the methods.
+class HTTP1Exchange:
+    """One request on a connection, and its answer; see `Exchange` for the methods.
 
     Raises:
         Refusal: The request has no valid URL.
     """
 
-    def __init__(self, service: Service, http: HTTPConnection, head: Head) -> None:
+    def __init__(self, service: HTTP1Service, http: HTTPConnection, head: Head) -> None:
         self._service = service
         self._http = http
         self._head = head
         self._go_on = False
         """Another request may follow."""
-        self.address: str = client_address(http.stream)
+        self.client: str = client_address(http.stream)
         self.forwarded_client: str = ""
-        """The address that a proxy tells; empty if none is believed, or tells one."""
+        """The client's address by a trusted proxy; empty if there is none."""
         try:
             self._url = self._believed_url()
         except ValueError as exc:
@@ -76,7 +70,7 @@ class Exchange:
         service, head = self._service, self._head
         said = forwarded_by(head.headers, service.proxy_headers, service.proxies)
         self.forwarded_client = said.client or ""
-        self.address = said.client or self.address
+        self.client = said.client or self.client
         secure = below_tls(self._http.stream) is not self._http.stream
         scheme = said.scheme or ("https" if secure else "http")
         if head.target.scheme not in (None, scheme):  # RFC 9110, section 7.4.
@@ -91,17 +85,9 @@ class Exchange:
         Returns:
             Whether another request may follow.
         """
-        service = self._service
-        handling = Handling(
-            self,
-            fetch=fetch,
-            limits=service.limits,
-            alarms=service.alarms,
-            log_query=service.log_query,
-            warned=service.warned,
-        )
-        with service.handlings.having(handling):
-            await handling.run()
+        task = RequestTask(self, self._service, fetch)
+        with self._service.tasks.including(task):
+            await task.run()
         return self._go_on
 
     def __str__(self) -> str:
@@ -110,14 +96,14 @@ class Exchange:
         return f"{self._head.method} {shown}"
 
     def request(self, nursery: trio.Nursery) -> Request:
-        """Return the request; see `Caller`."""
+        """Return the request; see `Exchange`."""
         head = self._head
         return Request(
             method=head.method,
             url=self._url,
             headers=head.headers,
             nursery=nursery,
-            client=self.address,
+            client=self.client,
             body=head.body,
             wants_websocket=head.wants_websocket,
         )
@@ -127,8 +113,8 @@ class Exchange:
         """Whether an answer was begun."""
         return self._http.answered
 
-    async def answer(self, response: Response) -> None:
-        """Send a response as far as the client takes it; see `Caller`."""
+    async def send_response(self, response: Response) -> None:
+        """Send a response as far as the client takes it; see `Exchange`."""
         try:
             self._go_on = await self._http.send_response(response)
         except ClientGoneError:
@@ -138,16 +124,16 @@ class Exchange:
                 await linger(self._http.stream)
 
     @property
-    def protocols(self) -> Sequence[str] | None:
-        """The subprotocols that the client offers; see `Caller`."""
+    def offered_subprotocols(self) -> Sequence[str] | None:
+        """The subprotocols that the client offers; see `Exchange`."""
         if not self._head.wants_websocket:
             return None
         return comma_list(self._head.headers, "sec-websocket-protocol")
 
-    def open(
+    def open_websocket(
         self, subprotocol: str | None, headers: Headers, nursery: trio.Nursery
     ) -> AbstractAsyncContextManager[Connection]:
-        """Answer with 101, and speak the protocol of WebSockets; see `Caller`."""
+        """Answer with 101, and speak the protocol of WebSockets; see `Exchange`."""
         asked = self._head.headers
         return self._service.engine.open_server(
             self._http.stream,

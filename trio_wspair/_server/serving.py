@@ -28,7 +28,7 @@ from trio_wspair.transports.io._sockets import linger
 
 from .admission import RETRY_AFTER_SECONDS, Admission
 from .application import Application, handler_of, run_application
-from .http1_exchange import Exchange, Service, client_address
+from .http1_exchange import HTTP1Exchange, HTTP1Service, client_address
 from .listening import (
     Listener,
     Place,
@@ -159,7 +159,7 @@ async def serve(
     )
     _check_proxies(proxies, proxy_headers)
     make_service = partial(
-        Service,
+        HTTP1Service,
         engine=engine_named(engine, compression=compression),
         limits=limits,
         proxy_headers=checked_proxy_headers(proxy_headers),
@@ -171,7 +171,7 @@ async def serve(
     async def run(fetch: FetchHandler) -> None:
         opened = await place.open()
         async with closing_listeners(opened):
-            acceptor = _Acceptor(make_service(fetch))
+            acceptor = _Acceptor(make_service(fetch=fetch))
             await _listen(acceptor, opened, ssl_context, task_status)
 
     # Those of the caller are closed, too, when the application could not be opened.
@@ -239,13 +239,13 @@ async def _listen(
             if connections := acceptor.admission.connections:
                 what = "stopping: %d connections have up to %s s to close"
                 _logger.info(what, connections, service.limits.close_grace)
-            service.handlings.stop(service.stop_code())
+            service.tasks.stop(service.stop_code())
 
 
 class _Acceptor:
     """Serves the connections of a server, as many as it may have."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: HTTP1Service) -> None:
         self.service = service
         self.admission = Admission(service.limits)
         self._warned: dict[int, float] = {}
@@ -285,14 +285,14 @@ class _Acceptor:
         finally:
             http.finish()
 
-    async def _serve_request(self, exchange: Exchange) -> bool:
+    async def _serve_request(self, exchange: HTTP1Exchange) -> bool:
         """Answer one request; return whether another may follow."""
         if not self.service.proxy_headers:
             return await exchange.run(self.service.fetch)
         with self.admission.client(exchange.forwarded_client) as free:
             if free:
                 return await exchange.run(self.service.fetch)
-        refusal = self._refusal(429, exchange.address)
+        refusal = self._refusal(429, exchange.client)
         return await exchange.run(partial(_answer_with, refusal))
 
     async def _turn_away(
@@ -327,7 +327,7 @@ class _Acceptor:
         headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
         return Response(body, status=status, headers=headers)
 
-    async def _next_exchange(self, http: HTTPConnection) -> Exchange | None:
+    async def _next_exchange(self, http: HTTPConnection) -> HTTP1Exchange | None:
         """Read the head of a request, or tell what is wrong with it."""
         refusal = None
         with trio.move_on_after(self.service.limits.handshake_timeout) as patience:
@@ -335,7 +335,7 @@ class _Acceptor:
                 # Of TLS, the first reading includes the handshake.
                 head = await http.read_head()
                 if head is not None:
-                    return Exchange(self.service, http, head)
+                    return HTTP1Exchange(self.service, http, head)
             except Refusal as exc:
                 refusal = exc.response
                 _tell_no_request(http, f"answering {refusal.status}: {exc.why}")

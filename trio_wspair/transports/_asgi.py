@@ -49,7 +49,7 @@ def _message_of(event: Event) -> str | bytes:
         case _:
             kinds = {name: type(event.get(name)).__name__ for name in ("text", "bytes")}
             msg = (
-                "the ASGI server has not kept to the specification: a message has text "
+                "the ASGI server violates the specification: a message has text "
                 f"(str) or bytes, not {kinds}"
             )
             raise TypeError(msg)
