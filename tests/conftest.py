@@ -23,7 +23,7 @@ SHARED = {path.stem for path in (Path(__file__).parent / "helpers").glob("*.py")
 pytest.register_assert_rewrite(*SHARED)
 
 from engines import ENGINES, using  # noqa: E402 - see above
-from programs import default_signals  # noqa: E402
+from processes import default_signals  # noqa: E402
 
 from trio_wspair import (  # noqa: E402
     CloseEvent,

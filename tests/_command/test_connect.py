@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 from commands import COMMAND, in_shell, line_in, pipe_without_reader, ran
-from programs import read_to_end, running
+from processes import read_to_end, running
 
 from trio_wspair import CloseEvent, Request, Response, WebSocketPair
 from trio_wspair._command.connect import ConnectCommand, Lines

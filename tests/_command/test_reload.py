@@ -13,7 +13,7 @@ import attrs
 import pytest
 import trio
 from commands import COMMAND, HANDLER, called, line_in, ran, refused
-from programs import running
+from processes import running
 from trio.testing import MockClock
 
 from trio_wspair import connect, open_websocket

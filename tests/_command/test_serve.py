@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from programs import read_to_end, running
+from processes import read_to_end, running
 
 from trio_wspair import HandshakeError, __version__, connect, open_websocket
 from trio_wspair._command.main import main

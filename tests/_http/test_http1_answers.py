@@ -8,8 +8,8 @@ from email.utils import parsedate_to_datetime
 import pytest
 import trio
 import trio.testing
-from exchanges import Answer, ask, read_all, understood
 from hypothesis import given, settings, strategies as st
+from memory_server import Answer, ask, read_all, understood
 
 from trio_wspair import Response
 from trio_wspair._http.http1 import ClientGoneError, HTTPConnection, Refusal

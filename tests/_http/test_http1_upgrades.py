@@ -3,7 +3,7 @@
 import pytest
 import trio
 import trio.testing
-from exchanges import UPGRADE, Fetch, ask, served, understood
+from memory_server import UPGRADE, Fetch, ask, served, understood
 
 from trio_wspair import Request, Response, WebSocketPair
 

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 import trio
-from rooms import open_house
+from durable_objects import open_house
 
 from trio_wspair import (
     BufferFullError,

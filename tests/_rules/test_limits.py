@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 import pytest
-from exchanges import answer_to, ask
+from memory_server import answer_to, ask
 
 from trio_wspair import (
     Request,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from exchanges import UPGRADE, acceptor, ask, read_all, serve_one, understood
+from memory_server import UPGRADE, acceptor, ask, read_all, serve_one, understood
 from trio.testing import MockClock
 
 from trio_wspair import (

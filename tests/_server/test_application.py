@@ -11,7 +11,7 @@ from unittest.mock import AsyncMock
 
 import pytest
 import trio
-from asgi_by_hand import HTTP, WEBSOCKET, ByHand, Event
+from asgi_server import HTTP, WEBSOCKET, ByHand, Event
 from pairs import bounded
 from trio.testing import MockClock
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from asgi_by_hand import HTTP, WEBSOCKET
+from asgi_server import HTTP, WEBSOCKET
 from hypothesis import given, strategies as st
 
 from trio_wspair._server.asgi_scope import client_of, read_scope

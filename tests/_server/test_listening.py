@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from exchanges import ask
+from memory_server import ask
 from trio.testing import MockClock
 
 from trio_wspair import Application, Request, Response, Server, open_websocket, serve

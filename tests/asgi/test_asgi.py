@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from asgi_by_hand import CONNECT, HTTP, WEBSOCKET, ByHand, Event, disconnect
+from asgi_server import CONNECT, HTTP, WEBSOCKET, ByHand, Event, disconnect
 from pairs import Heard, bounded, hear
 from trio.testing import MockClock
 

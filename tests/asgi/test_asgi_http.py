@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from asgi_by_hand import CONNECT, GONE, HTTP, WEBSOCKET, ByHand, Event, piece
+from asgi_server import CONNECT, GONE, HTTP, WEBSOCKET, ByHand, Event, piece
 from pairs import bounded
 from trio.testing import MockClock
 

@@ -17,7 +17,7 @@ import pytest
 import quart
 import quart_trio
 import trio
-from http2_by_hand import open_http2
+from http2_client import open_http2
 from starlette.applications import Starlette
 from starlette.requests import Request as StarletteRequest
 from starlette.responses import PlainTextResponse

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from records import NAMES, TALK, at
+from sample_records import NAMES, TALK, at
 
 from trio_wspair.testing._entries import FailedStep
 from trio_wspair.testing._pictures import draw_html

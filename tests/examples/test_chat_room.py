@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import trio
 from example_modules import EXAMPLES, load_example
-from faulty import memory_network
-from programs import read_to_end, running
+from patched_network import memory_network
+from processes import read_to_end, running
 from trio.testing import MockClock
 
 from trio_wspair import (

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 import trio
 from commands import serving
-from programs import read_to_end, running
+from processes import read_to_end, running
 
 from trio_wspair import (
     CloseEvent,

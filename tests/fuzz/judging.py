@@ -9,7 +9,7 @@ from trio_wspair import CloseEvent, ErrorEvent, ProtocolError
 from trio_wspair.testing._scripted_peer import Said, accept_key, read_frame
 
 STATUSES = {101, 400, 408, 426, 431, 501, 505}
-"""What a server may answer here (test_serving.py tells what to)."""
+"""What a server may answer here (`_server/test_serving.py` says to what)."""
 ANSWER = re.compile(
     rb"HTTP/1\.1 (\d{3}) [ -~]*\r\n((?:[!#-'*+.0-9A-Z^-z|~-]+: [ -~]*\r\n)*)\r\n"
 )

@@ -1,8 +1,8 @@
 """Random programs of many halves keep the guarantees, under any order of the tasks."""
 
 from hypothesis import given, settings
-from programs_of_pairs import PROGRAMS, Program
-from runs_of_pairs import Run
+from random_program_runs import Run
+from random_programs import PROGRAMS, Program
 
 
 @settings(max_examples=250, deadline=None, derandomize=True)

@@ -16,11 +16,11 @@ import pytest
 import trio
 from conformance import stage
 from conformance.programs import Step, programs
-from faulty import Join, memory_network
 from hypothesis import assume, given, settings, strategies as st
 from pairs import flat
-from programs_of_pairs import PROGRAMS, Program, Where, rarely
-from runs_of_pairs import CutAtStep, ListenerError, Run
+from patched_network import Join, memory_network
+from random_program_runs import CutAtStep, ListenerError, Run
+from random_programs import PROGRAMS, Program, Where, rarely
 from trio.testing import lockstep_stream_pair, memory_stream_pair
 
 from trio_wspair import (

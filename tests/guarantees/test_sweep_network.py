@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import pytest
 import trio
+from cancellation_sweep import QUICK, ROLES, Ears, Listening, Peer, Role, Wire, Wiring
 from engines import engine_in_use
 from pairs import abnormal, clean
-from sweeping import QUICK, ROLES, Ears, Listening, Peer, Role, Wire, Wiring
 
 from trio_wspair import (
     CloseEvent,

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from durable_objects import Room, World, open_house
 from memory_connection import MemoryConnection
-from rooms import Room, World, open_house
 from trio.testing import wait_all_tasks_blocked
 
 from trio_wspair import (

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import trio
-from programs import read_to_end, running
+from processes import read_to_end, running
 
 from trio_wspair._command.main import main
 

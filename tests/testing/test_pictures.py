@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from hypothesis import given
-from records import ANY, NAMES, TALK, at
+from sample_records import ANY, NAMES, TALK, at
 
 from trio_wspair.testing._entries import Entry, FailedStep
 from trio_wspair.testing._pictures import draw_html, draw_mermaid, draw_svg

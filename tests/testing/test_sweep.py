@@ -10,8 +10,16 @@ from typing import Final, NoReturn
 import attrs
 import pytest
 import trio
+from cancellation_sweep import (
+    LISTENING,
+    QUICK,
+    REST,
+    Ears,
+    Listening,
+    open_channels,
+    sweep,
+)
 from pairs import FELL, ListenerError, abnormal, bounded, clean, flat, run
-from sweeping import LISTENING, QUICK, REST, Ears, Listening, open_channels, sweep
 from trio.testing import MockClock
 
 from trio_wspair import (

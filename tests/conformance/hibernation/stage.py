@@ -8,7 +8,7 @@ from operator import itemgetter
 from typing import Any
 
 import trio
-from faulty import memory_network
+from patched_network import memory_network
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from conformance.stage import Scenario, Trace, let_time_pass, network_settled

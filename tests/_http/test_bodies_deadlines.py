@@ -3,7 +3,7 @@
 import pytest
 import trio
 import trio.testing
-from exchanges import (
+from memory_server import (
     Fetch,
     answer_to,
     ask,

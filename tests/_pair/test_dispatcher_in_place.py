@@ -6,8 +6,8 @@ from typing import NoReturn
 
 import pytest
 import trio
-from faulty import memory_network
 from pairs import run
+from patched_network import memory_network
 from trio.testing import wait_all_tasks_blocked
 
 from trio_wspair import (

@@ -10,7 +10,8 @@ import attrs
 import pytest
 import trio
 import trio.testing
-from exchanges import (
+from hypothesis import given, settings, strategies as st
+from memory_server import (
     UPGRADE,
     Answer,
     answer_to,
@@ -21,7 +22,6 @@ from exchanges import (
     served,
     understood,
 )
-from hypothesis import given, settings, strategies as st
 from pairs import run
 
 from trio_wspair import Request, Response

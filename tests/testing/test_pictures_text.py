@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
-from records import ANY, NAMES, TALK, at
+from sample_records import ANY, NAMES, TALK, at
 
 from trio_wspair.testing._entries import Entry, FailedStep, cells, in_words
 from trio_wspair.testing._pictures import terminal_diagram

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from faulty import memory_network
 from pairs import bounded, clean, hear
+from patched_network import memory_network
 from trio.testing import MockClock, memory_stream_pair
 
 from trio_wspair import (

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import trio
-from faulty import memory_network
+from patched_network import memory_network
 from trio._core._run import _r as scheduler_luck
 from trio.testing import MockClock
 

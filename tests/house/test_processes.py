@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import pytest
 import trio
-from programs import default_signals, read_to_end, running
+from processes import default_signals, read_to_end, running
 
 TELL = """
 import signal

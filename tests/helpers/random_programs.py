@@ -1,4 +1,4 @@
-"""Random programs of many halves: Hypothesis makes them, `runs_of_pairs` runs them.
+"""Random programs of many halves: made by Hypothesis, run by `random_program_runs`.
 
 A program accepts, sends, closes, waits, fails and cancels, in drivers and in
 listeners, on several pairs in two nurseries, and may be cut off at a step.

@@ -10,10 +10,10 @@ from typing import Any, cast
 import attrs
 import pytest
 import trio
+from durable_objects import House, Room, World, open_house
 from engines import ENGINES, using
-from faulty import memory_network
 from pairs import in_virtual_time
-from rooms import House, Room, World, open_house
+from patched_network import memory_network
 from trio.testing import wait_all_tasks_blocked
 
 from trio_wspair import (

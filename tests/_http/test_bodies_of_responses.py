@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from exchanges import Fetch, answer_to, ask, converse, served, understood
+from memory_server import Fetch, answer_to, ask, converse, served, understood
 
 from trio_wspair import Request, Response
 

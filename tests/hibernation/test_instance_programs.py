@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import attrs
 import trio
+from durable_objects import asking
 from hypothesis import given, settings, strategies as st
 from pairs import run
-from rooms import asking
 from trio.testing import wait_all_tasks_blocked
 
 from trio_wspair import (

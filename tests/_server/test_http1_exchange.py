@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 import trio.testing
-from exchanges import UPGRADE, answer_to, ask, chunked, converse, served, understood
+from memory_server import UPGRADE, answer_to, ask, chunked, converse, served, understood
 
 from trio_wspair import Request, RequestBodyError, Response, WebSocketPair
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import trio
-from faulty import memory_network
+from durable_objects import House, Room, World, asking, complaints, open_house
 from pairs import in_virtual_time
-from rooms import House, Room, World, asking, complaints, open_house
+from patched_network import memory_network
 from trio.testing import wait_all_tasks_blocked
 
 from trio_wspair import (

@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
-from exchanges import ask
+from memory_server import ask
 
 from trio_wspair import HandshakeError, open_websocket
 

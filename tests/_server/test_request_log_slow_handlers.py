@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import trio
-from exchanges import UPGRADE, answer_to, ask, read_all, served
+from memory_server import UPGRADE, answer_to, ask, read_all, served
 from trio.testing import MockClock
 
 from trio_wspair import Request, Response, WebSocketPair

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from rooms import Room, World, open_house
+from durable_objects import Room, World, open_house
 from trio.testing import wait_all_tasks_blocked
 
 from trio_wspair import (

@@ -8,8 +8,8 @@ from typing import Any
 import attrs
 import pytest
 import trio
+from durable_objects import House, Room, World, asking, open_house
 from pairs import in_virtual_time
-from rooms import House, Room, World, asking, open_house
 from trio.testing import wait_all_tasks_blocked
 
 from trio_wspair import ReadyState, Request, Response, WebSocket

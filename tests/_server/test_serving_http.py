@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from exchanges import UPGRADE, Fetch, ask, chunked, understood
+from memory_server import UPGRADE, Fetch, ask, chunked, understood
 
 from trio_wspair import (
     InvalidStateError,

@@ -20,7 +20,7 @@ from conformance.corpus import (
     makes_sense_on_the_wire,
     scenarios,
 )
-from faulty import loopback_network, memory_network
+from patched_network import loopback_network, memory_network
 from trio.testing import MockClock, lockstep_stream_pair
 
 from trio_wspair.testing import FaultyStream

@@ -1,4 +1,4 @@
-"""A random program of `programs_of_pairs` is run, and what must hold is checked."""
+"""A random program of `random_programs` is run, and the guarantees are checked."""
 
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -6,7 +6,7 @@ from typing import Literal
 
 import attrs
 import trio
-from programs_of_pairs import Pause, Program, Where
+from random_programs import Pause, Program, Where
 from trio._core._run import _r as scheduler_luck
 from trio.testing import MockClock
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from rooms import World, open_house
+from durable_objects import World, open_house
 
 from trio_wspair import (
     HandshakeError,

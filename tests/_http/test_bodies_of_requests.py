@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 import trio.testing
-from exchanges import answer_to, ask, chunked, converse, read_all, served, understood
 from hypothesis import given, settings, strategies as st
+from memory_server import (
+    answer_to,
+    ask,
+    chunked,
+    converse,
+    read_all,
+    served,
+    understood,
+)
 from pairs import run
 
 from trio_wspair import Request, RequestBodyError, Response

@@ -9,8 +9,8 @@ from typing import NoReturn, cast
 
 import pytest
 import trio
+from durable_objects import House, Room, World, complaints, open_house
 from pairs import in_virtual_time
-from rooms import House, Room, World, complaints, open_house
 from trio import Nursery
 from trio.testing import wait_all_tasks_blocked
 

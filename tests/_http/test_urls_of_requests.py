@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 import trustme
-from asgi_by_hand import HTTP, ByHand, piece
+from asgi_server import HTTP, ByHand, piece
 
 from trio_wspair import Request, Response, same_origin, serve
 from trio_wspair.asgi import ASGIApp

@@ -9,7 +9,7 @@ import attrs
 import pytest
 import trio
 from conversations import CORPUS, End, Stage, check
-from faulty import Recorder, loopback_network, memory_network
+from patched_network import Recorder, loopback_network, memory_network
 from trio.testing import MockClock
 
 from trio_wspair import serve
