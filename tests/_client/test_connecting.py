@@ -7,11 +7,12 @@ import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
+from network import Logged, Network, Script
 
 from trio_wspair import (
     CloseEvent,
@@ -29,11 +30,8 @@ from trio_wspair import (
 from trio_wspair.testing import ScriptedPeer
 from trio_wspair.testing._streams import MemoryPort
 
-if TYPE_CHECKING:
-    from conftest import Logged, Network, Script
 
-
-def answering(data: bytes, *, stays: bool = False) -> "Script":
+def answering(data: bytes, *, stays: bool = False) -> Script:
     """Return a server that answers every request with `data`."""
 
     async def script(peer: "ScriptedPeer") -> None:
@@ -46,7 +44,7 @@ def answering(data: bytes, *, stays: bool = False) -> "Script":
     return script
 
 
-async def refused(net: "Network", script: "Script", **options: Any) -> HandshakeError:
+async def refused(net: Network, script: Script, **options: Any) -> HandshakeError:
     """Try to connect to such a server and return the error."""
     async with net.script(script) as url:
         before = net.open_sockets()
@@ -60,7 +58,7 @@ async def refused(net: "Network", script: "Script", **options: Any) -> Handshake
 # -- what is asked for --------------------------------------------------------
 
 
-async def test_the_request_is_as_in_rfc_6455(net: "Network") -> None:
+async def test_the_request_is_as_in_rfc_6455(net: Network) -> None:
     requests: list[str] = []
 
     async def script(peer: "ScriptedPeer") -> None:
@@ -94,7 +92,7 @@ async def test_the_request_is_as_in_rfc_6455(net: "Network") -> None:
     assert keys[0] != keys[1]
 
 
-async def test_a_url_without_a_path_asks_for_the_root(net: "Network") -> None:
+async def test_a_url_without_a_path_asks_for_the_root(net: Network) -> None:
     requests: list[str] = []
 
     async def script(peer: "ScriptedPeer") -> None:
@@ -107,7 +105,7 @@ async def test_a_url_without_a_path_asks_for_the_root(net: "Network") -> None:
 
 @pytest.mark.parametrize("offered", ["wamp", ["soap", "wamp"]], ids=["str", "list"])
 async def test_the_subprotocol_chosen_by_the_server_is_its_protocol(
-    net: "Network", offered: str | list[str]
+    net: Network, offered: str | list[str]
 ) -> None:
     async def fetch(request: Request) -> Response:
         client, server = WebSocketPair()
@@ -123,7 +121,7 @@ async def test_the_subprotocol_chosen_by_the_server_is_its_protocol(
 
 
 async def test_without_a_subprotocol_it_is_empty_and_the_log_says_so_once(
-    net: "Network", logged: "Logged"
+    net: Network, logged: Logged
 ) -> None:
     async with net.serve(net.echo) as server:
         for _ in range(3):
@@ -135,7 +133,7 @@ async def test_without_a_subprotocol_it_is_empty_and_the_log_says_so_once(
     assert "hunter2" not in record
 
 
-async def test_a_name_beyond_ascii_is_encoded_by_idna(net: "Network") -> None:
+async def test_a_name_beyond_ascii_is_encoded_by_idna(net: Network) -> None:
     async with net.serve(net.echo) as server:
         url = f"ws://ｌｏｃａｌｈｏｓｔ:{server.port}/"  # noqa: RUF001 - that's the point
         async with open_websocket(url) as ws:
@@ -143,7 +141,7 @@ async def test_a_name_beyond_ascii_is_encoded_by_idna(net: "Network") -> None:
             assert await ws.receive() == "hi"
 
 
-async def test_a_path_and_a_query_are_sent_percent_encoded(net: "Network") -> None:
+async def test_a_path_and_a_query_are_sent_percent_encoded(net: Network) -> None:
     urls: list[str] = []
 
     async def fetch(request: Request) -> Response:
@@ -207,7 +205,7 @@ async def test_a_path_and_a_query_are_sent_percent_encoded(net: "Network") -> No
     ],
 )
 async def test_a_wrong_argument_is_refused_before_anything_happens(
-    net: "Network", error: type[Exception], arguments: dict[str, Any], words: str
+    net: Network, error: type[Exception], arguments: dict[str, Any], words: str
 ) -> None:
     called: list[str] = []
 
@@ -221,7 +219,7 @@ async def test_a_wrong_argument_is_refused_before_anything_happens(
     assert called == []
 
 
-async def test_a_nursery_is_needed(net: "Network") -> None:
+async def test_a_nursery_is_needed(net: Network) -> None:
     with pytest.raises(InvalidStateError, match=r"async with open_websocket\(url\)"):
         await connect("ws://127.0.0.1:1/")
     with pytest.raises(TypeError, match=r"nursery must be .*, not object"):
@@ -229,7 +227,7 @@ async def test_a_nursery_is_needed(net: "Network") -> None:
         await connect("ws://127.0.0.1:1/", nursery=object())  # type: ignore[arg-type]
 
 
-async def test_a_server_that_is_not_there_is_an_os_error(net: "Network") -> None:
+async def test_a_server_that_is_not_there_is_an_os_error(net: Network) -> None:
     async with net.serve(net.echo) as server:
         url = server.url
     with pytest.raises(
@@ -247,7 +245,7 @@ FORBIDDEN = "HTTP/1.1 403 Forbidden"
 
 @pytest.mark.parametrize("stays", [False, True], ids=["leaves", "stays"])
 async def test_a_refusal_has_status_headers_and_body(
-    net: "Network", *, stays: bool
+    net: Network, *, stays: bool
 ) -> None:
     data = net.head("Content-Length: 4", "X-A: 1", "X-A: 2", start=FORBIDDEN) + b"dues"
     error = await refused(net, answering(data, stays=stays))
@@ -274,20 +272,20 @@ async def test_a_refusal_has_status_headers_and_body(
     ids=["empty", "cut short", "no length", "chunked", "chunked, cut short", "large"],
 )
 async def test_a_refusal_with_any_kind_of_body(
-    net: "Network", data: bytes, body: bytes
+    net: Network, data: bytes, body: bytes
 ) -> None:
     error = await refused(net, answering(FORBIDDEN.encode() + b"\r\n" + data))
     assert (error.status, error.body) == (403, body)
 
 
-async def test_a_refusal_whose_body_never_ends_keeps_its_status(net: "Network") -> None:
+async def test_a_refusal_whose_body_never_ends_keeps_its_status(net: Network) -> None:
     data = net.head("Content-Length: 9", start=FORBIDDEN) + b"abc"
     error = await refused(net, answering(data, stays=True), connect_timeout=0.2)
     assert (error.status, error.body) == (403, b"abc")
 
 
 async def test_a_refusal_with_an_endless_body_is_not_read_for_ever(
-    net: "Network",
+    net: Network,
 ) -> None:
     sent = 0
 
@@ -308,14 +306,14 @@ async def test_a_refusal_with_an_endless_body_is_not_read_for_ever(
 
 
 async def test_an_answer_with_too_large_a_head_is_not_read_to_its_end(
-    net: "Network",
+    net: Network,
 ) -> None:
     data = net.head(*["X: " + "y" * 1000] * 100, start="HTTP/1.1 101 Switching")
     error = await refused(net, answering(data, stays=True))
     assert "more than 64 KiB" in str(error)
 
 
-async def test_a_server_that_resets_is_a_handshake_error(net: "Network") -> None:
+async def test_a_server_that_resets_is_a_handshake_error(net: Network) -> None:
     async def script(peer: "ScriptedPeer") -> None:
         await peer.read_head()
         assert isinstance(peer.stream, trio.SocketStream)
@@ -326,7 +324,7 @@ async def test_a_server_that_resets_is_a_handshake_error(net: "Network") -> None
     assert "closed the connection before it answered" in str(error)
 
 
-async def test_a_reset_is_explained(net: "Network") -> None:
+async def test_a_reset_is_explained(net: Network) -> None:
     async def script(peer: "ScriptedPeer") -> None:
         await peer.read_head()
         await peer.reset()
@@ -337,7 +335,7 @@ async def test_a_reset_is_explained(net: "Network") -> None:
 
 
 async def test_interim_answers_without_end_are_not_read_for_ever(
-    net: "Network",
+    net: Network,
 ) -> None:
     async def script(peer: "ScriptedPeer") -> None:
         await peer.read_head()
@@ -349,7 +347,7 @@ async def test_interim_answers_without_end_are_not_read_for_ever(
     assert "within 0.3 s" in str(error)
 
 
-async def test_interim_answers_are_passed_over(net: "Network") -> None:
+async def test_interim_answers_are_passed_over(net: Network) -> None:
     async def script(peer: "ScriptedPeer") -> None:
         await peer.send(net.head("Link: </a>", start="HTTP/1.1 103 Early Hints"))
         await peer.handshake()
@@ -396,7 +394,7 @@ async def test_interim_answers_are_passed_over(net: "Network") -> None:
     ],
 )
 async def test_an_http_answer_is_shown_with_its_first_lines(
-    net: "Network", start: str, lines: list[str], body: bytes, words: str
+    net: Network, start: str, lines: list[str], body: bytes, words: str
 ) -> None:
     head = "\r\n".join([f"HTTP/1.1 {start}", *lines, "", ""])
     error = await refused(net, answering(head.encode("latin-1") + body))
@@ -408,7 +406,7 @@ async def test_an_http_answer_is_shown_with_its_first_lines(
 
 
 @pytest.mark.parametrize("status", [200, 302, 401, 500, 503])
-async def test_other_statuses_are_refusals_too(net: "Network", status: int) -> None:
+async def test_other_statuses_are_refusals_too(net: Network, status: int) -> None:
     start = f"HTTP/1.1 {status} Whatever"
     data = net.head("Content-Length: 0", "Location: /x", start=start)
     error = await refused(net, answering(data))
@@ -442,7 +440,7 @@ async def test_other_statuses_are_refusals_too(net: "Network", status: int) -> N
     ],
 )
 async def test_an_answer_that_is_not_http_is_explained(
-    net: "Network", data: bytes, words: str
+    net: Network, data: bytes, words: str
 ) -> None:
     error = await refused(net, answering(data))
     assert error.status is None
@@ -451,7 +449,7 @@ async def test_an_answer_that_is_not_http_is_explained(
     assert len(str(error)) < 200
 
 
-def opening(*without: str, extra: tuple[str, ...] = ()) -> "Script":
+def opening(*without: str, extra: tuple[str, ...] = ()) -> Script:
     """Return a server whose 101 is not as it should be."""
 
     async def script(peer: "ScriptedPeer") -> None:
@@ -473,7 +471,7 @@ def opening(*without: str, extra: tuple[str, ...] = ()) -> "Script":
 
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 async def test_a_101_of_another_http_version_is_refused(
-    net: "Network", version: str
+    net: Network, version: str
 ) -> None:
     async def script(peer: "ScriptedPeer") -> None:
         key = re.search(r"(?i)sec-websocket-key: (\S+)", await peer.read_head())
@@ -497,7 +495,7 @@ async def test_a_101_of_another_http_version_is_refused(
     ],
 )
 async def test_a_101_with_wrong_headers_is_refused(
-    net: "Network", script: "Script"
+    net: Network, script: Script
 ) -> None:
     error = await refused(net, script)
     assert "101, but not as RFC 6455" in str(error)
@@ -512,7 +510,7 @@ async def test_a_101_with_wrong_headers_is_refused(
     ],
 )
 async def test_a_101_that_accepts_what_was_not_offered_is_refused(
-    net: "Network", header: str
+    net: Network, header: str
 ) -> None:
     async def script(peer: "ScriptedPeer") -> None:
         await peer.handshake(header)
@@ -522,13 +520,13 @@ async def test_a_101_that_accepts_what_was_not_offered_is_refused(
     assert "101, but not as RFC 6455" in str(error)
 
 
-async def test_a_silent_server_ends_with_a_timeout(net: "Network") -> None:
+async def test_a_silent_server_ends_with_a_timeout(net: Network) -> None:
     error = await refused(net, answering(b"", stays=True), connect_timeout=0.1)
     assert "no WebSocket at 127.0.0.1:" in str(error)
     assert "within 0.1 s: the server has not answered the request" in str(error)
 
 
-async def test_an_answer_byte_by_byte_ends_with_a_timeout(net: "Network") -> None:
+async def test_an_answer_byte_by_byte_ends_with_a_timeout(net: Network) -> None:
     async def script(peer: "ScriptedPeer") -> None:
         await peer.read_head()
         try:
@@ -545,7 +543,7 @@ async def test_an_answer_byte_by_byte_ends_with_a_timeout(net: "Network") -> Non
 # -- connecting and cancelling ------------------------------------------------
 
 
-async def test_a_cancelled_connect_leaves_no_connection(net: "Network") -> None:
+async def test_a_cancelled_connect_leaves_no_connection(net: Network) -> None:
     heads: list[str] = []
     ends: list[bytes] = []
     asked = trio.Event()
@@ -579,7 +577,7 @@ async def test_a_cancelled_connect_leaves_no_connection(net: "Network") -> None:
 
 
 async def test_a_connection_outlives_the_timeouts_of_its_handshake(
-    net: "Network",
+    net: Network,
 ) -> None:
     async with (
         net.serve(net.echo, handshake_timeout=0.2) as server,
@@ -590,7 +588,7 @@ async def test_a_connection_outlives_the_timeouts_of_its_handshake(
         assert await ws.receive() == "still here"
 
 
-async def test_connect_is_a_checkpoint(net: "Network") -> None:
+async def test_connect_is_a_checkpoint(net: Network) -> None:
     async with net.serve(net.echo) as server, trio.open_nursery() as nursery:
         with trio.testing.assert_checkpoints():
             client = await connect(server.url, nursery=nursery)
@@ -599,7 +597,7 @@ async def test_connect_is_a_checkpoint(net: "Network") -> None:
 
 
 async def test_a_nursery_can_end_by_itself_once_its_connection_has_closed(
-    net: "Network",
+    net: Network,
 ) -> None:
     async with net.serve(net.echo) as server, trio.open_nursery() as nursery:
         client = await connect(server.url, nursery=nursery)
@@ -610,7 +608,7 @@ async def test_a_nursery_can_end_by_itself_once_its_connection_has_closed(
 
 
 async def test_a_client_half_buffers_messages_until_it_is_accepted(
-    net: "Network",
+    net: Network,
 ) -> None:
     async def script(peer: "ScriptedPeer") -> None:
         await peer.handshake()
@@ -628,7 +626,7 @@ async def test_a_client_half_buffers_messages_until_it_is_accepted(
         assert heard == ["early", CloseEvent(4000, "done", was_clean=True)]
 
 
-async def test_frames_in_one_segment_with_the_101_are_not_lost(net: "Network") -> None:
+async def test_frames_in_one_segment_with_the_101_are_not_lost(net: Network) -> None:
     async def script(peer: "ScriptedPeer") -> None:
         request = await peer.read_head()
         key = request[request.lower().index("sec-websocket-key: ") + 19 :][:24]
@@ -646,7 +644,7 @@ async def test_frames_in_one_segment_with_the_101_are_not_lost(net: "Network") -
         assert [message async for message in ws] == ["at once"]
 
 
-async def test_open_websocket_is_accepted_and_pulls(net: "Network") -> None:
+async def test_open_websocket_is_accepted_and_pulls(net: Network) -> None:
     async with net.serve(net.echo) as server, open_websocket(server.url) as ws:
         ws.send("a")
         ws.send(b"b")
@@ -668,7 +666,7 @@ async def wait_in_vain(_request: Request) -> Response:
 
 @pytest.mark.parametrize("fetch", [refuse, wait_in_vain, None])
 async def test_g10_a_connection_that_fails_leaves_no_cycle_of_references(
-    net: "Network", fetch: Callable[[Request], Awaitable[Response]] | None
+    net: Network, fetch: Callable[[Request], Awaitable[Response]] | None
 ) -> None:
     """A client that tries again and again fills no memory until it is collected."""
 

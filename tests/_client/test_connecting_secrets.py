@@ -2,9 +2,10 @@
 
 import logging
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from network import Logged, Network
 
 from trio_wspair import (
     ConnectionInfo,
@@ -17,9 +18,6 @@ from trio_wspair import (
     use_instrument,
 )
 from trio_wspair.testing import ScriptedPeer
-
-if TYPE_CHECKING:
-    from conftest import Logged, Network
 
 SECRETS = ("hunter2", "bWU6aHVudGVyMg")
 """A password, and how it begins in Base64 behind the user name."""
@@ -43,7 +41,7 @@ class Watching(Instrument):
 
 
 async def test_no_log_line_of_a_connection_shows_a_secret(
-    net: "Network", caplog: pytest.LogCaptureFixture
+    net: Network, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     requests: list[str] = []
@@ -87,7 +85,7 @@ async def test_no_log_line_of_a_connection_shows_a_secret(
 )
 @pytest.mark.parametrize("scheme", ["ws", "wss"])
 async def test_no_error_shows_a_secret(
-    net: "Network", caplog: pytest.LogCaptureFixture, answer: bytes, scheme: str
+    net: Network, caplog: pytest.LogCaptureFixture, answer: bytes, scheme: str
 ) -> None:
     caplog.set_level(logging.DEBUG)
 
@@ -129,13 +127,13 @@ async def test_no_error_shows_a_secret(
     ],
 )
 async def test_no_error_before_a_connection_shows_a_secret(
-    net: "Network", url: str, options: dict[str, Any]
+    net: Network, url: str, options: dict[str, Any]
 ) -> None:
     await fails(with_secrets(url), **options)
 
 
 async def test_no_error_shows_the_subprotocols_that_are_offered(
-    net: "Network", logged: "Logged"
+    net: Network, logged: Logged
 ) -> None:
     async def fetch(request: Request) -> Response:
         client, _ = WebSocketPair()

@@ -8,17 +8,15 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
 import trustme
+from network import Network, Tls
 
 from trio_wspair import HandshakeError, open_websocket
 from trio_wspair.testing import ScriptedPeer
-
-if TYPE_CHECKING:
-    from conftest import Network, Tls
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +214,7 @@ async def refused(url: str, **options: Any) -> HandshakeError:
     ids=["1.1", "1.0", "in pieces", "interim"],
 )
 async def test_an_http_proxy_carries_the_connection(
-    net: "Network", answer: tuple[bytes, ...]
+    net: Network, answer: tuple[bytes, ...]
 ) -> None:
     gate = HTTPGate(*answer)
     async with net.serve(net.echo) as server, gate.open() as proxy:
@@ -224,7 +222,7 @@ async def test_an_http_proxy_carries_the_connection(
         assert gate.asked == [f"CONNECT 127.0.0.1:{server.port} HTTP/1.1"]
 
 
-async def test_tls_goes_through_an_http_proxy(net: "Network", tls: "Tls") -> None:
+async def test_tls_goes_through_an_http_proxy(net: Network, tls: Tls) -> None:
     gate = HTTPGate()
     async with (
         net.serve(net.echo, ssl_context=tls.server) as server,
@@ -235,7 +233,7 @@ async def test_tls_goes_through_an_http_proxy(net: "Network", tls: "Tls") -> Non
         assert gate.asked == [f"CONNECT localhost:{server.port} HTTP/1.1"]
 
 
-async def test_an_http_proxy_resolves_names_and_gets_no_zones(net: "Network") -> None:
+async def test_an_http_proxy_resolves_names_and_gets_no_zones(net: Network) -> None:
     gate = HTTPGate(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
     async with gate.open() as proxy:
         for url in ("ws://no-such-host.invalid.:8/", "ws://[fe80::1%25eth0]:8/"):
@@ -251,7 +249,7 @@ async def test_an_http_proxy_resolves_names_and_gets_no_zones(net: "Network") ->
 
 @pytest.mark.parametrize("tls_inside", [False, True], ids=["plain", "TLS in TLS"])
 async def test_an_https_proxy_carries_the_connection(
-    net: "Network", tls: "Tls", monkeypatch: pytest.MonkeyPatch, tls_inside: bool
+    net: Network, tls: Tls, monkeypatch: pytest.MonkeyPatch, tls_inside: bool
 ) -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -282,7 +280,7 @@ async def test_an_https_proxy_carries_the_connection(
     ],
 )
 async def test_an_http_proxy_gets_user_name_and_password(
-    net: "Network", userinfo: str, sent: str
+    net: Network, userinfo: str, sent: str
 ) -> None:
     gate = HTTPGate(credentials=sent)
     async with net.serve(net.echo) as server, gate.open(userinfo) as proxy:
@@ -297,7 +295,7 @@ async def test_an_http_proxy_gets_user_name_and_password(
     ],
 )
 async def test_a_wrong_password_for_an_http_proxy_is_an_error_at_once(
-    net: "Network", userinfo: str, words: str
+    net: Network, userinfo: str, words: str
 ) -> None:
     async with HTTPGate(credentials="x:y").open(userinfo) as proxy:
         before = net.open_sockets()
@@ -323,7 +321,7 @@ async def test_a_wrong_password_for_an_http_proxy_is_an_error_at_once(
     ids=["ESC", "403", "503", "nothing", "SSH", "more", "too large"],
 )
 async def test_the_answer_of_an_http_proxy_that_refuses_is_shown(
-    net: "Network", answer: bytes, words: str, status: int | None
+    net: Network, answer: bytes, words: str, status: int | None
 ) -> None:
     gate = HTTPGate(answer)
     async with gate.open() as proxy:
@@ -337,7 +335,7 @@ async def test_the_answer_of_an_http_proxy_that_refuses_is_shown(
     assert error.retryable == (status != 403)
 
 
-async def test_a_silent_proxy_ends_with_a_timeout(net: "Network") -> None:
+async def test_a_silent_proxy_ends_with_a_timeout(net: Network) -> None:
     class Silent(Gate):
         async def accept(self, stream: trio.SocketStream) -> None:
             async for _ in stream:
@@ -354,7 +352,7 @@ async def test_a_silent_proxy_ends_with_a_timeout(net: "Network") -> None:
         assert "has not answered" in str(error)
 
 
-async def test_an_https_proxy_without_tls_is_explained(net: "Network") -> None:
+async def test_an_https_proxy_without_tls_is_explained(net: Network) -> None:
     async with net.serve(net.echo) as server:
         error = await refused("ws://h/", proxy=server.url.replace("ws:", "https:"))
     assert "does not speak TLS on this port" in str(error)
@@ -363,7 +361,7 @@ async def test_an_https_proxy_without_tls_is_explained(net: "Network") -> None:
 
 @pytest.mark.parametrize("scheme", ["socks4", "socks5"])
 async def test_a_proxy_that_does_not_speak_socks_is_explained(
-    net: "Network", scheme: str
+    net: Network, scheme: str
 ) -> None:
     async def script(peer: ScriptedPeer) -> None:
         await peer.stream.receive_some()
@@ -391,7 +389,7 @@ async def test_a_proxy_that_does_not_speak_socks_is_explained(
     ],
 )
 async def test_only_some_proxies_resolve_names(
-    net: "Network", kind: type[Gate], scheme: str, name: str
+    net: Network, kind: type[Gate], scheme: str, name: str
 ) -> None:
     gate = kind()
     async with (
@@ -407,14 +405,14 @@ async def test_only_some_proxies_resolve_names(
 
 @pytest.mark.parametrize("scheme", ["socks4", "socks5"])
 async def test_a_name_that_is_resolved_here_may_not_be_found(
-    net: "Network", scheme: str
+    net: Network, scheme: str
 ) -> None:
     with pytest.raises(socket.gaierror, match=r'the name "a\.invalid" was not found'):
         async with open_websocket("ws://a.invalid/", proxy=f"{scheme}://h:1"):
             pass
 
 
-async def test_a_socks_proxy_gets_user_name_and_password(net: "Network") -> None:
+async def test_a_socks_proxy_gets_user_name_and_password(net: Network) -> None:
     gate = Socks5Gate(credentials="me:hunter 2")
     async with net.serve(net.echo) as server, gate.open("me:hunter%202@") as proxy:
         await converse(server.url, proxy=proxy)
@@ -425,7 +423,7 @@ async def test_a_socks_proxy_gets_user_name_and_password(net: "Network") -> None
     [("", "it requires a user name"), ("me:hunter2@", "it refused the user name")],
 )
 async def test_a_wrong_password_for_a_socks_proxy_is_an_error_at_once(
-    net: "Network", userinfo: str, words: str
+    net: Network, userinfo: str, words: str
 ) -> None:
     async with Socks5Gate(credentials="x:y").open(userinfo) as proxy:
         error = await refused("ws://127.0.0.1/", proxy=proxy)
@@ -449,7 +447,7 @@ async def test_a_wrong_password_for_a_socks_proxy_is_an_error_at_once(
     ids=lambda value: value.scheme if isinstance(value, Gate) else str(value),
 )
 async def test_the_reason_of_a_socks_proxy_that_refuses_is_shown(
-    net: "Network", gate: Gate, words: str, retryable: bool
+    net: Network, gate: Gate, words: str, retryable: bool
 ) -> None:
     async with gate.open() as proxy:
         before = net.open_sockets()
@@ -469,7 +467,7 @@ async def test_the_reason_of_a_socks_proxy_that_refuses_is_shown(
     "scheme", ["http", "https", "socks4", "socks4a", "socks5", "socks5h"]
 )
 async def test_a_proxy_that_is_not_there_is_an_os_error(
-    net: "Network", scheme: str
+    net: Network, scheme: str
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -486,9 +484,7 @@ async def test_a_proxy_that_is_not_there_is_an_os_error(
 
 
 @pytest.mark.parametrize("scheme", ["http", "socks5h"])
-async def test_the_name_of_a_proxy_may_not_be_found(
-    net: "Network", scheme: str
-) -> None:
+async def test_the_name_of_a_proxy_may_not_be_found(net: Network, scheme: str) -> None:
     with pytest.raises(socket.gaierror, match=r"a\.invalid.*: Name or service"):
         async with open_websocket("ws://h/", proxy=f"{scheme}://a.invalid:1"):
             pass
@@ -532,7 +528,7 @@ async def test_a_proxy_must_be_a_str() -> None:
 
 
 async def test_the_extra_for_proxies_is_named_when_it_is_missing(
-    net: "Network", monkeypatch: pytest.MonkeyPatch
+    net: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "python_socks", None)
     with pytest.raises(ImportError, match=r"pip install 'trio-wspair\[proxy\]'"):

@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
+from network import Logged, Network
 
 from trio_wspair import (
     ConnectionClosedError,
@@ -27,9 +28,6 @@ from trio_wspair import (
     serve,
 )
 from trio_wspair.testing import ScriptedPeer
-
-if TYPE_CHECKING:
-    from conftest import Logged, Network
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +55,7 @@ class Refusing:
         return Response(None, status=101, web_socket=client)
 
 
-async def test_one_connection_comes_after_the_other(net: "Network") -> None:
+async def test_one_connection_comes_after_the_other(net: Network) -> None:
     handler = Refusing()
     async with net.serve(handler.fetch) as server:
         async with quick(server.url) as connections:
@@ -71,7 +69,7 @@ async def test_one_connection_comes_after_the_other(net: "Network") -> None:
         assert heard == ["number 0", "number 1", "number 2"]
 
 
-async def test_the_next_step_closes_the_previous_connection(net: "Network") -> None:
+async def test_the_next_step_closes_the_previous_connection(net: Network) -> None:
     handler = Refusing()
     async with net.serve(handler.fetch) as server:
         async with quick(server.url) as connections:
@@ -84,7 +82,7 @@ async def test_the_next_step_closes_the_previous_connection(net: "Network") -> N
             assert (await half.wait_closed()).code == 1000
 
 
-async def test_an_exception_of_the_block_closes_with_1011(net: "Network") -> None:
+async def test_an_exception_of_the_block_closes_with_1011(net: Network) -> None:
     handler = Refusing()
     async with net.serve(handler.fetch) as server:
 
@@ -99,7 +97,7 @@ async def test_an_exception_of_the_block_closes_with_1011(net: "Network") -> Non
 
 
 async def test_attempts_are_repeated_until_the_server_is_there(
-    net: "Network", logged: "Logged"
+    net: Network, logged: Logged
 ) -> None:
     handler = Refusing()
     async with net.serve(handler.fetch) as server:
@@ -124,7 +122,7 @@ async def test_attempts_are_repeated_until_the_server_is_there(
     logged.records.clear()  # How often it was tried depends on the machine.
 
 
-async def test_waiting_can_be_cancelled(net: "Network") -> None:
+async def test_waiting_can_be_cancelled(net: Network) -> None:
     async with net.serve(Refusing().fetch) as server:
         url = server.url
     with trio.move_on_after(0.05) as scope:
@@ -134,7 +132,7 @@ async def test_waiting_can_be_cancelled(net: "Network") -> None:
 
 
 async def test_an_unclean_end_is_raised_in_the_loop_of_the_caller(
-    net: "Network",
+    net: Network,
 ) -> None:
     handler = Refusing()
     async with (
@@ -192,7 +190,7 @@ async def test_a_coroutine_instead_of_the_url_is_refused_at_once() -> None:
             pass
 
 
-async def test_after_its_block_there_are_no_more_connections(net: "Network") -> None:
+async def test_after_its_block_there_are_no_more_connections(net: Network) -> None:
     async with net.serve(Refusing().fetch) as server:
         async with quick(server.url) as connections:
             pass
@@ -570,7 +568,7 @@ async def test_the_third_failure_in_a_row_is_a_warning(
 
 
 async def test_a_server_without_tls_is_a_warning_at_once(
-    net: "Network", logged: "Logged"
+    net: Network, logged: Logged
 ) -> None:
     async with net.serve(Refusing().fetch) as server:
         url = server.url.replace("ws:", "wss:")

@@ -7,29 +7,17 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
 from commands import COMMAND, in_shell, line_in, pipe_without_reader, ran
+from network import Network, Tls
 from processes import read_to_end, running
 
 from trio_wspair import CloseEvent, Request, Response, WebSocketPair
 from trio_wspair._command.connect import ConnectCommand, Lines
 from trio_wspair._command.process import CommandError
-
-if TYPE_CHECKING:
-    from conftest import Network, Tls
-
-
-SECONDS = 60
-"""For a test, as it may start several programs."""
-
-
-@pytest.fixture(scope="module")
-def engine() -> None:
-    """Run them on one engine: they are not about the wire."""
-
 
 # -- connecting -----------------------------------------------------------------
 
@@ -59,7 +47,7 @@ async def talk(url: str, **options: Any) -> int:
 
 
 async def test_lines_are_sent_and_messages_are_printed(
-    net: "Network",
+    net: Network,
     typed: Callable[[bytes], None],
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -103,7 +91,7 @@ class Handler:
     ],
 )
 async def test_the_close_is_explained(
-    net: "Network",
+    net: Network,
     typed: Callable[[bytes], None],
     capfd: pytest.CaptureFixture[str],
     ending: tuple[tuple[int, str], int, str],
@@ -120,7 +108,7 @@ async def test_the_close_is_explained(
 
 
 async def test_a_terminal_gets_colours_and_no_control_sequences_of_the_server(
-    net: "Network",
+    net: Network,
     typed: Callable[[bytes], None],
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -138,7 +126,7 @@ async def test_a_terminal_gets_colours_and_no_control_sequences_of_the_server(
 
 
 async def test_wait_keeps_the_connection_open_after_the_input(
-    net: "Network",
+    net: Network,
     typed: Callable[[bytes], None],
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -161,7 +149,7 @@ async def test_wait_keeps_the_connection_open_after_the_input(
 
 
 async def test_a_refusal_is_shown_with_the_text_of_the_server(
-    net: "Network", typed: Callable[[bytes], None]
+    net: Network, typed: Callable[[bytes], None]
 ) -> None:
     async def fetch(_request: Request) -> Response:
         return Response("members only\x1b[0m", status=403)
@@ -176,7 +164,7 @@ async def test_a_refusal_is_shown_with_the_text_of_the_server(
 
 
 async def test_compression_is_negotiated_if_both_sides_offer_it(
-    net: "Network",
+    net: Network,
     typed: Callable[[bytes], None],
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -190,7 +178,7 @@ async def test_compression_is_negotiated_if_both_sides_offer_it(
 
 
 async def test_a_missing_unix_socket_is_named(
-    net: "Network", typed: Callable[[bytes], None]
+    net: Network, typed: Callable[[bytes], None]
 ) -> None:
     with pytest.raises(CommandError) as caught:
         await talk("ws://x/", unix="no.sock")
@@ -199,7 +187,7 @@ async def test_a_missing_unix_socket_is_named(
 
 
 async def test_secrets_of_the_url_are_not_shown(
-    net: "Network",
+    net: Network,
     typed: Callable[[bytes], None],
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -210,7 +198,7 @@ async def test_secrets_of_the_url_are_not_shown(
 
 
 async def test_proxies_come_from_the_environment_unless_an_option_excludes_them(
-    net: "Network",
+    net: Network,
     typed: Callable[[bytes], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -228,7 +216,7 @@ async def test_proxies_come_from_the_environment_unless_an_option_excludes_them(
 
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy", "WS_PROXY"])
 async def test_an_error_names_the_variable_with_the_proxy(
-    net: "Network", monkeypatch: pytest.MonkeyPatch, name: str
+    net: Network, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     with monkeypatch.context() as environment:
         environment.setenv(name, "127.0.0.1:1")
@@ -246,7 +234,7 @@ async def test_an_error_names_the_variable_with_the_proxy(
 
 
 async def test_an_untrusted_certificate_is_an_error_that_names_the_options(
-    net: "Network", tls: "Tls"
+    net: Network, tls: Tls
 ) -> None:
     async with net.serve(net.echo, ssl_context=tls.server) as server:
         with pytest.raises(CommandError, match="pass --cafile FILE, or --insecure"):
@@ -254,7 +242,7 @@ async def test_an_untrusted_certificate_is_an_error_that_names_the_options(
 
 
 async def test_a_line_that_is_not_utf8_is_reported_and_the_others_are_sent(
-    net: "Network",
+    net: Network,
     typed: Callable[[bytes], None],
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -271,7 +259,7 @@ async def test_a_line_that_is_not_utf8_is_reported_and_the_others_are_sent(
 
 
 async def test_lines_can_be_sent_as_bytes(
-    net: "Network",
+    net: Network,
     typed: Callable[[bytes], None],
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -283,7 +271,7 @@ async def test_lines_can_be_sent_as_bytes(
 
 
 async def test_a_line_that_is_too_long_is_reported_and_the_others_are_sent(
-    net: "Network",
+    net: Network,
     typed: Callable[[bytes], None],
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -299,7 +287,7 @@ async def test_a_line_that_is_too_long_is_reported_and_the_others_are_sent(
 
 
 async def test_a_message_beyond_the_limit_of_the_server_is_closed_with_1009(
-    net: "Network",
+    net: Network,
     typed: Callable[[bytes], None],
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -310,7 +298,7 @@ async def test_a_message_beyond_the_limit_of_the_server_is_closed_with_1009(
 
 
 async def test_what_is_typed_after_the_close_is_not_sent(
-    net: "Network",
+    net: Network,
     typed: Callable[[bytes], None],
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -367,7 +355,7 @@ def test_a_line_that_is_too_long_is_left_out_in_bounded_memory() -> None:
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
 )
 async def test_a_signal_closes_with_1000(
-    net: "Network", number: signal.Signals, status: int
+    net: Network, number: signal.Signals, status: int
 ) -> None:
     async with net.serve_halves() as (server, halves):
         command = [*COMMAND, "connect", server.url, "--wait", "inf"]
@@ -387,7 +375,7 @@ async def test_a_signal_closes_with_1000(
     assert "Traceback" not in errors
 
 
-async def test_a_signal_ends_the_wait_for_a_connection(net: "Network") -> None:
+async def test_a_signal_ends_the_wait_for_a_connection(net: Network) -> None:
     async with await open_deaf_listener() as listener:
         port = listener.socket.getsockname()[1]
         command = [*COMMAND, "connect", f"ws://127.0.0.1:{port}/"]
@@ -404,7 +392,7 @@ async def open_deaf_listener() -> trio.SocketListener:
 
 
 async def test_a_signal_ends_it_even_if_nothing_reads_the_output(
-    net: "Network",
+    net: Network,
 ) -> None:
     async with (
         net.serve_halves() as (server, halves),
@@ -418,7 +406,7 @@ async def test_a_signal_ends_it_even_if_nothing_reads_the_output(
         assert await process.wait() == 130
 
 
-async def test_a_second_signal_ends_it_at_once(net: "Network") -> None:
+async def test_a_second_signal_ends_it_at_once(net: Network) -> None:
     async with (
         net.serve_halves() as (server, halves),
         running(*COMMAND, "connect", server.url, "--wait=inf") as process,
@@ -436,7 +424,7 @@ async def test_a_second_signal_ends_it_at_once(net: "Network") -> None:
 # -- streams that are closed, full, or of another encoding -----------------------------
 
 
-async def test_lines_and_messages_go_through_pipes(net: "Network") -> None:
+async def test_lines_and_messages_go_through_pipes(net: Network) -> None:
     async with net.serve(net.echo) as server:
         options = "--header", "X-Name: value"
         done = await ran("connect", server.url, *options, stdin=b"hello\n")
@@ -458,7 +446,7 @@ STREAMS = {
 
 @pytest.mark.parametrize("script", STREAMS)
 async def test_streams_can_be_closed_or_full_or_of_any_encoding(
-    net: "Network", script: str
+    net: Network, script: str
 ) -> None:
     status, output, errors = STREAMS[script]
     async with net.serve(net.echo) as server:
@@ -470,7 +458,7 @@ async def test_streams_can_be_closed_or_full_or_of_any_encoding(
 
 
 async def test_an_error_does_not_wait_for_an_input_that_stays_open(
-    net: "Network",
+    net: Network,
 ) -> None:
     reading, writing = os.pipe()
     try:
@@ -483,7 +471,7 @@ async def test_an_error_does_not_wait_for_an_input_that_stays_open(
 
 
 async def test_it_ends_quietly_when_the_reader_of_its_output_has_gone(
-    net: "Network",
+    net: Network,
 ) -> None:
     async with (
         net.serve(net.echo) as server,
@@ -499,7 +487,7 @@ async def test_it_ends_quietly_when_the_reader_of_its_output_has_gone(
         assert await read_to_end(process.stderr) == f"connected to {server.url}\n"
 
 
-async def test_an_unreadable_input_is_an_error(net: "Network") -> None:
+async def test_an_unreadable_input_is_an_error(net: Network) -> None:
     async with net.serve(net.echo) as server:
         done = await in_shell('"$@" 0>/dev/full', "connect", server.url)
     assert done.returncode == 1
@@ -507,7 +495,7 @@ async def test_an_unreadable_input_is_an_error(net: "Network") -> None:
 
 
 async def test_nonblocking_input_and_output_work(
-    net: "Network",
+    net: Network,
 ) -> None:
     async with net.serve_halves() as (server, halves):
         stdin, typing = os.pipe()
@@ -530,7 +518,7 @@ async def test_nonblocking_input_and_output_work(
             assert await process.wait() == 0
 
 
-async def test_the_help_ends_quietly_when_its_reader_has_gone(net: "Network") -> None:
+async def test_the_help_ends_quietly_when_its_reader_has_gone(net: Network) -> None:
     for command in [["--help"], ["connect", "--help"], ["--version"]]:
         with pipe_without_reader() as stdout:
             done = await ran(*command, stdout=stdout)
@@ -543,7 +531,7 @@ async def test_the_help_ends_quietly_when_its_reader_has_gone(net: "Network") ->
     ids=["full", "no reader"],
 )
 async def test_output_of_a_program_that_can_not_be_written_is_an_error(
-    net: "Network", tmp_path: Path, full: bool, status: int, told: str
+    net: Network, tmp_path: Path, full: bool, status: int, told: str
 ) -> None:
     file = tmp_path / "printing.py"
     source = "import sys\nprint('x')\nsys.exit(3)\n"
@@ -560,7 +548,7 @@ async def test_output_of_a_program_that_can_not_be_written_is_an_error(
     assert "Exception ignored" not in done.stderr.decode()
 
 
-async def test_a_help_text_that_can_not_be_written_is_an_error(net: "Network") -> None:
+async def test_a_help_text_that_can_not_be_written_is_an_error(net: Network) -> None:
     done = await in_shell('"$@" >/dev/full', "--help")
     assert done.returncode == 1
     told = line_in(done.stderr.decode())

@@ -7,38 +7,17 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import attrs
 import pytest
 import trio
 from commands import COMMAND, HANDLER, called, line_in, ran, refused
+from network import Network
 from processes import running
 from trio.testing import MockClock
 
 from trio_wspair import connect, open_websocket
 from trio_wspair._command.serve import _stop_process, serve_and_reload
-
-if TYPE_CHECKING:
-    from conftest import Network
-
-
-SECONDS = 60
-"""For a test, as it may start several programs."""
-
-
-@pytest.fixture(scope="module")
-def engine() -> None:
-    """Run them on one engine: they are not about the wire."""
-
-
-@pytest.fixture
-def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file with a handler in it, in the current directory."""
-    monkeypatch.chdir(tmp_path)
-    file = tmp_path / "app_of_a_test.py"
-    file.write_text(HANDLER)
-    return file
 
 
 @attrs.define
@@ -148,7 +127,7 @@ async def test_a_server_that_stops_for_good_closes_with_1001(
 
 
 async def test_a_missing_file_is_an_error_before_anything_is_watched(
-    app: Path, net: "Network", monkeypatch: pytest.MonkeyPatch
+    app: Path, net: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = await ran("serve", "--reload", "no/such.py")
     assert done.returncode == 2

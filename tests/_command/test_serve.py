@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Generator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import attrs
@@ -33,32 +32,11 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from network import Network, Tls
 from processes import read_to_end, running
 
 from trio_wspair import HandshakeError, __version__, connect, open_websocket
 from trio_wspair._command.main import main
-
-if TYPE_CHECKING:
-    from conftest import Network, Tls
-
-
-SECONDS = 60
-"""For a test, as it may start several programs."""
-
-
-@pytest.fixture(scope="module")
-def engine() -> None:
-    """Run them on one engine: they are not about the wire."""
-
-
-@pytest.fixture
-def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file with a handler in it, in the current directory."""
-    monkeypatch.chdir(tmp_path)
-    file = tmp_path / "app_of_a_test.py"
-    file.write_text(HANDLER)
-    return file
-
 
 # -- misuse ----------------------------------------------------------------------------
 
@@ -129,7 +107,7 @@ def test_version_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("command", [[], ["serve"], ["connect"]], ids=str)
 async def test_the_help_fits_into_80_columns_and_has_examples(
-    command: list[str], net: "Network"
+    command: list[str], net: Network
 ) -> None:
     done = await ran(*command, "--help", env={**os.environ, "COLUMNS": "80"})
     text = done.stdout.decode()
@@ -141,7 +119,7 @@ async def test_the_help_fits_into_80_columns_and_has_examples(
 # -- what can't be listened on ---------------------------------------------------------
 
 
-async def test_a_port_in_use_is_an_error(app: Path, net: "Network") -> None:
+async def test_a_port_in_use_is_an_error(app: Path, net: Network) -> None:
     async with net.serve(net.echo) as server:
         done = await ran("serve", str(app), "--port", str(server.port))
     assert done.returncode == 1
@@ -176,7 +154,7 @@ def test_an_address_that_can_not_be_used_is_an_error(
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 async def test_a_handler_is_served_until_a_signal(
-    app: Path, net: "Network", stop: signal.Signals
+    app: Path, net: Network, stop: signal.Signals
 ) -> None:
     async with serving(str(app)) as (process, url), trio.open_nursery() as nursery:
         ws = await connect(url, nursery=nursery)
@@ -287,7 +265,7 @@ async def test_without_inspect_there_is_no_inspector(app: Path) -> None:
 
 
 async def test_a_port_of_the_inspector_in_use_is_an_error(
-    app: Path, net: "Network"
+    app: Path, net: Network
 ) -> None:
     async with net.serve(net.echo) as server:
         done = await ran("serve", str(app), "--port=0", f"--inspect={server.port}")
@@ -296,7 +274,7 @@ async def test_a_port_of_the_inspector_in_use_is_an_error(
 
 
 async def test_tls_is_served_with_a_certificate(
-    app: Path, tls: "Tls", tmp_path: Path
+    app: Path, tls: Tls, tmp_path: Path
 ) -> None:
     file = tmp_path / "certificate.pem"
     file.write_bytes(tls.pem)
@@ -393,7 +371,7 @@ async def fetch(request): ...
 
 @pytest.mark.parametrize("where", ["in_task", "on_entering"])
 async def test_an_application_that_fails_shows_its_own_traceback_only(
-    app: Path, net: "Network", where: str
+    app: Path, net: Network, where: str
 ) -> None:
     lines = {"in_task": "pass", "on_entering": "pass", where: "raise OSError('oh no')"}
     await trio.Path(app).write_text(APPLICATION_THAT_FAILS.format(**lines))
@@ -416,7 +394,7 @@ COMMANDS = "\x1b]0;title\x07\n00:00:00 ERROR   fake\r\x9b31m\u202e"
 
 
 async def test_control_sequences_and_line_breaks_are_escaped_in_the_log(
-    app: Path, net: "Network"
+    app: Path, net: Network
 ) -> None:
     await trio.Path(app).write_text(HANDLER_THAT_SHOWS)
     async with serving(str(app)) as (process, url):
@@ -436,7 +414,7 @@ async def test_control_sequences_and_line_breaks_are_escaped_in_the_log(
 
 
 async def test_control_sequences_are_escaped_in_a_traceback(
-    app: Path, net: "Network"
+    app: Path, net: Network
 ) -> None:
     code = {"in_task": f"raise OSError({COMMANDS!r})", "on_entering": "pass"}
     await trio.Path(app).write_text(APPLICATION_THAT_FAILS.format(**code))
@@ -508,7 +486,7 @@ async def test_connections_per_client_are_limited_by_the_option(
 # -- signals ---------------------------------------------------------------------------
 
 
-async def test_a_second_signal_ends_it_at_once(app: Path, net: "Network") -> None:
+async def test_a_second_signal_ends_it_at_once(app: Path, net: Network) -> None:
     async with serving(str(app)) as (process, url):
         # A client that answers no Close would have 5 seconds.
         stream = await trio.open_tcp_stream("127.0.0.1", int(url.split(":")[2][:-1]))
@@ -614,7 +592,7 @@ def test_unusable_tls_files_are_an_error(
 
 
 async def test_an_expired_certificate_is_reported_on_both_sides(
-    app: Path, pki: Pki, net: "Network"
+    app: Path, pki: Pki, net: Network
 ) -> None:
     async with serving(str(app), f"--certfile={pki.old}") as (process, url):
         done = await ran("connect", url, f"--cafile={pki.ca}")
@@ -637,7 +615,7 @@ def test_missing_files_of_tls_are_named(
 
 
 async def test_clients_show_their_certificates_and_check_the_servers(
-    app: Path, pki: Pki, net: "Network"
+    app: Path, pki: Pki, net: Network
 ) -> None:
     options = f"--certfile={pki.server}", f"--client-ca={pki.ca}"
     async with serving(str(app), *options) as (_, url):
@@ -673,7 +651,7 @@ async def test_it_stops_when_the_reader_of_its_log_has_gone(app: Path) -> None:
         assert await process.wait() == 141
 
 
-async def test_it_starts_with_all_streams_closed(app: Path, net: "Network") -> None:
+async def test_it_starts_with_all_streams_closed(app: Path, net: Network) -> None:
     script = 'exec "$@" <&- >&- 2>&-'
     command = [*COMMAND, "serve", str(app), "--unix", "here.sock"]
     async with running("bash", "-c", script, "bash", *command) as process:
@@ -686,7 +664,7 @@ async def test_it_starts_with_all_streams_closed(app: Path, net: "Network") -> N
 
 
 async def test_an_output_that_can_not_be_written_is_an_error(
-    app: Path, net: "Network"
+    app: Path, net: Network
 ) -> None:
     done = await in_shell('"$@" >/dev/full', "serve", str(app), "--port=0")
     assert done.returncode == 1

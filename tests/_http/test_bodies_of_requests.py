@@ -3,7 +3,6 @@
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -18,12 +17,10 @@ from memory_server import (
     served,
     understood,
 )
+from network import Logged
 from pairs import run
 
 from trio_wspair import Request, RequestBodyError, Response
-
-if TYPE_CHECKING:
-    from conftest import Logged
 
 CHUNKED = "Transfer-Encoding: chunked"
 EXPECT = "Expect: 100-continue"
@@ -366,7 +363,7 @@ async def test_a_body_that_is_broken_off_is_a_400(request_: bytes) -> None:
 
 
 async def test_a_client_that_goes_in_its_body_is_no_error_of_ours(
-    logged: "Logged",
+    logged: Logged,
 ) -> None:
     for headers in ([], [EXPECT]):
         async with served(mirror) as client:
@@ -397,7 +394,7 @@ async def test_an_error_of_the_body_can_be_caught() -> None:
 
 
 async def test_an_error_of_the_body_that_is_not_caught_is_no_500(
-    logged: "Logged",
+    logged: Logged,
 ) -> None:
     async def fetch(request: Request) -> Response:
         return Response(await request.json())

@@ -2,17 +2,15 @@
 
 import gc
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 from memory_server import Fetch, answer_to, ask, converse, served, understood
+from network import Logged
 
 from trio_wspair import Request, Response
-
-if TYPE_CHECKING:
-    from conftest import Logged
 
 
 def streaming(*pieces: Any, headers: dict[str, str] | None = None) -> Fetch:
@@ -230,7 +228,7 @@ async def test_http_1_0_gets_pieces_without_chunks_and_the_end_by_the_end() -> N
 
 @pytest.mark.parametrize("piece", [5, None, ["x"], bytearray(b"x")], ids=repr)
 async def test_a_piece_of_another_type_breaks_the_answer_off_and_is_logged(
-    piece: object, logged: "Logged"
+    piece: object, logged: Logged
 ) -> None:
     got = await answer_to(streaming("a", piece, "b"), ask())
     assert (got.body, got.complete) == (b"a", False)
@@ -247,7 +245,7 @@ async def test_a_piece_of_another_type_breaks_the_answer_off_and_is_logged(
     ids=lambda error: type(error).__name__,
 )
 async def test_g7_a_body_that_fails_breaks_the_answer_off_and_is_logged(
-    after: str, error: Exception, logged: "Logged"
+    after: str, error: Exception, logged: Logged
 ) -> None:
     async def fetch(request: Request) -> Response:
         async def body() -> AsyncGenerator[str]:
@@ -268,7 +266,7 @@ async def test_g7_a_body_that_fails_breaks_the_answer_off_and_is_logged(
 
 
 async def test_g7_a_task_that_fails_breaks_the_answer_off_and_is_logged(
-    logged: "Logged",
+    logged: Logged,
 ) -> None:
     closed: list[str] = []
 
@@ -311,7 +309,7 @@ async def test_a_body_that_ends_its_own_nursery_is_broken_off() -> None:
 
 
 async def test_the_body_ends_when_the_client_has_gone(
-    autojump_clock: trio.testing.MockClock, logged: "Logged"
+    autojump_clock: trio.testing.MockClock, logged: Logged
 ) -> None:
     log: list[str] = []
 
@@ -336,7 +334,7 @@ async def test_the_body_ends_when_the_client_has_gone(
 
 
 async def test_the_body_ends_when_the_client_takes_nothing(
-    autojump_clock: trio.testing.MockClock, logged: "Logged"
+    autojump_clock: trio.testing.MockClock, logged: Logged
 ) -> None:
     log: list[float] = []
 

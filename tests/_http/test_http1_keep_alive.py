@@ -3,7 +3,6 @@
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from itertools import pairwise
-from typing import TYPE_CHECKING
 from unittest import TestCase
 
 import attrs
@@ -22,12 +21,10 @@ from memory_server import (
     served,
     understood,
 )
+from network import Logged
 from pairs import run
 
 from trio_wspair import Request, Response
-
-if TYPE_CHECKING:
-    from conftest import Logged
 
 
 async def name(request: Request) -> Response:
@@ -131,7 +128,7 @@ async def test_a_client_may_say_that_nothing_more_comes_and_gets_its_answers() -
 
 
 async def test_the_connection_is_kept_after_a_failure_of_the_handler(
-    logged: "Logged",
+    logged: Logged,
 ) -> None:
     async def fetch(request: Request) -> Response:
         return await (raises if request.path == "/bad" else name)(request)
@@ -166,7 +163,7 @@ async def test_a_websocket_that_is_refused_costs_the_connection_nothing() -> Non
     ],
 )
 async def test_g12_a_request_that_is_refused_is_the_last(
-    bad: bytes, status: int, logged: "Logged"
+    bad: bytes, status: int, logged: Logged
 ) -> None:
     for before in ("GET", "HEAD"):
         data = await converse(name, ask(before, "/1") + bad + ask("GET", "/evil"))
@@ -177,7 +174,7 @@ async def test_g12_a_request_that_is_refused_is_the_last(
 
 
 async def test_a_client_that_goes_without_its_answer_is_no_error(
-    logged: "Logged",
+    logged: Logged,
 ) -> None:
     for data in (b"nonsense\r\n\r\n", ask(), b"GET / HT", b""):
         async with served(name) as client:
@@ -283,7 +280,7 @@ async def test_the_handler_may_take_its_time(
 
 
 async def test_a_client_that_takes_no_answer_is_left_after_its_time(
-    autojump_clock: trio.testing.MockClock, logged: "Logged"
+    autojump_clock: trio.testing.MockClock, logged: Logged
 ) -> None:
     client, server = trio.testing.lockstep_stream_pair()
     async with served(name, streams=(client, server), body_timeout=7.0):

@@ -4,7 +4,7 @@ import logging
 import ssl
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -12,12 +12,10 @@ import trio
 import trio.testing
 import trustme
 from asgi_server import HTTP, ByHand, piece
+from network import Network
 
 from trio_wspair import Request, Response, same_origin, serve
 from trio_wspair.asgi import ASGIApp
-
-if TYPE_CHECKING:
-    from conftest import Network
 
 HOSTS = [
     *("evil/admin", "evil/admin?", "evil?a", "evil#a", "me@evil", "evil\\x", "a b"),
@@ -104,7 +102,7 @@ class Seen:
         return Response(request.url)
 
 
-async def answer_of(net: "Network", server: Any, data: bytes) -> bytes:
+async def answer_of(net: Network, server: Any, data: bytes) -> bytes:
     """Return what a server answers to bytes."""
     with trio.fail_after(5):
         async with net.dial(server) as peer:
@@ -117,14 +115,14 @@ def silent(caplog: pytest.LogCaptureFixture) -> bool:
     return not [r for r in caplog.records if r.levelno > logging.DEBUG]
 
 
-def asked(net: "Network", target: str, *headers: str) -> bytes:
+def asked(net: Network, target: str, *headers: str) -> bytes:
     start = f"GET {target} HTTP/1.1"
     return net.head(*headers, "Connection: close", start=start)
 
 
 @pytest.mark.parametrize("upgrade", [False, True], ids=["plain", "upgrade"])
 async def test_g12_a_host_that_is_none_gets_400_before_the_handler(
-    net: "Network", caplog: pytest.LogCaptureFixture, upgrade: bool
+    net: Network, caplog: pytest.LogCaptureFixture, upgrade: bool
 ) -> None:
     caplog.set_level(logging.DEBUG)
     seen = Seen()
@@ -139,7 +137,7 @@ async def test_g12_a_host_that_is_none_gets_400_before_the_handler(
 
 
 async def test_g12_a_target_that_is_none_gets_400_before_the_handler(
-    net: "Network", caplog: pytest.LogCaptureFixture
+    net: Network, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     seen = Seen()
@@ -152,7 +150,7 @@ async def test_g12_a_target_that_is_none_gets_400_before_the_handler(
 
 
 async def test_g12_what_a_proxy_says_of_the_url_is_valid_or_gets_400(
-    net: "Network", caplog: pytest.LogCaptureFixture
+    net: Network, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     seen = Seen()
@@ -169,7 +167,7 @@ async def test_g12_what_a_proxy_says_of_the_url_is_valid_or_gets_400(
     assert silent(caplog)
 
 
-async def test_the_path_of_the_target_is_the_path_of_the_url(net: "Network") -> None:
+async def test_the_path_of_the_target_is_the_path_of_the_url(net: Network) -> None:
     seen = Seen()
     async with net.serve(seen.fetch) as server:
         for target, _, _ in GOOD:
@@ -181,7 +179,7 @@ async def test_the_path_of_the_target_is_the_path_of_the_url(net: "Network") -> 
         assert not request.secure
 
 
-async def test_an_absolute_target_counts_and_not_the_host(net: "Network") -> None:
+async def test_an_absolute_target_counts_and_not_the_host(net: Network) -> None:
     seen = Seen()
     async with net.serve(seen.fetch) as server:
         for target in ("http://B:1/x", "HTTP://b:1/x"):
@@ -193,7 +191,7 @@ async def test_an_absolute_target_counts_and_not_the_host(net: "Network") -> Non
         assert same_origin(request)
 
 
-async def test_a_request_about_the_server_as_a_whole_has_a_star(net: "Network") -> None:
+async def test_a_request_about_the_server_as_a_whole_has_a_star(net: Network) -> None:
     seen = Seen()
     async with net.serve(seen.fetch) as server:
         for target in ("*", "http://a:1"):
@@ -205,7 +203,7 @@ async def test_a_request_about_the_server_as_a_whole_has_a_star(net: "Network") 
 
 
 async def test_without_a_host_the_url_has_the_address_of_the_server(
-    net: "Network",
+    net: Network,
 ) -> None:
     seen = Seen()
     async with net.serve(seen.fetch) as server:
@@ -219,7 +217,7 @@ async def test_without_a_host_the_url_has_the_address_of_the_server(
 
 
 async def test_on_a_unix_socket_a_url_without_a_host_has_that_of_this_machine(
-    net: "Network", tmp_path: Path
+    net: Network, tmp_path: Path
 ) -> None:
     seen = Seen()
     path = tmp_path / "s"
@@ -233,7 +231,7 @@ async def test_on_a_unix_socket_a_url_without_a_host_has_that_of_this_machine(
     assert [request.url for request in seen.requests] == ["http://localhost/x"]
 
 
-async def test_a_server_for_https_takes_targets_of_https_only(net: "Network") -> None:
+async def test_a_server_for_https_takes_targets_of_https_only(net: Network) -> None:
     authority = trustme.CA()
     server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(server_context)
@@ -298,7 +296,7 @@ async def test_a_server_for_https_takes_targets_of_https_only(net: "Network") ->
     ],
 )
 async def test_proxies_are_believed_as_far_as_they_are_known(
-    net: "Network", headers: list[str], options: dict[str, Any], expected: str
+    net: Network, headers: list[str], options: dict[str, Any], expected: str
 ) -> None:
     async def fetch(request: Request) -> Response:
         return Response(f"{request.client} {request.url}")

@@ -4,12 +4,13 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 from memory_server import UPGRADE, acceptor, ask, read_all, serve_one, understood
+from network import Logged, Network, Tls
 from trio.testing import MockClock
 
 from trio_wspair import (
@@ -22,9 +23,6 @@ from trio_wspair import (
 )
 from trio_wspair._rules.limits import Limits
 from trio_wspair._server.admission import MAX_REFUSALS, Admission, client_key
-
-if TYPE_CHECKING:
-    from conftest import Logged, Network, Tls
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +109,7 @@ def test_a_place_is_free_again_however_it_is_left() -> None:
 
 
 async def test_one_connection_too_many_gets_503_and_when_to_come_again(
-    net: "Network", logged: "Logged"
+    net: Network, logged: Logged
 ) -> None:
     async with net.serve(net.echo, max_connections=1) as server, net.peer(server):
         for _ in range(3):  # The log has it once a minute.
@@ -123,7 +121,7 @@ async def test_one_connection_too_many_gets_503_and_when_to_come_again(
 
 
 async def test_with_tls_one_too_many_is_told_so_too(
-    net: "Network", logged: "Logged", tls: "Tls"
+    net: Network, logged: Logged, tls: Tls
 ) -> None:
     options: dict[str, Any] = {"ssl_context": tls.client}
     serving = net.serve(net.echo, max_connections=1, ssl_context=tls.server)
@@ -139,7 +137,7 @@ async def test_with_tls_one_too_many_is_told_so_too(
 
 
 async def test_a_client_that_never_begins_with_tls_is_dropped_soon(
-    net: "Network", logged: "Logged", tls: "Tls"
+    net: Network, logged: Logged, tls: Tls
 ) -> None:
     serving = net.serve(net.echo, max_connections=1, ssl_context=tls.server)
     async with serving as server, net.dial(server):
@@ -152,7 +150,7 @@ async def test_a_client_that_never_begins_with_tls_is_dropped_soon(
 
 
 async def test_refusals_under_way_are_bounded_in_number_and_time(
-    logged: "Logged", autojump_clock: MockClock
+    logged: Logged, autojump_clock: MockClock
 ) -> None:
     held = Held()
     serving = acceptor(held.fetch, max_connections=1)
@@ -193,7 +191,7 @@ async def test_refusals_under_way_are_bounded_in_number_and_time(
 
 
 async def test_a_client_may_have_any_number_unless_it_is_limited(
-    net: "Network",
+    net: Network,
 ) -> None:
     async with net.serve(net.echo) as server, AsyncExitStack() as stack:
         for _ in range(20):
@@ -201,7 +199,7 @@ async def test_a_client_may_have_any_number_unless_it_is_limited(
 
 
 async def test_one_connection_too_many_of_a_client_gets_429(
-    net: "Network", logged: "Logged"
+    net: Network, logged: Logged
 ) -> None:
     async with net.serve(net.echo, max_connections_per_client=2) as server:
         async with net.peer(server) as first, net.dial(server):
@@ -225,7 +223,7 @@ async def test_one_connection_too_many_of_a_client_gets_429(
 
 
 async def test_with_tls_one_too_many_of_a_client_gets_429(
-    net: "Network", logged: "Logged", tls: "Tls"
+    net: Network, logged: Logged, tls: Tls
 ) -> None:
     serving = net.serve(net.echo, max_connections_per_client=1, ssl_context=tls.server)
     async with serving as server, open_websocket(server.url, ssl_context=tls.client):
@@ -238,7 +236,7 @@ async def test_with_tls_one_too_many_of_a_client_gets_429(
 
 
 async def test_clients_that_are_turned_away_take_no_place_of_others(
-    net: "Network", logged: "Logged"
+    net: Network, logged: Logged
 ) -> None:
     limits = {"max_connections": 2, "max_connections_per_client": 1}
     async with (
@@ -259,7 +257,7 @@ async def test_clients_that_are_turned_away_take_no_place_of_others(
 
 
 async def test_a_place_is_free_after_each_kind_of_end(
-    net: "Network", logged: "Logged"
+    net: Network, logged: Logged
 ) -> None:
     async def fetch(request: Request) -> Response:
         if request.path == "/raises":
@@ -304,7 +302,7 @@ async def test_a_place_is_free_after_each_kind_of_end(
 
 
 async def test_connections_over_unix_sockets_have_no_address_to_count(
-    net: "Network", tmp_path: Path
+    net: Network, tmp_path: Path
 ) -> None:
     path = str(tmp_path / "app.sock")
     run = partial(serve, name, unix=path, max_connections_per_client=1)
@@ -324,7 +322,7 @@ async def test_connections_over_unix_sockets_have_no_address_to_count(
 
 @asynccontextmanager
 async def behind_a_proxy(
-    net: "Network", fetch: Any, **options: Any
+    net: Network, fetch: Any, **options: Any
 ) -> AsyncGenerator[Server]:
     options = {"proxy_headers": True, "max_connections_per_client": 1, **options}
     async with net.serve(fetch, **options) as server:
@@ -358,7 +356,7 @@ async def streams_to(
 
 
 async def test_behind_a_proxy_requests_of_one_client_are_counted(
-    net: "Network", logged: "Logged"
+    net: Network, logged: Logged
 ) -> None:
     held = Held()
     async with (
@@ -382,7 +380,7 @@ async def test_behind_a_proxy_requests_of_one_client_are_counted(
 
 @pytest.mark.parametrize("told", [(), (of("unknown"),), (of("_hidden"),)])
 async def test_behind_a_proxy_clients_that_it_does_not_tell_are_not_counted(
-    net: "Network", told: tuple[str, ...]
+    net: Network, told: tuple[str, ...]
 ) -> None:
     held = Held()
     async with (
@@ -397,7 +395,7 @@ async def test_behind_a_proxy_clients_that_it_does_not_tell_are_not_counted(
 
 
 async def test_behind_a_proxy_a_websocket_holds_its_place_to_the_end(
-    net: "Network", logged: "Logged"
+    net: Network, logged: Logged
 ) -> None:
     async with behind_a_proxy(net, net.echo) as server:
         async with net.peer(server, of("192.0.2.1")) as first:

@@ -2,17 +2,14 @@
 
 import logging
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING
 
 import pytest
 import trio
 import trio.testing
 from memory_server import UPGRADE, answer_to, ask, chunked, converse, served, understood
+from network import Logged
 
 from trio_wspair import Request, RequestBodyError, Response, WebSocketPair
-
-if TYPE_CHECKING:
-    from conftest import Logged
 
 
 async def name(request: Request) -> Response:
@@ -73,7 +70,7 @@ async def raises_because_of_the_body(request: Request) -> Response:
     ],
 )
 async def test_g7_a_failure_is_a_500_without_internals_and_a_log_with_them(
-    fetch: object, logged: "Logged"
+    fetch: object, logged: Logged
 ) -> None:
     assert callable(fetch)
     data = await converse(fetch, ask("POST", "/here?a=b", body=b"hunter2"))
@@ -89,7 +86,7 @@ async def test_g7_a_failure_is_a_500_without_internals_and_a_log_with_them(
 
 
 async def test_a_failure_is_logged_as_an_error_of_the_library(
-    logged: "Logged",
+    logged: Logged,
 ) -> None:
     await converse(raises, ask())
     record = logged.records[0]
@@ -99,7 +96,7 @@ async def test_a_failure_is_logged_as_an_error_of_the_library(
 
 
 async def test_an_answer_that_cannot_be_sent_ends_the_connection_and_is_logged(
-    logged: "Logged",
+    logged: Logged,
 ) -> None:
     async def fetch(request: Request) -> Response:
         response = Response("fine")
@@ -111,7 +108,7 @@ async def test_an_answer_that_cannot_be_sent_ends_the_connection_and_is_logged(
 
 
 async def test_an_error_of_the_body_is_its_answer_also_if_the_handler_makes_it(
-    logged: "Logged",
+    logged: Logged,
 ) -> None:
     async def fetch(request: Request) -> Response:
         raise RequestBodyError(415, "no such type here")
@@ -228,7 +225,7 @@ async def test_the_access_log_names_the_client_that_the_proxy_names(
 async def test_a_failure_is_a_500_in_the_access_log(
     access: pytest.LogCaptureFixture,
     autojump_clock: trio.testing.MockClock,
-    logged: "Logged",
+    logged: Logged,
 ) -> None:
     await converse(raises, ask())
     assert access.messages[-1] == '- "GET /" 500, 22 bytes, 0.0 ms'

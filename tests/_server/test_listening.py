@@ -13,20 +13,18 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
 from memory_server import ask
+from network import Network, Tls
 from trio.testing import MockClock
 
 from trio_wspair import Application, Request, Response, Server, open_websocket, serve
 from trio_wspair._http.messages import FetchHandler
 from trio_wspair._server.listening import Endpoint
 from trio_wspair._server.unix_listener import open_unix_listener
-
-if TYPE_CHECKING:
-    from conftest import Network, Tls
 
 Listener = trio.abc.Listener[Any]
 
@@ -67,7 +65,7 @@ async def on_unix(path: Path) -> str:
 
 @pytest.mark.parametrize("host", [None, "localhost"])
 async def test_port_0_is_one_port_for_all_addresses(
-    net: "Network", host: str | None
+    net: Network, host: str | None
 ) -> None:
     async with serving(port=0, host=host) as server:
         assert {address[1] for address in server.addresses} == {server.port}
@@ -81,7 +79,7 @@ async def test_port_0_is_one_port_for_all_addresses(
 
 
 async def test_a_port_that_one_address_has_not_free_is_not_the_one(
-    net: "Network", monkeypatch: pytest.MonkeyPatch
+    net: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = trio.open_tcp_listeners
     asked: list[int] = []
@@ -101,7 +99,7 @@ async def test_a_port_that_one_address_has_not_free_is_not_the_one(
 
 
 async def test_an_address_that_a_name_has_twice_is_one_address(
-    net: "Network", monkeypatch: pytest.MonkeyPatch
+    net: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = trio.open_tcp_listeners
 
@@ -115,7 +113,7 @@ async def test_an_address_that_a_name_has_twice_is_one_address(
 
 
 async def test_when_no_port_is_free_for_all_addresses_that_is_an_error(
-    net: "Network", monkeypatch: pytest.MonkeyPatch
+    net: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = trio.open_tcp_listeners
 
@@ -130,7 +128,7 @@ async def test_when_no_port_is_free_for_all_addresses_that_is_an_error(
 
 
 async def test_a_host_that_can_be_none_is_an_error_that_shows_it(
-    net: "Network",
+    net: Network,
 ) -> None:
     with pytest.raises(ValueError, match=f"'{'x' * 64}' is no host: "):
         await serve(show, 0, host="x" * 64)
@@ -180,7 +178,7 @@ def test_the_repr_of_a_server_shows_where_it_listens() -> None:
     )
 
 
-async def test_a_link_local_address_has_its_zone(net: "Network") -> None:
+async def test_a_link_local_address_has_its_zone(net: Network) -> None:
     number, name = socket.if_nameindex()[0]
     listener = Silence(socket.AF_INET6, ("fe80::1", 80, 0, number))
     async with serving(listeners=[listener]) as server:
@@ -188,7 +186,7 @@ async def test_a_link_local_address_has_its_zone(net: "Network") -> None:
         assert server.url == f"ws://[fe80::1%25{name}]:80/"
 
 
-async def test_a_socket_of_another_family_has_no_address(net: "Network") -> None:
+async def test_a_socket_of_another_family_has_no_address(net: Network) -> None:
     async with serving(listeners=[Silence(socket.AF_VSOCK, (2, 1234))]) as server:
         assert server.addresses == ()
 
@@ -198,7 +196,7 @@ async def test_a_socket_of_another_family_has_no_address(net: "Network") -> None
 
 @pytest.mark.parametrize("kind", [str, Path])
 async def test_a_unix_socket_is_made_by_its_path_and_removed_in_the_end(
-    net: "Network", tmp_path: Path, kind: type[Any]
+    net: Network, tmp_path: Path, kind: type[Any]
 ) -> None:
     path = tmp_path / "app.sock"
     async with serving(unix=kind(path)) as server:
@@ -209,9 +207,7 @@ async def test_a_unix_socket_is_made_by_its_path_and_removed_in_the_end(
     assert not path.exists()
 
 
-async def test_a_unix_socket_speaks_tls(
-    net: "Network", tls: "Tls", tmp_path: Path
-) -> None:
+async def test_a_unix_socket_speaks_tls(net: Network, tls: Tls, tmp_path: Path) -> None:
     path = tmp_path / "app.sock"
 
     async def dial(host: str, port: int) -> trio.SocketStream:
@@ -231,7 +227,7 @@ async def test_a_unix_socket_speaks_tls(
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o007, 0o770), (0o077, 0o700)])
 async def test_the_umask_decides_who_may_connect(
-    net: "Network", tmp_path: Path, umask: int, mode: int
+    net: Network, tmp_path: Path, umask: int, mode: int
 ) -> None:
     path = tmp_path / "app.sock"
     before = os.umask(umask)
@@ -249,7 +245,7 @@ def leave_stale(path: Path) -> None:
         sock.listen()
 
 
-async def test_a_stale_file_is_taken_over(net: "Network", tmp_path: Path) -> None:
+async def test_a_stale_file_is_taken_over(net: Network, tmp_path: Path) -> None:
     path = tmp_path / "app.sock"
     leave_stale(path)
     async with serving(unix=path):
@@ -258,7 +254,7 @@ async def test_a_stale_file_is_taken_over(net: "Network", tmp_path: Path) -> Non
 
 
 async def test_the_file_of_a_server_that_was_killed_is_taken_over(
-    net: "Network", tmp_path: Path
+    net: Network, tmp_path: Path
 ) -> None:
     path = tmp_path / "app.sock"
     program = f"""if True:
@@ -289,7 +285,7 @@ async def test_the_file_of_a_server_that_was_killed_is_taken_over(
 
 
 async def test_a_file_is_never_taken_from_a_server_that_lives(
-    net: "Network", tmp_path: Path
+    net: Network, tmp_path: Path
 ) -> None:
     path = tmp_path / "app.sock"
     async with serving(unix=path):
@@ -301,7 +297,7 @@ async def test_a_file_is_never_taken_from_a_server_that_lives(
 
 
 async def test_a_server_that_is_too_busy_to_accept_is_alive(
-    net: "Network", tmp_path: Path
+    net: Network, tmp_path: Path
 ) -> None:
     path = tmp_path / "app.sock"
     with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as client:
@@ -313,7 +309,7 @@ async def test_a_server_that_is_too_busy_to_accept_is_alive(
 
 
 async def test_of_servers_that_start_together_one_gets_the_stale_file(
-    net: "Network", tmp_path: Path
+    net: Network, tmp_path: Path
 ) -> None:
     path = tmp_path / "app.sock"
     for _ in range(20):
@@ -339,7 +335,7 @@ async def test_of_servers_that_start_together_one_gets_the_stale_file(
 
 @pytest.mark.parametrize("kind", ["file", "folder", "link"])
 async def test_what_is_no_socket_is_left_alone(
-    net: "Network", tmp_path: Path, kind: str
+    net: Network, tmp_path: Path, kind: str
 ) -> None:
     path = tmp_path / "app.sock"
     if kind == "file":
@@ -356,7 +352,7 @@ async def test_what_is_no_socket_is_left_alone(
 
 @pytest.mark.parametrize("then", ["another file", "nothing", "no folder"])
 async def test_a_file_that_is_not_its_own_any_more_is_not_removed(
-    net: "Network", tmp_path: Path, then: str
+    net: Network, tmp_path: Path, then: str
 ) -> None:
     path = tmp_path / "run" / "app.sock"
     path.parent.mkdir()
@@ -370,7 +366,7 @@ async def test_a_file_that_is_not_its_own_any_more_is_not_removed(
 
 
 async def test_a_file_is_found_after_a_change_of_the_working_directory(
-    net: "Network", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    net: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     async with serving(unix="app.sock") as server:
@@ -380,14 +376,14 @@ async def test_a_file_is_found_after_a_change_of_the_working_directory(
 
 
 async def test_a_missing_folder_is_an_error_that_names_it(
-    net: "Network", tmp_path: Path
+    net: Network, tmp_path: Path
 ) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         await serve(show, unix=tmp_path / "nowhere" / "app.sock")
 
 
 async def test_what_the_system_refuses_is_an_error_with_the_path(
-    net: "Network", tmp_path: Path
+    net: Network, tmp_path: Path
 ) -> None:
     folder = tmp_path / ("x" * 90)
     folder.mkdir()
@@ -401,7 +397,7 @@ async def test_what_the_system_refuses_is_an_error_with_the_path(
 
 
 async def test_closing_a_listener_twice_removes_its_file_once(
-    net: "Network", tmp_path: Path
+    net: Network, tmp_path: Path
 ) -> None:
     path = tmp_path / "app.sock"
     listener = await open_unix_listener(str(path))
@@ -412,19 +408,19 @@ async def test_closing_a_listener_twice_removes_its_file_once(
 
 
 @pytest.mark.parametrize("unix", ["", "\0abstract", "a\0b"])
-async def test_a_path_that_no_file_has_is_refused(net: "Network", unix: str) -> None:
+async def test_a_path_that_no_file_has_is_refused(net: Network, unix: str) -> None:
     with pytest.raises(ValueError, match="unix is the path of a file, not"):
         await serve(show, unix=unix)
 
 
 @pytest.mark.parametrize("unix", [5, b"/run/app.sock"])
-async def test_a_path_is_text(net: "Network", unix: Any) -> None:
+async def test_a_path_is_text(net: Network, unix: Any) -> None:
     with pytest.raises(TypeError, match="unix is the path of a Unix socket, a str"):
         await serve(show, unix=unix)
 
 
 async def test_a_system_without_unix_sockets_says_so(
-    net: "Network", monkeypatch: pytest.MonkeyPatch
+    net: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(socket, "AF_UNIX")
     with pytest.raises(ValueError, match="this system has no Unix sockets"):
@@ -462,7 +458,7 @@ async def test_a_folder_that_is_locked_for_a_moment_is_waited_for(
 # -- listeners that a program brings ------------------------------------------
 
 
-async def test_tls_listeners_are_secure(net: "Network", tls: "Tls") -> None:
+async def test_tls_listeners_are_secure(net: Network, tls: Tls) -> None:
     listeners = await trio.open_ssl_over_tcp_listeners(
         0, tls.server, host="127.0.0.1", https_compatible=True
     )
@@ -476,7 +472,7 @@ async def test_tls_listeners_are_secure(net: "Network", tls: "Tls") -> None:
 
 
 async def test_listeners_with_tls_and_without_are_mixed(
-    net: "Network", tls: "Tls", tmp_path: Path
+    net: Network, tls: Tls, tmp_path: Path
 ) -> None:
     (plain,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     # As a program writes it who does not know of https_compatible.
@@ -520,7 +516,7 @@ async def test_listeners_with_tls_and_without_are_mixed(
     ],
 )
 async def test_listeners_that_are_none_are_refused(
-    net: "Network", error: type[Exception], listeners: Any, words: str
+    net: Network, error: type[Exception], listeners: Any, words: str
 ) -> None:
     with pytest.raises(error, match=words):
         await serve(show, listeners=listeners)
@@ -542,7 +538,7 @@ async def broken() -> AsyncGenerator[FetchHandler]:
 
 @pytest.mark.parametrize("app", [never_open, broken, show])
 async def test_listeners_are_closed_when_the_application_was_never_open(
-    net: "Network", app: Application
+    net: Network, app: Application
 ) -> None:
     """Cancelled while it opens, failed, or cancelled before anything."""
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
@@ -553,7 +549,7 @@ async def test_listeners_are_closed_when_the_application_was_never_open(
     assert [listener.socket.fileno() for listener in listeners] == [-1]
 
 
-async def test_a_single_listener_is_no_sequence(net: "Network") -> None:
+async def test_a_single_listener_is_no_sequence(net: Network) -> None:
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with listener:
         with pytest.raises(TypeError, match=r"a sequence of .*, not SocketListener"):
@@ -563,7 +559,7 @@ async def test_a_single_listener_is_no_sequence(net: "Network") -> None:
             await serve(show, listeners=[bare])
 
 
-async def test_a_listener_that_is_closed_is_refused(net: "Network") -> None:
+async def test_a_listener_that_is_closed_is_refused(net: Network) -> None:
     first, second = [
         (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0] for _ in range(2)
     ]
@@ -573,7 +569,7 @@ async def test_a_listener_that_is_closed_is_refused(net: "Network") -> None:
     await first.aclose()
 
 
-async def test_tls_is_not_spoken_twice(net: "Network", tls: "Tls") -> None:
+async def test_tls_is_not_spoken_twice(net: Network, tls: Tls) -> None:
     listeners = await trio.open_ssl_over_tcp_listeners(0, tls.server, host="127.0.0.1")
     with pytest.raises(ValueError, match="speak TLS already: leave out ssl_context"):
         await serve(show, listeners=listeners, ssl_context=tls.server)
@@ -585,14 +581,14 @@ async def test_tls_is_not_spoken_twice(net: "Network", tls: "Tls") -> None:
     "places", [{}, {"port": 0, "unix": "/x"}, {"unix": "/x", "listeners": []}]
 )
 async def test_a_server_listens_at_one_kind_of_place(
-    net: "Network", places: dict[str, Any]
+    net: Network, places: dict[str, Any]
 ) -> None:
     with pytest.raises(TypeError, match="pass one of port, unix and listeners"):
         await serve(show, **places)
 
 
 async def test_the_error_of_a_port_that_is_taken_names_the_address(
-    net: "Network",
+    net: Network,
 ) -> None:
     async with net.serve(net.echo) as server:
         with pytest.raises(OSError, match=rf"'127\.0\.0\.1:{server.port}'") as caught:
@@ -600,6 +596,6 @@ async def test_the_error_of_a_port_that_is_taken_names_the_address(
     assert caught.value.errno == errno.EADDRINUSE
 
 
-async def test_a_host_of_another_type_is_refused(net: "Network") -> None:
+async def test_a_host_of_another_type_is_refused(net: Network) -> None:
     with pytest.raises(TypeError, match=r"host is .*, not 5"):
         await serve(net.echo, 0, host=5)  # type: ignore[arg-type]

@@ -1,11 +1,12 @@
 """What is logged, and the facts that a record has as attributes."""
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
 from durable_objects import World, open_house
+from network import Logged, Network
 
 from trio_wspair import (
     HandshakeError,
@@ -17,9 +18,6 @@ from trio_wspair import (
     connect,
     open_websocket,
 )
-
-if TYPE_CHECKING:
-    from conftest import Logged, Network
 
 PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "taskName"}
 
@@ -46,7 +44,7 @@ async def echo(request: Request) -> Response:
 
 
 async def test_a_websocket_that_has_ended_is_in_the_access_log_with_its_facts(
-    net: "Network", caplog: pytest.LogCaptureFixture
+    net: Network, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "trio_wspair.access")
     async with net.serve(echo) as server:
@@ -76,7 +74,7 @@ async def test_a_websocket_that_has_ended_is_in_the_access_log_with_its_facts(
 
 
 async def test_a_request_is_in_the_access_log_with_its_facts(
-    net: "Network", caplog: pytest.LogCaptureFixture
+    net: Network, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "trio_wspair.access")
     async with net.serve(echo) as server, net.dial(server) as peer:
@@ -93,9 +91,7 @@ async def test_a_request_is_in_the_access_log_with_its_facts(
     }
 
 
-async def test_a_failure_is_logged_with_its_facts(
-    net: "Network", logged: "Logged"
-) -> None:
+async def test_a_failure_is_logged_with_its_facts(net: Network, logged: Logged) -> None:
     async with net.serve(echo) as server:
         with pytest.raises(HandshakeError):
             async with open_websocket(server.url + "fails"):
@@ -108,7 +104,7 @@ async def test_a_failure_is_logged_with_its_facts(
 
 
 async def test_a_failure_during_a_conversation_names_the_connection(
-    net: "Network", logged: "Logged"
+    net: Network, logged: Logged
 ) -> None:
     def fail(_event: object) -> None:
         msg = "no"
@@ -127,7 +123,7 @@ async def test_a_failure_during_a_conversation_names_the_connection(
 
 
 async def test_a_client_logs_its_connections_for_those_who_debug(
-    net: "Network", caplog: pytest.LogCaptureFixture, nursery: trio.Nursery
+    net: Network, caplog: pytest.LogCaptureFixture, nursery: trio.Nursery
 ) -> None:
     caplog.set_level(logging.DEBUG, "trio_wspair")
     async with net.serve(echo) as server:
@@ -147,7 +143,7 @@ async def test_a_client_logs_its_connections_for_those_who_debug(
     assert facts(closed)["duration"] > 0
 
 
-async def test_what_fails_in_a_durable_object_names_it(logged: "Logged") -> None:
+async def test_what_fails_in_a_durable_object_names_it(logged: Logged) -> None:
     async def fail(room: object, ws: WebSocket, message: str | bytes) -> None:
         msg = f"{room} {ws} {message!r}"
         raise ValueError(msg)
@@ -170,7 +166,7 @@ def everything_in(record: logging.LogRecord) -> str:
     return " ".join([record.getMessage(), *map(str, facts(record).values())])
 
 
-async def send_and_wait(net: "Network", server: Server, data: bytes) -> None:
+async def send_and_wait(net: Network, server: Server, data: bytes) -> None:
     """Send a request, and wait until the server has answered and closed."""
     with trio.fail_after(5):
         async with net.dial(server) as peer:
@@ -180,9 +176,9 @@ async def send_and_wait(net: "Network", server: Server, data: bytes) -> None:
 
 @pytest.mark.parametrize("log_query", [False, True])
 async def test_a_query_is_in_no_record_unless_asked_for(
-    net: "Network",
+    net: Network,
     caplog: pytest.LogCaptureFixture,
-    logged: "Logged",
+    logged: Logged,
     log_query: bool,
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -211,7 +207,7 @@ async def test_a_query_is_in_no_record_unless_asked_for(
 
 
 async def test_what_a_client_sends_is_printable_in_the_log(
-    net: "Network", caplog: pytest.LogCaptureFixture, logged: "Logged"
+    net: Network, caplog: pytest.LogCaptureFixture, logged: Logged
 ) -> None:
     caplog.set_level(logging.DEBUG)
     start = 'GET /a"%1b[31m%0d%0a%e2%80%ae|?"%1b[31m HTTP/1.1'

@@ -8,11 +8,12 @@ import contextlib
 import logging
 import traceback
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
 from durable_objects import Room, World, open_house
+from network import Logged, Network
 from trio.testing import wait_all_tasks_blocked
 
 from trio_wspair import (
@@ -26,9 +27,6 @@ from trio_wspair._pair.owner import current_owner
 from trio_wspair.asgi import ASGIApp
 from trio_wspair.testing import ScriptedPeer
 
-if TYPE_CHECKING:
-    from conftest import Logged, Network
-
 Talk = Callable[[WebSocket], Awaitable[None]]
 
 
@@ -41,7 +39,7 @@ def fail(*_: object) -> None:
     raise BugError(msg)
 
 
-def only(logged: "Logged") -> BaseException:
+def only(logged: Logged) -> BaseException:
     """Return the exception of the only record, which has to lead to the user's line."""
     [record] = logged.records
     logged.records.clear()
@@ -83,7 +81,7 @@ async def fail_in_a_nursery(_request: Request) -> None:
 
 @pytest.mark.parametrize("how", [fail_in_fetch, fail_in_a_nursery, fail_in_a_task])
 async def test_what_a_handler_raises_is_logged_without_the_groups_of_nurseries(
-    net: "Network", logged: "Logged", how: Callable[[Request], Awaitable[None]]
+    net: Network, logged: Logged, how: Callable[[Request], Awaitable[None]]
 ) -> None:
     async def fetch(request: Request) -> Response:
         await how(request)
@@ -98,7 +96,7 @@ async def test_what_a_handler_raises_is_logged_without_the_groups_of_nurseries(
 
 @pytest.mark.parametrize("listener", ["sync", "async"])
 async def test_what_a_listener_raises_is_logged_as_itself(
-    net: "Network", logged: "Logged", listener: str
+    net: Network, logged: Logged, listener: str
 ) -> None:
     async def fail_later(_event: object) -> None:
         await trio.lowlevel.checkpoint()
@@ -117,7 +115,7 @@ async def test_what_a_listener_raises_is_logged_as_itself(
 
 
 async def test_what_is_raised_together_is_logged_as_one_group(
-    net: "Network", logged: "Logged"
+    net: Network, logged: Logged
 ) -> None:
     async with net.joined() as (client, server):
         server.on("message")(fail)
@@ -132,7 +130,7 @@ async def test_what_is_raised_together_is_logged_as_one_group(
     assert [type(one) for one in exc.exceptions] == [BugError, BugError]
 
 
-async def test_a_cause_is_kept(net: "Network", logged: "Logged") -> None:
+async def test_a_cause_is_kept(net: Network, logged: Logged) -> None:
     async def fetch(_request: Request) -> Response:
         try:
             fail()
@@ -152,7 +150,7 @@ async def test_a_cause_is_kept(net: "Network", logged: "Logged") -> None:
 # -- objects, and applications ------------------------------------------------------
 
 
-async def test_what_an_object_raises_is_logged_as_itself(logged: "Logged") -> None:
+async def test_what_an_object_raises_is_logged_as_itself(logged: Logged) -> None:
     async def fail_in_groups(_room: Room, _ws: WebSocket, _message: object) -> None:
         async with trio.open_nursery(), trio.open_nursery():
             fail()
@@ -166,7 +164,7 @@ async def test_what_an_object_raises_is_logged_as_itself(logged: "Logged") -> No
 
 
 async def test_what_a_task_of_an_object_raises_is_logged_as_itself(
-    logged: "Logged",
+    logged: Logged,
 ) -> None:
     async def start(_room: Room, request: Request) -> Response:
         async def soon() -> None:
@@ -186,7 +184,7 @@ async def test_what_a_task_of_an_object_raises_is_logged_as_itself(
 
 
 async def test_what_an_application_raises_as_it_starts_is_logged_as_itself(
-    logged: "Logged",
+    logged: Logged,
 ) -> None:
     class Application:
         async def __aenter__(self) -> Any:
@@ -269,8 +267,8 @@ async def break_the_protocol(peer: ScriptedPeer) -> None:
     "talk", [receive_all, receive_one, several_tasks, drain, send_when_it_has_gone]
 )
 async def test_the_end_of_a_peer_is_no_error_of_the_handler(
-    net: "Network",
-    logged: "Logged",
+    net: Network,
+    logged: Logged,
     caplog: pytest.LogCaptureFixture,
     talk: Talk,
     end: Callable[[ScriptedPeer], Awaitable[None]],
@@ -298,7 +296,7 @@ async def test_the_end_of_a_peer_is_no_error_of_the_handler(
 
 
 async def test_a_bug_beside_the_end_of_a_peer_is_logged_alone(
-    net: "Network", logged: "Logged"
+    net: Network, logged: Logged
 ) -> None:
     async def talk(ws: WebSocket) -> None:
         ws.accept(pull=True)
@@ -361,7 +359,7 @@ async def fail_and_name_the_end(ws: WebSocket) -> None:
     "react", [fail_and_say_so, fail_and_say_so_cancelled, fail_and_name_the_end]
 )
 async def test_a_bug_is_not_hidden_by_the_end_of_the_peer_that_follows_it(
-    net: "Network", logged: "Logged", react: Talk
+    net: Network, logged: Logged, react: Talk
 ) -> None:
     async def fetch(request: Request) -> Response:
         client, server = WebSocketPair()
@@ -401,7 +399,7 @@ async def end_without_what_was_before(ws: WebSocket) -> None:
 
 @pytest.mark.parametrize("talk", [end_when_it_has_ended, end_without_what_was_before])
 async def test_the_end_of_a_peer_is_no_error_when_only_that_was_before(
-    net: "Network", logged: "Logged", caplog: pytest.LogCaptureFixture, talk: Talk
+    net: Network, logged: Logged, caplog: pytest.LogCaptureFixture, talk: Talk
 ) -> None:
     caplog.set_level(logging.DEBUG, "trio_wspair")
 
@@ -416,7 +414,7 @@ async def test_the_end_of_a_peer_is_no_error_when_only_that_was_before(
 
 
 async def test_the_end_of_another_peer_is_an_error(
-    net: "Network", logged: "Logged"
+    net: Network, logged: Logged
 ) -> None:
     """A relay that does not expect it: its own client is still there."""
 
@@ -437,7 +435,7 @@ async def test_the_end_of_another_peer_is_an_error(
 
 
 async def test_the_end_of_a_visitor_is_no_error_of_an_object(
-    net: "Network", logged: "Logged", caplog: pytest.LogCaptureFixture
+    net: Network, logged: Logged, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "trio_wspair")
 

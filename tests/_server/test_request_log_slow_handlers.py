@@ -1,20 +1,18 @@
 """What the log is told while a client waits: for `fetch`, or for an `accept()`."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import trio
 from memory_server import UPGRADE, answer_to, ask, read_all, served
+from network import Logged
 from trio.testing import MockClock
 
 from trio_wspair import Request, Response, WebSocketPair
 from trio_wspair._http.messages import wrong_answer
 
-if TYPE_CHECKING:
-    from conftest import Logged
-
 
 async def test_a_fetch_that_waits_for_a_message_is_told_once(
-    logged: "Logged", autojump_clock: MockClock
+    logged: Logged, autojump_clock: MockClock
 ) -> None:
     async def fetch(request: Request) -> Response:
         client, server = WebSocketPair()
@@ -35,7 +33,7 @@ async def test_a_fetch_that_waits_for_a_message_is_told_once(
 
 
 async def test_a_half_that_is_not_accepted_is_told_once(
-    logged: "Logged", autojump_clock: MockClock
+    logged: Logged, autojump_clock: MockClock
 ) -> None:
     async def fetch(request: Request) -> Response:
         client, _ = WebSocketPair()
@@ -52,7 +50,7 @@ async def test_a_half_that_is_not_accepted_is_told_once(
 
 
 async def test_a_half_that_is_accepted_late_but_in_time_is_not_told(
-    logged: "Logged", autojump_clock: MockClock
+    logged: Logged, autojump_clock: MockClock
 ) -> None:
     async def fetch(request: Request) -> Response:
         client, server = WebSocketPair()
@@ -71,7 +69,7 @@ async def test_a_half_that_is_accepted_late_but_in_time_is_not_told(
 
 
 async def test_a_slow_answer_without_a_websocket_is_not_told(
-    logged: "Logged", autojump_clock: MockClock
+    logged: Logged, autojump_clock: MockClock
 ) -> None:
     async def fetch(request: Request) -> Response:
         await trio.sleep(20)
@@ -85,7 +83,7 @@ async def test_a_slow_answer_without_a_websocket_is_not_told(
 
 
 async def test_a_body_that_is_not_json_gets_400_unless_it_is_handled(
-    logged: "Logged",
+    logged: Logged,
 ) -> None:
     async def parse(request: Request) -> Response:
         return Response.json(await request.json())

@@ -6,11 +6,12 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial, wraps
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytest
 import trio
 import trio.testing
+from network import Logged, Network
 
 from trio_wspair import (
     CloseEvent,
@@ -32,9 +33,6 @@ from trio_wspair._server.http1_exchange import client_address
 from trio_wspair._server.request_task import RequestTask, RequestTasks
 from trio_wspair.testing import ScriptedPeer
 
-if TYPE_CHECKING:
-    from conftest import Logged, Network
-
 CLIENT_CONTEXT = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 CLIENT_CONTEXT.check_hostname = False
 
@@ -47,7 +45,7 @@ def status_of(answer: str | bytes) -> int:
     return int(status)
 
 
-async def exchange(net: "Network", server: Server, data: bytes) -> bytes:
+async def exchange(net: Network, server: Server, data: bytes) -> bytes:
     """Send bytes to a server, and no more; return all that it answers."""
     async with net.dial(server) as peer:
         await peer.send(data)
@@ -61,7 +59,7 @@ async def half_close(peer: "ScriptedPeer") -> None:
     await peer.stream.send_eof()
 
 
-async def assert_it_lives(net: "Network", server: Server) -> None:
+async def assert_it_lives(net: Network, server: Server) -> None:
     """Have a conversation with an echo server."""
     async with net.peer(server) as peer:
         await peer.send(peer.text_frame("still there?"), peer.close_frame(1000))
@@ -75,7 +73,7 @@ def without(headers: tuple[str, ...], name: str) -> list[str]:
 # -- requests and answers -----------------------------------------------------
 
 
-async def test_the_handler_sees_the_request(net: "Network") -> None:
+async def test_the_handler_sees_the_request(net: Network) -> None:
     seen: list[Request] = []
 
     async def fetch(request: Request) -> Response:
@@ -95,7 +93,7 @@ async def test_the_handler_sees_the_request(net: "Network") -> None:
     assert request.client == "127.0.0.1"
 
 
-async def test_an_absolute_target_is_the_url(net: "Network") -> None:
+async def test_an_absolute_target_is_the_url(net: Network) -> None:
     async def fetch(request: Request) -> Response:
         return Response(request.url)
 
@@ -105,7 +103,7 @@ async def test_an_absolute_target_is_the_url(net: "Network") -> None:
 
 
 async def test_a_response_is_sent_whole_and_the_connection_is_kept(
-    net: "Network",
+    net: Network,
 ) -> None:
     async def fetch(request: Request) -> Response:
         headers = [
@@ -134,7 +132,7 @@ async def test_a_response_is_sent_whole_and_the_connection_is_kept(
 
 
 async def test_an_answer_is_not_destroyed_by_a_reset_when_much_was_not_read(
-    net: "Network",
+    net: Network,
 ) -> None:
     body = b"x" * 3_000_000
 
@@ -160,7 +158,7 @@ async def test_an_answer_is_not_destroyed_by_a_reset_when_much_was_not_read(
         await trio.sleep(0.05)
 
 
-async def test_a_head_request_gets_no_body(net: "Network") -> None:
+async def test_a_head_request_gets_no_body(net: Network) -> None:
     async def fetch(request: Request) -> Response:
         return Response("hello")
 
@@ -173,7 +171,7 @@ async def test_a_head_request_gets_no_body(net: "Network") -> None:
 
 
 @pytest.mark.parametrize("status", [204, 205, 304])
-async def test_a_status_that_has_no_body_gets_none(net: "Network", status: int) -> None:
+async def test_a_status_that_has_no_body_gets_none(net: Network, status: int) -> None:
     async def fetch(request: Request) -> Response:
         return Response(None, status=status)
 
@@ -184,7 +182,7 @@ async def test_a_status_that_has_no_body_gets_none(net: "Network", status: int) 
     assert (b"Content-Length: 0" in answer) is (status == 205)  # RFC 9110, 8.6
 
 
-async def test_a_header_beyond_ascii_is_sent_as_latin_1(net: "Network") -> None:
+async def test_a_header_beyond_ascii_is_sent_as_latin_1(net: Network) -> None:
     async def fetch(request: Request) -> Response:
         return Response("ok", headers={"X-Name": "Zoë"})
 
@@ -193,7 +191,7 @@ async def test_a_header_beyond_ascii_is_sent_as_latin_1(net: "Network") -> None:
     assert b"X-Name: Zo\xeb\r\n" in answer
 
 
-async def test_a_client_without_an_address_has_an_empty_one(net: "Network") -> None:
+async def test_a_client_without_an_address_has_an_empty_one(net: Network) -> None:
     memory, _ = trio.testing.memory_stream_pair()
     assert client_address(memory) == ""
     async with net.serve(net.echo) as server, net.dial(server) as peer:
@@ -205,7 +203,7 @@ async def test_a_client_without_an_address_has_an_empty_one(net: "Network") -> N
 
 
 async def test_a_client_that_leaves_before_the_answer_is_no_error(
-    net: "Network",
+    net: Network,
 ) -> None:
     asked, gone = trio.Event(), trio.Event()
 
@@ -226,7 +224,7 @@ async def test_a_client_that_leaves_before_the_answer_is_no_error(
         await net.until_open_sockets(before)
 
 
-async def test_the_handshake_is_answered_as_in_rfc_6455(net: "Network") -> None:
+async def test_the_handshake_is_answered_as_in_rfc_6455(net: Network) -> None:
     async with net.serve(net.echo) as server, net.dial(server) as peer:
         answer = (await peer.handshake()).lower()
         assert answer.startswith("http/1.1 101 ")
@@ -238,7 +236,7 @@ async def test_the_handshake_is_answered_as_in_rfc_6455(net: "Network") -> None:
         assert "sec-websocket-extensions" not in answer
 
 
-async def test_frames_right_behind_the_handshake_are_not_lost(net: "Network") -> None:
+async def test_frames_right_behind_the_handshake_are_not_lost(net: Network) -> None:
     async with net.serve(net.echo) as server, net.dial(server) as peer:
         await peer.send(
             net.head(*net.UPGRADE), peer.text_frame("early"), peer.close_frame(1000)
@@ -247,7 +245,7 @@ async def test_frames_right_behind_the_handshake_are_not_lost(net: "Network") ->
         assert await peer.receive_all() == ["early", (1000, "")]
 
 
-async def test_a_handshake_may_come_byte_by_byte(net: "Network") -> None:
+async def test_a_handshake_may_come_byte_by_byte(net: Network) -> None:
     async with net.serve(net.echo) as server, net.dial(server) as peer:
         for byte in (
             net.head(*net.UPGRADE) + peer.text_frame("early") + peer.close_frame(1000)
@@ -257,7 +255,7 @@ async def test_a_handshake_may_come_byte_by_byte(net: "Network") -> None:
         assert await peer.receive_all() == ["early", (1000, "")]
 
 
-async def test_headers_of_a_101_are_sent(net: "Network") -> None:
+async def test_headers_of_a_101_are_sent(net: Network) -> None:
     async def fetch(request: Request) -> Response:
         client, server = WebSocketPair()
         server.accept()
@@ -281,7 +279,7 @@ async def test_headers_of_a_101_are_sent(net: "Network") -> None:
     ],
 )
 async def test_the_handler_chooses_a_subprotocol(
-    net: "Network", offered: list[str], chosen: str | None
+    net: Network, offered: list[str], chosen: str | None
 ) -> None:
     halves: list[WebSocket] = []
 
@@ -358,7 +356,7 @@ WRONG_HANDSHAKES = wrong_handshakes()
 
 
 @pytest.mark.parametrize("name", WRONG_HANDSHAKES)
-async def test_a_wrong_handshake_gets_an_http_error(net: "Network", name: str) -> None:
+async def test_a_wrong_handshake_gets_an_http_error(net: Network, name: str) -> None:
     status, data = WRONG_HANDSHAKES[name]
     async with net.serve(net.echo) as server:
         answer = await exchange(net, server, data)
@@ -374,7 +372,7 @@ async def test_a_wrong_handshake_gets_an_http_error(net: "Network", name: str) -
     ["Host: é", "Sec-WebSocket-Protocol: é", "Sec-WebSocket-Extensions: é"],
 )
 async def test_a_handshake_beyond_ascii_gets_an_answer(
-    net: "Network", header: str
+    net: Network, header: str
 ) -> None:
     headers = [*without(GOOD, header.split(":", maxsplit=1)[0]), header]
     async with net.serve(net.echo) as server:
@@ -386,7 +384,7 @@ async def test_a_handshake_beyond_ascii_gets_an_answer(
 
 @pytest.mark.parametrize("offer", ["é", "a b", '"a"', "a;b", "", ",", " , ,"])
 async def test_an_odd_offer_of_subprotocols_gets_an_answer(
-    net: "Network", offer: str
+    net: Network, offer: str
 ) -> None:
     async def fetch(request: Request) -> Response:
         client, server = WebSocketPair()
@@ -415,7 +413,7 @@ async def test_an_odd_offer_of_subprotocols_gets_an_answer(
         pytest.param([h.replace("127.0.0.1", "a..b") for h in GOOD], id="odd host"),
     ],
 )
-async def test_a_good_handshake_is_accepted(net: "Network", headers: list[str]) -> None:
+async def test_a_good_handshake_is_accepted(net: Network, headers: list[str]) -> None:
     async with net.serve(net.echo) as server, net.dial(server) as peer:
         await peer.send(net.head(*headers))
         assert status_of(await peer.read_head()) == 101
@@ -426,7 +424,7 @@ async def test_a_good_handshake_is_accepted(net: "Network", headers: list[str]) 
 @pytest.mark.parametrize(
     "data", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: a\r\n"], ids=len
 )
-async def test_a_slow_head_gets_408(net: "Network", data: bytes) -> None:
+async def test_a_slow_head_gets_408(net: Network, data: bytes) -> None:
     async with (
         net.serve(net.echo, handshake_timeout=0.1) as server,
         net.dial(server) as peer,
@@ -435,7 +433,7 @@ async def test_a_slow_head_gets_408(net: "Network", data: bytes) -> None:
         assert status_of(await peer.read_all()) == 408
 
 
-async def test_a_head_that_trickles_in_is_not_waited_for(net: "Network") -> None:
+async def test_a_head_that_trickles_in_is_not_waited_for(net: Network) -> None:
     async with (
         net.serve(net.echo, handshake_timeout=0.3) as server,
         net.dial(server) as peer,
@@ -454,7 +452,7 @@ async def test_a_head_that_trickles_in_is_not_waited_for(net: "Network") -> None
         nursery.cancel_scope.cancel()
 
 
-async def test_a_client_that_leaves_in_its_head_is_no_error(net: "Network") -> None:
+async def test_a_client_that_leaves_in_its_head_is_no_error(net: Network) -> None:
     async with net.serve(net.echo) as server:
         before = net.open_sockets()
         for data in (b"", b"GET / HT", net.head(*GOOD)[:-2]):
@@ -535,7 +533,7 @@ async def speaks_of_an_encoding(request: Request) -> Response:
     ],
 )
 async def test_a_wrong_handler_gives_500_and_a_clear_log(
-    net: "Network", logged: "Logged", fetch: Callable[[Request], Any], words: str
+    net: Network, logged: Logged, fetch: Callable[[Request], Any], words: str
 ) -> None:
     async with net.serve(fetch) as server:
         before = net.open_sockets()
@@ -554,8 +552,8 @@ async def test_a_wrong_handler_gives_500_and_a_clear_log(
     [(chooses_what_was_not_offered, "'soap'"), (chooses_nothing, "''")],
 )
 async def test_a_subprotocol_that_was_not_offered_gives_500_or_is_left_out(
-    net: "Network",
-    logged: "Logged",
+    net: Network,
+    logged: Logged,
     fetch: Callable[[Request], Any],
     chosen: str,
 ) -> None:
@@ -575,7 +573,7 @@ async def test_a_subprotocol_that_was_not_offered_gives_500_or_is_left_out(
 
 
 async def test_an_answer_that_cannot_be_sent_is_logged(
-    net: "Network", logged: "Logged"
+    net: Network, logged: Logged
 ) -> None:
     async def fetch(request: Request) -> Response:
         response = Response("fine")
@@ -589,7 +587,7 @@ async def test_an_answer_that_cannot_be_sent_is_logged(
 
 
 async def test_a_websocket_for_a_client_that_did_not_ask_is_a_426(
-    net: "Network", logged: "Logged"
+    net: Network, logged: Logged
 ) -> None:
     async def fetch(request: Request) -> Response:
         client, server = WebSocketPair()
@@ -606,7 +604,7 @@ async def test_a_websocket_for_a_client_that_did_not_ask_is_a_426(
         assert "check request.wants_websocket first" in record
 
 
-async def test_one_half_can_answer_only_once(net: "Network", logged: "Logged") -> None:
+async def test_one_half_can_answer_only_once(net: Network, logged: Logged) -> None:
     async with trio.open_nursery() as nursery:
         client, server_half = WebSocketPair(nursery)
         server_half.accept()
@@ -649,7 +647,7 @@ async def test_one_half_can_answer_only_once(net: "Network", logged: "Logged") -
     ],
 )
 async def test_a_wrong_argument_is_refused_before_anything_happens(
-    net: "Network", error: type[Exception], options: dict[str, Any], words: str
+    net: Network, error: type[Exception], options: dict[str, Any], words: str
 ) -> None:
     arguments: dict[str, Any] = {"app": net.echo, "port": 0, **options}
     with pytest.raises(error, match=words):
@@ -662,19 +660,19 @@ async def test_a_wrong_argument_is_refused_before_anything_happens(
     ids=["no context", "a context for clients"],
 )
 async def test_a_wrong_ssl_context_is_refused_before_the_first_client(
-    net: "Network", context: Any, error: type[Exception]
+    net: Network, context: Any, error: type[Exception]
 ) -> None:
     with pytest.raises(error, match="ssl_context"), trio.move_on_after(0.2):
         await serve(net.echo, 0, ssl_context=context)
 
 
-async def test_a_port_that_is_taken_is_an_os_error(net: "Network") -> None:
+async def test_a_port_that_is_taken_is_an_os_error(net: Network) -> None:
     async with net.serve(net.echo) as server:
         with pytest.raises(OSError, match="in use"):
             await serve(net.echo, server.port)
 
 
-async def test_the_server_tells_where_it_listens(net: "Network") -> None:
+async def test_the_server_tells_where_it_listens(net: Network) -> None:
     async with net.serve(net.echo, host="localhost") as server:
         assert ("127.0.0.1", server.port) in server.addresses
         assert not server.secure
@@ -685,7 +683,7 @@ async def test_the_server_tells_where_it_listens(net: "Network") -> None:
 
 
 async def test_the_nursery_of_a_request_lives_as_long_as_the_connection(
-    net: "Network",
+    net: Network,
 ) -> None:
     lives: list[str] = []
     ended = trio.Event()
@@ -717,7 +715,7 @@ async def test_the_nursery_of_a_request_lives_as_long_as_the_connection(
 
 
 async def test_the_nursery_of_a_plain_request_ends_before_the_answer(
-    net: "Network",
+    net: Network,
 ) -> None:
     events: list[str] = []
 
@@ -737,7 +735,7 @@ async def test_the_nursery_of_a_plain_request_ends_before_the_answer(
 
 
 async def test_connect_in_a_handler_uses_the_nursery_of_the_request(
-    net: "Network",
+    net: Network,
 ) -> None:
     async with net.serve(net.echo) as upstream:
 
@@ -750,7 +748,7 @@ async def test_connect_in_a_handler_uses_the_nursery_of_the_request(
             assert await peer.receive_all() == ["through", (4000, "both")]
 
 
-async def test_outside_of_a_handler_there_is_no_nursery_to_use(net: "Network") -> None:
+async def test_outside_of_a_handler_there_is_no_nursery_to_use(net: Network) -> None:
     with pytest.raises(RuntimeError, match="open_websocket_pair"):
         WebSocketPair()
     with pytest.raises(RuntimeError, match=r"open_websocket\(url\)"):
@@ -759,7 +757,7 @@ async def test_outside_of_a_handler_there_is_no_nursery_to_use(net: "Network") -
 
 @pytest.mark.parametrize("accepted", [True, False])
 async def test_cancelling_the_nursery_of_a_request_ends_its_connection(
-    net: "Network", *, accepted: bool
+    net: Network, *, accepted: bool
 ) -> None:
     async def fetch(request: Request) -> Response:
         client, server = WebSocketPair()
@@ -783,7 +781,7 @@ async def test_cancelling_the_nursery_of_a_request_ends_its_connection(
 
 
 async def test_a_handler_that_cancels_its_own_nursery_gives_a_500(
-    net: "Network", logged: "Logged"
+    net: Network, logged: Logged
 ) -> None:
     async def fetch(request: Request) -> Response:
         request.nursery.cancel_scope.cancel()
@@ -795,7 +793,7 @@ async def test_a_handler_that_cancels_its_own_nursery_gives_a_500(
         assert "fetch was cancelled" in logged.take()
 
 
-async def test_what_was_said_before_the_101_follows_it(net: "Network") -> None:
+async def test_what_was_said_before_the_101_follows_it(net: Network) -> None:
     async def fetch(request: Request) -> Response:
         client, server = WebSocketPair()
         server.accept()
@@ -811,7 +809,7 @@ async def test_what_was_said_before_the_101_follows_it(net: "Network") -> None:
 
 
 async def test_a_half_may_live_longer_than_the_connection_of_its_request(
-    net: "Network",
+    net: Network,
 ) -> None:
     async with trio.open_nursery() as room:
         ends: list[CloseEvent] = []
@@ -831,7 +829,7 @@ async def test_a_half_may_live_longer_than_the_connection_of_its_request(
 # -- stopping -----------------------------------------------------------------
 
 
-async def test_a_server_that_stops_says_1001_to_everybody(net: "Network") -> None:
+async def test_a_server_that_stops_says_1001_to_everybody(net: Network) -> None:
     async with trio.open_nursery() as nursery:
         halves: list[WebSocket] = []
         heard: list[list[Any]] = []
@@ -861,7 +859,7 @@ async def test_a_server_that_stops_says_1001_to_everybody(net: "Network") -> Non
 
 
 async def test_a_server_that_stops_waits_no_longer_than_its_grace(
-    net: "Network",
+    net: Network,
 ) -> None:
     heard: list[list[Any]] = []
 
@@ -881,7 +879,7 @@ async def test_a_server_that_stops_waits_no_longer_than_its_grace(
     assert len([event for event in events if isinstance(event, CloseEvent)]) == 1
 
 
-async def test_a_server_that_stops_leaves_nothing(net: "Network") -> None:
+async def test_a_server_that_stops_leaves_nothing(net: Network) -> None:
     async with trio.open_nursery() as nursery:
         tasks = trio.lowlevel.current_statistics().tasks_living
         sockets = net.open_sockets()
@@ -915,7 +913,7 @@ async def test_a_server_that_stops_leaves_nothing(net: "Network") -> None:
 
 
 async def test_a_server_stops_although_nobody_took_the_other_half(
-    net: "Network", logged: "Logged"
+    net: Network, logged: Logged
 ) -> None:
     async def fetch(request: Request) -> Response:
         client, _ = WebSocketPair()
@@ -927,7 +925,7 @@ async def test_a_server_stops_although_nobody_took_the_other_half(
 
 
 async def test_a_handler_that_answers_while_the_server_stops_has_it_said_at_once(
-    net: "Network",
+    net: Network,
 ) -> None:
     stop = trio.CancelScope()
 
@@ -964,7 +962,7 @@ def test_a_request_that_comes_while_a_server_stops_is_stopped_too() -> None:
 
 
 async def test_a_message_after_the_servers_own_close_is_no_clean_end(
-    net: "Network",
+    net: Network,
 ) -> None:
     halves: list[WebSocket] = []
     stop = trio.CancelScope()
@@ -991,7 +989,7 @@ async def test_a_message_after_the_servers_own_close_is_no_clean_end(
     assert [event.code for event in heard[0]] == [1006]
 
 
-async def test_writing_in_vain_frees_a_handler_that_drains(net: "Network") -> None:
+async def test_writing_in_vain_frees_a_handler_that_drains(net: Network) -> None:
     async with (
         net.serve_halves(receive_buffer_bytes=1000) as (server, halves),
         net.peer(server) as peer,
@@ -1021,7 +1019,7 @@ async def test_writing_in_vain_frees_a_handler_that_drains(net: "Network") -> No
 
 
 async def test_the_port_is_free_as_soon_as_the_server_has_stopped(
-    net: "Network",
+    net: Network,
 ) -> None:
     async with net.serve(net.echo) as server, net.peer(server) as peer:
         await peer.send(peer.close_frame(1000))
@@ -1034,7 +1032,7 @@ async def test_the_port_is_free_as_soon_as_the_server_has_stopped(
         nursery.cancel_scope.cancel()
 
 
-async def test_refusing_tells_the_client_why(net: "Network") -> None:
+async def test_refusing_tells_the_client_why(net: Network) -> None:
     async def fetch(request: Request) -> Response:
         return Response("members only", status=403, headers={"X-Reason": "dues"})
 
@@ -1048,7 +1046,7 @@ async def test_refusing_tells_the_client_why(net: "Network") -> None:
 
 
 async def test_sending_to_a_client_that_has_vanished_is_no_secret(
-    net: "Network",
+    net: Network,
 ) -> None:
     async with net.serve_halves() as (server, halves), net.dial(server) as peer:
         await peer.handshake()
@@ -1068,7 +1066,7 @@ async def test_sending_to_a_client_that_has_vanished_is_no_secret(
         assert await half.receive() == "unread"
 
 
-async def test_only_the_handlers_half_is_for_the_handler(net: "Network") -> None:
+async def test_only_the_handlers_half_is_for_the_handler(net: Network) -> None:
     given: list[WebSocket] = []
 
     async def fetch(request: Request) -> Response:
@@ -1089,7 +1087,7 @@ async def test_only_the_handlers_half_is_for_the_handler(net: "Network") -> None
 
 
 async def test_g10_what_a_request_has_taken_is_no_work_for_the_collector(
-    net: "Network",
+    net: Network,
 ) -> None:
     kinds = (HTTPConnection, Request, WebSocket, trio.Nursery)
 

@@ -8,11 +8,12 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
 from memory_server import UPGRADE, Fetch, ask, chunked, understood
+from network import Logged, Network, Tls
 
 from trio_wspair import (
     InvalidStateError,
@@ -23,9 +24,6 @@ from trio_wspair import (
     serve,
 )
 from trio_wspair.testing import ScriptedPeer
-
-if TYPE_CHECKING:
-    from conftest import Logged, Network, Tls
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +53,7 @@ async def mirror(request: Request) -> Response:
     return Response(pieces() if "pieces" in request.url else body, headers=headers)
 
 
-async def page_and_socket(net: "Network", request: Request) -> Response:
+async def page_and_socket(net: Network, request: Request) -> Response:
     """Serve a page, and an echo on ``/ws``."""
     return await (net.echo if request.path == "/ws" else name)(request)
 
@@ -78,7 +76,7 @@ async def read_to(peer: "ScriptedPeer", end: bytes) -> bytes:
 # -- a page and a WebSocket ---------------------
 
 
-async def test_a_connection_is_kept_and_becomes_a_websocket(net: "Network") -> None:
+async def test_a_connection_is_kept_and_becomes_a_websocket(net: Network) -> None:
     async with (
         net.serve(partial(page_and_socket, net)) as server,
         net.dial(server) as peer,
@@ -93,7 +91,7 @@ async def test_a_connection_is_kept_and_becomes_a_websocket(net: "Network") -> N
 
 
 async def test_a_page_a_websocket_and_its_frames_may_be_sent_at_once(
-    net: "Network",
+    net: Network,
 ) -> None:
     async with (
         net.serve(partial(page_and_socket, net)) as server,
@@ -115,7 +113,7 @@ async def test_a_page_a_websocket_and_its_frames_may_be_sent_at_once(
         assert await peer.receive_all() == ["early", bytes(100_000), (1000, "")]
 
 
-async def test_a_conversation_is_the_last_thing_on_a_connection(net: "Network") -> None:
+async def test_a_conversation_is_the_last_thing_on_a_connection(net: Network) -> None:
     async with net.serve(net.echo) as server, net.peer(server) as peer:
         await peer.send(peer.close_frame(1000), ask("GET", "/"))
         assert await peer.receive_all() == [(1000, "")]
@@ -153,7 +151,7 @@ def ask_around(
 
 
 async def test_the_client_of_the_standard_library_keeps_its_connection(
-    net: "Network",
+    net: Network,
 ) -> None:
     async with net.serve(mirror) as server:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
@@ -166,7 +164,7 @@ async def test_the_client_of_the_standard_library_keeps_its_connection(
         assert asked == 200
 
 
-async def test_it_does_so_over_tls_too(net: "Network", tls: "Tls") -> None:
+async def test_it_does_so_over_tls_too(net: Network, tls: Tls) -> None:
     async with net.serve(mirror, ssl_context=tls.server) as server:
         connection = http.client.HTTPSConnection(
             "127.0.0.1", server.port, timeout=5, context=tls.client
@@ -180,7 +178,7 @@ async def test_it_does_so_over_tls_too(net: "Network", tls: "Tls") -> None:
         assert asked == 50
 
 
-async def test_the_handler_knows_that_tls_is_spoken(net: "Network", tls: "Tls") -> None:
+async def test_the_handler_knows_that_tls_is_spoken(net: Network, tls: Tls) -> None:
     async with net.serve(show, ssl_context=tls.server) as server:
         raw = await trio.open_tcp_stream("127.0.0.1", server.port)
         stream = trio.SSLStream(
@@ -195,7 +193,7 @@ async def test_the_handler_knows_that_tls_is_spoken(net: "Network", tls: "Tls") 
 # -- clients that are slow, or want too much ---------------------
 
 
-async def test_a_large_upload_and_its_answer_arrive_whole(net: "Network") -> None:
+async def test_a_large_upload_and_its_answer_arrive_whole(net: Network) -> None:
     body = random.Random(7).randbytes(3_000_000)
     async with (
         net.serve(mirror, max_body_bytes=len(body)) as server,
@@ -208,7 +206,7 @@ async def test_a_large_upload_and_its_answer_arrive_whole(net: "Network") -> Non
 
 
 async def test_a_client_that_sends_too_much_can_read_why_it_is_refused(
-    net: "Network",
+    net: Network,
 ) -> None:
     async with (
         net.serve(mirror, max_body_bytes=100_000) as server,
@@ -226,7 +224,7 @@ async def test_a_client_that_sends_too_much_can_read_why_it_is_refused(
 
 
 async def test_a_body_that_trickles_in_is_waited_for_and_one_that_stops_is_not(
-    net: "Network",
+    net: Network,
 ) -> None:
     async with (
         net.serve(mirror, body_timeout=0.3) as server,
@@ -242,7 +240,7 @@ async def test_a_body_that_trickles_in_is_waited_for_and_one_that_stops_is_not(
 
 
 async def test_an_idle_connection_ends_and_its_place_is_free(
-    net: "Network", logged: "Logged"
+    net: Network, logged: Logged
 ) -> None:
     async with net.serve(name, max_connections=1, idle_timeout=0.2) as server:
         async with net.dial(server) as idle:
@@ -279,12 +277,12 @@ async def serving_on(
         nursery.cancel_scope.cancel()
 
 
-async def test_it_listens_on_localhost_unless_told_otherwise(net: "Network") -> None:
+async def test_it_listens_on_localhost_unless_told_otherwise(net: Network) -> None:
     async with net.serve(name) as server:
         assert server.addresses == (("127.0.0.1", server.port),)
 
 
-async def test_host_none_is_everywhere(net: "Network") -> None:
+async def test_host_none_is_everywhere(net: Network) -> None:
     async with net.serve(name, host=None) as server:
         hosts = {address[0] for address in server.addresses}
         assert hosts & {"0.0.0.0", "::"}  # noqa: S104 - on purpose, and briefly
@@ -295,7 +293,7 @@ async def test_host_none_is_everywhere(net: "Network") -> None:
 
 
 async def test_a_unix_socket_serves_requests_and_websockets(
-    net: "Network", tmp_path: Path
+    net: Network, tmp_path: Path
 ) -> None:
     path = tmp_path / "server.sock"
 
@@ -320,7 +318,7 @@ async def test_a_unix_socket_serves_requests_and_websockets(
 
 
 async def test_a_client_connects_to_a_unix_socket_when_told_how(
-    net: "Network", tmp_path: Path
+    net: Network, tmp_path: Path
 ) -> None:
     path = tmp_path / "server.sock"
 
@@ -337,7 +335,7 @@ async def test_a_client_connects_to_a_unix_socket_when_told_how(
 
 
 async def test_behind_a_proxy_a_unix_socket_knows_its_clients(
-    net: "Network", tmp_path: Path
+    net: Network, tmp_path: Path
 ) -> None:
     path = tmp_path / "server.sock"
     async with serving_on(show, [await unix_listener(path)], proxy_headers=True):
@@ -350,7 +348,7 @@ async def test_behind_a_proxy_a_unix_socket_knows_its_clients(
 
 
 async def test_several_listeners_are_served_together(
-    net: "Network", tmp_path: Path
+    net: Network, tmp_path: Path
 ) -> None:
     path = tmp_path / "server.sock"
     first, second = [
@@ -376,7 +374,7 @@ async def test_several_listeners_are_served_together(
         assert listener.socket.fileno() == -1, "it was not closed"
 
 
-async def test_a_socket_that_was_bound_before_is_served(net: "Network") -> None:
+async def test_a_socket_that_was_bound_before_is_served(net: Network) -> None:
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     sock.listen()
@@ -386,7 +384,7 @@ async def test_a_socket_that_was_bound_before_is_served(net: "Network") -> None:
         assert (await bytes_until_end(peer)).endswith(b"\r\n/x")
 
 
-async def test_listeners_may_speak_tls(net: "Network", tls: "Tls") -> None:
+async def test_listeners_may_speak_tls(net: Network, tls: Tls) -> None:
     listeners = [
         (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0] for _ in range(2)
     ]
@@ -405,7 +403,7 @@ async def test_listeners_may_speak_tls(net: "Network", tls: "Tls") -> None:
 
 @pytest.mark.parametrize("believed", [True, False])
 async def test_proxies_are_believed_only_if_told_so(
-    net: "Network", *, believed: bool
+    net: Network, *, believed: bool
 ) -> None:
     headers = (
         "X-Forwarded-For: 203.0.113.7, 198.51.100.3",
@@ -426,7 +424,7 @@ async def test_proxies_are_believed_only_if_told_so(
 
 @pytest.mark.parametrize("stop_code", [1012, lambda: 1012], ids=["int", "function"])
 async def test_the_code_that_a_stopping_server_says_can_be_chosen(
-    net: "Network", stop_code: int | Callable[[], int]
+    net: Network, stop_code: int | Callable[[], int]
 ) -> None:
     async with trio.open_nursery() as nursery:
         server = await nursery.start(partial(serve, net.echo, 0, stop_code=stop_code))
@@ -439,7 +437,7 @@ async def test_the_code_that_a_stopping_server_says_can_be_chosen(
 
 
 async def test_a_server_that_stops_waits_for_no_idle_client_and_no_answer(
-    net: "Network",
+    net: Network,
 ) -> None:
     log: list[str] = []
 
@@ -476,7 +474,7 @@ async def test_a_server_that_stops_waits_for_no_idle_client_and_no_answer(
 
 
 async def test_the_access_log_has_the_address_of_the_client(
-    net: "Network", caplog: pytest.LogCaptureFixture
+    net: Network, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "trio_wspair.access")
     async with net.serve(name) as server, net.dial(server) as peer:

@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 from asgi_server import CONNECT, HTTP, WEBSOCKET, ByHand, Event, disconnect
+from network import Logged
 from pairs import Heard, bounded, hear
 from trio.testing import MockClock
 
@@ -28,9 +29,6 @@ from trio_wspair.asgi import ASGIApp
 from trio_wspair.testing import open_asgi_websocket
 from trio_wspair.transports import Close
 from trio_wspair.transports._asgi import ASGIConnection
-
-if TYPE_CHECKING:
-    from conftest import Logged
 
 Fetch = Callable[[Request], Awaitable[Response]]
 
@@ -138,7 +136,7 @@ async def test_a_websocket_over_http_2_is_the_same_to_the_handler(
 
 @bounded
 async def test_a_client_whose_subprotocols_are_all_left_is_told_of_in_the_log_once(
-    autojump_clock: MockClock, logged: "Logged"
+    autojump_clock: MockClock, logged: Logged
 ) -> None:
     app = ASGIApp(Opened().fetch)
     for _ in range(3):
@@ -162,7 +160,7 @@ async def test_the_subprotocol_that_the_handler_chooses_is_accepted(
 
 @bounded
 async def test_a_subprotocol_that_was_not_offered_is_a_500(
-    autojump_clock: MockClock, logged: "Logged"
+    autojump_clock: MockClock, logged: Logged
 ) -> None:
     opened = Opened(Sec_WebSocket_Protocol="c")
     with pytest.raises(HandshakeError) as caught:
@@ -255,7 +253,7 @@ async def test_a_server_that_does_not_tell_of_extensions_has_none(
 
 @bounded
 async def test_g7_a_handler_that_raises_is_a_500_and_logged(
-    autojump_clock: MockClock, logged: "Logged"
+    autojump_clock: MockClock, logged: Logged
 ) -> None:
     async def fetch(request: Request) -> Response:
         msg = "secret"
@@ -581,7 +579,7 @@ async def test_what_a_server_still_has_is_taken_before_the_end(
 
 @bounded
 async def test_g7_a_listener_that_raises_ends_its_connection_with_1011(
-    autojump_clock: MockClock, logged: "Logged"
+    autojump_clock: MockClock, logged: Logged
 ) -> None:
     async def fetch(request: Request) -> Response:
         client, server = WebSocketPair()
@@ -601,7 +599,7 @@ async def test_g7_a_listener_that_raises_ends_its_connection_with_1011(
 
 @bounded
 async def test_a_half_that_nobody_accepts_is_told(
-    autojump_clock: MockClock, logged: "Logged"
+    autojump_clock: MockClock, logged: Logged
 ) -> None:
     async def fetch(request: Request) -> Response:
         client, _server = WebSocketPair()

@@ -2,20 +2,18 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 from asgi_server import CONNECT, GONE, HTTP, WEBSOCKET, ByHand, Event, piece
+from network import Logged
 from pairs import bounded
 from trio.testing import MockClock
 
 from trio_wspair import Request, RequestBodyError, Response, WebSocketPair
 from trio_wspair.asgi import ASGIApp
-
-if TYPE_CHECKING:
-    from conftest import Logged
 
 Fetch = Callable[[Request], Awaitable[Response]]
 
@@ -139,7 +137,7 @@ async def test_a_body_that_is_too_large_is_refused(
 @bounded
 @pytest.mark.parametrize("body", ["text", 5])
 async def test_a_body_that_is_no_bytes_is_the_fault_of_the_server(
-    autojump_clock: MockClock, logged: "Logged", body: Any
+    autojump_clock: MockClock, logged: Logged, body: Any
 ) -> None:
     server = await ask(echo, {"type": "http.request", "body": body})
     assert server.status == 500
@@ -177,7 +175,7 @@ async def test_what_is_not_valid_gets_400_before_the_handler(
     first: Event,
     changes: dict[str, Any],
     words: str,
-    logged: "Logged",
+    logged: Logged,
 ) -> None:
     async def fetch(request: Request) -> Response:
         raise AssertionError
@@ -547,7 +545,7 @@ async def test_what_a_server_does_last_is_not_cancelled_by_its_own_disconnect(
 
 @bounded
 async def test_g7_a_handler_that_raises_is_a_500_and_logged(
-    autojump_clock: MockClock, logged: "Logged"
+    autojump_clock: MockClock, logged: Logged
 ) -> None:
     async def fetch(request: Request) -> Response:
         msg = "secret"
@@ -563,7 +561,7 @@ async def test_g7_a_handler_that_raises_is_a_500_and_logged(
 
 @bounded
 async def test_g7_a_body_that_breaks_off_is_no_whole_answer(
-    autojump_clock: MockClock, logged: "Logged"
+    autojump_clock: MockClock, logged: Logged
 ) -> None:
     async def pieces() -> AsyncGenerator[str, None]:
         yield "first"
@@ -578,7 +576,7 @@ async def test_g7_a_body_that_breaks_off_is_no_whole_answer(
 
 @bounded
 async def test_a_piece_of_a_body_is_text_or_bytes(
-    autojump_clock: MockClock, logged: "Logged"
+    autojump_clock: MockClock, logged: Logged
 ) -> None:
     async def pieces() -> AsyncGenerator[Any, None]:
         yield 1
@@ -590,7 +588,7 @@ async def test_a_piece_of_a_body_is_text_or_bytes(
 
 @bounded
 async def test_a_websocket_is_no_answer_to_a_plain_request(
-    autojump_clock: MockClock, logged: "Logged"
+    autojump_clock: MockClock, logged: Logged
 ) -> None:
     async def fetch(request: Request) -> Response:
         return Response(None, status=101, web_socket=WebSocketPair()[0])

@@ -8,7 +8,7 @@ import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 import hypercorn.asyncio
@@ -18,6 +18,7 @@ import quart
 import quart_trio
 import trio
 from http2_client import open_http2
+from network import Logged, Network
 from starlette.applications import Starlette
 from starlette.requests import Request as StarletteRequest
 from starlette.responses import PlainTextResponse
@@ -38,9 +39,6 @@ from trio_wspair import (
 )
 from trio_wspair.asgi import ASGIApp
 from trio_wspair.testing import ScriptedPeer, open_asgi_websocket
-
-if TYPE_CHECKING:
-    from conftest import Logged, Network
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +140,7 @@ async def serving(
 
 @pytest.fixture(params=SERVERS)
 async def server(
-    request: pytest.FixtureRequest, net: "Network"
+    request: pytest.FixtureRequest, net: Network
 ) -> AsyncGenerator[Running, None]:
     """A server with an application that does what its clients ask for."""
     async with serving(name=request.param, close_grace=2.0) as running:
@@ -151,7 +149,7 @@ async def server(
 
 @asynccontextmanager
 async def peer_of(
-    server: Running, net: "Network"
+    server: Running, net: Network
 ) -> AsyncGenerator["ScriptedPeer", None]:
     """Open a bare TCP connection to the server."""
     stream = await trio.open_tcp_stream("127.0.0.1", server.port)
@@ -165,7 +163,7 @@ async def peer_of(
 
 
 async def test_without_a_host_the_url_says_where_the_server_is(
-    server: Running, net: "Network"
+    server: Running, net: Network
 ) -> None:
     async with peer_of(server, net) as peer:
         await peer.send(net.head(start="GET /a%20b?c=%2F HTTP/1.0"))
@@ -177,7 +175,7 @@ async def test_without_a_host_the_url_says_where_the_server_is(
 @pytest.mark.parametrize("host", ["a/b", "user@a", "a?b", "[1]", "a:b"])
 @pytest.mark.parametrize("upgrade", [False, True])
 async def test_a_host_that_is_none_gets_400(
-    server: Running, net: "Network", host: str, *, upgrade: bool
+    server: Running, net: Network, host: str, *, upgrade: bool
 ) -> None:
     async with peer_of(server, net) as peer:
         headers = net.UPGRADE[1:] if upgrade else ()
@@ -189,7 +187,7 @@ async def test_a_host_that_is_none_gets_400(
 @pytest.mark.parametrize("name", SERVERS)
 @pytest.mark.parametrize("target", ["/api/x%20y", "/x%20y"])
 async def test_what_a_server_is_mounted_at_is_in_the_url_once(
-    net: "Network", name: str, target: str
+    net: Network, name: str, target: str
 ) -> None:
     async with serving(name=name, root_path="/api") as server:
         async with open_websocket(server.url(target)) as ws:
@@ -201,7 +199,7 @@ async def test_what_a_server_is_mounted_at_is_in_the_url_once(
 
 
 async def test_requests_are_answered_one_after_the_other(
-    server: Running, net: "Network"
+    server: Running, net: Network
 ) -> None:
     first = net.head("Host: a", "Content-Length: 4", start="PUT /a%20b?c HTTP/1.1")
     last = net.head("Host: a", "Connection: close", start="GET /last HTTP/1.1")
@@ -218,7 +216,7 @@ async def test_requests_are_answered_one_after_the_other(
 
 
 async def test_a_body_that_was_not_read_holds_nobody_up(
-    server: Running, net: "Network"
+    server: Running, net: Network
 ) -> None:
     size = 3_000_000  # More than waits in sockets, and in the server's queue.
     start = "POST / HTTP/1.1"
@@ -236,7 +234,7 @@ async def send_as_far_as_it_goes(peer: "ScriptedPeer", data: bytes) -> None:
 
 
 async def test_streaming_ends_when_the_client_goes(
-    server: Running, net: "Network"
+    server: Running, net: Network
 ) -> None:
     async with peer_of(server, net) as peer:
         await peer.send(net.head("Host: a", start="GET /forever HTTP/1.1"))
@@ -292,7 +290,7 @@ async def test_how_the_client_closes_is_told_by_servers_that_tell_it(
 
 
 async def test_g2_a_client_that_vanishes_is_one_close_1006(
-    server: Running, net: "Network"
+    server: Running, net: Network
 ) -> None:
     async with peer_of(server, net) as peer:
         assert (await peer.handshake()).startswith("HTTP/1.1 101")
@@ -320,7 +318,7 @@ async def test_when_the_server_stops_the_client_is_told_1001(server: Running) ->
 
 
 async def test_a_client_that_is_not_heard_does_not_hold_up_the_server(
-    server: Running, net: "Network"
+    server: Running, net: Network
 ) -> None:
     message = bytes(50_000)
     async with peer_of(server, net) as peer, trio.open_nursery() as nursery:
@@ -348,7 +346,7 @@ async def test_http_2_requests_are_answered(server: Running) -> None:
 
 
 async def test_http_2_carries_websockets_beside_each_other(
-    server: Running, net: "Network"
+    server: Running, net: Network
 ) -> None:
     async with open_http2(server.port) as client:
         peers = []
@@ -377,7 +375,7 @@ async def test_http_2_refusals_are_told(server: Running) -> None:
 
 
 async def test_http_2_handlers_close_with_code_and_reason(
-    server: Running, net: "Network"
+    server: Running, net: Network
 ) -> None:
     async with open_http2(server.port) as client:
         peer = net.raw(await client.ask_for_websocket("/"), masks=True)
@@ -472,7 +470,7 @@ def in_quart(app: App) -> App:
 
 @pytest.mark.parametrize("mount", [in_starlette, in_quart])
 async def test_it_is_mounted_in_a_framework(
-    net: "Network", mount: Callable[[App], App]
+    net: Network, mount: Callable[[App], App]
 ) -> None:
     handler = Running("", 0, trio.Event())
     async with serving(mount(ASGIApp(handler.fetch))) as server:
@@ -496,7 +494,7 @@ async def test_it_is_mounted_in_a_framework(
     assert handler.requests[0].path == "/live/chat"
 
 
-async def test_starlette_has_it_at_one_path(net: "Network") -> None:
+async def test_starlette_has_it_at_one_path(net: Network) -> None:
     handler = Running("", 0, trio.Event())
     app = in_starlette(ASGIApp(handler.fetch))
     async with serving(app) as server, open_websocket(server.url("/exactly")) as ws:
@@ -506,7 +504,7 @@ async def test_starlette_has_it_at_one_path(net: "Network") -> None:
 
 @pytest.mark.parametrize("mount", [in_starlette, in_quart])
 async def test_applications_of_frameworks_are_driven_from_a_pair(
-    net: "Network", mount: Callable[[App], App]
+    net: Network, mount: Callable[[App], App]
 ) -> None:
     handler = Running("", 0, trio.Event())
     app = mount(ASGIApp(handler.fetch))
@@ -554,7 +552,7 @@ def test_hypercorn_with_asyncio_says_what_to_use_instead() -> None:
 
 @pytest.mark.parametrize("name", SERVERS)
 async def test_an_application_with_a_nursery_is_open_as_long_as_the_server_runs(
-    net: "Network", name: str
+    net: Network, name: str
 ) -> None:
     steps: list[str] = []
 
@@ -583,7 +581,7 @@ async def test_an_application_with_a_nursery_is_open_as_long_as_the_server_runs(
 
 @pytest.mark.parametrize("name", SERVERS)
 async def test_an_application_that_can_not_be_opened_keeps_the_server_from_starting(
-    net: "Network", logged: "Logged", name: str
+    net: Network, logged: Logged, name: str
 ) -> None:
     @asynccontextmanager
     async def app() -> AsyncGenerator[FetchHandler, None]:

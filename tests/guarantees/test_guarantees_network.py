@@ -6,12 +6,13 @@ import socket
 import weakref
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
 import trio.lowlevel
 import trio.testing
+from network import Logged, Network, OneEnd
 
 from trio_wspair import (
     BufferFullError,
@@ -30,9 +31,6 @@ from trio_wspair import (
 )
 from trio_wspair.testing import ScriptedPeer
 
-if TYPE_CHECKING:
-    from conftest import Logged, Network, OneEnd
-
 Ends = Callable[..., AbstractAsyncContextManager[tuple[WebSocket, WebSocket]]]
 
 DONE = CloseEvent(4000, "done", was_clean=True)
@@ -44,7 +42,7 @@ def closes(heard: list[Any]) -> list[CloseEvent]:
 
 
 @pytest.fixture(params=["client to server", "server to client"])
-def ends(request: pytest.FixtureRequest, net: "Network") -> Ends:
+def ends(request: pytest.FixtureRequest, net: Network) -> Ends:
     """Open a connection and give its two ends, in both directions."""
 
     @asynccontextmanager
@@ -62,7 +60,7 @@ def ends(request: pytest.FixtureRequest, net: "Network") -> Ends:
 
 
 async def test_g1_messages_arrive_in_the_order_sent_and_close_comes_last(
-    net: "Network", ends: Ends
+    net: Network, ends: Ends
 ) -> None:
     sent: list[str | bytes] = []
     for number in range(500):
@@ -79,7 +77,7 @@ async def test_g1_messages_arrive_in_the_order_sent_and_close_comes_last(
 
 
 async def test_g1_messages_of_every_size_keep_their_order(
-    net: "Network", ends: Ends
+    net: Network, ends: Ends
 ) -> None:
     sizes = [0, 1, 125, 126, 127, 65_535, 65_536, 300_000, 2, 1_000_000, 0]
     sent: list[str | bytes] = [b"\x80" * size for size in sizes]
@@ -94,7 +92,7 @@ async def test_g1_messages_of_every_size_keep_their_order(
         assert heard == [*sent, DONE]
 
 
-async def test_g1_both_directions_at_once(net: "Network", ends: Ends) -> None:
+async def test_g1_both_directions_at_once(net: Network, ends: Ends) -> None:
     numbers = [str(number) for number in range(300)]
     async with ends() as (near, far):
         near_heard, far_heard = net.hear(near), net.hear(far)
@@ -155,8 +153,8 @@ async def close_and_vanish(peer: "ScriptedPeer") -> None:
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
 async def test_g2_one_close_event_and_nothing_after_it(
-    net: "Network",
-    one_end: "OneEnd",
+    net: Network,
+    one_end: OneEnd,
     end: Callable[["ScriptedPeer"], Any],
     code: int,
     errors: int,
@@ -177,7 +175,7 @@ async def test_g2_one_close_event_and_nothing_after_it(
 
 
 async def test_g2_one_close_event_when_both_close_at_once(
-    net: "Network", ends: Ends
+    net: Network, ends: Ends
 ) -> None:
     async with ends() as (near, far):
         near_heard, far_heard = net.hear(near), net.hear(far)
@@ -191,7 +189,7 @@ async def test_g2_one_close_event_when_both_close_at_once(
         assert far_heard == ["from near", CloseEvent(4000, "near", was_clean=True)]
 
 
-async def test_g2_one_close_event_when_the_nursery_is_cancelled(net: "Network") -> None:
+async def test_g2_one_close_event_when_the_nursery_is_cancelled(net: Network) -> None:
     heard: list[Any] = []
     far_heard: list[Any] = []
     async with net.serve_halves() as (server, halves):
@@ -213,7 +211,7 @@ async def test_g2_one_close_event_when_the_nursery_is_cancelled(net: "Network") 
 
 
 async def test_g3_what_was_sent_before_a_close_waits_for_accept(
-    net: "Network", ends: Ends
+    net: Network, ends: Ends
 ) -> None:
     sent = [str(number) for number in range(100)]
     async with ends() as (near, far):
@@ -229,7 +227,7 @@ async def test_g3_what_was_sent_before_a_close_waits_for_accept(
 
 
 async def test_g3_what_was_sent_before_the_peer_vanished_still_arrives(
-    net: "Network", one_end: "OneEnd"
+    net: Network, one_end: OneEnd
 ) -> None:
     sent = [str(number) for number in range(100)]
     async with one_end() as (half, peer):
@@ -244,7 +242,7 @@ async def test_g3_what_was_sent_before_the_peer_vanished_still_arrives(
 
 
 async def test_g3_pulled_messages_outlive_the_connection(
-    net: "Network", one_end: "OneEnd"
+    net: Network, one_end: OneEnd
 ) -> None:
     async with one_end() as (half, peer):
         half.accept(pull=True)
@@ -262,7 +260,7 @@ async def test_g3_pulled_messages_outlive_the_connection(
 
 
 async def test_g4_verbs_take_effect_in_a_cancelled_scope(
-    net: "Network", ends: Ends
+    net: Network, ends: Ends
 ) -> None:
     heard: list[Any] = []
     async with ends() as (near, far):
@@ -279,7 +277,7 @@ async def test_g4_verbs_take_effect_in_a_cancelled_scope(
         assert heard == ["hello", DONE]
 
 
-async def test_g4_a_send_that_raises_sends_nothing(net: "Network", ends: Ends) -> None:
+async def test_g4_a_send_that_raises_sends_nothing(net: Network, ends: Ends) -> None:
     options = {"max_buffered_bytes": 1000}
     async with ends(pair_options=options, client_options=options) as (near, far):
         near.accept()
@@ -295,7 +293,7 @@ async def test_g4_a_send_that_raises_sends_nothing(net: "Network", ends: Ends) -
         assert heard == ["a", "b", DONE]
 
 
-async def test_g4_cancelling_everything_tears_no_frame(net: "Network") -> None:
+async def test_g4_cancelling_everything_tears_no_frame(net: Network) -> None:
     message = bytes(range(256)) * 4096
     begin, end = trio.Event(), trio.Event()
     received: list[Any] = []
@@ -323,7 +321,7 @@ async def test_g4_cancelling_everything_tears_no_frame(net: "Network") -> None:
 
 
 async def test_g4_a_client_that_is_cancelled_still_hears_the_answer_to_its_close(
-    net: "Network",
+    net: Network,
 ) -> None:
     steps: list[Any] = []
     end = trio.Event()
@@ -351,7 +349,7 @@ async def test_g4_a_client_that_is_cancelled_still_hears_the_answer_to_its_close
 # -- G5: async verbs are checkpoints ------------------------------------------
 
 
-async def test_g5_every_async_verb_is_a_checkpoint(net: "Network", ends: Ends) -> None:
+async def test_g5_every_async_verb_is_a_checkpoint(net: Network, ends: Ends) -> None:
     async with ends() as (near, far):
         near.accept(pull=True)
         far.accept()
@@ -375,7 +373,7 @@ async def test_g5_every_async_verb_is_a_checkpoint(net: "Network", ends: Ends) -
             await near.ping()
 
 
-async def test_g5_a_cancelled_verb_has_done_nothing(net: "Network", ends: Ends) -> None:
+async def test_g5_a_cancelled_verb_has_done_nothing(net: Network, ends: Ends) -> None:
     async with ends(close_grace=0.1) as (near, far):
         near.accept()
         near.send("a")
@@ -396,7 +394,7 @@ async def test_g5_a_cancelled_verb_has_done_nothing(net: "Network", ends: Ends) 
 # -- G6: closing closes -------------------------------------------------------
 
 
-async def test_g6_aclose_twice_is_aclose_once(net: "Network", ends: Ends) -> None:
+async def test_g6_aclose_twice_is_aclose_once(net: Network, ends: Ends) -> None:
     async with ends() as (near, far):
         near.accept()
         heard = net.hear(far)
@@ -407,9 +405,7 @@ async def test_g6_aclose_twice_is_aclose_once(net: "Network", ends: Ends) -> Non
         assert heard == [DONE]
 
 
-async def test_g6_a_cancelled_aclose_has_closed(
-    net: "Network", one_end: "OneEnd"
-) -> None:
+async def test_g6_a_cancelled_aclose_has_closed(net: Network, one_end: OneEnd) -> None:
     async with one_end() as (half, peer):
         heard = net.hear(half)
         with trio.move_on_after(0.05):
@@ -421,7 +417,7 @@ async def test_g6_a_cancelled_aclose_has_closed(
 
 
 async def test_g6_aclose_ends_although_the_peer_never_answers(
-    net: "Network", one_end: "OneEnd"
+    net: Network, one_end: OneEnd
 ) -> None:
     async with one_end(close_grace=0.1, pair_options={"close_grace": 0.1}) as (
         half,
@@ -442,7 +438,7 @@ async def test_g6_aclose_ends_although_the_peer_never_answers(
     ("leave", "code"), [("normally", 1000), ("raising", 1011), ("cancelled", 1001)]
 )
 async def test_g6_leaving_open_websocket_closes(
-    net: "Network", leave: str, code: int
+    net: Network, leave: str, code: int
 ) -> None:
     async with net.serve_halves() as (server, halves):
         sockets: list[WebSocket] = []
@@ -474,7 +470,7 @@ async def test_g6_leaving_open_websocket_closes(
 # -- G7: failures are loud and contained --------------------------------------
 
 
-async def test_g7_a_listener_of_a_client_raises(net: "Network") -> None:
+async def test_g7_a_listener_of_a_client_raises(net: Network) -> None:
     heard: list[Any] = []
     async with net.serve_halves() as (server, halves):
 
@@ -511,7 +507,7 @@ async def test_g7_a_listener_of_a_client_raises(net: "Network") -> None:
 
 @pytest.mark.parametrize("is_async", [False, True])
 async def test_g7_a_listener_of_a_server_raises(
-    net: "Network", logged: "Logged", *, is_async: bool
+    net: Network, logged: Logged, *, is_async: bool
 ) -> None:
     heard: list[Any] = []
 
@@ -549,7 +545,7 @@ async def test_g7_a_listener_of_a_server_raises(
 
 
 async def test_g7_an_exception_in_a_close_listener_only_propagates(
-    net: "Network", logged: "Logged"
+    net: Network, logged: Logged
 ) -> None:
     async with net.serve_halves() as (server, halves), net.peer(server) as peer:
         half = await halves.receive()
@@ -571,7 +567,7 @@ async def test_g7_an_exception_in_a_close_listener_only_propagates(
 
 
 async def test_g8_async_listeners_of_a_half_do_not_overlap(
-    net: "Network", ends: Ends
+    net: Network, ends: Ends
 ) -> None:
     steps: list[str] = []
     async with ends() as (near, far):
@@ -591,7 +587,7 @@ async def test_g8_async_listeners_of_a_half_do_not_overlap(
     assert steps == [step for pair in expected for step in pair]
 
 
-async def test_g8_a_slow_connection_does_not_hold_up_another(net: "Network") -> None:
+async def test_g8_a_slow_connection_does_not_hold_up_another(net: Network) -> None:
     async def fetch(request: Request) -> Response:
         client, server = WebSocketPair()
 
@@ -616,7 +612,7 @@ async def test_g8_a_slow_connection_does_not_hold_up_another(net: "Network") -> 
 
 
 async def test_g3_two_sides_that_say_more_than_fits_at_once_both_get_through(
-    net: "Network",
+    net: Network,
 ) -> None:
     message = bytes(500_000)
     async with net.serve(net.echo) as server, open_websocket(server.url) as ws:
@@ -652,7 +648,7 @@ TAKERS = ["async listener", "puller", "nobody"]
 
 @pytest.mark.parametrize("taker", TAKERS)
 async def test_g9_a_slow_consumer_stops_the_reading_of_the_socket(
-    net: "Network", taker: str
+    net: Network, taker: str
 ) -> None:
     size, count, limit = 2**16, 512, 2**18
     transport_half: list[WebSocket] = []
@@ -703,7 +699,7 @@ async def test_g9_a_slow_consumer_stops_the_reading_of_the_socket(
         assert await peer.receive_all() == [(1000, "")]
 
 
-async def test_g9_a_client_stops_reading_too(net: "Network") -> None:
+async def test_g9_a_client_stops_reading_too(net: Network) -> None:
     size, count, limit = 2**16, 512, 2**18
     async with (
         net.client_end(receive_buffer_bytes=limit) as (half, peer),
@@ -718,7 +714,7 @@ async def test_g9_a_client_stops_reading_too(net: "Network") -> None:
             assert len(await half.receive()) == size
 
 
-async def test_g9_tiny_messages_are_bounded_too(net: "Network") -> None:
+async def test_g9_tiny_messages_are_bounded_too(net: Network) -> None:
     limit, count = 2**16, 600_000
     transport_half: list[WebSocket] = []
 
@@ -743,7 +739,7 @@ async def test_g9_tiny_messages_are_bounded_too(net: "Network") -> None:
 
 
 async def test_g9_a_peer_that_never_reads_gives_buffer_full_error(
-    net: "Network", one_end: "OneEnd"
+    net: Network, one_end: OneEnd
 ) -> None:
     limit, message = 2**20, bytes(2**16)
     async with one_end(pair_options={"max_buffered_bytes": limit}) as (half, peer):
@@ -777,7 +773,7 @@ async def test_g9_a_peer_that_never_reads_gives_buffer_full_error(
 
 
 async def test_g10_no_task_and_no_socket_outlives_its_connection(
-    net: "Network",
+    net: Network,
 ) -> None:
     async with net.serve(net.echo) as server, trio.open_nursery() as nursery:
 
@@ -803,7 +799,7 @@ async def test_g10_no_task_and_no_socket_outlives_its_connection(
 
 
 async def test_g10_closed_halves_are_freed_without_the_collector(
-    net: "Network",
+    net: Network,
 ) -> None:
     freed: list[weakref.ref[WebSocket]] = []
 
@@ -841,7 +837,7 @@ async def test_g10_closed_halves_are_freed_without_the_collector(
 
 
 async def test_g11_a_close_is_answered_although_tcp_has_half_closed(
-    net: "Network",
+    net: Network,
 ) -> None:
     answers: set[tuple[Any, ...]] = set()
     async with net.serve(net.echo) as server:
@@ -854,7 +850,7 @@ async def test_g11_a_close_is_answered_although_tcp_has_half_closed(
     assert answers == {("a", (4000, "done"))}
 
 
-async def test_g11_events_do_not_depend_on_scheduling(net: "Network") -> None:
+async def test_g11_events_do_not_depend_on_scheduling(net: Network) -> None:
     transcripts: set[tuple[Any, ...]] = set()
     async with net.serve_halves() as (server, halves):
         for _ in range(30):
@@ -870,7 +866,7 @@ async def test_g11_events_do_not_depend_on_scheduling(net: "Network") -> None:
 
 
 async def test_g11_a_protocol_error_after_messages_drops_none_of_them(
-    net: "Network",
+    net: Network,
 ) -> None:
     transcripts: set[tuple[Any, ...]] = set()
     async with net.serve_halves() as (server, halves):

@@ -1,8 +1,7 @@
 """Random programs of many halves keep the guarantees, under any order of the tasks."""
 
 from hypothesis import given, settings
-from random_program_runs import Run
-from random_programs import PROGRAMS, Program
+from random_programs import PROGRAMS, Program, Run
 
 
 @settings(max_examples=250, deadline=None, derandomize=True)

@@ -19,8 +19,15 @@ from conformance.programs import Step, programs
 from hypothesis import assume, given, settings, strategies as st
 from pairs import flat
 from patched_network import Join, memory_network
-from random_program_runs import CutAtStep, ListenerError, Run
-from random_programs import PROGRAMS, Program, Where, rarely
+from random_programs import (
+    PROGRAMS,
+    CutAtStep,
+    ListenerError,
+    Program,
+    Run,
+    Where,
+    rarely,
+)
 from trio.testing import lockstep_stream_pair, memory_stream_pair
 
 from trio_wspair import (

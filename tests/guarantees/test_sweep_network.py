@@ -7,12 +7,13 @@ and jumps when nothing moves on the network.
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import Final, NoReturn
 
 import pytest
 import trio
 from cancellation_sweep import QUICK, ROLES, Ears, Listening, Peer, Role, Wire, Wiring
 from engines import engine_in_use
+from network import Logged, Tls
 from pairs import abnormal, clean
 
 from trio_wspair import (
@@ -32,9 +33,6 @@ from trio_wspair import (
 from trio_wspair.testing import Attempt, ScriptedPeer
 from trio_wspair.testing._scripted_peer import KEY
 from trio_wspair.transports import Connection, couple
-
-if TYPE_CHECKING:
-    from conftest import Logged, Tls
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("engine")]
 
@@ -61,7 +59,7 @@ with_some_listeners = pytest.mark.parametrize(
 
 
 @pytest.fixture
-def wiring(wire: Wire, tls: "Tls", logged: "Logged") -> Wiring:
+def wiring(wire: Wire, tls: Tls, logged: Logged) -> Wiring:
     """Tell how the ends of a test are connected. It may not log anything."""
     if wire == "tls":
         return Wiring(wire, tls.server, tls.client)

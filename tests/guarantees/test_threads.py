@@ -10,12 +10,12 @@ import threading
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING
 
 import pytest
 import trio
 from durable_objects import Room, World, open_house
 from memory_connection import MemoryConnection
+from network import Logged, Network
 from trio.testing import wait_all_tasks_blocked
 
 from trio_wspair import (
@@ -36,9 +36,6 @@ from trio_wspair.hibernation import (
     WebSocketRequestResponsePair,
 )
 from trio_wspair.transports import Close, couple
-
-if TYPE_CHECKING:
-    from conftest import Logged, Network
 
 
 def listen(event: object) -> None:
@@ -365,7 +362,7 @@ async def test_g4_a_half_of_another_run_is_not_coupled() -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 async def test_g4_a_verb_in_a_foreign_thread_changes_nothing_on_the_network(
-    verb: str, net: "Network"
+    verb: str, net: Network
 ) -> None:
     async with net.joined() as (client, server):
         server.onmessage = lambda event: server.send(event.data)
@@ -382,7 +379,7 @@ async def test_g4_a_verb_in_a_foreign_thread_changes_nothing_on_the_network(
         assert event == CloseEvent(1000, "", was_clean=True)
 
 
-async def test_a_handler_may_not_make_halves_in_a_thread(net: "Network") -> None:
+async def test_a_handler_may_not_make_halves_in_a_thread(net: Network) -> None:
     raised: list[str] = []
 
     def make() -> None:
@@ -402,7 +399,7 @@ async def test_a_handler_may_not_make_halves_in_a_thread(net: "Network") -> None
 
 
 async def test_a_half_of_another_run_is_not_given_to_a_client(
-    net: "Network", logged: "Logged"
+    net: Network, logged: Logged
 ) -> None:
     async with open_websocket_pair() as (first, second):
         before = seen(first, second)

@@ -3,11 +3,12 @@
 import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import trio
+from network import Logged, Network
 
 from trio_wspair import (
     MessageEvent,
@@ -20,9 +21,6 @@ from trio_wspair import (
 )
 from trio_wspair.hibernation import DurableObject, DurableObjectNamespace
 from trio_wspair.inspector import Inspector, open_inspector
-
-if TYPE_CHECKING:
-    from conftest import Logged, Network
 
 
 @pytest.fixture
@@ -110,7 +108,7 @@ class Page:
 
 @asynccontextmanager
 async def inspected(
-    net: "Network", fetch: Callable[[Request], Any], **options: Any
+    net: Network, fetch: Callable[[Request], Any], **options: Any
 ) -> AsyncGenerator[tuple[str, Page]]:
     """Serve a handler with an inspector; give the URL, and a page that looks on.
 
@@ -136,7 +134,7 @@ def page_url(inspector: Inspector) -> str:
 # -- what is shown ------------------------------------------------------------------
 
 
-async def test_a_connection_and_its_frames_are_shown(net: "Network") -> None:
+async def test_a_connection_and_its_frames_are_shown(net: Network) -> None:
     async with inspected(net, Handler().fetch) as (url, page):
         async with open_websocket(f"{url}room?name=Ada", protocols=["chat"]) as ws:
             ws.send("hi")
@@ -160,7 +158,7 @@ async def test_a_connection_and_its_frames_are_shown(net: "Network") -> None:
         assert len(page.rows) == 1  # The page itself is not among them.
 
 
-async def test_a_close_comes_after_the_messages_before_it(net: "Network") -> None:
+async def test_a_close_comes_after_the_messages_before_it(net: Network) -> None:
     async with inspected(net, Handler().fetch) as (url, page):
         async with open_websocket(url) as ws:
             ws.send("bye")
@@ -181,7 +179,7 @@ async def test_a_close_comes_after_the_messages_before_it(net: "Network") -> Non
         ]
 
 
-async def test_a_close_of_the_client_comes_first(net: "Network") -> None:
+async def test_a_close_of_the_client_comes_first(net: Network) -> None:
     async with inspected(net, Handler().fetch) as (url, page):
         async with open_websocket(url) as ws:
             await ws.aclose(1000, "done")
@@ -190,7 +188,7 @@ async def test_a_close_of_the_client_comes_first(net: "Network") -> None:
         assert page.said == [("in", "close", 1000), ("out", "close", 1000)]
 
 
-async def test_a_client_that_vanishes_is_shown_as_1006(net: "Network") -> None:
+async def test_a_client_that_vanishes_is_shown_as_1006(net: Network) -> None:
     async with inspected(net, Handler().fetch) as (url, page):
         stream = await trio.open_tcp_stream("127.0.0.1", urlsplit(url).port or 0)
         peer = net.raw(stream, masks=True)
@@ -211,7 +209,7 @@ async def test_a_client_that_vanishes_is_shown_as_1006(net: "Network") -> None:
     ],
 )
 async def test_what_a_listener_raises_is_shown(
-    net: "Network", logged: "Logged", said: str, error: str
+    net: Network, logged: Logged, said: str, error: str
 ) -> None:
     async with inspected(net, Handler().fetch) as (url, page):
         async with open_websocket(url) as ws:
@@ -224,7 +222,7 @@ async def test_what_a_listener_raises_is_shown(
         assert "failed" in logged.take()
 
 
-async def test_a_close_without_an_answer_is_shown(net: "Network") -> None:
+async def test_a_close_without_an_answer_is_shown(net: Network) -> None:
     handler = Handler()
     async with inspected(net, handler.fetch, close_grace=0.2) as (url, page):
         stream = await trio.open_tcp_stream("127.0.0.1", urlsplit(url).port or 0)
@@ -238,7 +236,7 @@ async def test_a_close_without_an_answer_is_shown(net: "Network") -> None:
         assert page.said[0] == ("out", "close", 3000)
 
 
-async def test_buffered_bytes_and_latency_are_shown(net: "Network") -> None:
+async def test_buffered_bytes_and_latency_are_shown(net: Network) -> None:
     handler = Handler(pull=True)
     async with (
         inspected(net, handler.fetch, ping_interval=0.05) as (url, page),
@@ -252,7 +250,7 @@ async def test_buffered_bytes_and_latency_are_shown(net: "Network") -> None:
         await page.until(lambda: page.row["in"]["buffered"] == 0)
 
 
-async def test_what_was_connected_from_here_is_shown(net: "Network") -> None:
+async def test_what_was_connected_from_here_is_shown(net: Network) -> None:
     async with (
         net.serve(net.echo) as server,
         open_inspector() as inspector,
@@ -281,7 +279,7 @@ class Echo(DurableObject):
         ws.send(message)
 
 
-async def test_sockets_of_durable_objects_are_shown(net: "Network") -> None:
+async def test_sockets_of_durable_objects_are_shown(net: Network) -> None:
     async with DurableObjectNamespace(Echo) as echoes:
         stub = echoes.get_by_name("one")
         async with inspected(net, stub.fetch) as (url, page):
@@ -294,7 +292,7 @@ async def test_sockets_of_durable_objects_are_shown(net: "Network") -> None:
 
 
 async def test_a_page_that_reads_nothing_does_not_slow_the_server(
-    net: "Network",
+    net: Network,
 ) -> None:
     async with (
         inspected(net, Handler().fetch) as (url, page),
@@ -354,7 +352,7 @@ async def status_of_upgrade(port: int, *lines: str) -> int:
         return int(answer.split(b" ", 2)[1])
 
 
-async def test_the_page_is_served_with_a_strict_policy(net: "Network") -> None:
+async def test_the_page_is_served_with_a_strict_policy(net: Network) -> None:
     async with inspecting() as port:
         status, answer = await ask(port, "GET / HTTP/1.1", f"Host: localhost:{port}")
         assert status == 200
@@ -369,7 +367,7 @@ async def test_the_page_is_served_with_a_strict_policy(net: "Network") -> None:
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "[::1]", "LOCALHOST"])
-async def test_names_of_this_machine_are_welcome(net: "Network", name: str) -> None:
+async def test_names_of_this_machine_are_welcome(net: Network, name: str) -> None:
     async with inspecting() as port:
         host = f"Host: {name}:{port}"
         assert (await ask(port, "GET / HTTP/1.1", host))[0] == 200
@@ -390,7 +388,7 @@ async def test_names_of_this_machine_are_welcome(net: "Network", name: str) -> N
     ],
 )
 async def test_a_page_that_has_rebound_a_name_gets_nothing(
-    net: "Network", host: str
+    net: Network, host: str
 ) -> None:
     async with inspecting() as port:
         line = f"Host: {host.format(port=port)}"
@@ -405,34 +403,34 @@ async def test_a_page_that_has_rebound_a_name_gets_nothing(
     ["http://evil.example", "null", "http://localhost:1", "https://localhost:{port}"],
 )
 async def test_pages_of_other_origins_get_no_websocket(
-    net: "Network", origin: str
+    net: Network, origin: str
 ) -> None:
     async with inspecting() as port:
         lines = f"Host: localhost:{port}", f"Origin: {origin.format(port=port)}"
         assert await status_of_upgrade(port, *lines) == 403
 
 
-async def test_there_is_nothing_else(net: "Network") -> None:
+async def test_there_is_nothing_else(net: Network) -> None:
     async with inspecting() as port:
         host = f"Host: localhost:{port}"
         assert (await ask(port, "GET /other HTTP/1.1", host))[0] == 404
         assert (await ask(port, "GET /ws HTTP/1.1", host))[0] == 426
 
 
-async def test_only_this_machine_is_listened_to(net: "Network") -> None:
+async def test_only_this_machine_is_listened_to(net: Network) -> None:
     async with inspecting() as port:
         with pytest.raises(OSError, match=r"127\.0\.0\.2"):
             await trio.open_tcp_stream("127.0.0.2", port)
 
 
-async def test_a_port_that_is_taken_is_an_error(net: "Network") -> None:
+async def test_a_port_that_is_taken_is_an_error(net: Network) -> None:
     async with inspecting() as port:
         with pytest.raises(OSError, match="in use"):
             async with open_inspector(port):
                 raise AssertionError
 
 
-async def test_leaving_says_goodbye_to_pages(net: "Network") -> None:
+async def test_leaving_says_goodbye_to_pages(net: Network) -> None:
     async with trio.open_nursery() as nursery:
         async with open_inspector() as inspector:
             ws = await connect(page_url(inspector), nursery=nursery)

@@ -11,11 +11,12 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 import pytest
 import trio
+from network import Tls
 
 from trio_wspair import (
     HandshakeError,
@@ -27,9 +28,6 @@ from trio_wspair import (
     same_origin,
     serve,
 )
-
-if TYPE_CHECKING:
-    from conftest import Tls
 
 pytestmark = pytest.mark.proxies
 
@@ -210,7 +208,7 @@ class Proxied:
 async def proxied(
     command: Command,
     folder: Path,
-    tls: "Tls | None",
+    tls: Tls | None,
     *,
     unix: bool = False,
     believed: bool = True,
@@ -260,7 +258,7 @@ async def until_it_listens(port: int, process: trio.Process) -> None:
 
 
 @pytest.fixture(params=[False, True], ids=["plain", "TLS"])
-def tls_or_not(request: pytest.FixtureRequest, tls: "Tls") -> "Tls | None":
+def tls_or_not(request: pytest.FixtureRequest, tls: Tls) -> Tls | None:
     return tls if request.param else None
 
 
@@ -270,7 +268,7 @@ NAMES = ["nginx", "Caddy", "HAProxy"]
 
 @pytest.fixture(params=COMMANDS, ids=NAMES)
 async def proxy(
-    request: pytest.FixtureRequest, tmp_path: Path, tls_or_not: "Tls | None"
+    request: pytest.FixtureRequest, tmp_path: Path, tls_or_not: Tls | None
 ) -> AsyncGenerator[Proxied]:
     """Each of the proxies, plain and with TLS, on a port that is not the usual one."""
     with trio.fail_after(30):
@@ -312,9 +310,7 @@ async def test_a_websocket_of_the_same_origin_gets_through(proxy: Proxied) -> No
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=NAMES)
-async def test_a_server_on_a_unix_socket_is_reached(
-    command: Command, tls: "Tls"
-) -> None:
+async def test_a_server_on_a_unix_socket_is_reached(command: Command, tls: Tls) -> None:
     # pytest's folders have long names, longer than the path of a socket may be.
     with (
         trio.fail_after(30),

@@ -5,10 +5,11 @@ import re
 import socket as sockets
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
+from network import Logged
 from trio.testing import MockClock, check_half_closeable_stream, check_two_way_stream
 
 from trio_wspair import (
@@ -32,9 +33,6 @@ from trio_wspair.testing import (
 )
 from trio_wspair.testing._options import Transport
 from trio_wspair.testing._streams import bounded_stream_pair
-
-if TYPE_CHECKING:
-    from conftest import Logged
 
 pytestmark = pytest.mark.usefixtures("engine")
 over_both = pytest.mark.parametrize("over", ["memory", "loopback"])
@@ -340,7 +338,7 @@ async def test_sockets_are_refused_in_virtual_time(autojump_clock: MockClock) ->
 
 
 async def test_that_the_connection_has_ended_is_no_failure_of_the_handler(
-    logged: "Logged",
+    logged: Logged,
 ) -> None:
     async def fetch(request: Request) -> Response:
         client, server = WebSocketPair()
@@ -359,7 +357,7 @@ async def test_that_the_connection_has_ended_is_no_failure_of_the_handler(
 
 @over_both
 async def test_a_handler_that_raises_raises_out_of_the_block(
-    over: Transport, logged: "Logged"
+    over: Transport, logged: Logged
 ) -> None:
     async def broken(request: Request) -> Response:
         raise KeyError("a bug")
@@ -371,7 +369,7 @@ async def test_a_handler_that_raises_raises_out_of_the_block(
 
 
 async def test_what_a_listener_raises_comes_out_with_the_conversation(
-    logged: "Logged",
+    logged: Logged,
 ) -> None:
     async def talk() -> None:
         async with open_test_client(handler(failing), "/") as client:
@@ -384,7 +382,7 @@ async def test_what_a_listener_raises_comes_out_with_the_conversation(
     assert "handling GET / failed" in logged.take()
 
 
-async def test_what_the_block_raises_comes_out_beside_it(logged: "Logged") -> None:
+async def test_what_the_block_raises_comes_out_beside_it(logged: Logged) -> None:
     with pytest.RaisesGroup(ConversationError, KeyError) as caught:
         async with open_test_client(handler(failing), "/") as client:
             client.send("hello")
@@ -394,7 +392,7 @@ async def test_what_the_block_raises_comes_out_beside_it(logged: "Logged") -> No
 
 
 async def test_a_task_of_the_handler_that_raises_at_the_end_is_heard(
-    logged: "Logged",
+    logged: Logged,
 ) -> None:
     async def fetch(request: Request) -> Response:
         client, server = WebSocketPair()
@@ -414,7 +412,7 @@ async def test_a_task_of_the_handler_that_raises_at_the_end_is_heard(
 
 
 async def test_several_failures_of_the_handler_stay_together(
-    logged: "Logged",
+    logged: Logged,
 ) -> None:
     def use(server: WebSocket) -> None:
         failing(server)

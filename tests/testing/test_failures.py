@@ -6,10 +6,11 @@ import re
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
+from network import Logged
 from trio._core._run import _r as scheduler_luck
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -28,9 +29,6 @@ from trio_wspair.hibernation import (
     DurableObjectResetError,
 )
 from trio_wspair.testing import ConversationError, TestWebSocket, open_test_client
-
-if TYPE_CHECKING:
-    from conftest import Logged
 
 pytestmark = pytest.mark.usefixtures("engine")
 Handler = Callable[[Request], Awaitable[Response]]
@@ -506,7 +504,7 @@ def logger() -> Generator[logging.Logger]:
     assert not logger.filters
 
 
-async def test_a_failure_is_logged_as_ever(logged: "Logged") -> None:
+async def test_a_failure_is_logged_as_ever(logged: Logged) -> None:
     async with open_test_client(failing) as client:
         await client.get("/fetch")
         await client.expect_handler_error(KeyError)
@@ -515,7 +513,7 @@ async def test_a_failure_is_logged_as_ever(logged: "Logged") -> None:
 
 @pytest.mark.parametrize("way", ["level", "disabled"])
 async def test_a_log_that_is_turned_down_stays_silent_and_hides_nothing(
-    way: str, logger: logging.Logger, logged: "Logged", autojump_clock: MockClock
+    way: str, logger: logging.Logger, logged: Logged, autojump_clock: MockClock
 ) -> None:
     if way == "level":
         logger.setLevel(logging.CRITICAL)
@@ -554,7 +552,7 @@ async def test_what_others_log_is_no_failure(logger: logging.Logger) -> None:
 
 
 async def test_an_application_that_disables_the_log_hides_nothing(
-    logger: logging.Logger, logged: "Logged", autojump_clock: MockClock
+    logger: logging.Logger, logged: Logged, autojump_clock: MockClock
 ) -> None:
     @asynccontextmanager
     async def application() -> AsyncGenerator[Handler]:

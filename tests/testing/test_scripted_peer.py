@@ -1,9 +1,10 @@
 """Scripted peers: each misbehaves as its method says, and both our ends stand it."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
+from network import Network, OneEnd
 from pairs import takes
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
@@ -24,9 +25,6 @@ from trio_wspair.testing import (
     open_scripted_server,
 )
 
-if TYPE_CHECKING:
-    from conftest import Network, OneEnd
-
 DONE = CloseEvent(4000, "", was_clean=True)
 
 
@@ -34,7 +32,7 @@ DONE = CloseEvent(4000, "", was_clean=True)
 
 
 async def test_close_late_keeps_the_other_side_waiting(
-    net: "Network", one_end: "OneEnd"
+    net: Network, one_end: OneEnd
 ) -> None:
     async with one_end() as (half, peer), trio.open_nursery() as nursery:
         heard = net.hear(half)
@@ -47,7 +45,7 @@ async def test_close_late_keeps_the_other_side_waiting(
 
 
 async def test_close_late_answers_a_close_without_a_code_by_one_without(
-    one_end: "OneEnd",
+    one_end: OneEnd,
 ) -> None:
     async with one_end() as (half, peer), trio.open_nursery() as nursery:
         half.accept()
@@ -56,7 +54,7 @@ async def test_close_late_answers_a_close_without_a_code_by_one_without(
         assert (await half.wait_closed()).code == 1005
 
 
-async def test_close_late_ends_when_the_other_side_has_gone(one_end: "OneEnd") -> None:
+async def test_close_late_ends_when_the_other_side_has_gone(one_end: OneEnd) -> None:
     async with one_end() as (half, peer), trio.open_nursery() as nursery:
         half.accept()
         nursery.start_soon(peer.close_late, 0)
@@ -65,7 +63,7 @@ async def test_close_late_ends_when_the_other_side_has_gone(one_end: "OneEnd") -
 
 
 async def test_never_close_makes_the_other_side_give_up(
-    net: "Network", one_end: "OneEnd"
+    net: Network, one_end: OneEnd
 ) -> None:
     grace: dict[str, Any] = {"close_grace": 0.1, "pair_options": {"close_grace": 0.1}}
     async with one_end(**grace) as (half, peer), trio.open_nursery() as nursery:
@@ -80,7 +78,7 @@ async def test_never_close_makes_the_other_side_give_up(
 
 
 async def test_read_slowly_fills_the_buffer_of_the_other_side(
-    one_end: "OneEnd",
+    one_end: OneEnd,
 ) -> None:
     bounds: dict[str, Any] = {
         "close_grace": 0.1,
@@ -116,7 +114,7 @@ async def test_late_and_slow_are_so_by_the_clock_of_trio(
 
 @pytest.mark.parametrize("seed", range(5))
 async def test_send_garbage_is_a_breach_of_the_protocol(
-    net: "Network", one_end: "OneEnd", seed: int
+    net: Network, one_end: OneEnd, seed: int
 ) -> None:
     async with one_end() as (half, peer):
         heard = net.hear(half)
@@ -143,7 +141,7 @@ async def test_garbage_is_the_same_for_the_same_seed() -> None:
 
 @pytest.mark.parametrize("size", [1001, 10_000_000])
 async def test_a_large_message_is_a_1009(
-    net: "Network", one_end: "OneEnd", size: int
+    net: Network, one_end: OneEnd, size: int
 ) -> None:
     async with one_end(max_message_bytes=1000) as (half, peer):
         heard = net.hear(half)
@@ -159,7 +157,7 @@ async def test_a_large_message_is_a_1009(
 
 
 async def test_a_large_message_may_be_small_enough(
-    net: "Network", one_end: "OneEnd"
+    net: Network, one_end: OneEnd
 ) -> None:
     async with one_end() as (half, peer):
         half.accept(pull=True)
@@ -169,7 +167,7 @@ async def test_a_large_message_may_be_small_enough(
 
 @pytest.mark.parametrize("ending", ["reset", "end_tcp"])
 async def test_an_end_without_a_close_is_a_1006(
-    net: "Network", one_end: "OneEnd", ending: str
+    net: Network, one_end: OneEnd, ending: str
 ) -> None:
     async with one_end() as (half, peer):
         heard = net.hear(half)
@@ -181,7 +179,7 @@ async def test_an_end_without_a_close_is_a_1006(
         assert heard == ["last words", close]
 
 
-async def test_a_flood_of_pings_is_answered(net: "Network", one_end: "OneEnd") -> None:
+async def test_a_flood_of_pings_is_answered(net: Network, one_end: OneEnd) -> None:
     async with one_end() as (half, peer):
         half.accept(pull=True)
         await peer.flood_pings(100, b"?")
@@ -191,9 +189,7 @@ async def test_a_flood_of_pings_is_answered(net: "Network", one_end: "OneEnd") -
 
 
 @pytest.mark.parametrize("message", ["é" * 10, b"\x00" * 10, ""])
-async def test_fragments_are_one_message(
-    one_end: "OneEnd", message: str | bytes
-) -> None:
+async def test_fragments_are_one_message(one_end: OneEnd, message: str | bytes) -> None:
     async with one_end() as (half, peer):
         half.accept(pull=True)
         await peer.send_fragments(message, 3)
@@ -268,7 +264,7 @@ async def test_tcp_ends_on_a_stream_that_has_no_half_close() -> None:
 
 
 async def test_a_scripted_server_opens_the_websocket_and_ends_tcp_after_the_script(
-    net: "Network",
+    net: Network,
 ) -> None:
     async def greet(peer: ScriptedPeer) -> None:
         await peer.send(peer.text_frame("hello"))
@@ -282,7 +278,7 @@ async def test_a_scripted_server_opens_the_websocket_and_ends_tcp_after_the_scri
                 assert caught.value.code == 1006
 
 
-async def test_a_script_that_returns_ends_tcp_in_good_order(net: "Network") -> None:
+async def test_a_script_that_returns_ends_tcp_in_good_order(net: Network) -> None:
     async def greet(peer: ScriptedPeer) -> None:
         await peer.send(peer.text_frame("hello"))
 
@@ -293,7 +289,7 @@ async def test_a_script_that_returns_ends_tcp_in_good_order(net: "Network") -> N
             await trio.sleep(0.01)
 
 
-async def test_a_script_may_answer_the_handshake_itself(net: "Network") -> None:
+async def test_a_script_may_answer_the_handshake_itself(net: Network) -> None:
     async def refuse(peer: ScriptedPeer) -> None:
         assert "\r\nX: y\r\n" in await peer.read_head()
         await peer.send(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
@@ -306,7 +302,7 @@ async def test_a_script_may_answer_the_handshake_itself(net: "Network") -> None:
 
 
 async def test_a_script_may_outlive_its_client_but_not_its_server(
-    net: "Network",
+    net: Network,
 ) -> None:
     ended = trio.Event()
 
@@ -330,7 +326,7 @@ async def test_a_script_may_outlive_its_client_but_not_its_server(
     assert ended.is_set()
 
 
-async def test_what_a_script_raises_ends_the_block(net: "Network") -> None:
+async def test_what_a_script_raises_ends_the_block(net: Network) -> None:
     async def fail(_peer: ScriptedPeer) -> None:
         raise KeyError
 
@@ -339,7 +335,7 @@ async def test_what_a_script_raises_ends_the_block(net: "Network") -> None:
             await trio.sleep_forever()
 
 
-async def test_a_request_for_something_else_ends_the_block(net: "Network") -> None:
+async def test_a_request_for_something_else_ends_the_block(net: Network) -> None:
     no_request = pytest.RaisesExc(AssertionError, match="no request for a WebSocket")
     with pytest.RaisesGroup(no_request, flatten_subgroups=True):
         async with (
@@ -350,7 +346,7 @@ async def test_a_request_for_something_else_ends_the_block(net: "Network") -> No
             await trio.sleep_forever()
 
 
-async def test_a_scripted_client_asks_for_what_it_is_told(net: "Network") -> None:
+async def test_a_scripted_client_asks_for_what_it_is_told(net: Network) -> None:
     asked: list[str] = []
 
     async def fetch(request: Request) -> Response:
@@ -372,7 +368,7 @@ async def test_a_scripted_client_asks_for_what_it_is_told(net: "Network") -> Non
             assert await client.receive() == (3000, "")
 
 
-async def test_a_scripted_client_that_is_refused_says_so(net: "Network") -> None:
+async def test_a_scripted_client_that_is_refused_says_so(net: Network) -> None:
     async def refuse(_request: object) -> Response:
         return Response("no", status=403)
 

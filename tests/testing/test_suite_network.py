@@ -1,26 +1,21 @@
 """`serve()` and `connect()` keep every promise that `check_websocket_pair()` checks."""
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from conftest import Network
+from network import Logged, Network, Tls
 
 from trio_wspair.testing import check_websocket_pair
-
-if TYPE_CHECKING:
-    from conftest import Logged, Tls
-
-    from trio_wspair.transports._engines import EngineName
+from trio_wspair.transports._engines import EngineName
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["tcp", "tls"])
 async def test_a_server_and_a_client_keep_all_promises(
-    logged: "Logged",
+    logged: Logged,
     no_socket_left: None,
-    engine: "EngineName",
-    tls: "Tls",
+    engine: EngineName,
+    tls: Tls,
     secure: bool,
 ) -> None:
     make_pair = Network().joined

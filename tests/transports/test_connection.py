@@ -2,12 +2,12 @@
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 import pytest
 import trio
 import trio.testing
 from engines import engine_in_use
+from network import Network
 from trio.testing import MockClock
 
 from trio_wspair import ConnectionClosedError, HandshakeError, ProtocolError
@@ -15,9 +15,6 @@ from trio_wspair.testing import ScriptedPeer
 from trio_wspair.transports import Close, Connection, SupportsPing
 from trio_wspair.transports._engines import Opened
 from trio_wspair.transports._sending import Sending
-
-if TYPE_CHECKING:
-    from conftest import Network
 
 
 async def ping(connection: Connection) -> float:
@@ -28,7 +25,7 @@ async def ping(connection: Connection) -> float:
 
 @asynccontextmanager
 async def server_connection(
-    net: "Network",
+    net: Network,
     *,
     max_message_bytes: int = 1000,
     streams: Callable[
@@ -51,7 +48,7 @@ async def server_connection(
         yield connection, peer
 
 
-async def test_a_server_connection(net: "Network") -> None:
+async def test_a_server_connection(net: Network) -> None:
     async with server_connection(net) as (connection, peer):
         assert connection.subprotocol == ""
         await peer.send(peer.text_frame("a"), peer.frame(2, b"b"))
@@ -67,7 +64,7 @@ async def test_a_server_connection(net: "Network") -> None:
     assert await peer.receive() is None
 
 
-async def test_a_client_connection(net: "Network") -> None:
+async def test_a_client_connection(net: Network) -> None:
     near, far = trio.testing.memory_stream_pair()
     peer = net.raw(far, masks=False)
     async with trio.open_nursery() as nursery:
@@ -94,7 +91,7 @@ async def test_a_client_connection(net: "Network") -> None:
         await near.send_all(b"x")
 
 
-async def test_after_a_close_it_waits_until_the_peer_has_gone(net: "Network") -> None:
+async def test_after_a_close_it_waits_until_the_peer_has_gone(net: Network) -> None:
     async with server_connection(net) as (connection, peer):
         await peer.send(peer.close_frame(1000), peer.text_frame("forbidden"))
         assert list(await connection.receive()) == [Close(1000, "")]
@@ -108,7 +105,7 @@ async def test_after_a_close_it_waits_until_the_peer_has_gone(net: "Network") ->
             await connection.receive()
 
 
-async def test_a_peer_that_has_gone_is_told_by_every_verb(net: "Network") -> None:
+async def test_a_peer_that_has_gone_is_told_by_every_verb(net: Network) -> None:
     async with server_connection(net) as (connection, peer):
         await peer.stream.aclose()
         with pytest.raises(ConnectionClosedError) as caught:
@@ -125,7 +122,7 @@ async def test_a_peer_that_has_gone_is_told_by_every_verb(net: "Network") -> Non
             connection.abort()
 
 
-async def test_a_ping_after_the_close_of_the_peer_fails(net: "Network") -> None:
+async def test_a_ping_after_the_close_of_the_peer_fails(net: Network) -> None:
     async with server_connection(net) as (connection, peer):
         await peer.send(peer.close_frame(1000))
         assert list(await connection.receive()) == [Close(1000, "")]
@@ -133,14 +130,14 @@ async def test_a_ping_after_the_close_of_the_peer_fails(net: "Network") -> None:
             await ping(connection)
 
 
-async def test_a_ping_after_the_end_fails_at_once(net: "Network") -> None:
+async def test_a_ping_after_the_end_fails_at_once(net: Network) -> None:
     async with server_connection(net) as (connection, _):
         pass
     with trio.testing.assert_checkpoints(), pytest.raises(ConnectionClosedError):
         await ping(connection)
 
 
-async def test_aclose_says_its_close_unless_one_was_said(net: "Network") -> None:
+async def test_aclose_says_its_close_unless_one_was_said(net: Network) -> None:
     async with server_connection(net) as (connection, peer):
         await connection.aclose(1002, "é" * 100)  # Longer than a Close can be.
         said = await peer.receive()
@@ -152,7 +149,7 @@ async def test_aclose_says_its_close_unless_one_was_said(net: "Network") -> None
     assert await peer.receive() is None
 
 
-async def test_a_protocol_error_has_the_code_for_the_peer(net: "Network") -> None:
+async def test_a_protocol_error_has_the_code_for_the_peer(net: Network) -> None:
     async with server_connection(net) as (connection, peer):
         await peer.send(peer.text_frame("a"), peer.text_frame("x" * 1001))
         assert list(await connection.receive()) == ["a"]
@@ -173,7 +170,7 @@ async def received_until_the_end(connection: Connection) -> list[object]:
         return received
 
 
-async def test_what_has_come_together_is_received_together(net: "Network") -> None:
+async def test_what_has_come_together_is_received_together(net: Network) -> None:
     async with server_connection(net) as (connection, peer):
         await peer.send(
             peer.text_frame("a"),
@@ -203,7 +200,7 @@ async def test_what_has_come_together_is_received_together(net: "Network") -> No
     ],
 )
 async def test_no_message_is_lost_before_an_end_that_came_with_it(
-    net: "Network",
+    net: Network,
     autojump_clock: MockClock,
     last: Sequence[str],
     end: Sequence[object],
@@ -224,7 +221,7 @@ async def test_no_message_is_lost_before_an_end_that_came_with_it(
 
 @pytest.mark.parametrize("patience", range(12))
 async def test_a_cancelled_receive_loses_nothing(
-    net: "Network", autojump_clock: MockClock, patience: int
+    net: Network, autojump_clock: MockClock, patience: int
 ) -> None:
     sent = [str(number) for number in range(5)]
     async with server_connection(net) as (connection, peer):
@@ -245,7 +242,7 @@ async def test_a_cancelled_receive_loses_nothing(
 
 
 async def test_g9_pings_of_a_peer_that_reads_no_pong_hold_nothing_up_and_take_no_memory(
-    net: "Network", autojump_clock: MockClock
+    net: Network, autojump_clock: MockClock
 ) -> None:
     streams = trio.testing.lockstep_stream_pair
     async with (
@@ -272,7 +269,7 @@ async def test_g9_pings_of_a_peer_that_reads_no_pong_hold_nothing_up_and_take_no
         assert await peer.receive() == ("pong", b"99")
 
 
-async def test_a_client_that_has_gone_before_the_101(net: "Network") -> None:
+async def test_a_client_that_has_gone_before_the_101(net: Network) -> None:
     near, far = trio.testing.memory_stream_pair()
     await far.aclose()
     with pytest.raises((HandshakeError, ConnectionClosedError)):
@@ -288,7 +285,7 @@ async def test_a_client_that_has_gone_before_the_101(net: "Network") -> None:
             await connection.receive()
 
 
-async def test_an_exception_of_the_block_comes_out_bare(net: "Network") -> None:
+async def test_an_exception_of_the_block_comes_out_bare(net: Network) -> None:
     msg = "of the block"
     with pytest.raises(KeyError, match=msg):
         async with server_connection(net):

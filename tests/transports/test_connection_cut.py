@@ -3,21 +3,19 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import attrs
 import pytest
 import trio
 from conversations import CORPUS, End, Stage, check
+from network import Logged, Tls
 from patched_network import Recorder, loopback_network, memory_network
 from trio.testing import MockClock
 
 from trio_wspair import serve
 from trio_wspair.testing import FaultyStream
 from trio_wspair.testing._scripted_peer import Said, read_frame
-
-if TYPE_CHECKING:
-    from conftest import Logged, Tls
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("engine")]
 
@@ -172,7 +170,7 @@ class Sent:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", CORPUS)
 async def test_g1_g2_g3_g10_a_connection_may_be_cut_off_at_every_byte(
-    name: str, kind: Kind, autojump_clock: MockClock, logged: "Logged"
+    name: str, kind: Kind, autojump_clock: MockClock, logged: Logged
 ) -> None:
     async with staged(name) as play:
         recording = Recording()
@@ -208,7 +206,7 @@ async def test_g1_g2_g3_g10_a_connection_may_be_cut_off_at_every_byte(
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", [ONE, "half-open"])
 async def test_g1_g2_g3_g10_a_connection_may_be_cut_off_below_tls(
-    name: str, kind: Kind, autojump_clock: MockClock, logged: "Logged", tls: "Tls"
+    name: str, kind: Kind, autojump_clock: MockClock, logged: Logged, tls: Tls
 ) -> None:
     async with staged(
         name, server_options={"ssl_context": tls.server}, ssl_context=tls.client
@@ -228,7 +226,7 @@ HASTE = {"close_grace": 0.05, "ping_interval": 0.05, "ping_timeout": 0.05}
 @pytest.mark.parametrize(("kind", "step"), [("end", 7), ("reset", 7), ("silence", 43)])
 @pytest.mark.parametrize("way", WAYS)
 async def test_g1_g2_g3_g10_a_socket_may_be_cut_off(
-    kind: Kind, step: int, way: Way, logged: "Logged", no_socket_left: None
+    kind: Kind, step: int, way: Way, logged: Logged, no_socket_left: None
 ) -> None:
     hurry = {} if kind != "silence" else HASTE
     async with staged(

@@ -10,7 +10,7 @@ import tracemalloc
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import attrs
 import pytest
@@ -22,6 +22,7 @@ from fuzz.frames import BAD_UTF8, CODES, MASK, Frame, close
 from fuzz.network import ScriptedStream, dialling_in_memory, listening_in_memory
 from fuzz.takers import TAKERS, take
 from hypothesis import given, settings
+from network import Logged, Network
 from trio.testing import MockClock
 
 from trio_wspair import (
@@ -43,9 +44,6 @@ from trio_wspair.testing._scripted_peer import (
     head,
 )
 from trio_wspair.transports._engines import EngineName
-
-if TYPE_CHECKING:
-    from conftest import Logged, Network
 
 Side = Literal["server", "client"]
 both_sides = pytest.mark.parametrize("side", ["server", "client"])
@@ -439,7 +437,7 @@ async def test_g12_an_answer_that_drips_in_is_given_up_in_time(
 
 
 @asynccontextmanager
-async def harmless(net: "Network", **options: Any) -> AsyncGenerator[Server]:
+async def harmless(net: Network, **options: Any) -> AsyncGenerator[Server]:
     """Serve an echo for a block, after which nothing is left and it still answers."""
     async with net.serve(net.echo, **options) as server:
         sockets = net.open_sockets()
@@ -455,7 +453,7 @@ async def harmless(net: "Network", **options: Any) -> AsyncGenerator[Server]:
 
 
 async def test_g12_a_flood_of_handshakes_leaves_nothing(
-    net: "Network", logged: "Logged"
+    net: Network, logged: Logged
 ) -> None:
     statuses: list[str] = []
     async with harmless(net, max_connections=100, handshake_timeout=0.5) as server:
@@ -474,7 +472,7 @@ async def test_g12_a_flood_of_handshakes_leaves_nothing(
 
 
 async def test_g12_clients_that_reset_at_any_moment_leave_nothing(
-    net: "Network",
+    net: Network,
 ) -> None:
     talk = GOOD_REQUEST + stream("server", *TALK)
     async with harmless(net) as server:

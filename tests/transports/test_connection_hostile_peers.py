@@ -3,10 +3,11 @@
 import random
 import struct
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
+from network import Network, OneEnd
 
 from trio_wspair import (
     CloseEvent,
@@ -21,11 +22,8 @@ from trio_wspair import (
 )
 from trio_wspair.testing import ScriptedPeer
 
-if TYPE_CHECKING:
-    from conftest import Network, OneEnd
 
-
-async def assert_it_lives(net: "Network", server: Server) -> None:
+async def assert_it_lives(net: Network, server: Server) -> None:
     """Have a conversation with an echo server."""
     async with net.peer(server) as peer:
         await peer.send(peer.text_frame("still there?"), peer.close_frame(1000))
@@ -36,7 +34,7 @@ async def assert_it_lives(net: "Network", server: Server) -> None:
 
 
 async def test_a_peer_that_vanishes_in_mid_message_is_a_close_only(
-    net: "Network", one_end: "OneEnd"
+    net: Network, one_end: OneEnd
 ) -> None:
     async with one_end() as (half, peer):
         heard = net.hear(half)
@@ -51,7 +49,7 @@ async def test_a_peer_that_vanishes_in_mid_message_is_a_close_only(
 
 
 async def test_a_peer_that_never_answers_our_close_is_left_after_the_grace(
-    net: "Network", one_end: "OneEnd"
+    net: Network, one_end: OneEnd
 ) -> None:
     async with one_end(close_grace=0.1) as (half, peer):
         heard = net.hear(half)
@@ -68,7 +66,7 @@ async def test_a_peer_that_never_answers_our_close_is_left_after_the_grace(
 
 
 async def test_a_peer_that_talks_on_instead_of_answering_our_close_is_left_too(
-    one_end: "OneEnd",
+    one_end: OneEnd,
 ) -> None:
     async with (
         one_end(close_grace=0.2) as (half, peer),
@@ -88,7 +86,7 @@ async def test_a_peer_that_talks_on_instead_of_answering_our_close_is_left_too(
 
 
 async def test_a_peer_that_never_reads_does_not_keep_us(
-    net: "Network", one_end: "OneEnd"
+    net: Network, one_end: OneEnd
 ) -> None:
     async with one_end(close_grace=0.1) as (half, _):
         heard = net.hear(half)
@@ -101,7 +99,7 @@ async def test_a_peer_that_never_reads_does_not_keep_us(
         await net.until_open_sockets(before - 1)
 
 
-async def test_a_server_stops_although_a_client_never_reads(net: "Network") -> None:
+async def test_a_server_stops_although_a_client_never_reads(net: Network) -> None:
     async with net.server_end(close_grace=0.1) as (half, _):
         half.accept()
         for _ in range(40):
@@ -110,7 +108,7 @@ async def test_a_server_stops_although_a_client_never_reads(net: "Network") -> N
 
 
 async def test_a_peer_that_has_gone_ends_a_half_that_owes_its_close(
-    net: "Network", one_end: "OneEnd"
+    net: Network, one_end: OneEnd
 ) -> None:
     async with one_end(close_grace=0.1) as (half, peer):
         net.hear(half, allow_half_open=True)
@@ -123,7 +121,7 @@ async def test_a_peer_that_has_gone_ends_a_half_that_owes_its_close(
             half.send("into the void")
 
 
-async def test_a_client_that_never_reads_its_answer_is_left(net: "Network") -> None:
+async def test_a_client_that_never_reads_its_answer_is_left(net: Network) -> None:
     async def fetch(request: Request) -> Response:
         return Response(bytes(2**26))
 
@@ -139,7 +137,7 @@ async def test_a_client_that_never_reads_its_answer_is_left(net: "Network") -> N
 
 
 async def test_a_huge_length_reserves_no_memory_and_is_1009_in_time(
-    one_end: "OneEnd",
+    one_end: OneEnd,
 ) -> None:
     async with one_end(max_message_bytes=10_000) as (half, peer):
         half.accept()
@@ -152,7 +150,7 @@ async def test_a_huge_length_reserves_no_memory_and_is_1009_in_time(
         assert said[0] == 1009
 
 
-async def test_a_message_without_end_is_1009(net: "Network", one_end: "OneEnd") -> None:
+async def test_a_message_without_end_is_1009(net: Network, one_end: OneEnd) -> None:
     async with one_end(max_message_bytes=10_000) as (half, peer):
         heard = net.hear(half)
         await peer.send(peer.frame(net.TEXT, b"x" * 100, fin=False))
@@ -170,7 +168,7 @@ async def test_a_message_without_end_is_1009(net: "Network", one_end: "OneEnd") 
 # -- nonsense -----------------------------------------------------------------
 
 
-async def test_random_bytes_instead_of_a_request(net: "Network") -> None:
+async def test_random_bytes_instead_of_a_request(net: Network) -> None:
     source = random.Random(1)
     start = net.head(*net.UPGRADE)
     async with net.serve(net.echo, handshake_timeout=0.3, close_grace=0.2) as server:
@@ -196,7 +194,7 @@ async def test_random_bytes_instead_of_a_request(net: "Network") -> None:
         await assert_it_lives(net, server)
 
 
-async def test_random_bytes_instead_of_frames(net: "Network") -> None:
+async def test_random_bytes_instead_of_frames(net: Network) -> None:
     source = random.Random(2)
     async with net.serve_halves(close_grace=0.2, max_message_bytes=500) as served:
         server, halves = served
@@ -232,7 +230,7 @@ async def test_random_bytes_instead_of_frames(net: "Network") -> None:
                 assert ends[1].code == 1006
 
 
-async def test_random_bytes_from_a_server(net: "Network") -> None:
+async def test_random_bytes_from_a_server(net: Network) -> None:
     source = random.Random(3)
     count = 0
 
@@ -262,7 +260,7 @@ async def test_random_bytes_from_a_server(net: "Network") -> None:
         await net.until_open_sockets(before)
 
 
-async def test_the_server_answers_while_it_is_attacked(net: "Network") -> None:
+async def test_the_server_answers_while_it_is_attacked(net: Network) -> None:
     async with (
         net.serve(net.echo, handshake_timeout=30) as server,
         trio.open_nursery() as nursery,
@@ -280,7 +278,7 @@ async def test_the_server_answers_while_it_is_attacked(net: "Network") -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_a_handler_that_is_slow_holds_up_no_other_client(net: "Network") -> None:
+async def test_a_handler_that_is_slow_holds_up_no_other_client(net: Network) -> None:
     async def fetch(request: Request) -> Response:
         if request.url.endswith("/slow"):
             await trio.sleep_forever()
@@ -294,7 +292,7 @@ async def test_a_handler_that_is_slow_holds_up_no_other_client(net: "Network") -
 
 
 async def test_pipelined_requests_get_an_answer_each_and_nothing_more(
-    net: "Network",
+    net: Network,
 ) -> None:
     async def fetch(request: Request) -> Response:
         return Response("ok")
@@ -308,7 +306,7 @@ async def test_pipelined_requests_get_an_answer_each_and_nothing_more(
 
 
 async def test_a_client_that_floods_instead_of_taking_its_answer_is_left(
-    net: "Network",
+    net: Network,
 ) -> None:
     async def fetch(request: Request) -> Response:
         return Response("no", status=403)

@@ -12,10 +12,11 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
+from network import Network, OneEnd, Tls
 from pairs import hear
 from trio._core._run import _r as scheduler_luck
 from trio.testing import MockClock
@@ -31,9 +32,6 @@ from trio_wspair import (
     open_websocket,
 )
 from trio_wspair.testing import ScriptedPeer
-
-if TYPE_CHECKING:
-    from conftest import Network, OneEnd, Tls
 
 PONG = 10
 CLEAN = CloseEvent(1000, "", was_clean=True)
@@ -76,7 +74,7 @@ async def a_few_steps() -> None:
 
 @pytest.mark.parametrize("sign", ["pong", "message", "half a message"])
 async def test_a_sign_of_life_that_is_unread_at_the_deadline_counts(
-    clock: MockClock, one_end: "OneEnd", sign: str
+    clock: MockClock, one_end: OneEnd, sign: str
 ) -> None:
     async with one_end(ping_interval=1.0, ping_timeout=1.0) as (half, peer):
         heard = hear(half)
@@ -114,7 +112,7 @@ async def closed_by_aclose(half: WebSocket) -> None:
 @pytest.mark.parametrize("close", [closed_by_verb, closed_by_aclose])
 async def test_a_close_that_is_unread_at_the_end_of_the_grace_counts(
     clock: MockClock,
-    one_end: "OneEnd",
+    one_end: OneEnd,
     close: Callable[[WebSocket], Awaitable[None]],
 ) -> None:
     async with one_end(close_grace=1.0) as (half, peer), trio.open_nursery() as nursery:
@@ -129,7 +127,7 @@ async def test_a_close_that_is_unread_at_the_end_of_the_grace_counts(
 
 
 async def test_a_message_before_a_close_that_is_unread_counts(
-    clock: MockClock, one_end: "OneEnd"
+    clock: MockClock, one_end: OneEnd
 ) -> None:
     async with one_end(close_grace=1.0) as (half, peer):
         heard = hear(half)
@@ -144,7 +142,7 @@ async def test_a_message_before_a_close_that_is_unread_counts(
 
 
 async def test_leaving_a_block_takes_a_close_that_is_unread(
-    clock: MockClock, net: "Network"
+    clock: MockClock, net: Network
 ) -> None:
     async def answer_late(peer: ScriptedPeer) -> None:
         await peer.handshake()
@@ -161,7 +159,7 @@ async def test_leaving_a_block_takes_a_close_that_is_unread(
 
 
 async def test_a_server_that_stops_takes_a_close_that_is_unread(
-    clock: MockClock, net: "Network", caplog: pytest.LogCaptureFixture
+    clock: MockClock, net: Network, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "trio_wspair.access")
     stop = trio.Event()
@@ -194,7 +192,7 @@ async def page(request: Request) -> Response:
 
 
 async def test_a_request_that_is_unread_at_the_end_of_the_idle_time_is_answered(
-    clock: MockClock, net: "Network"
+    clock: MockClock, net: Network
 ) -> None:
     async with net.serve(page, idle_timeout=1.0) as server, net.dial(server) as peer:
         await peer.send(REQUEST)
@@ -205,7 +203,7 @@ async def test_a_request_that_is_unread_at_the_end_of_the_idle_time_is_answered(
 
 
 async def test_over_tls_too_a_request_that_is_unread_is_answered(
-    clock: MockClock, net: "Network", tls: "Tls"
+    clock: MockClock, net: Network, tls: Tls
 ) -> None:
     def open_client(port: int) -> ssl.SSLSocket:
         raw = socket.create_connection(("127.0.0.1", port), timeout=10)
@@ -230,7 +228,7 @@ async def test_over_tls_too_a_request_that_is_unread_is_answered(
 
 
 async def test_a_head_that_is_unread_at_its_deadline_is_answered(
-    clock: MockClock, net: "Network"
+    clock: MockClock, net: Network
 ) -> None:
     async with (
         net.serve(page, handshake_timeout=1.0) as server,
@@ -243,7 +241,7 @@ async def test_a_head_that_is_unread_at_its_deadline_is_answered(
 
 
 async def test_a_body_that_is_unread_at_its_deadline_is_taken(
-    clock: MockClock, net: "Network"
+    clock: MockClock, net: Network
 ) -> None:
     head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n"
     async with net.serve(page, body_timeout=1.0) as server, net.dial(server) as peer:
@@ -254,7 +252,7 @@ async def test_a_body_that_is_unread_at_its_deadline_is_taken(
 
 
 async def test_an_upgrade_that_is_unread_at_its_deadline_becomes_a_websocket(
-    clock: MockClock, net: "Network"
+    clock: MockClock, net: Network
 ) -> None:
     async with (
         net.serve(net.echo, handshake_timeout=1.0) as server,
@@ -275,7 +273,7 @@ async def test_an_upgrade_that_is_unread_at_its_deadline_becomes_a_websocket(
     "handshake whose deadlines are looked at after unread bytes comes with the poller",
 )
 async def test_an_answer_that_is_unread_at_the_end_of_connecting_is_taken(
-    clock: MockClock, net: "Network"
+    clock: MockClock, net: Network
 ) -> None:
     async def answer(peer: ScriptedPeer) -> None:
         request = await peer.read_head()

@@ -3,10 +3,11 @@
 import math
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
+from network import Network, OneEnd
 from pairs import Heard, hear
 from trio._core._run import _r as scheduler_luck
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -20,9 +21,6 @@ from trio_wspair import (
     serve,
 )
 from trio_wspair.transports import Close, couple
-
-if TYPE_CHECKING:
-    from conftest import Network, OneEnd
 
 Item = str | bytes | Close
 NOTHING_SENT = "the peer sent nothing for 5.0 s after a ping"
@@ -223,7 +221,7 @@ async def test_durations_are_checked() -> None:
 # -- on the network ---------------------------------------------------------------
 
 
-async def test_on_the_wire_pongs_keep_a_connection(one_end: "OneEnd") -> None:
+async def test_on_the_wire_pongs_keep_a_connection(one_end: OneEnd) -> None:
     async with one_end(ping_interval=0.01, ping_timeout=9.0) as (half, peer):
         half.accept()
         for _ in range(3):
@@ -235,7 +233,7 @@ async def test_on_the_wire_pongs_keep_a_connection(one_end: "OneEnd") -> None:
         assert half.latency >= 0
 
 
-async def test_on_the_wire_a_silent_peer_is_cut_off(one_end: "OneEnd") -> None:
+async def test_on_the_wire_a_silent_peer_is_cut_off(one_end: OneEnd) -> None:
     async with one_end(ping_interval=0.01, ping_timeout=0.05) as (half, peer):
         heard: list[Heard] = hear(half)
         half.accept()
@@ -246,7 +244,7 @@ async def test_on_the_wire_a_silent_peer_is_cut_off(one_end: "OneEnd") -> None:
         assert [type(event) for event in heard] == [ErrorEvent, CloseEvent]
 
 
-async def test_two_ends_keep_each_other_alive(net: "Network") -> None:
+async def test_two_ends_keep_each_other_alive(net: Network) -> None:
     options = {"ping_interval": 0.005, "ping_timeout": 5.0}
     async with net.joined(client_options=options, **options) as (client, server):
         client.accept()
@@ -258,7 +256,7 @@ async def test_two_ends_keep_each_other_alive(net: "Network") -> None:
 
 
 async def test_a_close_behind_a_long_queue_is_no_reason_to_ping(
-    one_end: "OneEnd",
+    one_end: OneEnd,
 ) -> None:
     async with one_end() as (half, peer):
         half.accept()

@@ -3,11 +3,12 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
+from network import OneEnd
 from pairs import bounded, clean, hear
 from patched_network import memory_network
 from trio.testing import MockClock, memory_stream_pair
@@ -24,9 +25,6 @@ from trio_wspair import (
 )
 from trio_wspair.testing import FaultyStream, ScriptedPeer
 from trio_wspair.testing._scripted_peer import PING, UPGRADE, head
-
-if TYPE_CHECKING:
-    from conftest import OneEnd
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -130,7 +128,7 @@ async def ping_on(half: WebSocket) -> None:
 
 
 async def test_a_ping_before_the_end_was_told_fails_as_one_after_it(
-    one_end: "OneEnd",
+    one_end: OneEnd,
 ) -> None:
     async with one_end() as (half, peer):
         failed: list[BaseException] = []

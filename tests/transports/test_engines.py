@@ -4,10 +4,11 @@ import sys
 import zlib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
+from network import Network
 
 from trio_wspair import (
     CloseEvent,
@@ -33,9 +34,6 @@ from trio_wspair.testing._scripted_peer import (
     frame_header,
 )
 
-if TYPE_CHECKING:
-    from conftest import Network
-
 ON = {"engine": "websockets", "compression": True}
 OFFER = "Sec-WebSocket-Extensions: permessage-deflate"
 RSV1 = 0x40
@@ -60,7 +58,7 @@ def engine() -> None:
     ],
 )
 async def test_what_no_engine_can_do_is_refused(
-    net: "Network", options: Any, error: type[Exception], words: str
+    net: Network, options: Any, error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):
         await serve(net.echo, 0, **options)
@@ -70,7 +68,7 @@ async def test_what_no_engine_can_do_is_refused(
 
 
 async def test_without_its_package_an_engine_says_what_to_install(
-    net: "Network", monkeypatch: pytest.MonkeyPatch
+    net: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = sys.modules["trio_wspair.transports"]
     name = f"{package.__name__}._websockets"
@@ -100,7 +98,7 @@ async def code_after(peer: "ScriptedPeer") -> Any:
 @pytest.mark.parametrize("client", [True, False])
 @pytest.mark.parametrize("server", [True, False])
 async def test_compression_is_agreed_on_when_both_sides_ask_for_it(
-    net: "Network", client: bool, server: bool
+    net: Network, client: bool, server: bool
 ) -> None:
     options = {"engine": "websockets", "compression": server}
     asking = {"engine": "websockets", "compression": client}
@@ -117,7 +115,7 @@ async def test_compression_is_agreed_on_when_both_sides_ask_for_it(
             assert await near.receive() == message
 
 
-async def test_a_compressed_message_is_shorter_on_the_wire(net: "Network") -> None:
+async def test_a_compressed_message_is_shorter_on_the_wire(net: Network) -> None:
     async with (
         net.serve_halves(**ON) as (server, halves),
         net.peer(server, OFFER) as peer,
@@ -134,7 +132,7 @@ async def test_a_compressed_message_is_shorter_on_the_wire(net: "Network") -> No
 
 @pytest.mark.parametrize("cut", [1, 5, 1000])
 async def test_a_compressed_message_may_come_in_fragments_and_pieces(
-    net: "Network", cut: int
+    net: Network, cut: int
 ) -> None:
     text = "".join(map(str, range(2000)))
     data = deflated(text.encode())
@@ -156,7 +154,7 @@ async def test_a_compressed_message_may_come_in_fragments_and_pieces(
 
 
 async def test_a_subprotocol_and_compression_are_agreed_on_together(
-    net: "Network",
+    net: Network,
 ) -> None:
     async def fetch(request: Request) -> Response:
         client, server = WebSocketPair()
@@ -175,7 +173,7 @@ async def test_a_subprotocol_and_compression_are_agreed_on_together(
     "offer", ["=;,", "permessage-deflate; server_max_window_bits=99", "x-other", "é"]
 )
 async def test_g12_an_offer_that_makes_no_sense_is_declined(
-    net: "Network", offer: str
+    net: Network, offer: str
 ) -> None:
     async with net.serve(net.echo, **ON) as server, net.dial(server) as peer:
         answer = await peer.handshake(f"Sec-WebSocket-Extensions: {offer}")
@@ -186,7 +184,7 @@ async def test_g12_an_offer_that_makes_no_sense_is_declined(
 
 
 async def test_g12_a_compressed_message_without_agreement_is_a_breach(
-    net: "Network",
+    net: Network,
 ) -> None:
     async with net.serve(net.echo, **ON) as server, net.peer(server) as peer:
         await peer.send(peer.frame(1 | RSV1, deflated(b"hello")))
@@ -205,7 +203,7 @@ async def test_g12_a_compressed_message_without_agreement_is_a_breach(
     ids=["bomb", "one byte", "in the second", "broken rest", "broken"],
 )
 async def test_g9_g12_what_is_inflated_has_to_be_within_the_limit(
-    net: "Network", limit: int, pieces: list[bytes], code: int
+    net: Network, limit: int, pieces: list[bytes], code: int
 ) -> None:
     async with (
         net.serve_halves(max_message_bytes=limit, **ON) as (server, halves),
@@ -227,7 +225,7 @@ async def test_g9_g12_what_is_inflated_has_to_be_within_the_limit(
 
 
 async def test_g9_g12_a_message_that_is_full_inflates_no_further(
-    net: "Network",
+    net: Network,
 ) -> None:
     """To zlib, a limit of 0 bytes is none."""
     deflate = zlib.compressobj(wbits=-12)
@@ -243,7 +241,7 @@ async def test_g9_g12_a_message_that_is_full_inflates_no_further(
         assert await code_after(peer) == 1009
 
 
-async def test_a_server_may_not_agree_on_what_was_not_offered(net: "Network") -> None:
+async def test_a_server_may_not_agree_on_what_was_not_offered(net: Network) -> None:
     async def script(peer: "ScriptedPeer") -> None:
         await peer.handshake("Sec-WebSocket-Extensions: permessage-deflate; x=1")
         await peer.read_all()
@@ -259,7 +257,7 @@ async def test_a_server_may_not_agree_on_what_was_not_offered(net: "Network") ->
 
 @asynccontextmanager
 async def compressing(
-    net: "Network", side: str, **options: Any
+    net: Network, side: str, **options: Any
 ) -> AsyncGenerator[tuple[WebSocket, ScriptedPeer]]:
     """Give a half whose peer is bytes, with permessage-deflate agreed on."""
     options = {**options, **ON}
@@ -289,7 +287,7 @@ SIDES = pytest.mark.parametrize("side", ["server", "client"])
 @SIDES
 @pytest.mark.parametrize("fragments", [1, 3])
 async def test_g9_bombs_in_one_read_take_no_more_memory_than_there_is_room(
-    net: "Network", side: str, fragments: int
+    net: Network, side: str, fragments: int
 ) -> None:
     size, room = 2**16, 2**17
     bomb = deflated(bytes(size))
@@ -317,7 +315,7 @@ async def test_g9_bombs_in_one_read_take_no_more_memory_than_there_is_room(
 
 @SIDES
 async def test_a_ping_behind_bombs_is_answered_when_its_turn_has_come(
-    net: "Network", side: str
+    net: Network, side: str
 ) -> None:
     bomb = deflated(bytes(2**16))
     async with compressing(net, side) as (half, peer):
@@ -356,7 +354,7 @@ TWO_BLOCKS = bytes.fromhex("f2 48 05 00 00 00 ff ff ca c9 c9 07 00")
     ],
 )
 async def test_messages_with_final_blocks_arrive_whole(
-    net: "Network", side: str, parts: list[bytes], whole: str
+    net: Network, side: str, parts: list[bytes], whole: str
 ) -> None:
     async with compressing(net, side) as (half, peer):
         half.accept(pull=True)
@@ -374,7 +372,7 @@ async def test_messages_with_final_blocks_arrive_whole(
 
 @SIDES
 async def test_g9_g12_final_blocks_inflate_no_further_than_the_limit(
-    net: "Network", side: str
+    net: Network, side: str
 ) -> None:
     async with compressing(net, side, max_message_bytes=1000) as (half, peer):
         half.accept()
@@ -383,7 +381,7 @@ async def test_g9_g12_final_blocks_inflate_no_further_than_the_limit(
 
 
 async def test_without_context_takeover_each_message_is_inflated_by_itself(
-    net: "Network",
+    net: Network,
 ) -> None:
     each = "client_no_context_takeover; server_no_context_takeover"
     async with (

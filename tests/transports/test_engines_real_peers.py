@@ -5,7 +5,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Generator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
@@ -15,6 +15,7 @@ import websockets.sync.client
 import websockets.sync.server
 import websockets.trio.client
 import websockets.trio.server
+from network import Logged, Network, Tls
 from websockets.exceptions import (
     ConnectionClosed,
     ConnectionClosedError as TheirConnectionClosedError,
@@ -34,9 +35,6 @@ from trio_wspair import (
     connect,
     open_websocket,
 )
-
-if TYPE_CHECKING:
-    from conftest import Logged, Network, Tls
 
 MESSAGES: list[str | bytes] = [
     "text",
@@ -59,7 +57,7 @@ def code_and_reason(exc: ConnectionClosed) -> tuple[int, str] | None:
 # -- their clients, our server ------------------------------------------------
 
 
-async def test_their_trio_client_gets_its_messages_back(net: "Network") -> None:
+async def test_their_trio_client_gets_its_messages_back(net: Network) -> None:
     async with net.serve(net.echo) as server, dial(server.url) as ws:
         for message in MESSAGES:
             await ws.send(message)
@@ -67,7 +65,7 @@ async def test_their_trio_client_gets_its_messages_back(net: "Network") -> None:
             assert await ws.recv() == message
 
 
-async def test_their_sync_client_gets_its_messages_back(net: "Network") -> None:
+async def test_their_sync_client_gets_its_messages_back(net: Network) -> None:
     def talk(url: str) -> list[str | bytes]:
         with websockets.sync.client.connect(url, proxy=None) as ws:
             for message in MESSAGES:
@@ -78,7 +76,7 @@ async def test_their_sync_client_gets_its_messages_back(net: "Network") -> None:
         assert await trio.to_thread.run_sync(talk, server.url) == MESSAGES
 
 
-async def test_their_asyncio_client_gets_its_messages_back(net: "Network") -> None:
+async def test_their_asyncio_client_gets_its_messages_back(net: Network) -> None:
     async def talk(url: str) -> list[str | bytes]:
         async with websockets.asyncio.client.connect(url, proxy=None) as ws:
             for message in MESSAGES:
@@ -90,7 +88,7 @@ async def test_their_asyncio_client_gets_its_messages_back(net: "Network") -> No
     assert received == MESSAGES
 
 
-async def test_their_client_sends_in_fragments(net: "Network") -> None:
+async def test_their_client_sends_in_fragments(net: Network) -> None:
     async with net.serve(net.echo) as server, dial(server.url) as ws:
         await ws.send(["é", "", "x" * 70_000, "é"])
         await ws.send([b"\xff", b"", b"\xfe" * 200_000])
@@ -98,7 +96,7 @@ async def test_their_client_sends_in_fragments(net: "Network") -> None:
         assert await ws.recv() == b"\xff" + b"\xfe" * 200_000
 
 
-async def test_their_client_offers_subprotocols_and_headers(net: "Network") -> None:
+async def test_their_client_offers_subprotocols_and_headers(net: Network) -> None:
     requests: list[Request] = []
 
     async def fetch(request: Request) -> Response:
@@ -127,7 +125,7 @@ async def test_their_client_offers_subprotocols_and_headers(net: "Network") -> N
     assert requests[0].url.endswith("/room?a=b")
 
 
-async def test_their_client_is_refused(net: "Network") -> None:
+async def test_their_client_is_refused(net: Network) -> None:
     async def fetch(request: Request) -> Response:
         return Response("members only", status=403, headers={"X-Reason": "dues"})
 
@@ -144,7 +142,7 @@ async def test_their_client_is_refused(net: "Network") -> None:
 @pytest.mark.parametrize(
     ("code", "reason"), [(1000, ""), (1001, "going"), (3000, "é"), (4999, "x" * 123)]
 )
-async def test_their_client_closes(net: "Network", code: int, reason: str) -> None:
+async def test_their_client_closes(net: Network, code: int, reason: str) -> None:
     async with net.serve_halves() as (server, halves):
         async with dial(server.url) as ws:
             half = await halves.receive()
@@ -167,7 +165,7 @@ async def test_their_client_closes(net: "Network", code: int, reason: str) -> No
     ],
 )
 async def test_our_server_closes_on_their_client(
-    net: "Network", arguments: tuple[Any, ...], code: int, reason: str
+    net: Network, arguments: tuple[Any, ...], code: int, reason: str
 ) -> None:
     async with net.serve_halves() as (server, halves), dial(server.url) as ws:
         half = await halves.receive()
@@ -182,7 +180,7 @@ async def test_our_server_closes_on_their_client(
         assert heard == [CloseEvent(code, reason, was_clean=True)]
 
 
-async def test_pings_with_their_client(net: "Network") -> None:
+async def test_pings_with_their_client(net: Network) -> None:
     async with net.serve_halves() as (server, halves), dial(server.url) as ws:
         half = await halves.receive()
         half.accept()
@@ -194,7 +192,7 @@ async def test_pings_with_their_client(net: "Network") -> None:
                 nursery.start_soon(half.ping)
 
 
-async def test_their_client_sends_too_much(net: "Network") -> None:
+async def test_their_client_sends_too_much(net: Network) -> None:
     async with net.serve_halves(max_message_bytes=1000) as (server, halves):
         async with dial(server.url) as ws:
             half = await halves.receive()
@@ -208,7 +206,7 @@ async def test_their_client_sends_too_much(net: "Network") -> None:
         assert isinstance(heard[0], ErrorEvent)
 
 
-async def test_our_server_sends_too_much_for_their_client(net: "Network") -> None:
+async def test_our_server_sends_too_much_for_their_client(net: Network) -> None:
     async with net.serve_halves() as (server, halves):
         async with dial(server.url, max_size=1000) as ws:
             half = await halves.receive()
@@ -221,7 +219,7 @@ async def test_our_server_sends_too_much_for_their_client(net: "Network") -> Non
         assert heard == [closed]
 
 
-async def test_our_server_stops_while_their_client_listens(net: "Network") -> None:
+async def test_our_server_stops_while_their_client_listens(net: Network) -> None:
     closes: list[Any] = []
     heard: list[Any] = []
 
@@ -238,7 +236,7 @@ async def test_our_server_stops_while_their_client_listens(net: "Network") -> No
     assert heard == [CloseEvent(1001, "the server stops", was_clean=True)]
 
 
-async def test_their_client_over_tls(net: "Network", tls: "Tls") -> None:
+async def test_their_client_over_tls(net: Network, tls: Tls) -> None:
     async with (
         net.serve(net.echo, ssl_context=tls.server) as server,
         dial(server.url, ssl=tls.client) as ws,
@@ -273,7 +271,7 @@ async def echo(ws: websockets.trio.server.ServerConnection) -> None:
         await ws.send(message)
 
 
-async def test_our_client_gets_its_messages_back(net: "Network") -> None:
+async def test_our_client_gets_its_messages_back(net: Network) -> None:
     async with trio.open_nursery() as nursery:
         url = await TheirServer(nursery).start(echo)
         async with open_websocket(url) as ws:
@@ -298,7 +296,7 @@ def sync_server(
         thread.join()
 
 
-async def test_our_client_talks_to_their_sync_server(net: "Network") -> None:
+async def test_our_client_talks_to_their_sync_server(net: Network) -> None:
     def echo_in_a_thread(ws: websockets.sync.server.ServerConnection) -> None:
         for message in ws:
             ws.send(message)
@@ -311,7 +309,7 @@ async def test_our_client_talks_to_their_sync_server(net: "Network") -> None:
         assert ws.ready_state is ReadyState.CLOSED
 
 
-async def test_their_server_sends_in_fragments(net: "Network") -> None:
+async def test_their_server_sends_in_fragments(net: Network) -> None:
     async def handler(ws: websockets.trio.server.ServerConnection) -> None:
         await ws.send(["é", "", "x" * 70_000])
         await ws.send([b"\xff", b"\xfe" * 200_000])
@@ -326,7 +324,7 @@ async def test_their_server_sends_in_fragments(net: "Network") -> None:
 
 
 async def test_their_server_chooses_a_subprotocol_and_sees_headers(
-    net: "Network",
+    net: Network,
 ) -> None:
     seen: list[str | None] = []
 
@@ -348,7 +346,7 @@ async def test_their_server_chooses_a_subprotocol_and_sees_headers(
     assert seen == ["/room?a=b", "really?"]
 
 
-async def test_their_server_refuses_us(net: "Network") -> None:
+async def test_their_server_refuses_us(net: Network) -> None:
     def refuse(
         ws: websockets.trio.server.ServerConnection, request: object
     ) -> websockets.http11.Response:
@@ -366,7 +364,7 @@ async def test_their_server_refuses_us(net: "Network") -> None:
 @pytest.mark.parametrize(
     ("code", "reason"), [(1000, ""), (1001, "going"), (3000, "é"), (4999, "x" * 123)]
 )
-async def test_their_server_closes(net: "Network", code: int, reason: str) -> None:
+async def test_their_server_closes(net: Network, code: int, reason: str) -> None:
     async def handler(ws: websockets.trio.server.ServerConnection) -> None:
         await ws.send("last")
         await ws.aclose(code, reason)
@@ -385,7 +383,7 @@ async def test_their_server_closes(net: "Network", code: int, reason: str) -> No
     [((), 1005, ""), ((1000,), 1000, ""), ((3000, "é"), 3000, "é")],
 )
 async def test_our_client_closes_on_their_server(
-    net: "Network", arguments: tuple[Any, ...], code: int, reason: str
+    net: Network, arguments: tuple[Any, ...], code: int, reason: str
 ) -> None:
     seen: list[Any] = []
     ended = trio.Event()
@@ -410,7 +408,7 @@ async def test_our_client_closes_on_their_server(
         nursery.cancel_scope.cancel()
 
 
-async def test_pings_with_their_server(net: "Network") -> None:
+async def test_pings_with_their_server(net: Network) -> None:
     pinged = trio.Event()
 
     async def handler(ws: websockets.trio.server.ServerConnection) -> None:
@@ -427,7 +425,7 @@ async def test_pings_with_their_server(net: "Network") -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_their_server_fails(net: "Network", logged: "Logged") -> None:
+async def test_their_server_fails(net: Network, logged: Logged) -> None:
     async def handler(ws: websockets.trio.server.ServerConnection) -> None:
         msg = "theirs"
         raise KeyError(msg)
@@ -444,7 +442,7 @@ async def test_their_server_fails(net: "Network", logged: "Logged") -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_our_listener_fails_on_their_server(net: "Network") -> None:
+async def test_our_listener_fails_on_their_server(net: Network) -> None:
     closes: list[Any] = []
     ended = trio.Event()
 
@@ -470,7 +468,7 @@ async def test_our_listener_fails_on_their_server(net: "Network") -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_we_send_too_much_for_their_server(net: "Network") -> None:
+async def test_we_send_too_much_for_their_server(net: Network) -> None:
     async with trio.open_nursery() as nursery:
         url = await TheirServer(nursery).start(echo, max_size=1000)
         async with open_websocket(url) as ws:
@@ -481,7 +479,7 @@ async def test_we_send_too_much_for_their_server(net: "Network") -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_their_server_over_tls(net: "Network", tls: "Tls") -> None:
+async def test_their_server_over_tls(net: Network, tls: Tls) -> None:
     async with trio.open_nursery() as nursery:
         url = await TheirServer(nursery).start(echo, ssl=tls.server)
         async with open_websocket(url, ssl_context=tls.client) as ws:

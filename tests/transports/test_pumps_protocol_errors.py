@@ -1,21 +1,18 @@
 """A peer that breaks the protocol: what came before is answered, then 1002 is told."""
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import pytest
+from network import OneEnd
 
 from trio_wspair import ConnectionClosedError, MessageEvent
-
-if TYPE_CHECKING:
-    from conftest import OneEnd
 
 RESERVED = 3
 """An opcode that nobody may use."""
 
 
 async def test_what_came_before_a_breach_of_the_protocol_is_answered(
-    one_end: "OneEnd",
+    one_end: OneEnd,
 ) -> None:
     async with one_end() as (half, peer):
 
@@ -34,7 +31,7 @@ async def test_what_came_before_a_breach_of_the_protocol_is_answered(
 
 @pytest.mark.parametrize("time", range(5))  # It was a race.
 async def test_g4_a_close_after_a_breach_of_the_protocol_does_not_hide_it(
-    one_end: "OneEnd", time: int
+    one_end: OneEnd, time: int
 ) -> None:
     async with one_end() as (half, peer):
         half.accept(pull=True)
@@ -50,7 +47,7 @@ async def test_g4_a_close_after_a_breach_of_the_protocol_does_not_hide_it(
 
 
 async def test_g12_a_puller_that_does_not_pull_does_not_keep_a_breach_secret(
-    one_end: "OneEnd",
+    one_end: OneEnd,
 ) -> None:
     async with one_end(close_grace=0.2) as (half, peer):
         half.accept(pull=True)

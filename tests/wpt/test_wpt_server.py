@@ -2,19 +2,15 @@
 
 import json
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING
 
 import pytest
 import trio
 import wpt_server
+from network import Logged, Network
 
 from trio_wspair import Server
 from trio_wspair.testing import ScriptedPeer
-
-if TYPE_CHECKING:
-    from conftest import Logged, Network
-
-    from trio_wspair.testing._scripted_peer import Said
+from trio_wspair.testing._scripted_peer import Said
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +23,7 @@ NORMAL = (1000, "")
 
 
 @pytest.fixture
-async def server(net: "Network") -> AsyncGenerator[Server]:
+async def server(net: Network) -> AsyncGenerator[Server]:
     async with trio.open_nursery() as nursery:
         yield await nursery.start(wpt_server.run, 0)
         nursery.cancel_scope.cancel()
@@ -37,7 +33,7 @@ def protocols(*names: str) -> str:
     return f"Sec-WebSocket-Protocol: {', '.join(names)}"
 
 
-async def hear_to_the_end(peer: "ScriptedPeer") -> list["Said"]:
+async def hear_to_the_end(peer: "ScriptedPeer") -> list[Said]:
     """Answer a Close as a browser does; return all that was said."""
     heard: list[Said] = []
     while (said := await peer.receive()) is not None:
@@ -65,7 +61,7 @@ async def hear_to_the_end(peer: "ScriptedPeer") -> list["Said"]:
     ],
 )
 async def test_a_handshake_fails(
-    net: "Network", server: Server, target: str, header: str, status: int
+    net: Network, server: Server, target: str, header: str, status: int
 ) -> None:
     async with net.dial(server) as peer:
         answer = await peer.handshake(*filter(None, [header]), target=target)
@@ -92,12 +88,12 @@ async def test_a_handshake_fails(
     ],
 )
 async def test_a_handshake_succeeds(
-    net: "Network",
+    net: Network,
     server: Server,
     target: str,
     header: str,
     chosen: str | None,
-    logged: "Logged",
+    logged: Logged,
 ) -> None:
     async with net.dial(server) as peer:
         answer = (await peer.handshake(*filter(None, [header]), target=target)).lower()
@@ -131,7 +127,7 @@ async def test_a_handshake_succeeds(
     ],
 )
 async def test_an_answer_sets_cookies(
-    net: "Network", server: Server, target: str, cookies: list[str]
+    net: Network, server: Server, target: str, cookies: list[str]
 ) -> None:
     async with net.dial(server) as peer:
         lines = (await peer.handshake(target=target)).split("\r\n")
@@ -140,7 +136,7 @@ async def test_an_answer_sets_cookies(
     assert found == cookies
 
 
-async def test_an_answer_has_policies(net: "Network", server: Server) -> None:
+async def test_an_answer_has_policies(net: Network, server: Server) -> None:
     async with net.dial(server) as peer:
         target = "/set-co-policies?coep=require-corp&corp=same-origin"
         lines = (await peer.handshake(target=target)).lower().split("\r\n")
@@ -148,20 +144,20 @@ async def test_an_answer_has_policies(net: "Network", server: Server) -> None:
     assert "cross-origin-resource-policy: same-origin" in lines
 
 
-async def test_an_answer_may_be_no_http(net: "Network", server: Server) -> None:
+async def test_an_answer_may_be_no_http(net: Network, server: Server) -> None:
     async with net.dial(server) as peer:
         await peer.send(net.head(*net.UPGRADE, start="GET /invalid HTTP/1.1"))
         assert await peer.read_all() == b"FOO BAR BAZ\r\n\r\n"
 
 
-async def test_an_answer_may_have_a_wrong_key(net: "Network", server: Server) -> None:
+async def test_an_answer_may_have_a_wrong_key(net: Network, server: Server) -> None:
     async with net.dial(server) as peer:
         answer = await peer.handshake(target="/wrong_accept_key")
         assert "Sec-WebSocket-Accept: thisisawrongacceptkey\r\n" in answer
         assert await hear_to_the_end(peer) == ["test", NORMAL]
 
 
-async def test_a_close_may_come_with_the_101(net: "Network", server: Server) -> None:
+async def test_a_close_may_come_with_the_101(net: Network, server: Server) -> None:
     async with net.dial(server) as peer:
         start = "GET /simple_handshake HTTP/1.1"
         await peer.send(net.head(*net.UPGRADE, start=start))
@@ -191,7 +187,7 @@ async def test_a_close_may_come_with_the_101(net: "Network", server: Server) -> 
     ],
 )
 async def test_something_is_told_and_the_server_closes(
-    net: "Network", server: Server, target: str, header: str, said: str | None
+    net: Network, server: Server, target: str, header: str, said: str | None
 ) -> None:
     if said is None:
         said = header.partition(": ")[2]
@@ -210,7 +206,7 @@ async def test_something_is_told_and_the_server_closes(
     ],
 )
 async def test_the_server_closes_as_the_query_says(
-    net: "Network", server: Server, query: str, heard: "Said"
+    net: Network, server: Server, query: str, heard: Said
 ) -> None:
     async with net.peer(server, target=f"/remote-close{query}") as peer:
         assert await hear_to_the_end(peer) == [heard]
@@ -220,7 +216,7 @@ async def test_the_server_closes_as_the_query_says(
 
 
 async def test_an_echo_keeps_types_and_ends_at_goodbye(
-    net: "Network", server: Server
+    net: Network, server: Server
 ) -> None:
     async with net.peer(server, target="/echo") as peer:
         for message in ("text", "", "\u00fc" * 60_000, "Goodbye"):
@@ -234,7 +230,7 @@ async def test_an_echo_keeps_types_and_ends_at_goodbye(
 
 @pytest.mark.parametrize("target", ["/echo_exit", "/echo_close_data"])
 async def test_a_message_of_8_mib_is_discarded(
-    net: "Network", server: Server, target: str
+    net: Network, server: Server, target: str
 ) -> None:
     async with net.peer(server, target=target) as peer:
         await peer.send(peer.frame(net.BINARY, bytes(8 * MIB)))
@@ -243,7 +239,7 @@ async def test_a_message_of_8_mib_is_discarded(
 
 
 async def test_payloads_are_written_without_a_frame(
-    net: "Network", server: Server
+    net: Network, server: Server
 ) -> None:
     async with net.peer(server, target="/echo_raw") as peer:
         bytes_of_frames = b"\x81\x02ok" + b"\x83\x00"
@@ -254,7 +250,7 @@ async def test_payloads_are_written_without_a_frame(
 
 @pytest.mark.parametrize(("text", "verdict"), [("", "pass"), ("x", "fail")])
 async def test_the_empty_message_is_told_from_others(
-    net: "Network", server: Server, text: str, verdict: str
+    net: Network, server: Server, text: str, verdict: str
 ) -> None:
     async with net.peer(server, target="/empty-message") as peer:
         await peer.send(peer.text_frame(text))
@@ -264,7 +260,7 @@ async def test_the_empty_message_is_told_from_others(
 @pytest.mark.parametrize("target", ["/echo_exit", "/echo_raw", "/set-cookie?1"])
 @pytest.mark.parametrize("close", [(None, ""), (3456, "pizza")])
 async def test_most_paths_answer_any_close_with_1000(
-    net: "Network", server: Server, target: str, close: tuple[int | None, str]
+    net: Network, server: Server, target: str, close: tuple[int | None, str]
 ) -> None:
     async with net.peer(server, target=target) as peer:
         await peer.send(peer.close_frame(*close))
@@ -274,7 +270,7 @@ async def test_most_paths_answer_any_close_with_1000(
 @pytest.mark.parametrize("target", ["/echo", "/delayed-passive-close"])
 @pytest.mark.parametrize("close", [(1005, ""), (1000, ""), (3456, "pizza")])
 async def test_some_paths_echo_the_close(
-    net: "Network", server: Server, target: str, close: tuple[int, str]
+    net: Network, server: Server, target: str, close: tuple[int, str]
 ) -> None:
     code, reason = close
     async with net.peer(server, target=target) as peer:
@@ -282,7 +278,7 @@ async def test_some_paths_echo_the_close(
         assert await peer.receive_all() == [close]
 
 
-async def test_a_close_may_get_no_answer(net: "Network", server: Server) -> None:
+async def test_a_close_may_get_no_answer(net: Network, server: Server) -> None:
     async with net.peer(server, target="/passive-close-abort") as peer:
         await peer.send(peer.text_frame("discarded"), peer.close_frame(1000))
         assert await peer.read_all() == b""
@@ -291,13 +287,13 @@ async def test_a_close_may_get_no_answer(net: "Network", server: Server) -> None
 # -- time -------------------------------------------------------------------------
 
 
-async def test_a_handshake_takes_two_seconds(net: "Network", server: Server) -> None:
+async def test_a_handshake_takes_two_seconds(net: Network, server: Server) -> None:
     async with net.peer(server, target="/handshake_sleep_2") as peer:
         assert await hear_to_the_end(peer) == [NORMAL]
 
 
 async def test_who_leaves_during_the_handshake_does_no_harm(
-    net: "Network", server: Server
+    net: Network, server: Server
 ) -> None:
     async with net.dial(server) as peer:
         with trio.move_on_after(0.2):
@@ -307,7 +303,7 @@ async def test_who_leaves_during_the_handshake_does_no_harm(
         assert await hear_to_the_end(peer) == ["", NORMAL]
 
 
-async def test_nothing_is_read_for_two_seconds(net: "Network", server: Server) -> None:
+async def test_nothing_is_read_for_two_seconds(net: Network, server: Server) -> None:
     sent = trio.Event()
 
     async def send(peer: "ScriptedPeer") -> None:
@@ -326,7 +322,7 @@ async def test_nothing_is_read_for_two_seconds(net: "Network", server: Server) -
 
 
 async def test_sending_waits_for_a_client_that_does_not_read(
-    net: "Network", server: Server
+    net: Network, server: Server
 ) -> None:
     async with net.peer(server, target="/send-backpressure") as peer:
         await trio.sleep(1)
@@ -340,7 +336,7 @@ async def test_sending_waits_for_a_client_that_does_not_read(
 
 
 async def test_messages_are_read_slowly_and_counted(
-    net: "Network", server: Server
+    net: Network, server: Server
 ) -> None:
     async with net.peer(server, target="/receive-many-with-backpressure") as peer:
         await peer.send(
@@ -353,7 +349,7 @@ async def test_messages_are_read_slowly_and_counted(
 # -- what connections share ---------------------------------------------------------
 
 
-async def test_a_channel_joins_connections(net: "Network", server: Server) -> None:
+async def test_a_channel_joins_connections(net: Network, server: Server) -> None:
     target = "/msg_channel?uuid=u&direction="
 
     def say(writer: "ScriptedPeer", command: str, data: object = None) -> bytes:
@@ -372,7 +368,7 @@ async def test_a_channel_joins_connections(net: "Network", server: Server) -> No
             assert await hear_to_the_end(reader) == [NORMAL]
 
 
-async def test_a_stash_outlives_connections(net: "Network", server: Server) -> None:
+async def test_a_stash_outlives_connections(net: Network, server: Server) -> None:
     async def ask(query: str) -> object:
         target = f"/stash_responder?key=k&{query}"
         async with net.peer(server, target=target) as peer:
@@ -392,7 +388,7 @@ async def test_a_stash_outlives_connections(net: "Network", server: Server) -> N
     assert await ask("action=take") is None
 
 
-async def test_a_setting_can_be_waited_for(net: "Network", server: Server) -> None:
+async def test_a_setting_can_be_waited_for(net: Network, server: Server) -> None:
     target = "/stash_responder_blocking"
     async with (
         net.peer(server, target=target) as getter,

@@ -3,11 +3,12 @@
 import socket
 import ssl
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
 import trustme
+from network import Logged, Network, Tls
 
 from trio_wspair import (
     CloseEvent,
@@ -22,20 +23,17 @@ from trio_wspair import (
 )
 from trio_wspair.testing import ScriptedPeer
 
-if TYPE_CHECKING:
-    from conftest import Logged, Network, Tls
-
 DONE = CloseEvent(4000, "done", was_clean=True)
 
 
-async def assert_it_lives(server: Server, tls: "Tls") -> None:
+async def assert_it_lives(server: Server, tls: Tls) -> None:
     """Have a conversation with an echo server."""
     async with open_websocket(server.url, ssl_context=tls.client) as ws:
         ws.send("still there?")
         assert await ws.receive() == "still there?"
 
 
-async def test_a_conversation_over_tls(net: "Network", tls: "Tls") -> None:
+async def test_a_conversation_over_tls(net: Network, tls: Tls) -> None:
     sent: list[str | bytes] = ["hello", b"\x80" * 1_000_000, "é" * 70_000, ""]
     async with net.serve(net.echo, ssl_context=tls.server) as server:
         assert server.secure
@@ -49,7 +47,7 @@ async def test_a_conversation_over_tls(net: "Network", tls: "Tls") -> None:
 
 
 @pytest.mark.parametrize("first", ["client", "server"])
-async def test_a_close_over_tls(net: "Network", tls: "Tls", first: str) -> None:
+async def test_a_close_over_tls(net: Network, tls: Tls, first: str) -> None:
     async with net.joined(
         ssl_context=tls.server, client_options={"ssl_context": tls.client}
     ) as (client, server):
@@ -64,7 +62,7 @@ async def test_a_close_over_tls(net: "Network", tls: "Tls", first: str) -> None:
 
 
 @pytest.mark.parametrize("first", ["client", "server"])
-async def test_half_open_over_tls(net: "Network", tls: "Tls", first: str) -> None:
+async def test_half_open_over_tls(net: Network, tls: Tls, first: str) -> None:
     async with net.joined(
         ssl_context=tls.server, client_options={"ssl_context": tls.client}
     ) as (client, server):
@@ -83,7 +81,7 @@ async def test_half_open_over_tls(net: "Network", tls: "Tls", first: str) -> Non
         assert far_heard == [DONE]
 
 
-async def test_a_handler_sees_https(net: "Network", tls: "Tls") -> None:
+async def test_a_handler_sees_https(net: Network, tls: Tls) -> None:
     requests: list[Request] = []
 
     async def fetch(request: Request) -> Response:
@@ -99,7 +97,7 @@ async def test_a_handler_sees_https(net: "Network", tls: "Tls") -> None:
     assert requests[0].client == "127.0.0.1"
 
 
-async def test_the_name_of_the_server_is_checked(net: "Network", tls: "Tls") -> None:
+async def test_the_name_of_the_server_is_checked(net: Network, tls: Tls) -> None:
     async with net.serve(net.echo, ssl_context=tls.server) as server:
         url = f"wss://localhost:{server.port}/"
         async with open_websocket(url, ssl_context=tls.client) as ws:
@@ -115,7 +113,7 @@ async def test_the_name_of_the_server_is_checked(net: "Network", tls: "Tls") -> 
 
 
 async def test_by_default_only_known_authorities_are_trusted(
-    net: "Network", tls: "Tls"
+    net: Network, tls: Tls
 ) -> None:
     async with net.serve(net.echo, ssl_context=tls.server) as server:
         before = net.open_sockets()
@@ -140,7 +138,7 @@ async def test_by_default_only_known_authorities_are_trusted(
     ids=["nothing", "plain HTTP", "a torn hello", "zeros"],
 )
 async def test_garbage_instead_of_tls_harms_nobody(
-    net: "Network", tls: "Tls", garbage: bytes
+    net: Network, tls: Tls, garbage: bytes
 ) -> None:
     async with net.serve(net.echo, ssl_context=tls.server) as server:
         before = net.open_sockets()
@@ -158,7 +156,7 @@ async def test_garbage_instead_of_tls_harms_nobody(
     "said", [b"", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"], ids=len
 )
 async def test_a_tls_handshake_has_a_deadline(
-    net: "Network", tls: "Tls", said: bytes
+    net: Network, tls: Tls, said: bytes
 ) -> None:
     async with net.serve(
         net.echo, ssl_context=tls.server, handshake_timeout=0.1
@@ -170,7 +168,7 @@ async def test_a_tls_handshake_has_a_deadline(
             await net.until_open_sockets(before + 1)
 
 
-async def test_a_head_within_tls_has_a_deadline_too(net: "Network", tls: "Tls") -> None:
+async def test_a_head_within_tls_has_a_deadline_too(net: Network, tls: Tls) -> None:
     async with net.serve(
         net.echo, ssl_context=tls.server, handshake_timeout=0.2
     ) as server:
@@ -184,7 +182,7 @@ async def test_a_head_within_tls_has_a_deadline_too(net: "Network", tls: "Tls") 
 
 
 async def test_with_tls_one_connection_too_many_gets_503(
-    net: "Network", tls: "Tls", logged: "Logged"
+    net: Network, tls: Tls, logged: Logged
 ) -> None:
     async with (
         net.serve(net.echo, ssl_context=tls.server, max_connections=1) as server,
@@ -199,7 +197,7 @@ async def test_with_tls_one_connection_too_many_gets_503(
 
 
 async def test_a_client_that_resets_within_tls_harms_nobody(
-    net: "Network", tls: "Tls"
+    net: Network, tls: Tls
 ) -> None:
     async with net.serve_halves(ssl_context=tls.server) as (server, halves):
         before = net.open_sockets()
@@ -219,9 +217,7 @@ async def test_a_client_that_resets_within_tls_harms_nobody(
         await net.until_open_sockets(before)
 
 
-async def test_a_wrong_ssl_context_leaves_no_connection(
-    net: "Network", tls: "Tls"
-) -> None:
+async def test_a_wrong_ssl_context_leaves_no_connection(net: Network, tls: Tls) -> None:
     async with net.serve(net.echo, ssl_context=tls.server) as server:
         before = net.open_sockets()
         async with trio.open_nursery() as nursery:
@@ -237,7 +233,7 @@ async def test_a_wrong_ssl_context_leaves_no_connection(
 
 
 async def test_a_plain_server_behind_a_wss_url_is_a_handshake_error(
-    net: "Network", tls: "Tls"
+    net: Network, tls: Tls
 ) -> None:
     async with net.serve(net.echo, handshake_timeout=0.2) as server:
         before = net.open_sockets()
@@ -249,7 +245,7 @@ async def test_a_plain_server_behind_a_wss_url_is_a_handshake_error(
 
 
 async def test_a_server_that_says_nothing_instead_of_tls(
-    net: "Network", tls: "Tls"
+    net: Network, tls: Tls
 ) -> None:
     async def script(peer: "ScriptedPeer") -> None:
         await peer.read_all()
@@ -264,7 +260,7 @@ async def test_a_server_that_says_nothing_instead_of_tls(
         await net.until_open_sockets(before)
 
 
-async def test_a_server_that_stops_says_so_over_tls(net: "Network", tls: "Tls") -> None:
+async def test_a_server_that_stops_says_so_over_tls(net: Network, tls: Tls) -> None:
     async with trio.open_nursery() as nursery:
         ends: list[CloseEvent] = []
         async with net.serve(net.echo, ssl_context=tls.server) as server:
@@ -278,7 +274,7 @@ async def test_a_server_that_stops_says_so_over_tls(net: "Network", tls: "Tls") 
 
 
 async def test_a_connection_is_freed_although_tls_is_not_closed_by_the_peer(
-    net: "Network", tls: "Tls"
+    net: Network, tls: Tls
 ) -> None:
     async def fetch(request: Request) -> Response:
         client, server = WebSocketPair()
@@ -299,7 +295,7 @@ async def test_a_connection_is_freed_although_tls_is_not_closed_by_the_peer(
 
 
 async def test_a_server_that_never_finishes_tls_is_not_waited_for(
-    net: "Network",
+    net: Network,
 ) -> None:
     async def script(peer: "ScriptedPeer") -> None:
         await peer.read_all()
@@ -378,7 +374,7 @@ async def told_by(context: ssl.SSLContext, client: ssl.SSLContext) -> HandshakeE
     ids=["1.2", "1.3"],
 )
 async def test_a_client_certificate_that_is_missing_is_told(
-    net: "Network", version: ssl.TLSVersion, words: str
+    net: Network, version: ssl.TLSVersion, words: str
 ) -> None:
     error = await told_by(*mutual(trustme.CA(), version))
     assert words in str(error)
@@ -389,7 +385,7 @@ async def test_a_client_certificate_that_is_missing_is_told(
 
 @pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
 async def test_a_client_certificate_that_is_refused_is_told(
-    net: "Network", version: ssl.TLSVersion
+    net: Network, version: ssl.TLSVersion
 ) -> None:
     server, client = mutual(trustme.CA(), version)
     trustme.CA().issue_cert("a@b.example").configure_cert(client)
@@ -400,7 +396,7 @@ async def test_a_client_certificate_that_is_refused_is_told(
 
 @pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
 async def test_a_server_that_gives_no_reason_may_require_a_client_certificate(
-    net: "Network", version: ssl.TLSVersion
+    net: Network, version: ssl.TLSVersion
 ) -> None:
     """Trio's TLS, which `serve()` uses, sends no alerts."""
     server_context, client = mutual(trustme.CA(), version)
@@ -412,7 +408,7 @@ async def test_a_server_that_gives_no_reason_may_require_a_client_certificate(
 
 @pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
 async def test_a_client_certificate_that_was_sent_may_be_why_the_server_refuses(
-    net: "Network", version: ssl.TLSVersion
+    net: Network, version: ssl.TLSVersion
 ) -> None:
     server_context, client = mutual(trustme.CA(), version)
     trustme.CA().issue_cert("a@b.example").configure_cert(client)
@@ -423,7 +419,7 @@ async def test_a_client_certificate_that_was_sent_may_be_why_the_server_refuses(
 
 @pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
 async def test_a_client_certificate_that_is_accepted_opens_the_websocket(
-    net: "Network", version: ssl.TLSVersion
+    net: Network, version: ssl.TLSVersion
 ) -> None:
     authority = trustme.CA()
     server_context, client = mutual(authority, version)
@@ -436,7 +432,7 @@ async def test_a_client_certificate_that_is_accepted_opens_the_websocket(
         assert await ws.receive() == "hi"
 
 
-async def test_why_a_certificate_is_refused_is_told(net: "Network", tls: "Tls") -> None:
+async def test_why_a_certificate_is_refused_is_told(net: Network, tls: Tls) -> None:
     async with net.serve(net.echo, ssl_context=tls.server) as server:
         error = await refused(server.url)
         assert "certificate verify failed: unable to get local issuer" in str(error)
@@ -446,7 +442,7 @@ async def test_why_a_certificate_is_refused_is_told(net: "Network", tls: "Tls") 
 
 
 async def test_a_trailing_dot_is_not_for_the_certificate(
-    net: "Network", tls: "Tls"
+    net: Network, tls: Tls
 ) -> None:
     async with net.serve(net.echo, ssl_context=tls.server) as server:
 
@@ -459,7 +455,7 @@ async def test_a_trailing_dot_is_not_for_the_certificate(
             assert ws.url == url
 
 
-async def test_a_server_that_chooses_http_2_is_told(net: "Network") -> None:
+async def test_a_server_that_chooses_http_2_is_told(net: Network) -> None:
     authority = trustme.CA()
     server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(server_context)
@@ -481,7 +477,7 @@ async def test_a_server_that_chooses_http_2_is_told(net: "Network") -> None:
 
 
 async def test_plain_http_on_a_tls_port_and_tls_on_a_plain_one_are_told(
-    net: "Network", tls: "Tls"
+    net: Network, tls: Tls
 ) -> None:
     async with net.serve(net.echo, ssl_context=tls.server) as server:
         error = await refused(server.url.replace("wss:", "ws:"))
@@ -517,7 +513,7 @@ async def test_plain_http_on_a_tls_port_and_tls_on_a_plain_one_are_told(
     ],
 )
 async def test_what_ends_a_tls_handshake_is_told(
-    net: "Network", answer: bytes | None, words: str
+    net: Network, answer: bytes | None, words: str
 ) -> None:
     async def script(peer: ScriptedPeer) -> None:
         await peer.stream.receive_some(1)
@@ -537,7 +533,7 @@ async def test_what_ends_a_tls_handshake_is_told(
 
 
 async def test_requests_that_could_not_be_read_are_in_the_log_of_debug_alone(
-    net: "Network", tls: "Tls", logged: "Logged", caplog: pytest.LogCaptureFixture
+    net: Network, tls: Tls, logged: Logged, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Any client can cause them, so they must not flood the usual log."""
     caplog.set_level("DEBUG", "trio_wspair")

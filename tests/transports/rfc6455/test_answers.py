@@ -2,20 +2,18 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 from hypothesis import example, given, settings, strategies as st
+from network import Network, Script
 
 from trio_wspair import HandshakeError, open_websocket
 from trio_wspair.testing import ScriptedPeer
 from trio_wspair.transports._answer import ask
 from trio_wspair.transports.rfc6455._answers import check_answer
-
-if TYPE_CHECKING:
-    from conftest import Network, Script
 
 SWITCHING = "HTTP/1.1 101 Switching Protocols"
 UPGRADE = "Upgrade: websocket"
@@ -24,7 +22,7 @@ ACCEPT = "Sec-WebSocket-Accept: {accept}"
 GOOD = (UPGRADE, CONNECTION, ACCEPT)
 
 
-def answering(net: "Network", lines: Sequence[str], *, before: bytes = b"") -> "Script":
+def answering(net: Network, lines: Sequence[str], *, before: bytes = b"") -> Script:
     """Return a server whose 101 has these lines, and that says hello then."""
 
     async def script(peer: ScriptedPeer) -> None:
@@ -54,7 +52,7 @@ def answering(net: "Network", lines: Sequence[str], *, before: bytes = b"") -> "
     ids=" | ".join,
 )
 async def test_a_good_101_opens_the_websocket(
-    net: "Network", lines: tuple[str, ...]
+    net: Network, lines: tuple[str, ...]
 ) -> None:
     async with (
         net.script(answering(net, lines)) as url,
@@ -100,7 +98,7 @@ async def test_a_good_101_opens_the_websocket(
     ids=lambda value: " | ".join(value) if isinstance(value, tuple) else "",
 )
 async def test_a_101_that_is_not_as_it_should_be_opens_none(
-    net: "Network", lines: tuple[str, ...], words: str
+    net: Network, lines: tuple[str, ...], words: str
 ) -> None:
     async with net.script(answering(net, lines)) as url:
         before = net.open_sockets()
@@ -115,7 +113,7 @@ async def test_a_101_that_is_not_as_it_should_be_opens_none(
         await net.until_open_sockets(before)
 
 
-async def test_a_subprotocol_without_an_offer_opens_none(net: "Network") -> None:
+async def test_a_subprotocol_without_an_offer_opens_none(net: Network) -> None:
     lines = (*GOOD, "Sec-WebSocket-Protocol: chat")
     async with net.script(answering(net, lines)) as url:
         with pytest.raises(HandshakeError, match='subprotocol "chat" was not offered'):
@@ -125,7 +123,7 @@ async def test_a_subprotocol_without_an_offer_opens_none(net: "Network") -> None
 
 @pytest.mark.parametrize("status", [100, 102, 103, 199])
 async def test_other_interim_answers_come_before_the_101(
-    net: "Network", status: int
+    net: Network, status: int
 ) -> None:
     hints = f"HTTP/1.1 {status} Hints\r\nLink: </a>\r\n\r\n".encode() * 3
     script = answering(net, GOOD, before=hints)
@@ -147,7 +145,7 @@ DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate"
     ],
 )
 async def test_an_extension_that_was_offered_can_be_agreed_on(
-    net: "Network", lines: tuple[str, ...], agreed: str | None
+    net: Network, lines: tuple[str, ...], agreed: str | None
 ) -> None:
     script = answering(net, (*GOOD, *lines))
     async with (
@@ -163,7 +161,7 @@ async def test_an_extension_that_was_offered_can_be_agreed_on(
     "lines", [(DEFLATE, DEFLATE), (f"{DEFLATE}, x",), (DEFLATE + "=1",)]
 )
 async def test_an_extension_that_was_not_offered_opens_none(
-    net: "Network", lines: tuple[str, ...]
+    net: Network, lines: tuple[str, ...]
 ) -> None:
     async with net.script(answering(net, (*GOOD, *lines))) as url:
         with pytest.raises(
@@ -177,7 +175,7 @@ async def test_an_extension_that_was_not_offered_opens_none(
 @pytest.mark.parametrize("name", ["Extensions", "Protocol", "Accept"])
 @pytest.mark.parametrize("options", [{}, COMPRESSING], ids=["plain", "compressing"])
 async def test_an_error_does_not_repeat_all_that_a_server_says(
-    net: "Network", name: str, options: dict[str, Any]
+    net: Network, name: str, options: dict[str, Any]
 ) -> None:
     line = f"Sec-WebSocket-{name}: permessage-deflate; x={'x' * 40000}"
     async with net.script(answering(net, (*GOOD, line))) as url:
@@ -190,7 +188,7 @@ async def test_an_error_does_not_repeat_all_that_a_server_says(
 @pytest.mark.parametrize("size", [2**16, 2**17])
 @pytest.mark.parametrize("end", ["", "\r\n\r\n"], ids=["endless", "ended"])
 async def test_a_head_that_is_too_large_is_told(
-    net: "Network", size: int, end: str
+    net: Network, size: int, end: str
 ) -> None:
     async def script(peer: ScriptedPeer) -> None:
         await peer.read_head()
@@ -258,7 +256,7 @@ def test_whatever_a_server_says_is_a_good_answer_or_a_handshake_error(
 
 
 @pytest.mark.parametrize("size", [10**4, 10**6])
-async def test_a_long_url_is_asked_for_whole(net: "Network", size: int) -> None:
+async def test_a_long_url_is_asked_for_whole(net: Network, size: int) -> None:
     heads: list[str] = []
 
     async def script(peer: ScriptedPeer) -> None:

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 import trio_websocket
+from network import Logged, Network, OneEnd
 
 from trio_wspair import (
     CloseEvent,
@@ -26,13 +27,10 @@ from trio_wspair import (
 from trio_wspair.testing import ScriptedPeer
 from trio_wspair.transports import open_client_connection
 
-if TYPE_CHECKING:
-    from conftest import Logged, Network, OneEnd
-
 # -- a cancelled send_message() tears a frame and corrupts the stream ---------
 
 
-async def test_cancelling_whoever_sends_tears_no_frame(one_end: "OneEnd") -> None:
+async def test_cancelling_whoever_sends_tears_no_frame(one_end: OneEnd) -> None:
     large = bytes(range(256)) * 2**15
     async with one_end() as (half, peer), trio.open_nursery() as nursery:
         half.accept()
@@ -56,7 +54,7 @@ async def test_cancelling_whoever_sends_tears_no_frame(one_end: "OneEnd") -> Non
 
 @pytest.mark.parametrize("cancelled", [False, True])
 async def test_leaving_open_websocket_ends_although_tcp_is_never_closed(
-    net: "Network", *, cancelled: bool
+    net: Network, *, cancelled: bool
 ) -> None:
     heard: list[Any] = []
 
@@ -96,8 +94,8 @@ async def say_nonsense(peer: "ScriptedPeer") -> None:
 @pytest.mark.parametrize("end", [say_close, say_too_much, say_nonsense])
 @pytest.mark.parametrize("stays", [False, True], ids=["peer leaves", "peer stays"])
 async def test_no_socket_is_left_after_an_end_by_the_peer(
-    net: "Network",
-    one_end: "OneEnd",
+    net: Network,
+    one_end: OneEnd,
     end: Callable[["ScriptedPeer"], Any],
     *,
     stays: bool,
@@ -129,7 +127,7 @@ async def close(peer: "ScriptedPeer") -> None:
 
 @pytest.mark.parametrize("end", [vanish, close, say_nonsense])
 async def test_a_ping_in_flight_fails_when_the_connection_ends(
-    net: "Network", one_end: "OneEnd", end: Callable[["ScriptedPeer"], Any]
+    net: Network, one_end: OneEnd, end: Callable[["ScriptedPeer"], Any]
 ) -> None:
     async with one_end() as (half, peer), trio.open_nursery() as nursery:
         half.accept()
@@ -153,9 +151,7 @@ async def test_a_ping_in_flight_fails_when_the_connection_ends(
             await half.ping()
 
 
-async def test_pings_and_pongs_find_each_other(
-    net: "Network", one_end: "OneEnd"
-) -> None:
+async def test_pings_and_pongs_find_each_other(net: Network, one_end: OneEnd) -> None:
     async with one_end() as (half, peer), trio.open_nursery() as nursery:
         half.accept()
         times: list[float] = []
@@ -177,7 +173,7 @@ async def test_pings_and_pongs_find_each_other(
             assert times[0] >= 0
 
 
-async def test_a_cancelled_ping_is_forgotten(one_end: "OneEnd") -> None:
+async def test_a_cancelled_ping_is_forgotten(one_end: OneEnd) -> None:
     async with one_end() as (half, peer):
         half.accept()
         for _ in range(3):
@@ -197,7 +193,7 @@ async def test_a_cancelled_ping_is_forgotten(one_end: "OneEnd") -> None:
 
 
 async def test_many_unread_messages_hold_up_no_ping_and_no_close(
-    one_end: "OneEnd",
+    one_end: OneEnd,
 ) -> None:
     async with one_end() as (half, peer):
         half.accept(pull=True)
@@ -212,7 +208,7 @@ async def test_many_unread_messages_hold_up_no_ping_and_no_close(
 
 
 async def test_an_exception_of_a_listener_shows_1011_and_the_server_lives(
-    net: "Network", logged: "Logged"
+    net: Network, logged: Logged
 ) -> None:
     async def fetch(request: Request) -> Response:
         client, server = WebSocketPair()
@@ -236,7 +232,7 @@ async def test_an_exception_of_a_listener_shows_1011_and_the_server_lives(
 
 
 async def test_an_exception_before_the_101_shows_500_and_the_server_lives(
-    net: "Network", logged: "Logged"
+    net: Network, logged: Logged
 ) -> None:
     async def fetch(request: Request) -> Response:
         _, server = WebSocketPair()
@@ -252,7 +248,7 @@ async def test_an_exception_before_the_101_shows_500_and_the_server_lives(
 
 
 async def test_an_exception_of_a_task_of_the_request_ends_the_connection(
-    net: "Network", logged: "Logged"
+    net: Network, logged: Logged
 ) -> None:
     async def fetch(request: Request) -> Response:
         client, server = WebSocketPair()
@@ -276,7 +272,7 @@ async def test_an_exception_of_a_task_of_the_request_ends_the_connection(
 
 
 async def test_an_exception_before_anybody_accepted_ends_the_connection(
-    net: "Network", logged: "Logged"
+    net: Network, logged: Logged
 ) -> None:
     async def fetch(request: Request) -> Response:
         client, _ = WebSocketPair()
@@ -313,7 +309,7 @@ async def test_an_exception_before_anybody_accepted_ends_the_connection(
 )
 @pytest.mark.parametrize("fragments", [1, 3])
 async def test_the_size_of_a_message_is_counted_in_bytes(
-    net: "Network", one_end: "OneEnd", text: str, fragments: int, *, fits: bool
+    net: Network, one_end: OneEnd, text: str, fragments: int, *, fits: bool
 ) -> None:
     async with one_end(max_message_bytes=3000) as (half, peer):
         heard = net.hear(half)
@@ -342,7 +338,7 @@ async def test_the_size_of_a_message_is_counted_in_bytes(
 
 
 async def test_a_close_by_the_peer_that_speaks_of_size_is_a_close_by_the_peer(
-    net: "Network", one_end: "OneEnd"
+    net: Network, one_end: OneEnd
 ) -> None:
     # The words of a trio-websocket peer with the same limit as ours.
     reason = "Exceeded maximum message size: 3000 bytes"
@@ -358,7 +354,7 @@ async def test_a_close_by_the_peer_that_speaks_of_size_is_a_close_by_the_peer(
 
 
 async def test_what_arrives_after_our_close_is_delivered(
-    net: "Network", one_end: "OneEnd"
+    net: Network, one_end: OneEnd
 ) -> None:
     async with one_end() as (half, peer):
         heard = net.hear(half)
@@ -378,7 +374,7 @@ async def test_what_arrives_after_our_close_is_delivered(
         await peer.stream.aclose()
 
 
-async def test_what_arrives_after_our_close_can_be_pulled(one_end: "OneEnd") -> None:
+async def test_what_arrives_after_our_close_can_be_pulled(one_end: OneEnd) -> None:
     async with one_end() as (half, peer):
         half.accept(pull=True)
         half.close(4000, "done")
@@ -390,7 +386,7 @@ async def test_what_arrives_after_our_close_can_be_pulled(one_end: "OneEnd") -> 
         assert [message async for message in half] == ["late", "later"]
 
 
-async def test_nothing_is_sent_after_our_close(one_end: "OneEnd") -> None:
+async def test_nothing_is_sent_after_our_close(one_end: OneEnd) -> None:
     async with one_end() as (half, peer):
         half.accept()
         half.close(4000, "done")
@@ -451,7 +447,7 @@ def nonsense(masks: bool) -> dict[str, tuple[int, bytes]]:
 
 @pytest.mark.parametrize("name", nonsense(masks=True))
 async def test_a_protocol_error_is_answered_and_told_as_ours(
-    net: "Network", one_end: "OneEnd", name: str
+    net: Network, one_end: OneEnd, name: str
 ) -> None:
     async with one_end(max_message_bytes=150) as (half, peer):
         code, data = nonsense(peer.masks)[name]
@@ -475,7 +471,7 @@ async def test_a_protocol_error_is_answered_and_told_as_ours(
 
 
 async def test_the_close_for_a_protocol_error_is_not_destroyed_by_a_reset(
-    one_end: "OneEnd",
+    one_end: OneEnd,
 ) -> None:
     async with one_end() as (half, peer), trio.open_nursery() as nursery:
         half.accept()
@@ -496,7 +492,7 @@ async def test_the_close_for_a_protocol_error_is_not_destroyed_by_a_reset(
         await peer.stream.aclose()
 
 
-async def test_a_client_lets_the_server_end_tcp_first(net: "Network") -> None:
+async def test_a_client_lets_the_server_end_tcp_first(net: Network) -> None:
     async with net.client_end() as (half, peer):  # RFC 6455, section 7.1.1
         half.accept()
         before = net.open_sockets()
@@ -509,7 +505,7 @@ async def test_a_client_lets_the_server_end_tcp_first(net: "Network") -> None:
 
 
 async def test_a_protocol_error_after_our_close_is_still_told(
-    net: "Network", one_end: "OneEnd"
+    net: Network, one_end: OneEnd
 ) -> None:
     async with one_end() as (half, peer):
         heard = net.hear(half)
@@ -528,7 +524,7 @@ async def test_a_protocol_error_after_our_close_is_still_told(
 # -- it answers a Close before the application sees it, and what send() took vanishes
 
 
-async def test_half_open_works_on_the_wire(net: "Network", one_end: "OneEnd") -> None:
+async def test_half_open_works_on_the_wire(net: Network, one_end: OneEnd) -> None:
     async with one_end() as (half, peer):
         heard = net.hear(half, allow_half_open=True)
         await peer.send(peer.text_frame("last"), peer.close_frame(4000, "done"))
@@ -546,7 +542,7 @@ async def test_half_open_works_on_the_wire(net: "Network", one_end: "OneEnd") ->
 
 
 async def test_what_was_sent_before_the_close_was_seen_arrives(
-    net: "Network",
+    net: Network,
 ) -> None:
     async with net.serve_halves() as (server, halves), net.peer(server) as peer:
         half = await halves.receive()
@@ -556,7 +552,7 @@ async def test_what_was_sent_before_the_close_was_seen_arrives(
         assert await peer.receive_all() == ["crossing", (4000, "done")]
 
 
-async def test_half_open_between_two_of_ours(net: "Network") -> None:
+async def test_half_open_between_two_of_ours(net: Network) -> None:
     async with net.joined() as (client, server):
         heard = net.hear(server, allow_half_open=True)
         client.accept(pull=True)
@@ -575,7 +571,7 @@ async def test_half_open_between_two_of_ours(net: "Network") -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 40, -1])
 async def test_the_end_of_tcp_in_a_request_frees_the_server(
-    net: "Network", size: int
+    net: Network, size: int
 ) -> None:
     async with net.serve(net.echo, handshake_timeout=60) as server:
         before = net.open_sockets()
@@ -589,7 +585,7 @@ async def test_the_end_of_tcp_in_a_request_frees_the_server(
 
 @pytest.mark.parametrize("size", [0, 1, 20, -1])
 async def test_the_end_of_tcp_in_an_answer_is_a_handshake_error(
-    net: "Network", size: int
+    net: Network, size: int
 ) -> None:
     answer = net.head("Upgrade: websocket", start="HTTP/1.1 101 Switching Protocols")
 
@@ -604,7 +600,7 @@ async def test_the_end_of_tcp_in_an_answer_is_a_handshake_error(
 
 
 async def test_a_garbage_answer_is_a_handshake_error_and_nothing_else(
-    net: "Network",
+    net: Network,
 ) -> None:
     async def script(peer: "ScriptedPeer") -> None:
         await peer.send(b"\0garbage\r\n\r\n" * 10)
@@ -618,7 +614,7 @@ async def test_a_garbage_answer_is_a_handshake_error_and_nothing_else(
 
 @pytest.mark.parametrize("engine", ["trio-websocket"], indirect=True)
 async def test_a_reader_that_was_interrupted_is_no_vanished_peer(
-    net: "Network",
+    net: Network,
 ) -> None:
     async def script(peer: "ScriptedPeer") -> None:
         await peer.handshake()
@@ -642,7 +638,7 @@ async def test_a_reader_that_was_interrupted_is_no_vanished_peer(
 
 
 async def test_an_engine_that_fails_in_the_handshake_is_a_handshake_error(
-    net: "Network", monkeypatch: pytest.MonkeyPatch
+    net: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only a fault of trio-websocket could do that: it gets a good answer."""
 
