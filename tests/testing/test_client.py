@@ -305,7 +305,7 @@ async def test_it_is_told_where_a_handler_waits_instead_of_returning(
 
     where = (
         r"within 0\.1 s: .*: fetch has not returned yet, and waits, in converse, "
-        r"test_test_client\.py:\d+\. The client is connected only when fetch returns"
+        r"test_client\.py:\d+\. The client is connected only when fetch returns"
     )
     with pytest.raises(HandshakeError, match=where):
         async with open_test_client(converse, "/", within=0.1, over=over):

@@ -395,7 +395,7 @@ async def test_a_function_is_told_with_its_place() -> None:
     async with open_recorded_pair() as (client, server):
         server.accept()
         server.send("1")
-        where = r"what <lambda> takes, test_recorded_pair\.py:\d+, got '1'"
+        where = r"what <lambda> takes, test_recorded\.py:\d+, got '1'"
         with pytest.raises(ConversationError, match=where):
             await client.expect(lambda message: message == "2")
 
@@ -531,7 +531,7 @@ async def test_it_is_told_what_was_not_taken_and_where_a_listener_waits() -> Non
         await client.expect_nothing()
         assert state_of(server) == ["OPEN, accepted", "1 message was not taken"]
         (place,) = waits_of(server)
-        where = r"a listener waits, in dawdle, test_recorded_pair\.py:\d+"
+        where = r"a listener waits, in dawdle, test_recorded\.py:\d+"
         assert re.fullmatch(where, place)
 
 
@@ -670,7 +670,7 @@ async def test_what_still_waits_is_told_with_its_place() -> None:
         assert failure is not None
         ((half, step),) = failure.waits
         assert half == "server"
-        assert step.startswith("server: a listener waits, in think, test_recorded_pair")
+        assert step.startswith("server: a listener waits, in think, test_recorded")
 
 
 @in_virtual_time
