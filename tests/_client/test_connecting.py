@@ -621,7 +621,7 @@ async def test_a_client_half_buffers_messages_until_it_is_accepted(
             client.send("too early")
         await trio.sleep(0.05)
         assert client.ready_state is ReadyState.OPEN
-        heard = net.hear(client)
+        heard = net.accept(client)
         await client.wait_closed()
         assert heard == ["early", CloseEvent(4000, "done", was_clean=True)]
 

@@ -361,7 +361,7 @@ async def test_a_signal_closes_with_1000(
         command = [*COMMAND, "connect", server.url, "--wait", "inf"]
         async with running(*command) as process:
             half = await halves.receive()
-            heard = net.hear(half)
+            heard = net.accept(half)
             half.send("hello")
             assert process.stdout is not None
             assert await process.stdout.receive_some() == b"hello\n"

@@ -6,12 +6,12 @@ import trio.testing
 from memory_server import (
     Fetch,
     answer_to,
-    ask,
     chunked,
     converse,
+    parse_answers,
     read_all,
+    request_bytes,
     served,
-    understood,
 )
 
 from trio_wspair import Request, RequestBodyError, Response
@@ -37,11 +37,11 @@ async def test_a_body_that_stops_coming_is_a_408(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with served(mirror, body_timeout=7.0) as client:
-        await client.send_all(ask("POST", body=b"abcde")[:-1])
+        await client.send_all(request_bytes("POST", body=b"abcde")[:-1])
         answer = bytes(await client.receive_some())
         assert trio.current_time() == pytest.approx(7)
-        got = understood(answer, "POST")[0]
-        assert (got.status, got.keeps) == (408, False)
+        got = parse_answers(answer, "POST")[0]
+        assert (got.status, got.keeps_alive) == (408, False)
         assert got.body == b"no more of the body in 7.0 s\n"
         await client.aclose()
 
@@ -50,12 +50,12 @@ async def test_a_body_has_its_time_for_each_piece(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with served(mirror, body_timeout=7.0) as client:
-        await client.send_all(ask("POST", "/", "Content-Length: 10"))
+        await client.send_all(request_bytes("POST", "/", "Content-Length: 10"))
         for _ in range(10):
             await trio.sleep(6)
             await client.send_all(b"x")
         await client.send_eof()
-        assert understood(await read_all(client))[0].body == b"x" * 10
+        assert parse_answers(await read_all(client))[0].body == b"x" * 10
 
 
 async def test_a_body_that_came_too_slowly_stays_lost(
@@ -70,9 +70,9 @@ async def test_a_body_that_came_too_slowly_stays_lost(
         return Response("never mind")
 
     async with served(fetch, body_timeout=7.0) as client:
-        await client.send_all(ask("POST", body=b"abcde")[:-1])
-        got = understood(await read_all(client), "POST")[0]
-    assert (got.body, got.keeps) == (b"never mind", False)
+        await client.send_all(request_bytes("POST", body=b"abcde")[:-1])
+        got = parse_answers(await read_all(client), "POST")[0]
+    assert (got.body, got.keeps_alive) == (b"never mind", False)
 
 
 async def test_a_handler_that_takes_its_time_before_it_reads_costs_the_client_nothing(
@@ -82,7 +82,7 @@ async def test_a_handler_that_takes_its_time_before_it_reads_costs_the_client_no
         await trio.sleep(1000)
         return Response(await request.bytes())
 
-    assert (await answer_to(fetch, ask("POST", body=b"abc"))).body == b"abc"
+    assert (await answer_to(fetch, request_bytes("POST", body=b"abc"))).body == b"abc"
 
 
 # -- 100 Continue ---------------------
@@ -91,7 +91,7 @@ async def test_a_handler_that_takes_its_time_before_it_reads_costs_the_client_no
 async def interim_and_rest(fetch: Fetch, *headers: str) -> tuple[bytes, bytes]:
     """Wait for an answer to a head alone, then send the body; return both answers."""
     async with served(fetch, max_body_bytes=100) as client:
-        await client.send_all(ask("POST", "/", EXPECT, *headers))
+        await client.send_all(request_bytes("POST", "/", EXPECT, *headers))
         first = bytes(await client.receive_some())
         if first.startswith(b"HTTP/1.1 100 "):
             await client.send_all(b"abc" if CHUNKED not in headers else chunked(b"abc"))
@@ -105,8 +105,8 @@ async def test_a_client_that_waits_is_told_to_go_on_when_the_handler_reads(
 ) -> None:
     first, rest = await interim_and_rest(mirror, header)
     assert first == b"HTTP/1.1 100 Continue\r\n\r\n"
-    got = understood(rest, "POST")[0]
-    assert (got.status, got.body, got.keeps) == (200, b"abc", True)
+    got = parse_answers(rest, "POST")[0]
+    assert (got.status, got.body, got.keeps_alive) == (200, b"abc", True)
 
 
 async def test_a_client_is_told_to_go_on_once() -> None:
@@ -115,18 +115,18 @@ async def test_a_client_is_told_to_go_on_once() -> None:
         return Response(await request.bytes())
 
     data = await converse(
-        fetch, ask("POST", "/", EXPECT, "Content-Length: 3"), b"a", b"b", b"c"
+        fetch, request_bytes("POST", "/", EXPECT, "Content-Length: 3"), b"a", b"b", b"c"
     )
-    (got,) = understood(data, "POST")
+    (got,) = parse_answers(data, "POST")
     assert (got.interim, got.body) == ([100], b"abc")
 
 
 async def test_a_client_that_does_not_wait_is_not_told_to() -> None:
     for request in (
-        ask("POST", body=b"abc"),
-        ask("POST", "/", EXPECT, body=b"abc"),
-        ask("POST", "/", EXPECT, body=b""),
-        ask("POST", "/", EXPECT, CHUNKED) + chunked(b"abc"),
+        request_bytes("POST", body=b"abc"),
+        request_bytes("POST", "/", EXPECT, body=b"abc"),
+        request_bytes("POST", "/", EXPECT, body=b""),
+        request_bytes("POST", "/", EXPECT, CHUNKED) + chunked(b"abc"),
     ):
         assert (await answer_to(mirror, request)).interim == []
 
@@ -139,26 +139,26 @@ async def test_http_1_0_knows_no_interim_answers() -> None:
 
 async def test_a_body_that_nobody_reads_is_not_asked_for() -> None:
     first, rest = await interim_and_rest(ignore, "Content-Length: 3")
-    got = understood(first, "POST")[0]
-    assert (got.status, got.keeps, got.interim) == (200, False, [])
+    got = parse_answers(first, "POST")[0]
+    assert (got.status, got.keeps_alive, got.interim) == (200, False, [])
     assert rest == b""
 
 
 async def test_a_body_that_is_too_large_is_not_asked_for() -> None:
     first, rest = await interim_and_rest(mirror, "Content-Length: 101")
-    assert understood(first, "POST")[0].status == 413
+    assert parse_answers(first, "POST")[0].status == 413
     assert rest == b""
 
 
 async def test_a_request_that_is_refused_is_not_asked_for_its_body() -> None:
     first, rest = await interim_and_rest(mirror, "Content-Length: 3", "Host: again")
-    assert understood(first, "POST")[0].status == 400
+    assert parse_answers(first, "POST")[0].status == 400
     assert rest == b""
 
 
 async def test_a_request_after_one_that_was_asked_is_answered() -> None:
-    request = ask("POST", "/", EXPECT, "Content-Length: 3")
-    data = await converse(mirror, request, b"abc", request, b"def" + ask())
-    answers = understood(data, "POST", "POST", "GET")
+    request = request_bytes("POST", "/", EXPECT, "Content-Length: 3")
+    data = await converse(mirror, request, b"abc", request, b"def" + request_bytes())
+    answers = parse_answers(data, "POST", "POST", "GET")
     assert [got.interim for got in answers] == [[100], [100], []]
     assert [got.body for got in answers] == [b"abc", b"def", b""]

@@ -10,12 +10,12 @@ import trio.testing
 from hypothesis import given, settings, strategies as st
 from memory_server import (
     answer_to,
-    ask,
     chunked,
     converse,
+    parse_answers,
     read_all,
+    request_bytes,
     served,
-    understood,
 )
 from network import Logged
 from pairs import run
@@ -40,30 +40,30 @@ async def ignore(request: Request) -> Response:
 
 
 async def test_a_body_by_length_is_read_whole() -> None:
-    assert (await answer_to(mirror, ask("POST", body=b"some\0data"))).body == (
-        b"some\0data"
-    )
+    assert (
+        await answer_to(mirror, request_bytes("POST", body=b"some\0data"))
+    ).body == (b"some\0data")
 
 
 async def test_a_body_in_chunks_is_read_whole() -> None:
-    request = ask("PUT", "/", CHUNKED)
+    request = request_bytes("PUT", "/", CHUNKED)
     got = await answer_to(mirror, request + chunked(b"some", b"\0", b"data" * 500))
     assert got.body == b"some\0" + b"data" * 500
 
 
 async def test_chunks_may_have_extensions_and_trailers() -> None:
     chunks = b"3;a=b\r\nabc\r\n0A;x\r\n0123456789\r\n000\r\nX-Sum: 5\r\n\r\n"
-    got = await answer_to(mirror, ask("POST", "/", CHUNKED) + chunks)
+    got = await answer_to(mirror, request_bytes("POST", "/", CHUNKED) + chunks)
     assert got.body == b"abc0123456789"
 
 
 async def test_a_body_may_come_byte_by_byte() -> None:
     for request in (
-        ask("POST", body=b"abc"),
-        ask("POST", "/", CHUNKED) + chunked(b"a", b"bc"),
+        request_bytes("POST", body=b"abc"),
+        request_bytes("POST", "/", CHUNKED) + chunked(b"a", b"bc"),
     ):
         pieces = [bytes([byte]) for byte in request]
-        (got,) = understood(await converse(mirror, *pieces), "POST")
+        (got,) = parse_answers(await converse(mirror, *pieces), "POST")
         assert (got.status, got.body) == (200, b"abc")
 
 
@@ -75,14 +75,14 @@ async def test_a_request_without_a_body_has_an_empty_one(method: str) -> None:
         bodies.append(await request.bytes())
         return Response()
 
-    assert (await answer_to(fetch, ask(method))).status == 200
-    assert (await answer_to(fetch, ask(method, body=b""))).status == 200
+    assert (await answer_to(fetch, request_bytes(method))).status == 200
+    assert (await answer_to(fetch, request_bytes(method, body=b""))).status == 200
     assert bodies == [b"", b""]
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "OPTIONS", "BREW"])
 async def test_every_method_may_have_a_body(method: str) -> None:
-    assert (await answer_to(mirror, ask(method, body=b"x"))).body == b"x"
+    assert (await answer_to(mirror, request_bytes(method, body=b"x"))).body == b"x"
 
 
 async def test_a_body_is_read_once_and_given_as_often_as_it_is_asked_for() -> None:
@@ -93,7 +93,7 @@ async def test_a_body_is_read_once_and_given_as_often_as_it_is_asked_for() -> No
         results.extend([await request.text(), await request.json()])
         return Response()
 
-    await answer_to(fetch, ask("POST", body=b'{"a": [1, "\xe2\x82\xac"]}'))
+    await answer_to(fetch, request_bytes("POST", body=b'{"a": [1, "\xe2\x82\xac"]}'))
     raw = b'{"a": [1, "\xe2\x82\xac"]}'
     assert results == [raw, raw, raw.decode(), {"a": [1, "\N{EURO SIGN}"]}]
 
@@ -110,7 +110,7 @@ async def test_tasks_that_read_at_once_read_the_same() -> None:
                 nursery.start_soon(read)
         return Response()
 
-    first, second = ask("POST", body=b"a")[:-1], b"a"
+    first, second = request_bytes("POST", body=b"a")[:-1], b"a"
     assert (await answer_to(fetch, first, second)).status == 200
     assert results == [b"a"] * 3
 
@@ -125,8 +125,8 @@ async def test_reading_a_body_is_always_a_checkpoint(
                 await way(request)
         return Response()
 
-    assert (await answer_to(fetch, ask("POST", body=b"1"))).status == 200
-    assert (await answer_to(fetch, ask("POST", body=b"1"))).status == 200
+    assert (await answer_to(fetch, request_bytes("POST", body=b"1"))).status == 200
+    assert (await answer_to(fetch, request_bytes("POST", body=b"1"))).status == 200
 
 
 async def test_g5_a_reader_that_is_cancelled_loses_nothing(
@@ -139,11 +139,11 @@ async def test_g5_a_reader_that_is_cancelled_loses_nothing(
         return Response(await request.bytes())
 
     async with served(fetch) as client:
-        await client.send_all(ask("POST", body=b"12345678")[:-4])
+        await client.send_all(request_bytes("POST", body=b"12345678")[:-4])
         await trio.sleep(10)
         await client.send_all(b"5678")
         await client.send_eof()
-        assert understood(await read_all(client))[0].body == b"12345678"
+        assert parse_answers(await read_all(client))[0].body == b"12345678"
 
 
 async def test_a_body_may_be_read_while_the_answer_is_being_sent() -> None:
@@ -154,7 +154,7 @@ async def test_a_body_may_be_read_while_the_answer_is_being_sent() -> None:
 
         return Response(shout())
 
-    whole = ask("POST", body=b"hello")
+    whole = request_bytes("POST", body=b"hello")
     for pieces in ([whole], [whole[:-2], whole[-2:]], [whole[:-5], b"hello"]):
         got = await answer_to(fetch, *pieces)
         assert (got.body, got.complete) == (b"you said: HELLO", True)
@@ -172,11 +172,13 @@ async def test_a_request_that_is_over_keeps_its_own_body() -> None:
         requests.append(request)
         return Response(b", ".join([await r.bytes() for r in requests[1:]]))
 
-    data = b"".join(ask("POST", body=body) for body in (b"one", b"two", b"three"))
-    answers = understood(await converse(fetch, data), *["POST"] * 3)
+    data = b"".join(
+        request_bytes("POST", body=body) for body in (b"one", b"two", b"three")
+    )
+    answers = parse_answers(await converse(fetch, data), *["POST"] * 3)
     assert [got.body for got in answers] == [b"one", b"one, two", b"one, two, three"]
     requests.clear()
-    answers = understood(await converse(fetch_unread, data), *["POST"] * 3)
+    answers = parse_answers(await converse(fetch_unread, data), *["POST"] * 3)
     assert [got.body for got in answers] == [b"", b"two", b"two, three"]
     assert await requests[0].bytes() == b"one"
 
@@ -188,8 +190,8 @@ async def test_reading_after_the_connection_has_ended_is_an_error_of_the_body() 
         requests.append(request)
         return Response()
 
-    got = await answer_to(fetch, ask("POST", body=b"abc")[:-1])
-    assert not got.keeps
+    got = await answer_to(fetch, request_bytes("POST", body=b"abc")[:-1])
+    assert not got.keeps_alive
     for _ in range(2):
         with pytest.raises(RequestBodyError, match="broken") as caught:
             await requests[0].bytes()
@@ -217,7 +219,7 @@ async def test_text_is_utf_8_without_its_mark(body: bytes, text: str) -> None:
         texts.append(await request.text())
         return Response()
 
-    await answer_to(fetch, ask("POST", body=body))
+    await answer_to(fetch, request_bytes("POST", body=body))
     assert texts == [text]
 
 
@@ -233,7 +235,7 @@ async def test_g12_what_is_no_json_is_a_value_error(body: bytes) -> None:
         assert await request.bytes() == body
         return Response(type(caught.value).__name__)
 
-    assert (await answer_to(fetch, ask("POST", body=body))).status == 200
+    assert (await answer_to(fetch, request_bytes("POST", body=body))).status == 200
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists))
@@ -243,7 +245,7 @@ def test_what_a_client_says_in_json_arrives_and_comes_back(data: object) -> None
         return Response.json(await request.json())
 
     body = json.dumps(data).encode()
-    got = run(lambda: answer_to(fetch, ask("POST", body=body)))
+    got = run(lambda: answer_to(fetch, request_bytes("POST", body=body)))
     assert json.loads(got.body) == data
 
 
@@ -256,11 +258,11 @@ async def test_a_body_may_be_as_large_as_allowed_and_a_larger_one_gets_413(
     size: int, way: str
 ) -> None:
     if way == "length":
-        request = ask("POST", body=bytes(size))
+        request = request_bytes("POST", body=bytes(size))
     elif way == "one chunk":
-        request = ask("POST", "/", CHUNKED) + chunked(bytes(size))
+        request = request_bytes("POST", "/", CHUNKED) + chunked(bytes(size))
     else:
-        request = ask("POST", "/", CHUNKED) + chunked(*[b"x"] * size)
+        request = request_bytes("POST", "/", CHUNKED) + chunked(*[b"x"] * size)
     got = await answer_to(mirror, request, max_body_bytes=100)
     if size == 100:
         assert (got.status, len(got.body)) == (200, 100)
@@ -270,8 +272,10 @@ async def test_a_body_may_be_as_large_as_allowed_and_a_larger_one_gets_413(
 
 
 async def test_a_limit_of_0_lets_empty_bodies_pass() -> None:
-    assert (await answer_to(mirror, ask("GET"), max_body_bytes=0)).status == 200
-    post = ask("POST", body=b"x")
+    assert (
+        await answer_to(mirror, request_bytes("GET"), max_body_bytes=0)
+    ).status == 200
+    post = request_bytes("POST", body=b"x")
     assert (await answer_to(mirror, post, max_body_bytes=0)).status == 413
 
 
@@ -279,10 +283,12 @@ async def test_g12_a_body_that_says_it_is_too_large_is_refused_before_it_comes(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with served(mirror, max_body_bytes=100) as client:
-        await client.send_all(ask("POST", "/", "Content-Length: 99999999999999999999"))
-        got = understood(await read_all(client), "POST")[0]
+        await client.send_all(
+            request_bytes("POST", "/", "Content-Length: 99999999999999999999")
+        )
+        got = parse_answers(await read_all(client), "POST")[0]
     assert trio.current_time() < 10, "nothing was waited for but the client's end"
-    assert (got.status, got.keeps) == (413, False)
+    assert (got.status, got.keeps_alive) == (413, False)
 
 
 async def test_g12_chunks_without_end_are_read_no_further_than_the_limit() -> None:
@@ -297,12 +303,12 @@ async def test_g12_chunks_without_end_are_read_no_further_than_the_limit() -> No
             heard.append(bytes(await client.receive_some()))
 
         nursery.start_soon(listen)
-        await client.send_all(ask("POST", "/", CHUNKED))
+        await client.send_all(request_bytes("POST", "/", CHUNKED))
         while not heard:
             await client.send_all(b"3e8\r\n" + bytes(1000) + b"\r\n")
             sent += 1
             await trio.testing.wait_all_tasks_blocked()
-    assert understood(heard[0])[0].status == 413
+    assert parse_answers(heard[0])[0].status == 413
     assert sent == 11
 
 
@@ -314,8 +320,8 @@ async def test_g12_chunks_without_end_are_read_no_further_than_the_limit() -> No
 async def test_g12_what_surrounds_chunks_is_bounded_too(endless: bytes) -> None:
     rest = endless.partition(b"\r\n")[2] or endless[2:]
     more = [rest * 100 for _ in range(10)]
-    got = await answer_to(mirror, ask("POST", "/", CHUNKED) + endless, *more)
-    assert (got.status, got.keeps) == (400, False)
+    got = await answer_to(mirror, request_bytes("POST", "/", CHUNKED) + endless, *more)
+    assert (got.status, got.keeps_alive) == (400, False)
 
 
 # -- broken ---------------------
@@ -337,9 +343,9 @@ async def test_g12_what_surrounds_chunks_is_bounded_too(endless: bytes) -> None:
     ids=ascii,
 )
 async def test_g12_bad_chunks_get_400_and_end_the_connection(chunks: bytes) -> None:
-    request = ask("POST", "/", CHUNKED) + chunks + ask()
+    request = request_bytes("POST", "/", CHUNKED) + chunks + request_bytes()
     got = await answer_to(mirror, request)
-    assert (got.status, got.keeps) == (400, False)
+    assert (got.status, got.keeps_alive) == (400, False)
     assert got.body.startswith(b"the body of a request is broken: ")
 
 
@@ -347,19 +353,22 @@ async def test_g12_bad_chunks_get_400_and_end_the_connection(chunks: bytes) -> N
 async def test_g12_bad_chunks_end_the_connection_also_if_nobody_reads_them(
     chunks: bytes,
 ) -> None:
-    request = ask("POST", "/", CHUNKED) + chunks + ask()
+    request = request_bytes("POST", "/", CHUNKED) + chunks + request_bytes()
     got = await answer_to(ignore, request)
-    assert (got.status, got.keeps) == (200, False)
+    assert (got.status, got.keeps_alive) == (200, False)
 
 
 @pytest.mark.parametrize(
     "request_",
-    [ask("POST", body=b"abc")[:-1], ask("POST", "/", CHUNKED) + chunked(b"abc")[:-1]],
+    [
+        request_bytes("POST", body=b"abc")[:-1],
+        request_bytes("POST", "/", CHUNKED) + chunked(b"abc")[:-1],
+    ],
     ids=["by length", "in chunks"],
 )
 async def test_a_body_that_is_broken_off_is_a_400(request_: bytes) -> None:
     got = await answer_to(mirror, request_)
-    assert (got.status, got.keeps) == (400, False)
+    assert (got.status, got.keeps_alive) == (400, False)
 
 
 async def test_a_client_that_goes_in_its_body_is_no_error_of_ours(
@@ -367,10 +376,14 @@ async def test_a_client_that_goes_in_its_body_is_no_error_of_ours(
 ) -> None:
     for headers in ([], [EXPECT]):
         async with served(mirror) as client:
-            await client.send_all(ask("POST", "/", *headers, "Content-Length: 3"))
+            await client.send_all(
+                request_bytes("POST", "/", *headers, "Content-Length: 3")
+            )
             await client.aclose()
         async with served(mirror) as client:
-            await client.send_all(ask("POST", "/", *headers, "Content-Length: 3"))
+            await client.send_all(
+                request_bytes("POST", "/", *headers, "Content-Length: 3")
+            )
             await trio.testing.wait_all_tasks_blocked()
             await client.aclose()
 
@@ -388,7 +401,7 @@ async def test_an_error_of_the_body_can_be_caught() -> None:
             errors.append(caught.value)
         return Response("too much for me", status=418)
 
-    got = await answer_to(fetch, ask("POST", body=b"12345"), max_body_bytes=4)
+    got = await answer_to(fetch, request_bytes("POST", body=b"12345"), max_body_bytes=4)
     assert (got.status, got.body) == (418, b"too much for me")
     assert [error.status for error in errors] == [413, 413]
 
@@ -399,16 +412,16 @@ async def test_an_error_of_the_body_that_is_not_caught_is_no_500(
     async def fetch(request: Request) -> Response:
         return Response(await request.json())
 
-    got = await answer_to(fetch, ask("POST", body=b"12345"), max_body_bytes=4)
-    assert (got.status, got.keeps) == (413, True)
+    got = await answer_to(fetch, request_bytes("POST", body=b"12345"), max_body_bytes=4)
+    assert (got.status, got.keeps_alive) == (413, True)
     # It has come whole; and `logged` has seen that nothing was logged.
 
 
 async def test_a_body_that_nobody_reads_is_skipped_if_it_has_come() -> None:
-    post = ask("POST", body=b"GET /evil HTTP/1.1\r\nHost: x\r\n\r\n")
-    chunks = ask("POST", "/", CHUNKED) + chunked(b"abc", b"de")
-    answers = understood(
-        await converse(ignore, post + chunks + ask()), "POST", "POST", "GET"
+    post = request_bytes("POST", body=b"GET /evil HTTP/1.1\r\nHost: x\r\n\r\n")
+    chunks = request_bytes("POST", "/", CHUNKED) + chunked(b"abc", b"de")
+    answers = parse_answers(
+        await converse(ignore, post + chunks + request_bytes()), "POST", "POST", "GET"
     )
     assert [got.status for got in answers] == [200, 200, 200]
 
@@ -417,16 +430,16 @@ async def test_a_body_that_has_not_come_whole_ends_the_connection_if_nobody_read
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     for whole in (
-        ask("POST", body=b"abcde"),
-        ask("POST", "/", CHUNKED) + chunked(b"abc"),
+        request_bytes("POST", body=b"abcde"),
+        request_bytes("POST", "/", CHUNKED) + chunked(b"abc"),
     ):
         async with served(ignore) as client:
             await client.send_all(whole[:-2])
             await trio.sleep(1)
-            await client.send_all(whole[-2:] + ask("GET", "/evil"))
+            await client.send_all(whole[-2:] + request_bytes("GET", "/evil"))
             await client.send_eof()
-            got = understood(await read_all(client), "POST")[0]
-        assert (got.status, got.keeps) == (200, False)
+            got = parse_answers(await read_all(client), "POST")[0]
+        assert (got.status, got.keeps_alive) == (200, False)
 
 
 # -- however it is cut ---------------------
@@ -448,12 +461,12 @@ def test_however_a_body_is_cut_it_arrives(
 ) -> None:
     body = b"".join(pieces)
     if in_chunks:
-        request = ask("POST", "/", CHUNKED) + chunked(*pieces)
+        request = request_bytes("POST", "/", CHUNKED) + chunked(*pieces)
     else:
-        request = ask("POST", body=body)
+        request = request_bytes("POST", body=body)
 
     async def play() -> bytes:
-        return await converse(mirror, *cut(request + ask(), places))
+        return await converse(mirror, *cut(request + request_bytes(), places))
 
-    first, second = understood(run(play), "POST", "GET")
+    first, second = parse_answers(run(play), "POST", "GET")
     assert (first.body, second.body) == (body, b"")

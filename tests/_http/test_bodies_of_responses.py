@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from memory_server import Fetch, answer_to, ask, converse, served, understood
+from memory_server import (
+    Fetch,
+    answer_to,
+    converse,
+    parse_answers,
+    request_bytes,
+    served,
+)
 from network import Logged
 
 from trio_wspair import Request, Response
@@ -30,10 +37,10 @@ def streaming(*pieces: Any, headers: dict[str, str] | None = None) -> Fetch:
 
 
 async def test_pieces_are_sent_in_chunks_and_the_connection_is_kept() -> None:
-    data = await converse(streaming("a", b"bc"), ask() + ask())
+    data = await converse(streaming("a", b"bc"), request_bytes() + request_bytes())
     assert b"\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\n\r\n" in data
-    for got in understood(data, "GET", "GET"):
-        assert (got.status, got.body, got.complete, got.keeps) == (
+    for got in parse_answers(data, "GET", "GET"):
+        assert (got.status, got.body, got.complete, got.keeps_alive) == (
             *(200, b"abc"),
             *(True, True),
         )
@@ -43,18 +50,18 @@ async def test_pieces_are_sent_in_chunks_and_the_connection_is_kept() -> None:
 
 
 async def test_text_is_sent_as_utf_8() -> None:
-    got = await answer_to(streaming("grüß", " dich", "\ud800"), ask())
+    got = await answer_to(streaming("grüß", " dich", "\ud800"), request_bytes())
     assert got.body.decode() == "grüß dich\N{REPLACEMENT CHARACTER}"
 
 
 async def test_an_empty_piece_does_not_end_the_body() -> None:
-    got = await answer_to(streaming("", b"", "a", "", b"b", b""), ask())
+    got = await answer_to(streaming("", b"", "a", "", b"b", b""), request_bytes())
     assert (got.body, got.complete) == (b"ab", True)
 
 
 @pytest.mark.parametrize("pieces", [(), ("",)], ids=["no piece", "an empty one"])
 async def test_a_body_may_be_empty(pieces: tuple[str, ...]) -> None:
-    got = await answer_to(streaming(*pieces), ask())
+    got = await answer_to(streaming(*pieces), request_bytes())
     assert (got.status, got.body, got.complete) == (200, b"", True)
 
 
@@ -71,7 +78,7 @@ async def test_each_piece_is_sent_when_it_comes(
         return Response(body())
 
     async with served(fetch) as client:
-        await client.send_all(ask())
+        await client.send_all(request_bytes())
         heard = [(trio.current_time(), bytes(await client.receive_some()))]
         assert b"200 OK" in heard.pop()[1]
         assert await client.receive_some() == b"3\r\none\r\n"
@@ -82,13 +89,13 @@ async def test_each_piece_is_sent_when_it_comes(
 
 async def test_a_large_piece_arrives_whole() -> None:
     piece = bytes(range(256)) * 4096
-    got = await answer_to(streaming("<", piece, ">"), ask())
+    got = await answer_to(streaming("<", piece, ">"), request_bytes())
     assert got.body == b"<" + piece + b">"
 
 
 async def test_a_length_that_the_handler_says_is_not_sent() -> None:
     fetch = streaming("abc", headers={"Content-Length": "2", "X-Name": "a"})
-    got = await answer_to(fetch, ask())
+    got = await answer_to(fetch, request_bytes())
     assert got.body == b"abc"
     assert "content-length" not in got.headers
     assert got.headers["x-name"] == "a"
@@ -113,7 +120,7 @@ async def test_empty_pieces_starve_nobody() -> None:
             log.append("counted")
 
         nursery.start_soon(count)
-        await answer_to(fetch, ask())
+        await answer_to(fetch, request_bytes())
     assert log == ["counted", "exhausted"]
 
 
@@ -140,7 +147,7 @@ async def test_any_async_iterable_may_be_a_body() -> None:
     async def fetch(request: Request) -> Response:
         return Response(Countdown())
 
-    assert (await answer_to(fetch, ask())).body == b"210"
+    assert (await answer_to(fetch, request_bytes())).body == b"210"
 
 
 async def test_tasks_of_the_handler_may_feed_a_body(
@@ -168,7 +175,7 @@ async def test_tasks_of_the_handler_may_feed_a_body(
         return Response(receive)
 
     start = trio.current_time()
-    assert (await answer_to(fetch, ask())).body == b"0,1,2,"
+    assert (await answer_to(fetch, request_bytes())).body == b"0,1,2,"
     assert ends == [f"cancelled at {start + 30:.0f}"]
 
 
@@ -189,7 +196,7 @@ async def test_the_generator_is_closed_before_the_next_request(
 
         return Response(body())
 
-    await converse(fetch, ask("GET", "/1") + ask("GET", "/2"))
+    await converse(fetch, request_bytes("GET", "/1") + request_bytes("GET", "/2"))
     assert log == ["asked /1", "closed /1", "asked /2", "closed /2"]
 
 
@@ -206,8 +213,8 @@ async def test_a_head_request_gets_the_head_and_the_body_is_not_begun() -> None:
 
         return Response(body())
 
-    data = await converse(fetch, ask("HEAD") + ask("GET"))
-    head, get = understood(data, "HEAD", "GET")
+    data = await converse(fetch, request_bytes("HEAD") + request_bytes("GET"))
+    head, get = parse_answers(data, "HEAD", "GET")
     assert (head.status, head.body, get.body) == (200, b"", b"x")
     del head.headers["date"], get.headers["date"]
     assert head.headers == get.headers
@@ -218,8 +225,8 @@ async def test_a_head_request_gets_the_head_and_the_body_is_not_begun() -> None:
 async def test_http_1_0_gets_pieces_without_chunks_and_the_end_by_the_end() -> None:
     data = await converse(streaming("a", "", b"bc"), b"GET / HTTP/1.0\r\n\r\n")
     assert data.endswith(b"\r\n\r\nabc")
-    (got,) = understood(data)
-    assert (got.body, got.complete, got.keeps) == (b"abc", True, False)
+    (got,) = parse_answers(data)
+    assert (got.body, got.complete, got.keeps_alive) == (b"abc", True, False)
     assert "transfer-encoding" not in got.headers
 
 
@@ -230,7 +237,7 @@ async def test_http_1_0_gets_pieces_without_chunks_and_the_end_by_the_end() -> N
 async def test_a_piece_of_another_type_breaks_the_answer_off_and_is_logged(
     piece: object, logged: Logged
 ) -> None:
-    got = await answer_to(streaming("a", piece, "b"), ask())
+    got = await answer_to(streaming("a", piece, "b"), request_bytes())
     assert (got.body, got.complete) == (b"a", False)
     record = logged.take()
     assert f"a piece of a body is str or bytes, not {type(piece).__name__}" in record
@@ -254,8 +261,8 @@ async def test_g7_a_body_that_fails_breaks_the_answer_off_and_is_logged(
 
         return Response(body())
 
-    data = await converse(fetch, ask() + ask())
-    (got,) = understood(data)
+    data = await converse(fetch, request_bytes() + request_bytes())
+    (got,) = parse_answers(data)
     assert (got.status, got.body, got.complete) == (200, after.encode(), False)
     assert b"secret" not in data
     record = logged.take()
@@ -285,8 +292,8 @@ async def test_g7_a_task_that_fails_breaks_the_answer_off_and_is_logged(
         request.nursery.start_soon(fail)
         return Response(body())
 
-    data = await converse(fetch, ask())
-    (got,) = understood(data)
+    data = await converse(fetch, request_bytes())
+    (got,) = parse_answers(data)
     assert (got.body, got.complete, closed) == (b"some", False, ["closed"])
     assert "KeyError: 'secret'" in logged.take()
     assert b"secret" not in data
@@ -301,7 +308,7 @@ async def test_a_body_that_ends_its_own_nursery_is_broken_off() -> None:
 
         return Response(body())
 
-    got = await answer_to(fetch, ask())
+    got = await answer_to(fetch, request_bytes())
     assert (got.body, got.complete) == (b"some", False)
 
 
@@ -325,7 +332,7 @@ async def test_the_body_ends_when_the_client_has_gone(
         return Response(body())
 
     async with served(fetch) as client:
-        await client.send_all(ask())
+        await client.send_all(request_bytes())
         await trio.sleep(3.5)
         assert not log
         await client.aclose()
@@ -350,7 +357,7 @@ async def test_the_body_ends_when_the_client_takes_nothing(
 
     streams = trio.testing.lockstep_stream_pair()
     async with served(fetch, streams=streams, body_timeout=7.0) as client:
-        await client.send_all(ask())
+        await client.send_all(request_bytes())
         for _ in range(5):
             await trio.sleep(6)
             assert await client.receive_some()
@@ -373,13 +380,13 @@ async def test_a_slow_client_has_its_time_for_each_part_of_what_is_large(
 
     streams = trio.testing.lockstep_stream_pair()
     async with served(fetch, streams=streams, body_timeout=7.0) as client:
-        await client.send_all(ask("GET", "/", "Connection: close"))
+        await client.send_all(request_bytes("GET", "/", "Connection: close"))
         data = bytearray()
         while more := await client.receive_some(2**14):
             data += more
             await trio.sleep(1)
         assert trio.current_time() > 60
-    assert understood(bytes(data))[0].body == large
+    assert parse_answers(bytes(data))[0].body == large
 
 
 async def test_the_body_ends_when_the_server_stops(
@@ -398,7 +405,7 @@ async def test_the_body_ends_when_the_server_stops(
         return Response(body())
 
     async with trio.open_nursery() as nursery, served(fetch) as client:
-        await client.send_all(ask())
+        await client.send_all(request_bytes())
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert log == ["closed"]

@@ -9,14 +9,14 @@ import pytest
 import trio
 import trio.testing
 from hypothesis import given, settings, strategies as st
-from memory_server import Answer, ask, read_all, understood
+from memory_server import Answer, parse_answers, read_all, request_bytes
 
 from trio_wspair import Response
 from trio_wspair._http.http1 import ClientGoneError, HTTPConnection, Refusal
 from trio_wspair._rules.limits import Limits
 
 
-async def sent(response: Response, request: bytes = ask()) -> bytes:
+async def sent(response: Response, request: bytes = request_bytes()) -> bytes:
     """Return the bytes that a response to this request makes."""
     client, server = trio.testing.memory_stream_pair()
     http1 = HTTPConnection(server, Limits(max_body_bytes=1000, body_timeout=5))
@@ -28,17 +28,17 @@ async def sent(response: Response, request: bytes = ask()) -> bytes:
         return await read_all(client)
 
 
-async def answer(response: Response, request: bytes = ask()) -> Answer:
+async def answer(response: Response, request: bytes = request_bytes()) -> Answer:
     """Return what a client understands of the answer to this request."""
     method = request.split(b" ")[0].decode()
-    return understood(await sent(response, request), method)[0]
+    return parse_answers(await sent(response, request), method)[0]
 
 
 async def test_an_answer_is_http_1_1_with_its_length_and_its_date() -> None:
     before = int(time.time())
     data = await sent(Response("no\n", status=403, headers={"X-Name": "a"}))
     assert data.startswith(b"HTTP/1.1 403 Forbidden\r\n")
-    (got,) = understood(data)
+    (got,) = parse_answers(data)
     assert (got.status, got.body) == (403, b"no\n")
     date = parsedate_to_datetime(got.headers.pop("date"))
     assert before <= date.timestamp() <= time.time()
@@ -74,8 +74,8 @@ async def test_a_large_body_arrives_whole() -> None:
 
 
 async def test_an_answer_to_head_has_the_headers_and_no_body() -> None:
-    data = await sent(Response("hello"), ask("HEAD"))
-    (got,) = understood(data, "HEAD")
+    data = await sent(Response("hello"), request_bytes("HEAD"))
+    (got,) = parse_answers(data, "HEAD")
     assert (got.status, got.body) == (200, b"")
     assert got.headers["content-length"] == "5"
     assert data.endswith(b"\r\n\r\n")
@@ -101,7 +101,7 @@ async def test_framing_and_connection_are_not_for_the_handler_to_say() -> None:
 
 @pytest.mark.parametrize(
     "request_",
-    [ask("GET", "/", "Connection: close"), b"GET / HTTP/1.0\r\n\r\n"],
+    [request_bytes("GET", "/", "Connection: close"), b"GET / HTTP/1.0\r\n\r\n"],
     ids=["asked for", "HTTP/1.0"],
 )
 async def test_the_answer_to_the_last_request_says_that_it_is_the_last(
@@ -143,7 +143,7 @@ async def test_an_answer_that_never_has_a_body_has_no_length(status: int) -> Non
     got = await answer(Response(None, status=status, headers={"Content-Length": "3"}))
     assert "content-length" not in got.headers
     assert "transfer-encoding" not in got.headers
-    assert got.keeps
+    assert got.keeps_alive
 
 
 async def test_an_empty_205_says_so() -> None:
@@ -219,7 +219,7 @@ async def test_headers_that_were_replaced_are_checked_when_they_are_sent() -> No
 async def test_an_answer_to_a_client_that_has_gone_says_that_it_has_gone() -> None:
     client, server = trio.testing.memory_stream_pair()
     http1 = HTTPConnection(server, Limits(max_body_bytes=1000, body_timeout=5))
-    await client.send_all(ask())
+    await client.send_all(request_bytes())
     with trio.fail_after(5):
         await http1.read_head()
         await client.aclose()
@@ -232,12 +232,12 @@ async def test_every_refusal_can_be_sent_as_it_is_and_is_the_last_answer() -> No
     large = f"X: {'x' * 33_000}"
     for data in (
         b"hello\r\n\r\n",
-        ask("GET", "/", upgrade),
-        ask("GET", "/", large),
-        ask("GET", "/", "X: a\r\n b"),
-        ask("GET", "/", "Host: b"),
-        ask("CONNECT", "a:80"),
-        ask("POST", "/", "Transfer-Encoding: chunked", body=b"0\r\n\r\n"),
+        request_bytes("GET", "/", upgrade),
+        request_bytes("GET", "/", large),
+        request_bytes("GET", "/", "X: a\r\n b"),
+        request_bytes("GET", "/", "Host: b"),
+        request_bytes("CONNECT", "a:80"),
+        request_bytes("POST", "/", "Transfer-Encoding: chunked", body=b"0\r\n\r\n"),
     ):
         client, server = trio.testing.memory_stream_pair()
         http1 = HTTPConnection(server, Limits(max_body_bytes=1000, body_timeout=5))
@@ -248,7 +248,7 @@ async def test_every_refusal_can_be_sent_as_it_is_and_is_the_last_answer() -> No
             refusal = caught.value.response
             assert not await http1.send_response(refusal)
             await server.send_eof()
-            (got,) = understood(await read_all(client))
+            (got,) = parse_answers(await read_all(client))
         assert (got.status, got.body) == (refusal.status, refusal.body)
         assert got.headers["content-type"] == "text/plain;charset=UTF-8"
         assert got.headers.get_all("connection") == ["close"]
@@ -257,7 +257,7 @@ async def test_every_refusal_can_be_sent_as_it_is_and_is_the_last_answer() -> No
 async def test_the_answer_to_a_broken_head_after_a_head_request_has_a_body() -> None:
     client, server = trio.testing.memory_stream_pair()
     http1 = HTTPConnection(server, Limits(max_body_bytes=1000, body_timeout=5))
-    await client.send_all(ask("HEAD") + b"nonsense\r\n\r\n")
+    await client.send_all(request_bytes("HEAD") + b"nonsense\r\n\r\n")
     with trio.fail_after(5):
         await http1.read_head()
         assert await http1.send_response(Response("x"))
@@ -266,6 +266,6 @@ async def test_the_answer_to_a_broken_head_after_a_head_request_has_a_body() -> 
             await http1.read_head()
         await http1.send_response(caught.value.response)
         await server.send_eof()
-        first, second = understood(await read_all(client), "HEAD", "GET")
+        first, second = parse_answers(await read_all(client), "HEAD", "GET")
     assert (first.status, second.status) == (200, 400)
     assert second.body == caught.value.response.body

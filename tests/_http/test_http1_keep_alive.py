@@ -14,12 +14,12 @@ from memory_server import (
     UPGRADE,
     Answer,
     answer_to,
-    ask,
     chunked,
     converse,
+    parse_answers,
     read_all,
+    request_bytes,
     served,
-    understood,
 )
 from network import Logged
 from pairs import run
@@ -48,19 +48,19 @@ async def raises(request: Request) -> Response:
 async def test_a_connection_is_kept_for_the_next_request() -> None:
     async with served(name) as client:
         for number in range(3):
-            await client.send_all(ask("GET", f"/{number}"))
+            await client.send_all(request_bytes("GET", f"/{number}"))
             answer = bytes(await client.receive_some())
-            assert understood(answer)[0].body == f"/{number}".encode()
-            assert understood(answer)[0].keeps
+            assert parse_answers(answer)[0].body == f"/{number}".encode()
+            assert parse_answers(answer)[0].keeps_alive
 
 
 async def test_pipelined_requests_are_answered_in_their_order() -> None:
     methods = ["GET", "HEAD", "POST"] * 10
     data = b"".join(
-        ask(method, f"/{i}", body=b"x" * i if method == "POST" else None)
+        request_bytes(method, f"/{i}", body=b"x" * i if method == "POST" else None)
         for i, method in enumerate(methods)
     )
-    answers = understood(await converse(name, data), *methods)
+    answers = parse_answers(await converse(name, data), *methods)
     for i, (method, got) in enumerate(zip(methods, answers, strict=True)):
         assert got.body == (b"" if method == "HEAD" else f"/{i}".encode())
 
@@ -81,8 +81,10 @@ async def test_a_pipelined_request_waits_until_the_one_before_is_answered(
         await trio.sleep(10)
         return Response(body())
 
-    data = await converse(fetch, ask("GET", "/1") + ask("GET", "/2"))
-    assert [got.body for got in understood(data, "GET", "GET")] == [b"/1", b"/2"]
+    data = await converse(
+        fetch, request_bytes("GET", "/1") + request_bytes("GET", "/2")
+    )
+    assert [got.body for got in parse_answers(data, "GET", "GET")] == [b"/1", b"/2"]
     assert log == ["asked /1", "sent /1", "asked /2", "sent /2"]
 
 
@@ -97,7 +99,7 @@ async def test_many_pipelined_requests_starve_nobody() -> None:
 
     async with trio.open_nursery() as nursery, served(name) as client:
         nursery.start_soon(count)
-        await client.send_all(ask() * 100)
+        await client.send_all(request_bytes() * 100)
         await client.send_eof()
         await read_all(client)
         nursery.cancel_scope.cancel()
@@ -107,8 +109,8 @@ async def test_many_pipelined_requests_starve_nobody() -> None:
 @pytest.mark.parametrize(
     "last",
     [
-        ask("GET", "/1", "Connection: close"),
-        ask("GET", "/1", "Connection: Keep-Alive, CLOSE"),
+        request_bytes("GET", "/1", "Connection: close"),
+        request_bytes("GET", "/1", "Connection: Keep-Alive, CLOSE"),
         b"GET /1 HTTP/1.0\r\n\r\n",
         b"GET /1 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
     ],
@@ -116,15 +118,20 @@ async def test_many_pipelined_requests_starve_nobody() -> None:
 )
 async def test_nothing_is_answered_after_the_last_request(last: bytes) -> None:
     async with served(name) as client:
-        await client.send_all(ask("GET", "/0") + last + ask("GET", "/2"))
-        first, second = understood(await read_all(client), "GET", "GET")
-    assert (first.body, first.keeps) == (b"/0", True)
-    assert (second.body, second.keeps) == (b"/1", False)
+        await client.send_all(
+            request_bytes("GET", "/0") + last + request_bytes("GET", "/2")
+        )
+        first, second = parse_answers(await read_all(client), "GET", "GET")
+    assert (first.body, first.keeps_alive) == (b"/0", True)
+    assert (second.body, second.keeps_alive) == (b"/1", False)
 
 
 async def test_a_client_may_say_that_nothing_more_comes_and_gets_its_answers() -> None:
-    data = await converse(name, ask("GET", "/0") + ask("GET", "/1"))
-    assert [got.keeps for got in understood(data, "GET", "GET")] == [True, True]
+    data = await converse(name, request_bytes("GET", "/0") + request_bytes("GET", "/1"))
+    assert [got.keeps_alive for got in parse_answers(data, "GET", "GET")] == [
+        True,
+        True,
+    ]
 
 
 async def test_the_connection_is_kept_after_a_failure_of_the_handler(
@@ -133,9 +140,9 @@ async def test_the_connection_is_kept_after_a_failure_of_the_handler(
     async def fetch(request: Request) -> Response:
         return await (raises if request.path == "/bad" else name)(request)
 
-    data = ask("POST", "/bad", body=b"abc") + ask("GET", "/good")
-    bad, good = understood(await converse(fetch, data), "POST", "GET")
-    assert (bad.status, bad.keeps) == (500, True)
+    data = request_bytes("POST", "/bad", body=b"abc") + request_bytes("GET", "/good")
+    bad, good = parse_answers(await converse(fetch, data), "POST", "GET")
+    assert (bad.status, bad.keeps_alive) == (500, True)
     assert (good.status, good.body) == (200, b"/good")
     assert "KeyError: 'secret'" in logged.take()
 
@@ -146,8 +153,13 @@ async def test_a_websocket_that_is_refused_costs_the_connection_nothing() -> Non
             return Response("no", status=403)
         return Response(status=426)
 
-    data = ask("GET", "/", *UPGRADE) + ask() + ask("GET", "/", "Upgrade: h2c") + ask()
-    answers = understood(await converse(fetch, data), *["GET"] * 4)
+    data = (
+        request_bytes("GET", "/", *UPGRADE)
+        + request_bytes()
+        + request_bytes("GET", "/", "Upgrade: h2c")
+        + request_bytes()
+    )
+    answers = parse_answers(await converse(fetch, data), *["GET"] * 4)
     assert [got.status for got in answers] == [403, 426, 426, 426]
 
 
@@ -155,10 +167,10 @@ async def test_a_websocket_that_is_refused_costs_the_connection_nothing() -> Non
     ("bad", "status"),
     [
         (b"nonsense\r\n\r\n", 400),
-        (ask("GET", "/", "Host: again"), 400),
-        (ask("GET", "/", "Transfer-Encoding: chunked", body=b""), 400),
-        (ask("GET", "/", *UPGRADE[:-1]), 426),
-        (ask("GET", "/", "X: " + "x" * 40_000), 431),
+        (request_bytes("GET", "/", "Host: again"), 400),
+        (request_bytes("GET", "/", "Transfer-Encoding: chunked", body=b""), 400),
+        (request_bytes("GET", "/", *UPGRADE[:-1]), 426),
+        (request_bytes("GET", "/", "X: " + "x" * 40_000), 431),
         (b"GET / HTTP/1.2\r\nHost: x\r\n\r\n", 505),
     ],
 )
@@ -166,17 +178,19 @@ async def test_g12_a_request_that_is_refused_is_the_last(
     bad: bytes, status: int, logged: Logged
 ) -> None:
     for before in ("GET", "HEAD"):
-        data = await converse(name, ask(before, "/1") + bad + ask("GET", "/evil"))
-        first, second = understood(data, before, "GET")
-        assert (first.status, first.keeps) == (200, True)
-        assert (second.status, second.keeps) == (status, False)
+        data = await converse(
+            name, request_bytes(before, "/1") + bad + request_bytes("GET", "/evil")
+        )
+        first, second = parse_answers(data, before, "GET")
+        assert (first.status, first.keeps_alive) == (200, True)
+        assert (second.status, second.keeps_alive) == (status, False)
         assert len(second.body) > 10
 
 
 async def test_a_client_that_goes_without_its_answer_is_no_error(
     logged: Logged,
 ) -> None:
-    for data in (b"nonsense\r\n\r\n", ask(), b"GET / HT", b""):
+    for data in (b"nonsense\r\n\r\n", request_bytes(), b"GET / HT", b""):
         async with served(name) as client:
             await client.send_all(data)
             await client.aclose()
@@ -192,26 +206,34 @@ def head_of(size: int) -> bytes:
 
 @pytest.mark.parametrize("piece", [1_000_000, 10_000], ids=["at once", "in pieces"])
 async def test_each_head_has_the_limit_for_itself(piece: int) -> None:
-    data = head_of(32_768) * 5 + ask("POST", body=bytes(50_000)) + head_of(32_768)
+    data = (
+        head_of(32_768) * 5
+        + request_bytes("POST", body=bytes(50_000))
+        + head_of(32_768)
+    )
     pieces = [data[i : i + piece] for i in range(0, len(data), piece)]
     methods = ["GET"] * 5 + ["POST", "GET"]
-    answers = understood(await converse(mirror, *pieces), *methods)
+    answers = parse_answers(await converse(mirror, *pieces), *methods)
     assert [got.status for got in answers] == [200] * 7
     assert len(answers[5].body) == 50_000
 
 
 @pytest.mark.parametrize("piece", [1_000_000, 10_000], ids=["at once", "in pieces"])
 async def test_g12_a_later_head_that_is_too_large_is_refused(piece: int) -> None:
-    data = ask() + head_of(32_768) + head_of(32_769)
+    data = request_bytes() + head_of(32_768) + head_of(32_769)
     pieces = [data[i : i + piece] for i in range(0, len(data), piece)]
-    answers = understood(await converse(name, *pieces), "GET", "GET", "GET")
+    answers = parse_answers(await converse(name, *pieces), "GET", "GET", "GET")
     assert [got.status for got in answers] == [200, 200, 431]
 
 
 async def test_the_limit_of_bodies_is_for_each() -> None:
-    data = ask("POST", body=bytes(80)) + ask("POST", body=bytes(100))
-    data += ask("POST", body=bytes(101)) + ask("POST", body=bytes(100))
-    answers = understood(
+    data = request_bytes("POST", body=bytes(80)) + request_bytes(
+        "POST", body=bytes(100)
+    )
+    data += request_bytes("POST", body=bytes(101)) + request_bytes(
+        "POST", body=bytes(100)
+    )
+    answers = parse_answers(
         await converse(mirror, data, max_body_bytes=100), *["POST"] * 4
     )
     assert [got.status for got in answers] == [200, 200, 413, 200]
@@ -224,8 +246,8 @@ async def test_a_connection_without_a_request_ends_after_its_time(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with served(name, handshake_timeout=7.0) as client:
-        (got,) = understood(await read_all(client))
-        assert (got.status, got.keeps) == (408, False)
+        (got,) = parse_answers(await read_all(client))
+        assert (got.status, got.keeps_alive) == (408, False)
         assert trio.current_time() == pytest.approx(7)
 
 
@@ -234,11 +256,11 @@ async def test_a_connection_is_kept_for_as_long_as_it_may_be_idle_and_no_longer(
 ) -> None:
     async with served(name, handshake_timeout=7.0, idle_timeout=60.0) as client:
         for _ in range(3):
-            await client.send_all(ask())
-            assert understood(bytes(await client.receive_some()))[0].keeps
+            await client.send_all(request_bytes())
+            assert parse_answers(bytes(await client.receive_some()))[0].keeps_alive
             await trio.sleep(59)
-        await client.send_all(ask())
-        assert understood(bytes(await client.receive_some()))[0].keeps
+        await client.send_all(request_bytes())
+        assert parse_answers(bytes(await client.receive_some()))[0].keeps_alive
         since = trio.current_time()
         assert await client.receive_some() == b"", "no 408: nothing was asked"
         assert trio.current_time() == pytest.approx(since + 60)
@@ -248,8 +270,8 @@ async def test_a_connection_that_may_not_be_idle_ends_after_its_answer(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with served(name, idle_timeout=0) as client:
-        await client.send_all(ask())
-        assert understood(await read_all(client))[0].status == 200
+        await client.send_all(request_bytes())
+        assert parse_answers(await read_all(client))[0].status == 200
         assert trio.current_time() < 1
 
 
@@ -257,15 +279,15 @@ async def test_a_later_head_has_its_time_from_its_first_byte_on(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with served(name, handshake_timeout=7.0) as client:
-        await client.send_all(ask())
+        await client.send_all(request_bytes())
         await client.receive_some()
         await trio.sleep(50)
         since = trio.current_time()
-        for byte in ask()[:6]:
+        for byte in request_bytes()[:6]:
             await client.send_all(bytes([byte]))
             await trio.sleep(1)
-        (got,) = understood(await read_all(client))
-        assert (got.status, got.keeps) == (408, False)
+        (got,) = parse_answers(await read_all(client))
+        assert (got.status, got.keeps_alive) == (408, False)
         assert trio.current_time() == pytest.approx(since + 7)
 
 
@@ -276,7 +298,7 @@ async def test_the_handler_may_take_its_time(
         await trio.sleep(50_000)
         return Response("at last")
 
-    assert (await answer_to(fetch, ask())).body == b"at last"
+    assert (await answer_to(fetch, request_bytes())).body == b"at last"
 
 
 async def test_a_client_that_takes_no_answer_is_left_after_its_time(
@@ -284,19 +306,19 @@ async def test_a_client_that_takes_no_answer_is_left_after_its_time(
 ) -> None:
     client, server = trio.testing.lockstep_stream_pair()
     async with served(name, streams=(client, server), body_timeout=7.0):
-        await client.send_all(ask())
+        await client.send_all(request_bytes())
         await trio.sleep(6.9)
         assert await client.receive_some(1) == b"H", "it is still there"
         await trio.sleep(10)
         with pytest.raises(trio.BrokenResourceError):
-            await client.send_all(ask())
+            await client.send_all(request_bytes())
 
 
 async def test_an_ended_connection_waits_for_the_client_no_longer_than_its_grace(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with served(name) as client:
-        await client.send_all(ask("GET", "/", "Connection: close"))
+        await client.send_all(request_bytes("GET", "/", "Connection: close"))
         await read_all(client)
         since = trio.current_time()
         with suppress(trio.BrokenResourceError):
@@ -322,13 +344,13 @@ class Asked:
     def as_bytes(self, number: int) -> bytes:
         target = f"/{number}?{self.answers}&{'reads' if self.reads else ''}"
         if self.body is None:
-            return ask(self.method, target)
+            return request_bytes(self.method, target)
         if not self.in_chunks:
-            return ask(self.method, target, body=self.body)
+            return request_bytes(self.method, target, body=self.body)
         half = len(self.body) // 2
         pieces = [piece for piece in (self.body[:half], self.body[half:]) if piece]
         coding = "Transfer-Encoding: chunked"
-        return ask(self.method, target, coding) + chunked(*pieces)
+        return request_bytes(self.method, target, coding) + chunked(*pieces)
 
     @property
     def bytes_read(self) -> bytes:
@@ -391,11 +413,11 @@ def test_whatever_is_asked_and_however_it_is_cut_each_request_gets_its_answer(
     pieces = [data[a:b] for a, b in pairwise(edges)]
     heard = run(lambda: converse(answer_as_asked, *pieces))
     answered = requests[: heard.count(b"X-Number: ")]
-    answers = understood(heard, *[request.method for request in answered])
+    answers = parse_answers(heard, *[request.method for request in answered])
     for number, (request, got) in enumerate(zip(answered, answers, strict=True)):
         check(request, number, got)
-        assert got.keeps or request.may_be_the_last
-    assert len(answers) == len(requests) or not answers[-1].keeps
+        assert got.keeps_alive or request.may_be_the_last
+    assert len(answers) == len(requests) or not answers[-1].keeps_alive
 
 
 @given(
@@ -422,5 +444,5 @@ def test_g12_whatever_bytes_are_wrong_nothing_fails_and_nothing_lasts(
 def test_g12_whatever_follows_good_requests_they_are_answered(
     rest: bytes, count: int
 ) -> None:
-    heard = run(lambda: converse(name, ask("GET", "/good") * count + rest))
+    heard = run(lambda: converse(name, request_bytes("GET", "/good") * count + rest))
     assert heard.count(b"\r\n\r\n/good") == count

@@ -3,7 +3,7 @@
 import pytest
 import trio
 import trio.testing
-from memory_server import UPGRADE, Fetch, ask, served, understood
+from memory_server import UPGRADE, Fetch, parse_answers, request_bytes, served
 
 from trio_wspair import Request, Response, WebSocketPair
 
@@ -49,7 +49,7 @@ def upgraded(answer: bytes) -> bytes:
 async def test_an_upgrade_may_say_that_it_has_no_body(
     length: str, autojump_clock: trio.testing.MockClock
 ) -> None:
-    data = ask("GET", "/ws", *UPGRADE, length) + MESSAGE + CLOSE
+    data = request_bytes("GET", "/ws", *UPGRADE, length) + MESSAGE + CLOSE
     assert upgraded(await told(data)) == ECHO
 
 
@@ -58,9 +58,9 @@ async def test_an_upgrade_may_say_that_it_has_no_body(
 async def test_empty_lines_before_a_request_are_ignored(
     lines: bytes, pieces: int, autojump_clock: trio.testing.MockClock
 ) -> None:
-    answer = await told(lines + ask("GET", "/a"), pieces=pieces)
-    assert [a.body for a in understood(answer)] == [b"/a"]
-    data = lines + ask("GET", "/ws", *UPGRADE) + MESSAGE + CLOSE
+    answer = await told(lines + request_bytes("GET", "/a"), pieces=pieces)
+    assert [a.body for a in parse_answers(answer)] == [b"/a"]
+    data = lines + request_bytes("GET", "/ws", *UPGRADE) + MESSAGE + CLOSE
     assert upgraded(await told(data, pieces=pieces)) == ECHO
 
 
@@ -68,9 +68,13 @@ async def test_empty_lines_before_a_request_are_ignored(
 async def test_empty_lines_between_requests_are_ignored(
     pieces: int, autojump_clock: trio.testing.MockClock
 ) -> None:
-    requests = [ask("POST", "/a", body=b"x"), ask("HEAD", "/b"), ask("GET", "/c")]
+    requests = [
+        request_bytes("POST", "/a", body=b"x"),
+        request_bytes("HEAD", "/b"),
+        request_bytes("GET", "/c"),
+    ]
     answer = await told(b"\r\n\r\n".join([*requests, b""]), pieces=pieces)
-    answers = understood(answer, "POST", "HEAD", "GET")
+    answers = parse_answers(answer, "POST", "HEAD", "GET")
     assert [a.body for a in answers] == [b"/a", b"", b"/c"]
 
 
@@ -79,7 +83,7 @@ async def test_empty_lines_are_no_request(
 ) -> None:
     assert await told(b"\r\n" * 1000) == b""
     assert await told(b"\r\n" * 1000, pieces=3) == b""
-    (answer,) = understood(await told(b"\r\nnonsense\r\n\r\n"))
+    (answer,) = parse_answers(await told(b"\r\nnonsense\r\n\r\n"))
     assert answer.status == 400
 
 
@@ -87,11 +91,15 @@ async def test_empty_lines_are_no_request(
 async def test_requests_may_be_pipelined_before_an_upgrade(
     pieces: int, autojump_clock: trio.testing.MockClock
 ) -> None:
-    before = ask("GET", "/a") + ask("POST", "/b", body=b"xyz") + ask("GET", "/c")
-    data = before + ask("GET", "/ws", *UPGRADE) + MESSAGE + CLOSE
+    before = (
+        request_bytes("GET", "/a")
+        + request_bytes("POST", "/b", body=b"xyz")
+        + request_bytes("GET", "/c")
+    )
+    data = before + request_bytes("GET", "/ws", *UPGRADE) + MESSAGE + CLOSE
     answer = await told(data, pieces=pieces)
     plain, found, rest = answer.partition(b"HTTP/1.1 101 ")
-    answers = understood(plain, "GET", "POST", "GET")
+    answers = parse_answers(plain, "GET", "POST", "GET")
     assert [a.body for a in answers] == [b"/a", b"/b", b"/c"]
     assert upgraded(found + rest) == ECHO
 
@@ -109,8 +117,8 @@ async def test_requests_may_be_pipelined_before_an_upgrade(
 async def test_another_upgrade_is_a_plain_request(
     headers: tuple[str, ...], autojump_clock: trio.testing.MockClock
 ) -> None:
-    data = ask("GET", "/a", *headers) + ask("GET", "/b")
-    answers = understood(await told(data), "GET", "GET")
+    data = request_bytes("GET", "/a", *headers) + request_bytes("GET", "/b")
+    answers = parse_answers(await told(data), "GET", "GET")
     assert [(a.status, a.body) for a in answers] == [(200, b"/a"), (200, b"/b")]
 
 
@@ -118,5 +126,5 @@ async def test_an_upgrade_is_asked_for_in_lists_without_regard_to_case(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     headers = ["Upgrade: h2c", "upgrade: WebSocket", "connection: keep-alive"]
-    data = ask("GET", "/", *headers, "CONNECTION: UPGRADE", *UPGRADE[2:])
+    data = request_bytes("GET", "/", *headers, "CONNECTION: UPGRADE", *UPGRADE[2:])
     assert upgraded(await told(data + MESSAGE + CLOSE)) == ECHO

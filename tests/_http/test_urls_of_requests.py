@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 import trustme
-from asgi_server import HTTP, ByHand, piece
+from asgi_server import HTTP, ASGIServer, piece
 from network import Network
 
 from trio_wspair import Request, Response, same_origin, serve
@@ -323,7 +323,7 @@ async def test_the_number_of_proxies_is_at_least_one(proxies: Any) -> None:
 async def over_asgi(seen: Seen, **scope: Any) -> int:
     """Return the status that an application answers with."""
     with trio.fail_after(5):
-        server = await ByHand(HTTP, piece(b""), **scope).run(ASGIApp(seen.fetch))
+        server = await ASGIServer(HTTP, piece(b""), **scope).run(ASGIApp(seen.fetch))
     return server.status
 
 

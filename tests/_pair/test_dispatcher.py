@@ -11,14 +11,14 @@ import attrs
 import pytest
 import trio
 from pairs import (
-    FELL,
-    Heard,
+    NURSERY_CANCELLED,
     ListenerError,
+    Received,
     accepted,
     bounded,
     clean,
+    collect_events,
     flat,
-    hear,
     run,
     takes,
 )
@@ -295,7 +295,7 @@ async def test_listeners_added_right_after_accept_hear_what_was_queued_before(
         client.accept()
         client.send("early")
         server.accept()
-        heard = hear(server)
+        heard = collect_events(server)
     assert heard == ["early", clean(1000)]
 
 
@@ -332,7 +332,7 @@ async def test_messages_without_a_listener_are_dropped(
         server.accept()
         client.send("missed")
         await client.drain()
-        heard = hear(server)
+        heard = collect_events(server)
         client.send("heard")
     assert heard == ["heard", clean(1000)]
 
@@ -540,7 +540,7 @@ async def test_a_listener_may_accept_another_half(
     async with trio.open_nursery() as outer, trio.open_nursery() as inner:
         client, server = accepted(inner)
         caller, callee = WebSocketPair(inner if same_nursery else outer)
-        heard = hear(callee)
+        heard = collect_events(callee)
         caller.accept()
         caller.send("waiting")
 
@@ -626,10 +626,10 @@ async def test_cancelling_the_nursery_in_a_listener_ends_every_half(
         server.add_event_listener("message", listener)
         # The event goes on to those who don't wait.
         server.add_event_listener("message", lambda _event: calls.append("other"))
-        heard = hear(client), hear(server)
+        heard = collect_events(client), collect_events(server)
         client.send("x")
     assert calls == ["cancel", "other"]
-    assert heard == ([FELL], ["x", FELL])
+    assert heard == ([NURSERY_CANCELLED], ["x", NURSERY_CANCELLED])
 
 
 @bounded
@@ -645,13 +645,13 @@ async def test_a_cancelled_listener_is_no_failure(autojump_clock: MockClock) -> 
             finally:
                 calls.append(f"cancelled while {server.ready_state.name}")
 
-        heard = hear(client), hear(server)
+        heard = collect_events(client), collect_events(server)
         client.send("x")
         client.send("never heard")
         await trio.sleep(1)
         nursery.cancel_scope.cancel()
     assert calls == ["cancelled while OPEN"]
-    assert heard == ([FELL], [FELL])
+    assert heard == ([NURSERY_CANCELLED], [NURSERY_CANCELLED])
 
 
 @bounded
@@ -671,11 +671,11 @@ async def test_the_failure_of_a_cancelled_listener_is_raised(
                     finally:
                         fail(None)
 
-            heard = hear(client), hear(server)
+            heard = collect_events(client), collect_events(server)
             client.send("x")
             await trio.sleep(1)
             nursery.cancel_scope.cancel()
-    assert [events[-1] for events in heard] == [FELL, FELL]
+    assert [events[-1] for events in heard] == [NURSERY_CANCELLED, NURSERY_CANCELLED]
     assert server.ready_state is ReadyState.CLOSED
     await server.wait_closed()
 
@@ -695,13 +695,13 @@ async def test_a_message_listener_that_shields_itself_may_finish(
                     await trio.sleep(10)
                 calls.append(f"finished while {server.ready_state.name}")
 
-            heard = hear(server)
+            heard = collect_events(server)
             client.send("x")
             client.send("y")
             await trio.sleep(1)
             nursery.cancel_scope.cancel()
     assert calls == ["finished while CLOSED"]
-    assert heard == ["x", FELL]
+    assert heard == ["x", NURSERY_CANCELLED]
 
 
 # -- async close listeners ---------------------------------------
@@ -875,7 +875,7 @@ async def test_a_close_listener_that_fails_when_its_grace_is_over_ends_all_the_s
             nursery.cancel_scope.cancel()
     assert calls == ["next"]
     with trio.fail_after(1):
-        assert await server.wait_closed() == FELL
+        assert await server.wait_closed() == NURSERY_CANCELLED
 
 
 @bounded
@@ -954,7 +954,7 @@ async def test_a_failure_after_aclose_ran_out_of_patience_still_comes_out(
 
             if kind == "sync":
                 server.add_event_listener("message", fail)
-            heard = hear(server)
+            heard = collect_events(server)
             client.send("x")
             client.send("dropped")
             await wait_all_tasks_blocked()
@@ -974,7 +974,7 @@ async def test_a_failure_leaves_other_nurseries_alone(
 ) -> None:
     async with trio.open_nursery() as outer:
         client, server = accepted(outer)
-        heard = hear(server)
+        heard = collect_events(server)
         with pytest.RaisesGroup(ListenerError):
             async with trio.open_nursery() as inner:
                 caller, callee = accepted(inner)
@@ -1010,7 +1010,7 @@ async def test_pull_halves_go_down_with_a_failing_nursery(
                 await wait_all_tasks_blocked()
                 server.onmessage = fail
                 client.send("x")
-    assert closed == [FELL]
+    assert closed == [NURSERY_CANCELLED]
     assert [(end.code, end.was_clean) for end in ends] == [(1006, False)]
 
 
@@ -1033,12 +1033,12 @@ async def interrupt_after_a_while(_event: object) -> None:
 def test_a_listener_that_is_interrupted_costs_no_half_its_close_event(
     listener: Callable[[object], object], where: str
 ) -> None:
-    heard: list[list[Heard]] = []
+    heard: list[list[Received]] = []
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
             pairs = [accepted(nursery) for _ in range(3)]
-            heard.extend(hear(half) for pair in pairs for half in pair)
+            heard.extend(collect_events(half) for pair in pairs for half in pair)
             client, server = pairs[1]
             if where == "message":
                 server.onmessage = listener
@@ -1085,14 +1085,14 @@ def test_wait_closed_returns_although_a_close_listener_was_interrupted() -> None
 
 
 def test_an_interrupt_while_the_dispatcher_idles_closes_every_half() -> None:
-    heard: list[list[Heard]] = []
+    heard: list[list[Received]] = []
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            heard.extend(hear(half) for half in accepted(nursery))
+            heard.extend(collect_events(half) for half in accepted(nursery))
             await wait_all_tasks_blocked()
             signal.raise_signal(signal.SIGINT)
 
     with pytest.RaisesGroup(KeyboardInterrupt):
         run(main)
-    assert heard == [[FELL], [FELL]]
+    assert heard == [[NURSERY_CANCELLED], [NURSERY_CANCELLED]]

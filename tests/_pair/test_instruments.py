@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 import trio
-from durable_objects import open_house
+from durable_objects import open_namespace
 
 from trio_wspair import (
     BufferFullError,
@@ -349,8 +349,8 @@ async def test_events_of_a_socket_of_a_durable_object_are_reported(
     diary: Diary,
 ) -> None:
     with use_instrument(diary):
-        async with open_house() as house:
-            visitor = await house.visit()
+        async with open_namespace() as namespace:
+            visitor = await namespace.visit()
             visitor.send("hello")
             await visitor.aclose()
     assert diary.about(1)[:2] == [("taken", "object"), ("received", "hello")]

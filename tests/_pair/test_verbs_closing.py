@@ -7,14 +7,14 @@ import attrs
 import pytest
 import trio
 from pairs import (
-    FELL,
+    NURSERY_CANCELLED,
     TIMED_OUT,
     ListenerError,
     abnormal,
     accepted,
     bounded,
     clean,
-    hear,
+    collect_events,
     takes,
 )
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -83,7 +83,7 @@ async def test_both_halves_see_the_code_and_reason_of_the_first_close(
 ) -> None:
     async with trio.open_nursery() as nursery:
         client, server = accepted(nursery)
-        heard = hear(client), hear(server)
+        heard = collect_events(client), collect_events(server)
         client.close(*arguments)
         await client.wait_closed()
         await server.wait_closed()
@@ -119,7 +119,7 @@ async def test_each_half_sees_the_others_code_when_both_close_at_once(
 ) -> None:
     async with trio.open_nursery() as nursery:
         client, server = accepted(nursery)
-        heard = hear(client), hear(server)
+        heard = collect_events(client), collect_events(server)
         client.close(3000, "client")
         server.close(4000, "server")
     assert heard == ([clean(4000, "server")], [clean(3000, "client")])
@@ -131,7 +131,7 @@ async def test_a_second_close_is_ignored_but_its_arguments_are_checked(
 ) -> None:
     async with trio.open_nursery() as nursery:
         client, server = accepted(nursery)
-        heard = hear(server)
+        heard = collect_events(server)
         client.close(3000)
         for _ in range(2):
             client.close(4000, "ignored")
@@ -148,7 +148,7 @@ async def test_close_in_the_close_listener_is_ignored_after_the_answer(
 ) -> None:
     async with trio.open_nursery() as nursery:
         client, server = accepted(nursery)
-        heard = hear(client)
+        heard = collect_events(client)
         server.onclose = lambda _event: server.close(4000)
         client.close(3000)
     assert heard == [clean(3000)]
@@ -160,7 +160,7 @@ async def test_a_half_receives_until_the_peer_has_sent_close_too(
 ) -> None:
     async with trio.open_nursery() as nursery:
         client, server = accepted(nursery)
-        heard = hear(client)
+        heard = collect_events(client)
 
         @server.on("message")
         def answer(event: MessageEvent) -> None:
@@ -179,7 +179,7 @@ async def test_close_in_a_message_listener_lets_the_rest_arrive(
 ) -> None:
     async with trio.open_nursery() as nursery:
         client, server = accepted(nursery)
-        heard = hear(server), hear(client)
+        heard = collect_events(server), collect_events(client)
 
         @server.on("message")
         def hang_up(event: MessageEvent) -> None:
@@ -197,7 +197,7 @@ async def test_an_untaken_half_delays_the_handshake(
 ) -> None:
     async with trio.open_nursery() as nursery:
         client, server = WebSocketPair(nursery)
-        heard = hear(client)
+        heard = collect_events(client)
         client.accept()
         client.close(1000)
         await trio.sleep(100)
@@ -246,7 +246,7 @@ async def test_a_nursery_serves_pairs_again_after_all_were_closed(
     async with trio.open_nursery() as nursery:
         for _ in range(3):
             client, server = accepted(nursery)
-            heard = hear(server)
+            heard = collect_events(server)
             client.send("x")
             client.close(1000)
             await client.wait_closed()
@@ -265,7 +265,7 @@ async def test_a_half_open_half_sends_on_after_the_peers_close(
 ) -> None:
     async with trio.open_nursery() as nursery:
         client, server = WebSocketPair(nursery)
-        heard = hear(client), hear(server)
+        heard = collect_events(client), collect_events(server)
         client.accept()
         server.accept(allow_half_open=True)
         client.close(3000, "done")
@@ -287,7 +287,7 @@ async def test_a_half_open_half_may_answer_in_its_close_listener(
 ) -> None:
     async with trio.open_nursery() as nursery:
         client, server = WebSocketPair(nursery)
-        heard = hear(client)
+        heard = collect_events(client)
         client.accept()
         server.accept(allow_half_open=True)
 
@@ -310,7 +310,7 @@ async def test_a_half_open_half_may_answer_in_its_close_listener(
 async def test_a_half_open_half_may_close_first(autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
         client, server = WebSocketPair(nursery)
-        heard = hear(client), hear(server)
+        heard = collect_events(client), collect_events(server)
         client.accept(allow_half_open=True)
         server.accept(allow_half_open=True)
         server.close(3000)
@@ -327,7 +327,7 @@ async def test_a_second_accept_keeps_the_options_of_the_first(
 ) -> None:
     async with trio.open_nursery() as nursery:
         client, server = WebSocketPair(nursery)
-        heard = hear(client)
+        heard = collect_events(client)
         client.accept()
         server.accept(allow_half_open=True)
         server.accept()
@@ -360,7 +360,7 @@ async def test_a_half_open_puller_ends_with_its_own_close(
 ) -> None:
     async with trio.open_nursery() as nursery:
         client, server = WebSocketPair(nursery)
-        heard = hear(client)
+        heard = collect_events(client)
         client.accept()
         server.accept(pull=True, allow_half_open=True)
         client.send("x")
@@ -381,7 +381,7 @@ async def test_a_half_open_half_goes_down_with_its_nursery(
 ) -> None:
     async with trio.open_nursery() as outer, trio.open_nursery() as inner:
         client, server = apart(outer, inner)
-        heard = hear(client), hear(server)
+        heard = collect_events(client), collect_events(server)
         server.accept(allow_half_open=True)
         client.accept()
         if heard_close:
@@ -389,7 +389,7 @@ async def test_a_half_open_half_goes_down_with_its_nursery(
         await wait_all_tasks_blocked()
         inner.cancel_scope.cancel()
     assert server.ready_state is CLOSED
-    expected = clean(3000) if heard_close else FELL
+    expected = clean(3000) if heard_close else NURSERY_CANCELLED
     assert heard == ([clean(1001)], [expected])
     assert await server.wait_closed() == expected
     with pytest.raises(ConnectionClosedError):
@@ -402,7 +402,7 @@ async def test_a_half_open_half_owes_no_close_to_a_peer_that_has_ended(
 ) -> None:
     async with trio.open_nursery() as nursery:
         client, server = WebSocketPair(nursery)
-        heard = hear(server)
+        heard = collect_events(server)
         client.accept()
         client.send("last words")
         await client.aclose(3000)  # Nobody answers.
@@ -421,7 +421,7 @@ async def test_aclose_of_a_half_open_half_completes_the_handshake(
 ) -> None:
     async with trio.open_nursery() as nursery:
         client, server = WebSocketPair(nursery)
-        heard = hear(client)
+        heard = collect_events(client)
         client.accept()
         server.accept(allow_half_open=True)
         client.close(3000)
@@ -448,7 +448,7 @@ async def test_aclose_returns_after_the_handshake_and_the_close_listeners(
     async with trio.open_nursery() as nursery:
         client, server = accepted(nursery)
         client.onclose = slow
-        heard = hear(server)
+        heard = collect_events(server)
         with takes(0.5):
             await client.aclose(3000, "bye")
         steps.append("aclose")
@@ -462,7 +462,7 @@ async def test_aclose_gives_the_peer_its_grace_and_then_ends_with_1006(
 ) -> None:
     async with trio.open_nursery() as nursery:
         client, server = WebSocketPair(nursery, close_grace=7)
-        heard = hear(client)
+        heard = collect_events(client)
         client.accept()
         with takes(7):
             await client.aclose()
@@ -485,7 +485,7 @@ async def test_aclose_that_is_cancelled_ends_with_1006_without_an_error(
 ) -> None:
     async with trio.open_nursery() as nursery:
         client, server = WebSocketPair(nursery)
-        heard = hear(client)
+        heard = collect_events(client)
         client.accept()
         with takes(0.25), trio.move_on_after(0.25) as scope:
             await client.aclose()
@@ -531,7 +531,7 @@ async def test_aclose_on_an_untaken_half_closes_it(
 async def test_aclose_again_and_by_many_at_once(autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
         client, server = accepted(nursery)
-        heard = hear(client), hear(server)
+        heard = collect_events(client), collect_events(server)
         with takes(0):
             async with trio.open_nursery() as closers:
                 for half in (client, server) * 3:
@@ -633,7 +633,7 @@ async def test_listeners_that_close_each_others_half_do_not_hang(
 ) -> None:
     async with trio.open_nursery() as nursery:
         client, server = accepted(nursery)
-        heard = hear(client), hear(server)
+        heard = collect_events(client), collect_events(server)
 
         @client.on("message")
         async def close_server(_event: MessageEvent) -> None:
@@ -778,7 +778,7 @@ async def test_wait_closed_elsewhere_returns_when_the_nursery_of_the_half_is_can
             outer.start_soon(watch, half)
         await wait_all_tasks_blocked()
         inner.cancel_scope.cancel()
-    assert seen == [FELL, FELL]
+    assert seen == [NURSERY_CANCELLED, NURSERY_CANCELLED]
 
 
 # -- leaving open_websocket_pair() -------------------------------
@@ -790,7 +790,7 @@ async def test_leaving_the_block_closes_both_with_1000(
 ) -> None:
     with takes(0):
         async with open_websocket_pair() as (client, server):
-            heard = hear(client), hear(server)
+            heard = collect_events(client), collect_events(server)
             client.accept()
             server.accept()
             client.send("x")
@@ -803,7 +803,7 @@ async def test_leaving_the_block_keeps_the_code_of_an_earlier_close(
     autojump_clock: MockClock,
 ) -> None:
     async with open_websocket_pair() as (client, server):
-        heard = hear(client), hear(server)
+        heard = collect_events(client), collect_events(server)
         client.accept()
         server.accept(allow_half_open=True)
         client.close(3000, "mine")
@@ -843,7 +843,7 @@ async def test_leaving_the_block_ends_after_the_grace_with_1006(
 
     with takes(2):
         async with open_websocket_pair(close_grace=2) as (client, server):
-            heard = hear(client), hear(server)
+            heard = collect_events(client), collect_events(server)
             client.accept()
             server.accept()
             server.onmessage = slow
@@ -863,7 +863,7 @@ async def test_leaving_the_block_by_an_exception_closes_with_1011_and_raises_it(
     error = BodyError("as it is")
     with takes(0), raises_bare(error):
         async with open_websocket_pair() as (client, server):
-            heard = hear(client), hear(server)
+            heard = collect_events(client), collect_events(server)
             client.accept()
             server.accept()
             client.send("still delivered")
@@ -901,7 +901,7 @@ async def test_an_exception_of_the_body_waits_no_longer_than_the_grace(
     error = BodyError()
     with takes(3), raises_bare(error):
         async with open_websocket_pair(close_grace=3) as (client, server):
-            heard = hear(client), hear(server)
+            heard = collect_events(client), collect_events(server)
             client.accept()
             server.accept()
             server.onmessage = slow
@@ -956,12 +956,12 @@ async def test_a_cancelled_block_costs_the_grace_and_not_the_closing(
     with takes(5):
         with trio.move_on_after(5) as scope:
             async with open_websocket_pair(close_grace=60) as (client, server):
-                heard = hear(client), hear(server)
+                heard = collect_events(client), collect_events(server)
                 client.accept()
                 server.accept()
                 await trio.sleep_forever()
     assert scope.cancelled_caught
-    assert heard == ([FELL], [FELL])
+    assert heard == ([NURSERY_CANCELLED], [NURSERY_CANCELLED])
 
 
 @bounded
@@ -974,13 +974,13 @@ async def test_a_block_that_is_cancelled_while_it_closes_ends_at_once(
     with takes(5):
         with trio.move_on_after(5) as scope:
             async with open_websocket_pair(close_grace=60) as (client, server):
-                heard = hear(client), hear(server)
+                heard = collect_events(client), collect_events(server)
                 client.accept()
                 server.accept()
                 server.onmessage = slow
                 client.send("x")
     assert scope.cancelled_caught
-    assert [events[-1] for events in heard] == [clean(1000), FELL]
+    assert [events[-1] for events in heard] == [clean(1000), NURSERY_CANCELLED]
 
 
 @pytest.mark.parametrize("body_raises", [False, True])
@@ -992,7 +992,7 @@ async def test_untaken_halves_cost_no_grace(
     with takes(0):
         with failures_expected():
             async with open_websocket_pair(close_grace=60) as (client, server):
-                heard = hear(client)
+                heard = collect_events(client)
                 if taken:
                     client.accept()
                     client.send("to nobody")
@@ -1075,7 +1075,7 @@ async def test_zero_grace_delivers_nothing_late_and_still_closes(
 ) -> None:
     with takes(0):
         async with open_websocket_pair(close_grace=0) as (client, server):
-            heard = hear(client), hear(server)
+            heard = collect_events(client), collect_events(server)
             client.accept()
             server.accept()
     for events in heard:
@@ -1196,7 +1196,7 @@ async def test_a_cancelled_wait_closed_changes_nothing(
 ) -> None:
     async with trio.open_nursery() as nursery:
         client, server = WebSocketPair(nursery)
-        heard = hear(client)
+        heard = collect_events(client)
         client.accept()
         server.accept(pull=True)
         with trio.move_on_after(1):
@@ -1213,7 +1213,7 @@ async def test_a_cancelled_wait_closed_changes_nothing(
 @bounded
 async def test_aclose_with_zero_grace_waits_for_nothing() -> None:
     async with open_websocket_pair(close_grace=0) as (client, _):
-        heard = hear(client)
+        heard = collect_events(client)
         client.accept()
         await client.aclose()
         assert client.ready_state is CLOSED

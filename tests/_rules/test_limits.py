@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 import pytest
-from memory_server import answer_to, ask
+from memory_server import answer_to, request_bytes
 
 from trio_wspair import (
     Request,
@@ -91,9 +91,9 @@ async def echo_path(request: Request) -> Response:
 async def test_a_head_may_be_as_large_as_the_limit(
     size: int, max_head_bytes: int, status: int
 ) -> None:
-    head = ask("GET", "/")
+    head = request_bytes("GET", "/")
     filling = f"X: {'x' * (size - len(head) - 5)}"
-    request = ask("GET", "/", filling)
+    request = request_bytes("GET", "/", filling)
     assert len(request) == size
     answer = await answer_to(echo_path, request, max_head_bytes=max_head_bytes)
     assert answer.status == status

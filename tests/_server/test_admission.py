@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from memory_server import UPGRADE, acceptor, ask, read_all, serve_one, understood
+from memory_server import (
+    UPGRADE,
+    acceptor,
+    parse_answers,
+    read_all,
+    request_bytes,
+    serve_one,
+)
 from network import Logged, Network, Tls
 from trio.testing import MockClock
 
@@ -50,8 +57,8 @@ class Held:
 
 def refusal(data: bytes) -> tuple[int, str]:
     """Return the status and ``Retry-After`` of the one answer, which ends with it."""
-    (answer,) = understood(data)
-    assert not answer.keeps
+    (answer,) = parse_answers(data)
+    assert not answer.keeps_alive
     return answer.status, answer.headers["retry-after"]
 
 
@@ -164,7 +171,7 @@ async def test_refusals_under_way_are_bounded_in_number_and_time(
     async with trio.open_nursery() as nursery:
         client, server = trio.testing.memory_stream_pair()
         nursery.start_soon(serve_one, serving, server)
-        await client.send_all(ask())
+        await client.send_all(request_bytes())
         await trio.testing.wait_all_tasks_blocked()
         assert held.begun == 1
         began = trio.current_time()
@@ -286,14 +293,14 @@ async def test_a_place_is_free_after_each_kind_of_end(
 
     async with net.serve(fetch, **limits) as server:
         for data in (
-            ask("GET", "/"),
-            ask("GET", "/raises"),
-            ask("GET", "/cancelled"),
-            ask("GET", "/", "Content-Length: x"),
-            ask("GET", "/ws", *UPGRADE),
+            request_bytes("GET", "/"),
+            request_bytes("GET", "/raises"),
+            request_bytes("GET", "/cancelled"),
+            request_bytes("GET", "/", "Content-Length: x"),
+            request_bytes("GET", "/ws", *UPGRADE),
             b"GET / HT",
             b"no HTTP\r\n\r\n",
-            ask("GET", "/", "Connection: close"),
+            request_bytes("GET", "/", "Connection: close"),
         ):
             await have_it(server, data)
     levels = [record.levelname for record in logged.records]
@@ -310,7 +317,7 @@ async def test_connections_over_unix_sockets_have_no_address_to_count(
         await nursery.start(run)
         streams = [await trio.open_unix_socket(path) for _ in range(3)]
         for stream in streams:
-            await stream.send_all(ask("GET", "/x"))
+            await stream.send_all(request_bytes("GET", "/x"))
             assert (await stream.receive_some()).startswith(b"HTTP/1.1 200 ")
         for stream in streams:
             await stream.aclose()
@@ -363,17 +370,17 @@ async def test_behind_a_proxy_requests_of_one_client_are_counted(
         behind_a_proxy(net, held.fetch) as server,
         streams_to(server, 3) as (first, second, third),
     ):
-        await first.send_all(ask("GET", "/1", of("2001:db8::1")))
+        await first.send_all(request_bytes("GET", "/1", of("2001:db8::1")))
         await net.until(lambda: held.begun == 1)
-        request = ask("GET", "/2", of("2001:db8::2"))
+        request = request_bytes("GET", "/2", of("2001:db8::2"))
         assert await status_from(second, request) == 429
-        await third.send_all(ask("GET", "/3", of("2001:db8:0:1::1")))
+        await third.send_all(request_bytes("GET", "/3", of("2001:db8:0:1::1")))
         await net.until(lambda: held.begun == 2)
         held.go.set()
         assert await status_from(first) == 200
         assert await status_from(third) == 200
         # The connection of the proxy is kept, for requests of all clients.
-        request = ask("GET", "/4", of("2001:db8::2"))
+        request = request_bytes("GET", "/4", of("2001:db8::2"))
         assert await status_from(second, request) == 200
     assert "1 connections of 2001:db8::2" in logged.take()
 
@@ -388,7 +395,7 @@ async def test_behind_a_proxy_clients_that_it_does_not_tell_are_not_counted(
         streams_to(server, 3) as streams,
     ):
         for stream in streams:
-            await stream.send_all(ask("GET", "/1", *told))
+            await stream.send_all(request_bytes("GET", "/1", *told))
         await net.until(lambda: held.begun == 3)
         held.go.set()
         assert [await status_from(stream) for stream in streams] == [200, 200, 200]
@@ -400,7 +407,7 @@ async def test_behind_a_proxy_a_websocket_holds_its_place_to_the_end(
     async with behind_a_proxy(net, net.echo) as server:
         async with net.peer(server, of("192.0.2.1")) as first:
             async with streams_to(server, 1) as (second,):
-                request = ask("GET", "/", of("::ffff:192.0.2.1"), *UPGRADE)
+                request = request_bytes("GET", "/", of("::ffff:192.0.2.1"), *UPGRADE)
                 assert await status_from(second, request) == 429
             async with net.peer(server, of("192.0.2.2")):
                 pass

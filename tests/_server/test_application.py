@@ -11,7 +11,7 @@ from unittest.mock import AsyncMock
 
 import pytest
 import trio
-from asgi_server import HTTP, WEBSOCKET, ByHand, Event
+from asgi_server import HTTP, WEBSOCKET, ASGIServer, Event
 from pairs import bounded
 from trio.testing import MockClock
 
@@ -431,8 +431,8 @@ async def test_asgi_opens_it_at_startup_and_leaves_it_at_shutdown(
     asgi_app = ASGIApp(app)
 
     async def ask() -> None:
-        server = await ByHand(HTTP, {"type": "http.request"}).run(asgi_app)
-        assert server.said[0]["status"] == 200
+        server = await ASGIServer(HTTP, {"type": "http.request"}).run(asgi_app)
+        assert server.sent[0]["status"] == 200
 
     said = await in_lifespan(asgi_app, ask)
     assert said == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
@@ -449,7 +449,7 @@ async def test_a_server_that_shuts_down_leaves_it_open_for_another_server(
     statuses: list[int] = []
 
     async def ask() -> None:
-        server = await ByHand(HTTP, {"type": "http.request"}).run(asgi_app)
+        server = await ASGIServer(HTTP, {"type": "http.request"}).run(asgi_app)
         statuses.append(server.status)
 
     async with trio.open_nursery() as nursery:
@@ -476,7 +476,7 @@ async def test_a_server_that_does_not_open_it_is_told_what_to_do(
     autojump_clock: MockClock, scope: Event
 ) -> None:
     with pytest.raises(InvalidStateError, match="Switch its lifespan support on; if"):
-        await ByHand(scope).run(ASGIApp(with_room))
+        await ASGIServer(scope).run(ASGIApp(with_room))
 
 
 @bounded
@@ -489,8 +489,8 @@ async def test_a_failure_at_startup_is_told_to_the_server_and_the_log(
         yield fetch
 
     asgi_app = ASGIApp(app)
-    server = await ByHand(LIFESPAN, START).run(asgi_app)
-    assert server.said == [
+    server = await ASGIServer(LIFESPAN, START).run(asgi_app)
+    assert server.sent == [
         {"type": "lifespan.startup.failed", "message": "OSError: no database"}
     ]
     (record,) = caplog.records

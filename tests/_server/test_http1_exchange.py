@@ -6,7 +6,15 @@ from collections.abc import AsyncGenerator
 import pytest
 import trio
 import trio.testing
-from memory_server import UPGRADE, answer_to, ask, chunked, converse, served, understood
+from memory_server import (
+    UPGRADE,
+    answer_to,
+    chunked,
+    converse,
+    parse_answers,
+    request_bytes,
+    served,
+)
 from network import Logged
 
 from trio_wspair import Request, RequestBodyError, Response, WebSocketPair
@@ -73,8 +81,8 @@ async def test_g7_a_failure_is_a_500_without_internals_and_a_log_with_them(
     fetch: object, logged: Logged
 ) -> None:
     assert callable(fetch)
-    data = await converse(fetch, ask("POST", "/here?a=b", body=b"hunter2"))
-    (got,) = understood(data, "POST")
+    data = await converse(fetch, request_bytes("POST", "/here?a=b", body=b"hunter2"))
+    (got,) = parse_answers(data, "POST")
     assert (got.status, got.body) == (500, b"Internal Server Error\n")
     assert got.headers["content-type"] == "text/plain;charset=UTF-8"
     for word in (b"hunter2", b"Secret", b"Traceback", b".py"):
@@ -88,7 +96,7 @@ async def test_g7_a_failure_is_a_500_without_internals_and_a_log_with_them(
 async def test_a_failure_is_logged_as_an_error_of_the_library(
     logged: Logged,
 ) -> None:
-    await converse(raises, ask())
+    await converse(raises, request_bytes())
     record = logged.records[0]
     assert (record.name, record.levelno) == ("trio_wspair", logging.ERROR)
     assert record.exc_info is not None
@@ -103,7 +111,7 @@ async def test_an_answer_that_cannot_be_sent_ends_the_connection_and_is_logged(
         response.status = 7
         return response
 
-    assert await converse(fetch, ask() + ask()) == b""
+    assert await converse(fetch, request_bytes() + request_bytes()) == b""
     assert "a connection has failed" in logged.take()
 
 
@@ -113,8 +121,12 @@ async def test_an_error_of_the_body_is_its_answer_also_if_the_handler_makes_it(
     async def fetch(request: Request) -> Response:
         raise RequestBodyError(415, "no such type here")
 
-    got = await answer_to(fetch, ask("POST", body=b"x"))
-    assert (got.status, got.body, got.keeps) == (415, b"no such type here\n", True)
+    got = await answer_to(fetch, request_bytes("POST", body=b"x"))
+    assert (got.status, got.body, got.keeps_alive) == (
+        415,
+        b"no such type here\n",
+        True,
+    )
 
 
 # -- who has asked for what ---------------------
@@ -123,10 +135,10 @@ async def test_an_error_of_the_body_is_its_answer_also_if_the_handler_makes_it(
 @pytest.mark.parametrize(
     ("request_", "url"),
     [
-        (ask("GET", "/a?b=c%20d"), "http://test/a?b=c%20d"),
-        (ask("GET", "http://other:80/x"), "http://other:80/x"),
-        (ask("GET", "//evil/x"), "http://test//evil/x"),
-        (ask("OPTIONS", "*"), "http://test"),
+        (request_bytes("GET", "/a?b=c%20d"), "http://test/a?b=c%20d"),
+        (request_bytes("GET", "http://other:80/x"), "http://other:80/x"),
+        (request_bytes("GET", "//evil/x"), "http://test//evil/x"),
+        (request_bytes("OPTIONS", "*"), "http://test"),
         (b"GET /x HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", "http://[::1]:80/x"),
         (b"GET /x HTTP/1.0\r\n\r\n", "http://localhost/x"),
     ],
@@ -145,7 +157,7 @@ FORWARDED = (
 
 
 async def test_what_proxies_say_is_not_believed_unless_told_so() -> None:
-    got = await answer_to(show, ask("GET", "/x", *FORWARDED))
+    got = await answer_to(show, request_bytes("GET", "/x", *FORWARDED))
     assert got.body == b"- http://test/x False"
 
 
@@ -183,7 +195,7 @@ async def test_what_the_nearest_proxy_says_is_believed_if_told_so(
     headers: tuple[str, ...], shown: str
 ) -> None:
     # Any of them may be sent by the client; only the last is the proxy's own.
-    request = ask("GET", "/x", *headers)
+    request = request_bytes("GET", "/x", *headers)
     assert (await answer_to(show, request, proxy_headers=True)).body.decode() == shown
 
 
@@ -206,7 +218,7 @@ async def test_each_request_is_a_line_in_the_access_log(
             return Response(await request.bytes(), status=201)
         return Response("grüß dich")
 
-    data = ask("GET", "/a?b=c") + ask("POST", "/d", body=b"xyz")
+    data = request_bytes("GET", "/a?b=c") + request_bytes("POST", "/d", body=b"xyz")
     await converse(fetch, data)
     assert access.messages == [
         '- "GET /a" 200, 11 bytes, 250.0 ms',
@@ -218,7 +230,7 @@ async def test_each_request_is_a_line_in_the_access_log(
 async def test_the_access_log_names_the_client_that_the_proxy_names(
     access: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
 ) -> None:
-    await converse(name, ask("GET", "/", *FORWARDED), proxy_headers=True)
+    await converse(name, request_bytes("GET", "/", *FORWARDED), proxy_headers=True)
     assert access.messages == ['198.51.100.3 "GET /" 200, 1 bytes, 0.0 ms']
 
 
@@ -227,7 +239,7 @@ async def test_a_failure_is_a_500_in_the_access_log(
     autojump_clock: trio.testing.MockClock,
     logged: Logged,
 ) -> None:
-    await converse(raises, ask())
+    await converse(raises, request_bytes())
     assert access.messages[-1] == '- "GET /" 500, 22 bytes, 0.0 ms'
     logged.take()
 
@@ -236,7 +248,9 @@ async def test_a_body_that_is_too_large_is_a_413_in_the_access_log(
     access: pytest.LogCaptureFixture,
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    await converse(raises_after_reading, ask("POST", body=b"abc"), max_body_bytes=2)
+    await converse(
+        raises_after_reading, request_bytes("POST", body=b"abc"), max_body_bytes=2
+    )
     (line,) = access.messages
     assert line.startswith('- "POST /" 413, ')
 
@@ -252,7 +266,7 @@ async def test_a_streamed_answer_is_a_line_when_it_has_ended(
 
         return Response(body())
 
-    await converse(fetch, ask())
+    await converse(fetch, request_bytes())
     assert access.messages == ['- "GET /" 200, streamed, 2000.0 ms']
 
 
@@ -273,7 +287,7 @@ async def test_a_websocket_is_a_line_when_it_has_ended(
     masked = b"\x81\x83\0\0\0\0abc"
     close = b"\x88\x82\0\0\0\0\x03\xe8"  # 1000
     async with served(fetch) as client:
-        await client.send_all(ask("GET", "/chat", *UPGRADE) + masked)
+        await client.send_all(request_bytes("GET", "/chat", *UPGRADE) + masked)
         await trio.sleep(1.5)
         assert not access.messages
         await client.send_all(masked + close)
@@ -295,7 +309,7 @@ async def test_a_websocket_that_vanishes_is_closed_with_1006_in_the_log(
         return Response(None, status=101, web_socket=client)
 
     async with served(fetch) as client:
-        await client.send_all(ask("GET", "/chat", *UPGRADE))
+        await client.send_all(request_bytes("GET", "/chat", *UPGRADE))
         await trio.testing.wait_all_tasks_blocked()
         await client.aclose()
     assert "101, closed with 1006 after" in access.messages[-1]
@@ -304,7 +318,9 @@ async def test_a_websocket_that_vanishes_is_closed_with_1006_in_the_log(
 async def test_what_a_client_asks_for_makes_no_line_of_its_own(
     access: pytest.LogCaptureFixture,
 ) -> None:
-    await converse(name, ask("GET", '/"%0d%0aX"'), ask("GET", "/%25s"))
+    await converse(
+        name, request_bytes("GET", '/"%0d%0aX"'), request_bytes("GET", "/%25s")
+    )
     assert [line.partition(" 200")[0] for line in access.messages] == [
         '- "GET /%22%0d%0aX%22"',
         '- "GET /%25s"',
@@ -315,6 +331,6 @@ async def test_nothing_is_logged_but_lines_of_access_while_all_is_well(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    post = ask("POST", "/", "Transfer-Encoding: chunked") + chunked(b"x")
-    await converse(name, ask() + ask("HEAD") + post)
+    post = request_bytes("POST", "/", "Transfer-Encoding: chunked") + chunked(b"x")
+    await converse(name, request_bytes() + request_bytes("HEAD") + post)
     assert {record.name for record in caplog.records} == {"trio_wspair.access"}

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import trio
-from memory_server import ask
+from memory_server import request_bytes
 from network import Network, Tls
 from trio.testing import MockClock
 
@@ -50,7 +50,7 @@ async def serving(**options: Any) -> AsyncGenerator[Server]:
 
 async def body_from(stream: trio.abc.Stream) -> str:
     """Return the body of the answer to ``GET /x``."""
-    await stream.send_all(ask("GET", "/x", "Connection: close"))
+    await stream.send_all(request_bytes("GET", "/x", "Connection: close"))
     data = b"".join([bytes(more) async for more in stream])
     await stream.aclose()
     return data.partition(b"\r\n\r\n")[2].decode()

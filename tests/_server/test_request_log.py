@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import trio
-from durable_objects import World, open_house
+from durable_objects import World, open_namespace
 from network import Logged, Network
 
 from trio_wspair import (
@@ -149,8 +149,8 @@ async def test_what_fails_in_a_durable_object_names_it(logged: Logged) -> None:
         raise ValueError(msg)
 
     with trio.fail_after(5):
-        async with open_house(World(on_message=fail)) as house:
-            visitor = await house.visit()
+        async with open_namespace(World(on_message=fail)) as namespace:
+            visitor = await namespace.visit()
             visitor.send("hello")
             await visitor.aclose()
     record = logged.records[0]

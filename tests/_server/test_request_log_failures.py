@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import trio
-from durable_objects import Room, World, open_house
+from durable_objects import Room, World, open_namespace
 from network import Logged, Network
 from trio.testing import wait_all_tasks_blocked
 
@@ -156,8 +156,8 @@ async def test_what_an_object_raises_is_logged_as_itself(logged: Logged) -> None
             fail()
 
     with trio.fail_after(5):
-        async with open_house(World(on_message=fail_in_groups)) as house:
-            visitor = await house.visit()
+        async with open_namespace(World(on_message=fail_in_groups)) as namespace:
+            visitor = await namespace.visit()
             visitor.send("hello")
             await visitor.aclose()
     assert type(only(logged)) is BugError
@@ -177,8 +177,8 @@ async def test_what_a_task_of_an_object_raises_is_logged_as_itself(
         return Response("started")
 
     with trio.fail_after(5):
-        async with open_house(World(on_fetch=start)) as house:
-            await house.ask()
+        async with open_namespace(World(on_fetch=start)) as namespace:
+            await namespace.ask()
             await wait_all_tasks_blocked()
     assert type(only(logged)) is BugError
 
@@ -448,8 +448,8 @@ async def test_the_end_of_a_visitor_is_no_error_of_an_object(
         return [r for r in caplog.records if "has ended with its client" in r.msg]
 
     async with (
-        open_house(World(on_message=tick)) as house,
-        net.serve(house.rooms.get_by_name("room").fetch) as server,
+        open_namespace(World(on_message=tick)) as namespace,
+        net.serve(namespace.rooms.get_by_name("room").fetch) as server,
         net.peer(server) as peer,
     ):
         await peer.send(peer.text_frame("hello"))

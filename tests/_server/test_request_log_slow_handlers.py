@@ -3,7 +3,7 @@
 from typing import Any
 
 import trio
-from memory_server import UPGRADE, answer_to, ask, read_all, served
+from memory_server import UPGRADE, answer_to, read_all, request_bytes, served
 from network import Logged
 from trio.testing import MockClock
 
@@ -21,7 +21,7 @@ async def test_a_fetch_that_waits_for_a_message_is_told_once(
         return Response(None, status=101, web_socket=client)
 
     async with served(fetch) as client:
-        await client.send_all(ask("GET", "/", *UPGRADE))
+        await client.send_all(request_bytes("GET", "/", *UPGRADE))
         await trio.sleep(4.9)
         assert logged.records == []
         await trio.sleep(0.2)
@@ -40,7 +40,7 @@ async def test_a_half_that_is_not_accepted_is_told_once(
         return Response(None, status=101, web_socket=client)
 
     async with served(fetch) as client:
-        await client.send_all(ask("GET", "/", *UPGRADE))
+        await client.send_all(request_bytes("GET", "/", *UPGRADE))
         await trio.sleep(4.9)
         assert logged.records == []
         await trio.sleep(0.2)
@@ -63,7 +63,7 @@ async def test_a_half_that_is_accepted_late_but_in_time_is_not_told(
         return Response(None, status=101, web_socket=client)
 
     async with served(fetch) as client:
-        await client.send_all(ask("GET", "/", *UPGRADE))
+        await client.send_all(request_bytes("GET", "/", *UPGRADE))
         await trio.sleep(10)
     assert logged.records == []
 
@@ -76,7 +76,7 @@ async def test_a_slow_answer_without_a_websocket_is_not_told(
         return Response("at last")
 
     async with served(fetch) as client:
-        await client.send_all(ask())
+        await client.send_all(request_bytes())
         await client.send_eof()
         assert b"at last" in await read_all(client)
     assert logged.records == []
@@ -95,7 +95,7 @@ async def test_a_body_that_is_not_json_gets_400_unless_it_is_handled(
             return Response("not today", status=422)
 
     for body in (b"", b"{", b"\xff", b"[" * 100_000):
-        request = ask("POST", "/", body=body)
+        request = request_bytes("POST", "/", body=body)
         answer = await answer_to(parse, request)
         assert answer.status == 400
         assert answer.body.startswith(b"the body of the request is not JSON: ")

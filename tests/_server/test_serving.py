@@ -837,7 +837,7 @@ async def test_a_server_that_stops_says_1001_to_everybody(net: Network) -> None:
         async def fetch(request: Request) -> Response:
             client, server = WebSocketPair()
             halves.append(server)
-            heard.append(net.hear(server))
+            heard.append(net.accept(server))
             return Response(None, status=101, web_socket=client)
 
         server = await nursery.start(
@@ -865,7 +865,7 @@ async def test_a_server_that_stops_waits_no_longer_than_its_grace(
 
     async def fetch(request: Request) -> Response:
         client, server = WebSocketPair()
-        heard.append(net.hear(server))
+        heard.append(net.accept(server))
         return Response(None, status=101, web_socket=client)
 
     async with trio.open_nursery() as nursery:
@@ -970,7 +970,7 @@ async def test_a_message_after_the_servers_own_close_is_no_clean_end(
     async def fetch(request: Request) -> Response:
         client, half = WebSocketPair()
         halves.append(half)
-        heard.append(net.hear(half))
+        heard.append(net.accept(half))
         return Response(None, status=101, web_socket=client)
 
     async def run(*, task_status: trio.TaskStatus[Server]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import trio
-from memory_server import UPGRADE, Fetch, ask, chunked, understood
+from memory_server import UPGRADE, Fetch, chunked, parse_answers, request_bytes
 from network import Logged, Network, Tls
 
 from trio_wspair import (
@@ -82,9 +82,9 @@ async def test_a_connection_is_kept_and_becomes_a_websocket(net: Network) -> Non
         net.dial(server) as peer,
     ):
         for path in ("/", "/style.css"):
-            await peer.send(ask("GET", path))
-            (got,) = understood(await read_to(peer, path.encode()))
-            assert (got.status, got.keeps) == (200, True)
+            await peer.send(request_bytes("GET", path))
+            (got,) = parse_answers(await read_to(peer, path.encode()))
+            assert (got.status, got.keeps_alive) == (200, True)
         assert (await peer.handshake(target="/ws")).startswith("HTTP/1.1 101 ")
         await peer.send(peer.text_frame("hi"), peer.close_frame(1000))
         assert await peer.receive_all() == ["hi", (1000, "")]
@@ -98,10 +98,10 @@ async def test_a_page_a_websocket_and_its_frames_may_be_sent_at_once(
         net.dial(server) as peer,
     ):
         await peer.send(
-            ask("HEAD", "/"),
-            ask("POST", "/", "Transfer-Encoding: chunked"),
+            request_bytes("HEAD", "/"),
+            request_bytes("POST", "/", "Transfer-Encoding: chunked"),
             chunked(b"not read"),
-            ask("GET", "/ws", *UPGRADE),
+            request_bytes("GET", "/ws", *UPGRADE),
             peer.text_frame("early"),
             peer.frame(net.BINARY, bytes(100_000)),
             peer.close_frame(1000),
@@ -115,7 +115,7 @@ async def test_a_page_a_websocket_and_its_frames_may_be_sent_at_once(
 
 async def test_a_conversation_is_the_last_thing_on_a_connection(net: Network) -> None:
     async with net.serve(net.echo) as server, net.peer(server) as peer:
-        await peer.send(peer.close_frame(1000), ask("GET", "/"))
+        await peer.send(peer.close_frame(1000), request_bytes("GET", "/"))
         assert await peer.receive_all() == [(1000, "")]
 
 
@@ -185,7 +185,7 @@ async def test_the_handler_knows_that_tls_is_spoken(net: Network, tls: Tls) -> N
             raw, tls.client, server_hostname="localhost", https_compatible=True
         )
         async with stream:
-            await stream.send_all(ask("GET", "/x", "Connection: close"))
+            await stream.send_all(request_bytes("GET", "/x", "Connection: close"))
             data = b"".join([bytes(more) async for more in stream])
     assert data.endswith(b"\r\n\r\n127.0.0.1 https://test/x True")
 
@@ -200,8 +200,10 @@ async def test_a_large_upload_and_its_answer_arrive_whole(net: Network) -> None:
         net.dial(server) as peer,
         trio.open_nursery() as nursery,
     ):
-        nursery.start_soon(peer.send, ask("POST", "/", "Connection: close", body=body))
-        (got,) = understood(await peer.read_all(), "POST")
+        nursery.start_soon(
+            peer.send, request_bytes("POST", "/", "Connection: close", body=body)
+        )
+        (got,) = parse_answers(await peer.read_all(), "POST")
         assert got.body == body
 
 
@@ -214,13 +216,13 @@ async def test_a_client_that_sends_too_much_can_read_why_it_is_refused(
         trio.open_nursery() as nursery,
     ):
         chunks = chunked(*[bytes(10_000)] * 300)
-        head = ask("POST", "/", "Transfer-Encoding: chunked")
+        head = request_bytes("POST", "/", "Transfer-Encoding: chunked")
         nursery.start_soon(peer.send, head, chunks)
         data = b""
         while more := await peer.stream.receive_some():  # A reset would raise.
             data += more
-        (got,) = understood(data, "POST")
-        assert (got.status, got.keeps) == (413, False)
+        (got,) = parse_answers(data, "POST")
+        assert (got.status, got.keeps_alive) == (413, False)
 
 
 async def test_a_body_that_trickles_in_is_waited_for_and_one_that_stops_is_not(
@@ -230,12 +232,12 @@ async def test_a_body_that_trickles_in_is_waited_for_and_one_that_stops_is_not(
         net.serve(mirror, body_timeout=0.3) as server,
         net.dial(server) as peer,
     ):
-        await peer.send(ask("POST", "/", "Content-Length: 40"))
+        await peer.send(request_bytes("POST", "/", "Content-Length: 40"))
         for _ in range(40):
             await peer.send(b"x")
             await trio.sleep(0.02)
         assert await read_to(peer, b"x" * 40)
-        await peer.send(ask("POST", "/", "Content-Length: 40"), b"x")
+        await peer.send(request_bytes("POST", "/", "Content-Length: 40"), b"x")
         assert (await peer.read_head()).startswith("HTTP/1.1 408 ")
 
 
@@ -244,13 +246,13 @@ async def test_an_idle_connection_ends_and_its_place_is_free(
 ) -> None:
     async with net.serve(name, max_connections=1, idle_timeout=0.2) as server:
         async with net.dial(server) as idle:
-            await idle.send(ask("GET", "/idle"))
+            await idle.send(request_bytes("GET", "/idle"))
             await idle.read_head()
             async with net.dial(server) as second:
                 assert (await second.read_head()).startswith("HTTP/1.1 503 ")
             assert await idle.read_all() == b"/idle"
         async with net.dial(server) as third:
-            await third.send(ask("GET", "/third"))
+            await third.send(request_bytes("GET", "/third"))
             assert (await bytes_until_end(third)).endswith(b"\r\n\r\n/third")
     assert "max_connections" in logged.take()
 
@@ -288,7 +290,7 @@ async def test_host_none_is_everywhere(net: Network) -> None:
         assert hosts & {"0.0.0.0", "::"}  # noqa: S104 - on purpose, and briefly
         stream = await trio.open_tcp_stream("127.0.0.1", server.port)
         async with stream:
-            await stream.send_all(ask("GET", "/x", "Connection: close"))
+            await stream.send_all(request_bytes("GET", "/x", "Connection: close"))
             assert b"".join([bytes(m) async for m in stream]).endswith(b"\r\n/x")
 
 
@@ -309,7 +311,9 @@ async def test_a_unix_socket_serves_requests_and_websockets(
             assert repr(str(path)) in str(caught.value)
         peer = net.raw(await trio.open_unix_socket(str(path)), masks=True)
         async with peer.stream:
-            await peer.send(ask("GET", "/x") + ask("GET", "/ws", *UPGRADE))
+            await peer.send(
+                request_bytes("GET", "/x") + request_bytes("GET", "/ws", *UPGRADE)
+            )
             await peer.read_head()
             shown = await peer.read_head()
             assert shown.startswith("- http://test/x FalseHTTP/1.1 101 ")
@@ -342,7 +346,7 @@ async def test_behind_a_proxy_a_unix_socket_knows_its_clients(
         peer = net.raw(await trio.open_unix_socket(str(path)), masks=True)
         async with peer.stream:
             said = ("X-Forwarded-For: ::1, 192.0.2.1", "X-Forwarded-Proto: https")
-            await peer.send(ask("GET", "/x", *said))
+            await peer.send(request_bytes("GET", "/x", *said))
             shown = await bytes_until_end(peer)
     assert shown.endswith(b"\r\n\r\n192.0.2.1 https://test/x True")
 
@@ -363,11 +367,11 @@ async def test_several_listeners_are_served_together(
         for address in server.addresses[:2]:
             assert isinstance(address, tuple)
             async with await trio.open_tcp_stream(*address) as stream:
-                await stream.send_all(ask("GET", "/x", "Connection: close"))
+                await stream.send_all(request_bytes("GET", "/x", "Connection: close"))
                 data = b"".join([bytes(more) async for more in stream])
                 assert data.endswith(b"\r\n/x")
         async with await trio.open_unix_socket(str(path)) as stream:
-            await stream.send_all(ask("GET", "/x", "Connection: close"))
+            await stream.send_all(request_bytes("GET", "/x", "Connection: close"))
             data = b"".join([bytes(more) async for more in stream])
             assert data.endswith(b"\r\n/x")
     for listener in (first, second, third):
@@ -380,7 +384,7 @@ async def test_a_socket_that_was_bound_before_is_served(net: Network) -> None:
     sock.listen()
     listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
     async with serving_on(name, [listener]) as server, net.dial(server) as peer:
-        await peer.send(ask("GET", "/x"))
+        await peer.send(request_bytes("GET", "/x"))
         assert (await bytes_until_end(peer)).endswith(b"\r\n/x")
 
 
@@ -414,7 +418,7 @@ async def test_proxies_are_believed_only_if_told_so(
         net.serve(show, proxy_headers=believed) as server,
         net.dial(server) as peer,
     ):
-        await peer.send(ask("GET", "/x", *headers))
+        await peer.send(request_bytes("GET", "/x", *headers))
         shown = (await bytes_until_end(peer)).rpartition(b"\r\n")[2].decode()
     if believed:
         assert shown == "198.51.100.3 https://example.com/x True"
@@ -460,9 +464,9 @@ async def test_a_server_that_stops_waits_for_no_idle_client_and_no_answer(
             net.dial(server) as slow,
             net.dial(server) as streaming,
         ):
-            await idle.send(ask("GET", "/"))
-            await slow.send(ask("GET", "/slow"))
-            await streaming.send(ask("GET", "/stream"))
+            await idle.send(request_bytes("GET", "/"))
+            await slow.send(request_bytes("GET", "/slow"))
+            await streaming.send(request_bytes("GET", "/stream"))
             await idle.read_head()
             await streaming.read_head()
             nursery.cancel_scope.cancel()
@@ -478,7 +482,7 @@ async def test_the_access_log_has_the_address_of_the_client(
 ) -> None:
     caplog.set_level(logging.INFO, "trio_wspair.access")
     async with net.serve(name) as server, net.dial(server) as peer:
-        await peer.send(ask("GET", "/x"))
+        await peer.send(request_bytes("GET", "/x"))
         await bytes_until_end(peer)
         await net.until(lambda: caplog.messages)
     assert caplog.messages[0].startswith('127.0.0.1 "GET /x" 200, 2 bytes, ')

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from asgi_server import CONNECT, HTTP, WEBSOCKET, ByHand, Event, disconnect
+from asgi_server import CONNECT, HTTP, WEBSOCKET, ASGIServer, Event, disconnect
 from network import Logged
-from pairs import Heard, bounded, hear
+from pairs import Received, bounded, collect_events
 from trio.testing import MockClock
 
 from trio_wspair import (
@@ -41,7 +41,7 @@ class Opened:
         self.headers = {name.replace("_", "-"): headers[name] for name in headers}
         self.requests: list[Request] = []
         self.halves: list[WebSocket] = []
-        self.heard: list[Heard] = []
+        self.heard: list[Received] = []
 
     async def fetch(self, request: Request) -> Response:
         self.requests.append(request)
@@ -51,7 +51,7 @@ class Opened:
         return Response(None, status=101, web_socket=client, headers=self.headers)
 
     def take(self, server: WebSocket) -> None:
-        self.heard = hear(server)
+        self.heard = collect_events(server)
         server.accept(allow_half_open=self.allow_half_open)
 
     @property
@@ -83,9 +83,9 @@ def answering(response: Response) -> Fetch:
 @asynccontextmanager
 async def running(
     fetch: Fetch, **options: Any
-) -> AsyncGenerator[tuple[ByHand, trio.CancelScope], None]:
+) -> AsyncGenerator[tuple[ASGIServer, trio.CancelScope], None]:
     """Serve one WebSocket by hand; the scope is the server's around the application."""
-    server = ByHand(WEBSOCKET, CONNECT)
+    server = ASGIServer(WEBSOCKET, CONNECT)
     scope = trio.CancelScope()
 
     async def run() -> None:
@@ -125,7 +125,9 @@ async def test_a_websocket_over_http_2_is_the_same_to_the_handler(
 ) -> None:
     opened = Opened()
     headers = [(b"host", b"test")]  # No Upgrade there (RFC 8441, section 5).
-    server = ByHand(WEBSOCKET, CONNECT, disconnect(1000), headers=headers, scheme="wss")
+    server = ASGIServer(
+        WEBSOCKET, CONNECT, disconnect(1000), headers=headers, scheme="wss"
+    )
     await server.run(ASGIApp(opened.fetch))
     (request,) = opened.requests
     assert request.method == "GET"
@@ -140,7 +142,9 @@ async def test_a_client_whose_subprotocols_are_all_left_is_told_of_in_the_log_on
 ) -> None:
     app = ASGIApp(Opened().fetch)
     for _ in range(3):
-        server = ByHand(WEBSOCKET, CONNECT, disconnect(1000), subprotocols=["a", "b"])
+        server = ASGIServer(
+            WEBSOCKET, CONNECT, disconnect(1000), subprotocols=["a", "b"]
+        )
         await server.run(app)
     record = logged.take()
     assert "GET /: the client offers subprotocols (2)" in record
@@ -173,9 +177,9 @@ async def test_a_subprotocol_that_was_not_offered_is_a_500(
 @bounded
 async def test_headers_of_a_101_are_accepted_with_it(autojump_clock: MockClock) -> None:
     opened = Opened(Set_Cookie="a=1", Sec_WebSocket_Protocol="b")
-    server = ByHand(WEBSOCKET, CONNECT, disconnect(1000), subprotocols=["a", "b"])
+    server = ASGIServer(WEBSOCKET, CONNECT, disconnect(1000), subprotocols=["a", "b"])
     await server.run(ASGIApp(opened.fetch))
-    assert server.said == [
+    assert server.sent == [
         {
             "type": "websocket.accept",
             "subprotocol": "b",
@@ -189,9 +193,9 @@ async def test_a_client_that_has_gone_already_is_not_handled(
     autojump_clock: MockClock,
 ) -> None:
     opened = Opened()
-    server = await ByHand(WEBSOCKET, disconnect(1006)).run(ASGIApp(opened.fetch))
+    server = await ASGIServer(WEBSOCKET, disconnect(1006)).run(ASGIApp(opened.fetch))
     assert opened.requests == []
-    assert server.said == []
+    assert server.sent == []
 
 
 @bounded
@@ -199,7 +203,7 @@ async def test_a_client_that_goes_before_it_is_accepted_is_1006(
     autojump_clock: MockClock,
 ) -> None:
     opened = Opened()
-    server = ByHand(WEBSOCKET, CONNECT, disconnect(1006))
+    server = ASGIServer(WEBSOCKET, CONNECT, disconnect(1006))
     server.error = OSError("gone")
     await server.run(ASGIApp(opened.fetch))
     assert isinstance(opened.heard[-1], CloseEvent)
@@ -221,8 +225,8 @@ async def pieces() -> AsyncGenerator[str | bytes, None]:
 async def test_a_refusal_has_status_headers_and_body(
     autojump_clock: MockClock, body: Any, expected: bytes
 ) -> None:
-    said = body() if callable(body) else body
-    response = Response(said, status=401, headers={"WWW-Authenticate": "Basic"})
+    sent = body() if callable(body) else body
+    response = Response(sent, status=401, headers={"WWW-Authenticate": "Basic"})
     with pytest.raises(HandshakeError) as caught:
         async with open_asgi_websocket(ASGIApp(answering(response))):
             pass
@@ -236,19 +240,19 @@ async def test_a_refusal_has_status_headers_and_body(
 async def test_a_server_without_the_extension_can_only_say_403(
     autojump_clock: MockClock, extensions: Event | None
 ) -> None:
-    server = ByHand(WEBSOCKET, CONNECT, extensions=extensions)
+    server = ASGIServer(WEBSOCKET, CONNECT, extensions=extensions)
     await server.run(ASGIApp(answering(Response("go away", status=401))))
-    assert server.said == [{"type": "websocket.close"}]
+    assert server.sent == [{"type": "websocket.close"}]
 
 
 @bounded
 async def test_a_server_that_does_not_tell_of_extensions_has_none(
     autojump_clock: MockClock,
 ) -> None:
-    server = ByHand(WEBSOCKET, CONNECT)
+    server = ASGIServer(WEBSOCKET, CONNECT)
     del server.scope["extensions"], server.scope["subprotocols"]
     await server.run(ASGIApp(answering(Response("go away", status=401))))
-    assert server.said == [{"type": "websocket.close"}]
+    assert server.sent == [{"type": "websocket.close"}]
 
 
 @bounded
@@ -330,8 +334,10 @@ async def test_messages_are_understood_however_the_server_writes_them(
     autojump_clock: MockClock, event: Event, message: str | bytes
 ) -> None:
     opened = Opened()
-    said = {"type": "websocket.receive", **event}
-    await ByHand(WEBSOCKET, CONNECT, said, disconnect(1000)).run(ASGIApp(opened.fetch))
+    sent = {"type": "websocket.receive", **event}
+    await ASGIServer(WEBSOCKET, CONNECT, sent, disconnect(1000)).run(
+        ASGIApp(opened.fetch)
+    )
     assert opened.heard[0] == message
     assert type(opened.heard[0]) is type(message)
 
@@ -342,8 +348,8 @@ async def test_a_message_that_is_none_is_the_fault_of_the_server(
     autojump_clock: MockClock, event: Event
 ) -> None:
     opened = Opened()
-    said = {"type": "websocket.receive", **event}
-    server = ByHand(WEBSOCKET, CONNECT, said)
+    sent = {"type": "websocket.receive", **event}
+    server = ASGIServer(WEBSOCKET, CONNECT, sent)
     with pytest.RaisesGroup(
         pytest.RaisesExc(TypeError, match="a message has text"), flatten_subgroups=True
     ):
@@ -362,7 +368,7 @@ async def test_a_message_has_one_kind_only_for_the_server(
         opened.half.send(b"b")
         await trio.sleep(1)
         server.put(disconnect(1000))
-    assert server.said[1:] == [
+    assert server.sent[1:] == [
         {"type": "websocket.send", "text": "a"},
         {"type": "websocket.send", "bytes": b"b"},
     ]
@@ -378,9 +384,9 @@ async def test_g9_a_slow_handler_stops_the_reading(autojump_clock: MockClock) ->
         pulled.append(server)
         return Response(None, status=101, web_socket=client)
 
-    said = {"type": "websocket.receive", "bytes": bytes(1000)}
+    sent = {"type": "websocket.receive", "bytes": bytes(1000)}
     async with running(fetch, receive_buffer_bytes=5000) as (server, _):
-        server.put(*[said] * 100, disconnect(1000))
+        server.put(*[sent] * 100, disconnect(1000))
         await trio.sleep(1)
         assert 5 <= server.received <= 10
         assert [message async for message in pulled[0]] == [bytes(1000)] * 100
@@ -466,7 +472,7 @@ async def test_a_close_without_a_code_is_1005(
     autojump_clock: MockClock, event: Event
 ) -> None:
     opened = Opened()
-    await ByHand(WEBSOCKET, CONNECT, event).run(ASGIApp(opened.fetch))
+    await ASGIServer(WEBSOCKET, CONNECT, event).run(ASGIApp(opened.fetch))
     (closed,) = opened.heard
     assert isinstance(closed, CloseEvent)
     assert (closed.code, closed.reason, closed.was_clean) == (1005, "", True)
@@ -549,7 +555,7 @@ async def test_a_close_that_is_not_answered_is_1006_after_the_grace(
     opened = Opened()
     async with running(opened.fetch, close_grace=3.0) as (server, _):
         opened.half.close(1000)
-    assert server.said[-1] == {"type": "websocket.close", "code": 1000, "reason": ""}
+    assert server.sent[-1] == {"type": "websocket.close", "code": 1000, "reason": ""}
     error, closed = opened.heard
     assert isinstance(error, ErrorEvent)
     assert isinstance(closed, CloseEvent)
@@ -569,9 +575,9 @@ async def test_what_a_server_still_has_is_taken_before_the_end(
         server.close(1008)
         return Response(None, status=101, web_socket=client)
 
-    said = {"type": "websocket.receive", "bytes": bytes(1000)}
+    sent = {"type": "websocket.receive", "bytes": bytes(1000)}
     async with running(fetch, receive_buffer_bytes=5000) as (server, _):
-        server.put(*[said] * 100, *last)
+        server.put(*[sent] * 100, *last)
         await trio.sleep(1)
         assert server.received < 20
     assert server.received == 101 + len(last)
@@ -612,7 +618,7 @@ async def test_a_half_that_nobody_accepts_is_told(
 
 @bounded
 async def test_a_connection_says_close_once(autojump_clock: MockClock) -> None:
-    server = ByHand(WEBSOCKET)
+    server = ASGIServer(WEBSOCKET)
     connection = ASGIConnection(server.receive, server.send)
     await connection.send(["a", Close(4000, "bye"), "too late"])
     await connection.aclose(1000, "")
@@ -628,13 +634,13 @@ async def test_a_connection_says_close_once(autojump_clock: MockClock) -> None:
 async def test_a_connection_sends_no_message_after_the_close_of_the_client(
     autojump_clock: MockClock,
 ) -> None:
-    server = ByHand(WEBSOCKET, disconnect(4000))
+    server = ASGIServer(WEBSOCKET, disconnect(4000))
     connection = ASGIConnection(server.receive, server.send)
     assert await connection.receive() == [Close(4000)]
     with pytest.raises(ConnectionClosedError):
         await connection.send(["too late", Close(4000)])
     await connection.send([Close(4000)])
-    assert server.said == []
+    assert server.sent == []
 
 
 # -- the server stops -----------------------------------------------------------------
@@ -649,8 +655,8 @@ async def test_g2_when_the_server_stops_the_client_is_told_1001(
         opened.half.send("before")
         scope.cancel()
     assert server.types == ["accept", "send", "close"]
-    assert server.said[-1]["code"] == 1001
-    assert server.said[-1]["reason"] == "the server stops"
+    assert server.sent[-1]["code"] == 1001
+    assert server.sent[-1]["reason"] == "the server stops"
     (closed,) = opened.heard
     assert isinstance(closed, CloseEvent)
     assert (closed.code, closed.was_clean) == (1006, False)
@@ -713,7 +719,7 @@ async def test_a_stop_while_the_websocket_is_opened_is_told(
     autojump_clock: MockClock,
 ) -> None:
     opened = Opened()
-    server = ByHand(WEBSOCKET, CONNECT)
+    server = ASGIServer(WEBSOCKET, CONNECT)
     server.takes = trio.Event()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.run, ASGIApp(opened.fetch))
@@ -732,7 +738,7 @@ async def test_a_client_that_never_takes_the_acceptance_is_waited_for_in_vain(
 ) -> None:
     """As over HTTP/2, where a client may read nothing more on its connection."""
     opened = Opened()
-    server = ByHand(WEBSOCKET, CONNECT)
+    server = ASGIServer(WEBSOCKET, CONNECT)
     server.takes = trio.Event()
     app = ASGIApp(opened.fetch, close_grace=2.0, body_timeout=7.0)
     async with trio.open_nursery() as nursery:
@@ -781,7 +787,7 @@ async def test_a_handler_is_cancelled_with_the_server(
 
     async with running(fetch) as (server, scope):
         scope.cancel()
-    assert server.said == []
+    assert server.sent == []
     assert scope.cancelled_caught
 
 
@@ -794,8 +800,8 @@ SHUTDOWN: Event = {"type": "lifespan.shutdown"}
 
 @bounded
 async def test_the_server_starts_and_stops(autojump_clock: MockClock) -> None:
-    server = await ByHand(LIFESPAN, START, SHUTDOWN).run(ASGIApp(echo))
-    assert server.said == [
+    server = await ASGIServer(LIFESPAN, START, SHUTDOWN).run(ASGIApp(echo))
+    assert server.sent == [
         {"type": "lifespan.startup.complete"},
         {"type": "lifespan.shutdown.complete"},
     ]
@@ -804,21 +810,21 @@ async def test_the_server_starts_and_stops(autojump_clock: MockClock) -> None:
 @bounded
 async def test_scopes_of_other_kinds_are_an_error(autojump_clock: MockClock) -> None:
     with pytest.raises(ValueError, match="not 'smtp'"):
-        await ByHand({"type": "smtp"}).run(ASGIApp(echo))
+        await ASGIServer({"type": "smtp"}).run(ASGIApp(echo))
 
 
 def in_asyncio(scope: Event, *events: Event) -> list[Event]:
     """Call the application as a server does that runs asyncio."""
-    waiting, said = list(events), list[Event]()
+    waiting, sent = list(events), list[Event]()
 
     async def receive() -> Event:
         return waiting.pop(0)
 
     async def send(event: Any) -> None:
-        said.append(event)
+        sent.append(event)
 
     asyncio.run(ASGIApp(echo)(scope, receive, send))
-    return said
+    return sent
 
 
 def test_a_server_that_runs_asyncio_does_not_start() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
-from memory_server import ask
+from memory_server import request_bytes
 
 from trio_wspair import HandshakeError, open_websocket
 
@@ -82,7 +82,7 @@ async def test_without_a_lifespan_each_request_fails_and_says_why(
         url = (await server.read_to(r"http://127\.0\.0\.1:(\d+)"))[0]
         stream = await trio.open_tcp_stream("127.0.0.1", int(url.rpartition(":")[2]))
         async with stream:
-            await stream.send_all(ask())
+            await stream.send_all(request_bytes())
             assert (await stream.receive_some()).startswith(b"HTTP/1.1 500 ")
         await server.read_to(REMEDY)
         server.text = ""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from asgi_server import CONNECT, GONE, HTTP, WEBSOCKET, ByHand, Event, piece
+from asgi_server import CONNECT, GONE, HTTP, WEBSOCKET, ASGIServer, Event, piece
 from network import Logged
 from pairs import bounded
 from trio.testing import MockClock
@@ -18,9 +18,11 @@ from trio_wspair.asgi import ASGIApp
 Fetch = Callable[[Request], Awaitable[Response]]
 
 
-async def ask(fetch: Fetch, *events: Event, **scope: Any) -> ByHand:
+async def ask(fetch: Fetch, *events: Event, **scope: Any) -> ASGIServer:
     """Send a request and return the server that has the answer."""
-    return await ByHand(HTTP, *(events or [piece(b"")]), **scope).run(ASGIApp(fetch))
+    return await ASGIServer(HTTP, *(events or [piece(b"")]), **scope).run(
+        ASGIApp(fetch)
+    )
 
 
 def answering(response: Response) -> Fetch:
@@ -128,7 +130,7 @@ async def test_a_body_that_is_too_large_is_refused(
     autojump_clock: MockClock, headers: list[tuple[bytes, bytes]]
 ) -> None:
     app = ASGIApp(echo, max_body_bytes=5)
-    server = ByHand(HTTP, piece(b"123", more=True), piece(b"456"), headers=headers)
+    server = ASGIServer(HTTP, piece(b"123", more=True), piece(b"456"), headers=headers)
     await server.run(app)
     assert server.status == 413
     assert b"more than 5 bytes" in server.body
@@ -180,7 +182,7 @@ async def test_what_is_not_valid_gets_400_before_the_handler(
     async def fetch(request: Request) -> Response:
         raise AssertionError
 
-    server = await ByHand(scope, first, **changes).run(ASGIApp(fetch))
+    server = await ASGIServer(scope, first, **changes).run(ASGIApp(fetch))
     assert server.status == 400
     assert words in server.body.decode()
 
@@ -211,7 +213,7 @@ async def test_a_scope_that_is_wrong_is_an_error_for_the_server(
 @bounded
 async def test_two_tasks_may_read_the_same_body(autojump_clock: MockClock) -> None:
     read: list[bytes] = []
-    server = ByHand(HTTP)
+    server = ASGIServer(HTTP)
 
     async def fetch(request: Request) -> Response:
         async def keep() -> None:
@@ -231,7 +233,7 @@ async def test_two_tasks_may_read_the_same_body(autojump_clock: MockClock) -> No
 @bounded
 async def test_a_body_as_large_as_allowed_is_read(autojump_clock: MockClock) -> None:
     app = ASGIApp(echo, max_body_bytes=6)
-    server = ByHand(HTTP, piece(b"123", more=True), piece(b"456"))
+    server = ASGIServer(HTTP, piece(b"123", more=True), piece(b"456"))
     await server.run(app)
     assert server.body == b"123456"
 
@@ -241,7 +243,7 @@ async def test_a_body_that_says_it_is_too_large_is_never_asked_for(
     autojump_clock: MockClock,
 ) -> None:
     received: list[int] = []
-    server = ByHand(HTTP, headers=[(b"content-length", b"1000000000000")])
+    server = ASGIServer(HTTP, headers=[(b"content-length", b"1000000000000")])
 
     async def fetch(request: Request) -> Response:
         with pytest.raises(RequestBodyError):
@@ -256,7 +258,7 @@ async def test_a_body_that_says_it_is_too_large_is_never_asked_for(
 
 @bounded
 async def test_a_body_that_is_too_slow_is_refused(autojump_clock: MockClock) -> None:
-    server = ByHand(HTTP, piece(b"1", more=True))
+    server = ASGIServer(HTTP, piece(b"1", more=True))
     await server.run(ASGIApp(echo, body_timeout=3.0))
     assert server.status == 408
     assert trio.current_time() == 3.0
@@ -281,7 +283,7 @@ async def test_a_body_that_is_broken_off_is_refused(autojump_clock: MockClock) -
 async def test_a_reader_that_is_cancelled_loses_nothing(
     autojump_clock: MockClock,
 ) -> None:
-    server = ByHand(HTTP, piece(b"abc", more=True))
+    server = ASGIServer(HTTP, piece(b"abc", more=True))
 
     async def fetch(request: Request) -> Response:
         with trio.move_on_after(1):
@@ -308,7 +310,7 @@ async def test_an_answer_has_status_headers_and_body(autojump_clock: MockClock) 
     assert server.headers["content-length"] == "11"
     assert server.body.decode() == "grüß dich"
     assert server.complete
-    names = [name for name, _ in server.said[0]["headers"]]
+    names = [name for name, _ in server.sent[0]["headers"]]
     assert names == [name.lower() for name in names], "as the specification asks"
 
 
@@ -372,12 +374,12 @@ async def test_a_large_body_is_sent_in_pieces(autojump_clock: MockClock) -> None
     body = bytes(range(256)) * 1000
     server = await ask(answering(Response(body)))
     assert server.body == body
-    assert max(len(event["body"]) for event in server.said[1:]) <= 2**16
+    assert max(len(event["body"]) for event in server.sent[1:]) <= 2**16
 
 
 @bounded
 async def test_a_streamed_body_is_sent_as_it_comes(autojump_clock: MockClock) -> None:
-    server = ByHand(HTTP, piece(b""))
+    server = ASGIServer(HTTP, piece(b""))
     seen: list[bytes] = []
 
     async def pieces() -> AsyncGenerator[str | bytes, None]:
@@ -423,7 +425,7 @@ async def test_a_streamed_body_may_be_fed_by_a_task(autojump_clock: MockClock) -
 async def test_the_body_of_the_request_can_be_read_while_the_answer_is_sent(
     autojump_clock: MockClock,
 ) -> None:
-    server = ByHand(HTTP, piece(b"a", more=True))
+    server = ASGIServer(HTTP, piece(b"a", more=True))
 
     async def fetch(request: Request) -> Response:
         async def pieces() -> AsyncGenerator[bytes, None]:
@@ -443,7 +445,7 @@ async def test_what_was_not_read_of_a_request_does_not_hold_up_the_server(
     autojump_clock: MockClock,
 ) -> None:
     # Hypercorn's reader waits until its queue has room, and its writer for the reader.
-    server = ByHand(HTTP, *[piece(b"x" * 2**16, more=True)] * 50, GONE)
+    server = ASGIServer(HTTP, *[piece(b"x" * 2**16, more=True)] * 50, GONE)
     server.takes = trio.Event()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.run, ASGIApp(answering(Response("ok"))))
@@ -458,7 +460,7 @@ async def test_streaming_ends_when_the_client_goes(
     autojump_clock: MockClock, broken: Event | None
 ) -> None:
     ended: list[float] = []
-    server = ByHand(HTTP, piece(b""))
+    server = ASGIServer(HTTP, piece(b""))
 
     async def pieces() -> AsyncGenerator[str, None]:
         try:
@@ -483,7 +485,7 @@ async def test_a_stream_that_is_given_up_is_closed_at_once(
     autojump_clock: MockClock,
 ) -> None:
     ended: list[float] = []
-    server = ByHand(HTTP, piece(b""))
+    server = ASGIServer(HTTP, piece(b""))
 
     async def pieces() -> AsyncGenerator[str, None]:
         try:
@@ -504,17 +506,17 @@ async def test_a_stream_that_is_given_up_is_closed_at_once(
 async def test_a_server_may_raise_when_the_client_has_gone(
     autojump_clock: MockClock, error: Exception
 ) -> None:
-    server = ByHand(HTTP, piece(b""))
+    server = ASGIServer(HTTP, piece(b""))
     server.error = error
     await server.run(ASGIApp(answering(Response("ok"))))
-    assert server.said == []
+    assert server.sent == []
 
 
 @bounded
 async def test_a_client_that_takes_nothing_is_given_up(
     autojump_clock: MockClock,
 ) -> None:
-    server = ByHand(HTTP, piece(b""))
+    server = ASGIServer(HTTP, piece(b""))
     server.takes = trio.Event()
     await server.run(ASGIApp(answering(Response("ok")), body_timeout=7.0))
     assert trio.current_time() == 7.0
@@ -526,7 +528,7 @@ async def test_what_a_server_does_last_is_not_cancelled_by_its_own_disconnect(
     autojump_clock: MockClock,
 ) -> None:
     # Hypercorn tells of the end while it still tidies up, in the last send().
-    server = ByHand(HTTP, piece(b""))
+    server = ASGIServer(HTTP, piece(b""))
     tidied: list[str] = []
 
     async def send(event: Event) -> None:
@@ -609,19 +611,19 @@ async def test_a_handler_is_cancelled_with_the_server(
         finally:
             ended.append("cancelled")
 
-    server = ByHand(HTTP, piece(b""))
+    server = ASGIServer(HTTP, piece(b""))
     with trio.move_on_after(1) as scope:
         await server.run(ASGIApp(fetch))
     assert scope.cancelled_caught
     assert ended == ["cancelled"]
-    assert server.said == []
+    assert server.sent == []
 
 
 @bounded
 async def test_what_a_server_raises_otherwise_is_its_own(
     autojump_clock: MockClock,
 ) -> None:
-    server = ByHand(HTTP, piece(b""))
+    server = ASGIServer(HTTP, piece(b""))
     server.error = KeyError("a fault of the server")
     with pytest.raises(KeyError):
         await server.run(ASGIApp(answering(Response("ok"))))

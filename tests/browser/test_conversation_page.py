@@ -96,7 +96,7 @@ def test_the_conversation_is_drawn_and_can_be_filtered(
     keep(page, "light")
     page.get_by_label("server").uncheck()
     expect(page.get_by_role("status")).to_have_text("10 of 15 rows")
-    expect(row(page, "nobody hears this")).to_have_count(0)
+    expect(row(page, "sent, never taken")).to_have_count(0)
     page.get_by_label("Messages").uncheck()
     page.get_by_label("Accepts").uncheck()
     expect(rows(page)).to_contain_text(["Close 1000", "closed 1006"])

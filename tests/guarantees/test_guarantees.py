@@ -15,15 +15,15 @@ import attrs
 import pytest
 import trio
 from pairs import (
-    FELL,
+    NURSERY_CANCELLED,
     TIMED_OUT,
-    Heard,
     ListenerError,
+    Received,
     T,
     abnormal,
     bounded,
+    collect_events,
     flat,
-    hear,
     run,
 )
 from trio._core._run import _r as scheduler_luck
@@ -99,7 +99,7 @@ INTERNAL_ERROR = CloseEvent(1011, "", was_clean=True)
 @bounded
 async def test_g1_messages_arrive_in_the_order_sent(autojump_clock: MockClock) -> None:
     async with open_websocket_pair() as (client, server):
-        heard = hear(server)
+        heard = collect_events(server)
         client.accept()
         server.accept()
         sent = [str(n) if n % 3 else bytes([n % 256]) for n in range(500)]
@@ -314,13 +314,13 @@ ENDINGS: list[tuple[Ending, CloseEvent, CloseEvent, bool]] = [
     (async_close_listener_raises, CLEAN_1000, CLEAN_1000, False),
     (error_listener_raises, INTERNAL_ERROR, RAISED, True),
     (async_error_listener_raises, INTERNAL_ERROR, RAISED, True),
-    (nursery_is_cancelled, GOING_AWAY, FELL, False),
-    (nursery_is_cancelled_during_a_listener, GOING_AWAY, FELL, False),
-    (nursery_is_cancelled_in_a_listener, GOING_AWAY, FELL, False),
+    (nursery_is_cancelled, GOING_AWAY, NURSERY_CANCELLED, False),
+    (nursery_is_cancelled_during_a_listener, GOING_AWAY, NURSERY_CANCELLED, False),
+    (nursery_is_cancelled_in_a_listener, GOING_AWAY, NURSERY_CANCELLED, False),
     (nursery_is_cancelled_in_a_close_listener, CLEAN_1000, CLEAN_1000, False),
-    (nursery_is_cancelled_with_a_close_queued, GOING_AWAY, FELL, False),
-    (body_raises, GOING_AWAY, FELL, False),
-    (body_raises_after_a_close, CLEAN_1000, FELL, False),
+    (nursery_is_cancelled_with_a_close_queued, GOING_AWAY, NURSERY_CANCELLED, False),
+    (body_raises, GOING_AWAY, NURSERY_CANCELLED, False),
+    (body_raises_after_a_close, CLEAN_1000, NURSERY_CANCELLED, False),
 ]
 
 
@@ -341,7 +341,7 @@ async def test_g2_every_half_hears_one_close_and_nothing_after_it(
         with failures_expected():
             async with trio.open_nursery() as inner:
                 client, server = apart(outer, inner)
-                heard = hear(client), hear(server)
+                heard = collect_events(client), collect_events(server)
                 await wait_all_tasks_blocked()
                 await ending(Scene(inner, client, server))
         await trio.sleep(100)
@@ -446,10 +446,10 @@ async def test_g3_what_was_sent_before_a_clean_close_arrives_at_a_late_accept(
         client.close(1000)
         await trio.sleep(100)
         if pull:
-            received: list[Heard] = [message async for message in server]
+            received: list[Received] = [message async for message in server]
             received.append(await server.wait_closed())
         else:
-            received = hear(server)
+            received = collect_events(server)
             server.accept()
             await server.wait_closed()
     assert received == [*map(str, range(200)), CLEAN_1000]
@@ -460,7 +460,7 @@ async def test_g3_nothing_is_lost_when_both_close_with_messages_under_way(
     autojump_clock: MockClock,
 ) -> None:
     async with open_websocket_pair() as pair:
-        heard = [hear(half) for half in pair]
+        heard = [collect_events(half) for half in pair]
         for half in pair:
             half.accept()
             for n in range(100):
@@ -473,7 +473,7 @@ async def test_g3_nothing_is_lost_when_both_close_with_messages_under_way(
 async def test_g3_leaving_the_block_delivers_what_is_queued(
     autojump_clock: MockClock,
 ) -> None:
-    heard: list[Heard] = []
+    heard: list[Received] = []
 
     async def slowly(event: MessageEvent) -> None:
         await trio.sleep(0.01)
@@ -493,7 +493,7 @@ async def test_g3_messages_to_a_half_that_has_said_close_still_arrive(
     autojump_clock: MockClock,
 ) -> None:
     async with open_websocket_pair() as (client, server):
-        heard = hear(server)
+        heard = collect_events(server)
         client.accept()
         server.accept()
         server.close(1000)
@@ -562,7 +562,7 @@ async def test_g4_accept_never_yields_and_works_in_a_cancelled_scope(
     autojump_clock: MockClock, *, pull: bool
 ) -> None:
     async with open_websocket_pair() as (client, server):
-        heard = hear(server)
+        heard = collect_events(server)
         with trio.CancelScope() as scope:
             scope.cancel()
             with assert_no_checkpoints():
@@ -599,7 +599,7 @@ async def test_g4_a_sync_verb_that_raises_has_changed_nothing(
     autojump_clock: MockClock, name: str
 ) -> None:
     async with open_websocket_pair(max_buffered_bytes=1000) as (client, server):
-        heard = hear(client), hear(server)
+        heard = collect_events(client), collect_events(server)
         client.accept()
         server.accept()
         client.serialize_attachment("as before")
@@ -815,7 +815,7 @@ async def test_g4_taking_a_message_is_protected_from_keyboard_interrupt(
 def test_g4_a_real_interrupt_waits_until_send_is_done(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    heard: list[Heard] = []
+    heard: list[Received] = []
     put = Inbox.put
 
     def interrupted(*args: Any, **kwargs: Any) -> Any:
@@ -825,7 +825,7 @@ def test_g4_a_real_interrupt_waits_until_send_is_done(
     async def main() -> None:
         nonlocal heard
         async with open_websocket_pair() as (client, server):
-            heard = hear(server)
+            heard = collect_events(server)
             client.accept()
             server.accept()
             monkeypatch.setattr(Inbox, "put", interrupted)
@@ -1083,7 +1083,7 @@ async def test_g6_a_cancelled_aclose_closes_all_the_same(
 @bounded
 async def test_g6_aclose_is_idempotent(autojump_clock: MockClock) -> None:
     async with open_websocket_pair() as (client, server):
-        heard = hear(client), hear(server)
+        heard = collect_events(client), collect_events(server)
         client.accept()
         server.accept()
         for _ in range(3):
@@ -1140,7 +1140,7 @@ async def test_g7_a_failing_listener_fails_its_half_and_the_nursery(
         with pytest.RaisesGroup(ListenerError) as caught:
             async with trio.open_nursery() as inner:
                 client, server = apart(outer, inner)
-                heard = hear(client), hear(server)
+                heard = collect_events(client), collect_events(server)
                 server.onmessage = listener
                 server.add_event_listener("message", lambda e: others.append(e.data))
                 client.send("first")
@@ -1216,7 +1216,7 @@ async def test_g7_a_half_that_has_said_close_sends_no_1011(
         with pytest.RaisesGroup(ListenerError):
             async with trio.open_nursery() as inner:
                 client, server = apart(outer, inner)
-                heard = hear(client)
+                heard = collect_events(client)
 
                 @server.on("message")
                 def hang_up_and_fail(_event: MessageEvent) -> None:
@@ -1238,7 +1238,7 @@ async def test_g7_a_failing_close_listener_only_propagates(
             async with trio.open_nursery() as inner:
                 client, server = apart(outer, inner)
                 server.onclose = listener
-                heard = hear(client), hear(server)
+                heard = collect_events(client), collect_events(server)
                 client.close(1000)
         assert await server.wait_closed() == CLEAN_1000
     assert heard == ([CLEAN_1000], [CLEAN_1000])
@@ -1261,7 +1261,7 @@ async def test_g7_a_failing_error_listener_propagates_beside_its_cause(
             server.accept()
             server.onerror = listener
             server.onmessage = fail
-            heard = hear(server)
+            heard = collect_events(server)
             client.send("x")
     assert [type(error) for error in flat(caught.value)] == [ValueError, ListenerError]
     assert [type(event) for event in heard[-2:]] == [ErrorEvent, CloseEvent]
@@ -1276,7 +1276,7 @@ async def test_g7_other_halves_of_the_nursery_hear_1006_or_the_close_that_is_que
             async with trio.open_nursery() as inner:
                 client, server = apart(outer, inner)
                 open_one, closing_one = apart(outer, inner)[1], apart(outer, inner)
-                heard = hear(open_one), hear(closing_one[1])
+                heard = collect_events(open_one), collect_events(closing_one[1])
                 await wait_all_tasks_blocked()
 
                 @server.on("message")
@@ -1288,7 +1288,7 @@ async def test_g7_other_halves_of_the_nursery_hear_1006_or_the_close_that_is_que
         assert await closing_one[0].wait_closed() == CloseEvent(
             4000, "", was_clean=True
         )
-    assert heard == ([FELL], [CloseEvent(4000, "", was_clean=True)])
+    assert heard == ([NURSERY_CANCELLED], [CloseEvent(4000, "", was_clean=True)])
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
@@ -1296,7 +1296,7 @@ async def test_g7_other_halves_of_the_nursery_hear_1006_or_the_close_that_is_que
 def test_g7_interrupts_pass_through_without_an_error_event(
     error: type[BaseException], kind: str
 ) -> None:
-    heard: list[Heard] = []
+    heard: list[Received] = []
 
     def interrupt(_event: object) -> None:
         raise error
@@ -1309,7 +1309,7 @@ def test_g7_interrupts_pass_through_without_an_error_event(
         nonlocal heard
         async with trio.open_nursery() as nursery:
             client, server = WebSocketPair(nursery)
-            heard = hear(server)
+            heard = collect_events(server)
             client.accept()
             server.accept()
             server.onmessage = interrupt if kind == "sync" else async_interrupt
@@ -1317,7 +1317,7 @@ def test_g7_interrupts_pass_through_without_an_error_event(
 
     with pytest.RaisesGroup(error):
         run(main)
-    assert heard[-1:] == [FELL]
+    assert heard[-1:] == [NURSERY_CANCELLED]
     assert not any(isinstance(event, ErrorEvent) for event in heard)
 
 
@@ -1373,7 +1373,7 @@ async def test_g7_a_listener_that_cancels_and_then_fails_has_failed(
     with pytest.RaisesGroup(ListenerError):
         async with trio.open_nursery() as nursery:
             client, server = WebSocketPair(nursery)
-            heard = hear(server)
+            heard = collect_events(server)
             client.accept()
             server.accept()
 
@@ -1397,7 +1397,7 @@ async def test_g7_a_failing_listener_ends_the_block_that_opened_the_pair(
 ) -> None:
     with pytest.RaisesGroup(ListenerError):
         async with open_websocket_pair() as (client, server):
-            heard = hear(client), hear(server)
+            heard = collect_events(client), collect_events(server)
             client.accept()
             server.accept()
             server.onmessage = boom
@@ -1476,7 +1476,7 @@ async def test_g8_a_slow_half_holds_up_no_other_half(autojump_clock: MockClock) 
 
     async with trio.open_nursery() as nursery:
         stuck, brisk = WebSocketPair(nursery), WebSocketPair(nursery)
-        heard = hear(brisk[1])
+        heard = collect_events(brisk[1])
         stuck[1].onmessage = slow
         for half in (*stuck, *brisk):
             half.accept()
@@ -1543,7 +1543,7 @@ async def test_g9_buffered_amount_counts_bytes_of_utf8() -> None:
 @bounded
 async def test_g9_close_gets_through_a_full_buffer(autojump_clock: MockClock) -> None:
     async with open_websocket_pair(max_buffered_bytes=64) as (client, server):
-        heard = hear(server)
+        heard = collect_events(server)
         client.accept()
         client.send("x")
         with pytest.raises(BufferFullError):
@@ -1781,13 +1781,13 @@ def under_many_schedules(program: Callable[[], Awaitable[T]]) -> list[T]:
     return outcomes
 
 
-Transcript = dict[str, list[Heard]]
+Transcript = dict[str, list[Received]]
 
 
 def transcribe(transcript: Transcript, **halves: WebSocket) -> None:
     """Write down what these halves hear."""
     for name, half in halves.items():
-        transcript[name] = hear(half)
+        transcript[name] = collect_events(half)
 
 
 def accept(*halves: WebSocket) -> None:
@@ -1942,7 +1942,7 @@ async def a_puller_answers_the_last_message(pause: float) -> object:
 
     async with trio.open_nursery() as nursery:
         client, server = WebSocketPair(nursery)
-        heard = hear(client)
+        heard = collect_events(client)
         client.accept()
         nursery.start_soon(answer, server)
         await wait_all_tasks_blocked()
@@ -2017,4 +2017,8 @@ def test_g11_it_does_not_matter_which_half_was_accepted_first() -> None:
         for swap in (False, True)
         for outcome in under_many_schedules(functools.partial(program, swap=swap))
     ]
-    assert results == [{"client": ["y", FELL], "server": ["x", FELL]}] * 2
+    assert (
+        results
+        == [{"client": ["y", NURSERY_CANCELLED], "server": ["x", NURSERY_CANCELLED]}]
+        * 2
+    )

@@ -67,7 +67,7 @@ async def test_g1_messages_arrive_in_the_order_sent_and_close_comes_last(
         sent += [f"text {number}", b"\xff%d" % number]
     async with ends() as (near, far):
         near.accept()
-        heard = net.hear(far)
+        heard = net.accept(far)
         for message in sent:
             near.send(message)
         near.close(4000, "done")
@@ -84,7 +84,7 @@ async def test_g1_messages_of_every_size_keep_their_order(
     sent += ["é" * (size // 2) for size in sizes]
     async with ends() as (near, far):
         near.accept()
-        heard = net.hear(far)
+        heard = net.accept(far)
         for message in sent:
             near.send(message)
         near.close(4000, "done")
@@ -95,7 +95,7 @@ async def test_g1_messages_of_every_size_keep_their_order(
 async def test_g1_both_directions_at_once(net: Network, ends: Ends) -> None:
     numbers = [str(number) for number in range(300)]
     async with ends() as (near, far):
-        near_heard, far_heard = net.hear(near), net.hear(far)
+        near_heard, far_heard = net.accept(near), net.accept(far)
         for number in numbers:
             near.send(number)
             far.send(number)
@@ -160,7 +160,7 @@ async def test_g2_one_close_event_and_nothing_after_it(
     errors: int,
 ) -> None:
     async with one_end() as (half, peer):
-        heard = net.hear(half)
+        heard = net.accept(half)
         await peer.send(peer.text_frame("first"))
         await net.until(lambda: heard)
         await end(peer)
@@ -178,7 +178,7 @@ async def test_g2_one_close_event_when_both_close_at_once(
     net: Network, ends: Ends
 ) -> None:
     async with ends() as (near, far):
-        near_heard, far_heard = net.hear(near), net.hear(far)
+        near_heard, far_heard = net.accept(near), net.accept(far)
         near.send("from near")
         near.close(4000, "near")
         far.send("from far")
@@ -195,9 +195,9 @@ async def test_g2_one_close_event_when_the_nursery_is_cancelled(net: Network) ->
     async with net.serve_halves() as (server, halves):
         async with trio.open_nursery() as nursery:
             client = await connect(server.url, nursery=nursery)
-            heard = net.hear(client)
+            heard = net.accept(client)
             far = await halves.receive()
-            far_heard = net.hear(far)
+            far_heard = net.accept(far)
             far.send("hi")
             await net.until(lambda: heard)
             nursery.cancel_scope.cancel()
@@ -221,7 +221,7 @@ async def test_g3_what_was_sent_before_a_close_waits_for_accept(
         near.close(4000, "done")
         await trio.sleep(0.1)  # All of it is at the far end, which nobody has taken.
         assert near.ready_state is ReadyState.CLOSING
-        heard = net.hear(far)
+        heard = net.accept(far)
         assert await near.wait_closed() == DONE
         assert heard == [*sent, DONE]
 
@@ -270,7 +270,7 @@ async def test_g4_verbs_take_effect_in_a_cancelled_scope(
                 near.accept()
                 near.send("hello")
                 near.close(4000, "done")
-                heard = net.hear(far)
+                heard = net.accept(far)
             await trio.lowlevel.checkpoint()
         assert scope.cancelled_caught
         assert await near.wait_closed() == DONE
@@ -281,7 +281,7 @@ async def test_g4_a_send_that_raises_sends_nothing(net: Network, ends: Ends) -> 
     options = {"max_buffered_bytes": 1000}
     async with ends(pair_options=options, client_options=options) as (near, far):
         near.accept()
-        heard = net.hear(far)
+        heard = net.accept(far)
         near.send("a")
         with pytest.raises(BufferFullError):
             near.send("x" * 1000)
@@ -397,7 +397,7 @@ async def test_g5_a_cancelled_verb_has_done_nothing(net: Network, ends: Ends) ->
 async def test_g6_aclose_twice_is_aclose_once(net: Network, ends: Ends) -> None:
     async with ends() as (near, far):
         near.accept()
-        heard = net.hear(far)
+        heard = net.accept(far)
         await near.aclose(4000, "done")
         assert near.ready_state is ReadyState.CLOSED
         await near.aclose(4001, "again")
@@ -407,7 +407,7 @@ async def test_g6_aclose_twice_is_aclose_once(net: Network, ends: Ends) -> None:
 
 async def test_g6_a_cancelled_aclose_has_closed(net: Network, one_end: OneEnd) -> None:
     async with one_end() as (half, peer):
-        heard = net.hear(half)
+        heard = net.accept(half)
         with trio.move_on_after(0.05):
             await half.aclose(4000, "done")
         assert half.ready_state is ReadyState.CLOSED
@@ -423,7 +423,7 @@ async def test_g6_aclose_ends_although_the_peer_never_answers(
         half,
         peer,
     ):
-        heard = net.hear(half)
+        heard = net.accept(half)
         await half.aclose(4000, "done")
         error, closed = heard
         assert isinstance(error, ErrorEvent)
@@ -448,7 +448,7 @@ async def test_g6_leaving_open_websocket_closes(
             async with open_websocket(server.url) as ws:
                 sockets.append(ws)
                 sockets.append(await halves.receive())
-                heard.append(net.hear(sockets[1]))
+                heard.append(net.accept(sockets[1]))
                 ws.send("bye")
                 if leave == "raising":
                     raise KeyError(leave)
@@ -481,12 +481,12 @@ async def test_g7_a_listener_of_a_client_raises(net: Network) -> None:
             async with trio.open_nursery() as nursery:
                 client = await connect(server.url, nursery=nursery)
                 client.add_event_listener("message", fail)
-                heard.append(net.hear(client))
+                heard.append(net.accept(client))
                 await trio.sleep_forever()
 
         async def talk() -> None:
             far = await halves.receive()
-            heard.append(net.hear(far))
+            heard.append(net.accept(far))
             far.send("a")
             far.send("b")
             await far.wait_closed()
@@ -522,7 +522,7 @@ async def test_g7_a_listener_of_a_server_raises(
             raise KeyError(event.data)
 
         server.add_event_listener("message", fail_later if is_async else fail)
-        heard.append(net.hear(server))
+        heard.append(net.accept(server))
         return Response(None, status=101, web_socket=client)
 
     async with net.serve(fetch) as server, net.peer(server) as other:
@@ -554,7 +554,7 @@ async def test_g7_an_exception_in_a_close_listener_only_propagates(
         def fail(event: CloseEvent) -> None:
             raise KeyError(event.code)
 
-        heard = net.hear(half)
+        heard = net.accept(half)
         await peer.send(peer.close_frame(4000, "done"))
         assert await peer.receive_all() == [(4000, "done")]
         await half.wait_closed()
@@ -856,7 +856,7 @@ async def test_g11_events_do_not_depend_on_scheduling(net: Network) -> None:
         for _ in range(30):
             async with net.peer(server) as peer:
                 half = await halves.receive()
-                heard = net.hear(half)
+                heard = net.accept(half)
                 await peer.send(peer.text_frame("a"), peer.close_frame(4000, "done"))
                 with contextlib.suppress(trio.BrokenResourceError):
                     await peer.stream.aclose()
@@ -873,7 +873,7 @@ async def test_g11_a_protocol_error_after_messages_drops_none_of_them(
         for _ in range(30):
             async with net.peer(server) as peer:
                 half = await halves.receive()
-                heard = net.hear(half)
+                heard = net.accept(half)
                 await peer.send(peer.text_frame("a"), peer.text_frame("b"), b"\xff" * 9)
                 await half.wait_closed()
                 assert isinstance(heard[-2], ErrorEvent)

@@ -11,7 +11,16 @@ from typing import Final, NoReturn
 
 import pytest
 import trio
-from cancellation_sweep import QUICK, ROLES, Ears, Listening, Peer, Role, Wire, Wiring
+from cancellation_sweep import (
+    QUICK,
+    ROLES,
+    EventLog,
+    Listening,
+    Peer,
+    Role,
+    Wire,
+    Wiring,
+)
 from engines import engine_in_use
 from network import Logged, Tls
 from pairs import abnormal, clean
@@ -144,7 +153,7 @@ def test_g5_a_cancelled_receive_loses_no_message(role: Role, wiring: Wiring) -> 
             while len(got) < 3:
                 got.append(await half.receive())
         assert got == ["a!", "b!", "c!"]
-        assert peer.said == ["a", "b", "c", (1000, "")]
+        assert peer.received == ["a", "b", "c", (1000, "")]
 
     wiring.sweep(operation)
 
@@ -157,7 +166,7 @@ def test_g5_a_cancelled_drain_tears_no_frame(
 
     async def operation(attempt: Attempt) -> None:
         async with one_end(role, wiring) as (half, peer):
-            ears = Ears(half, listening)
+            events = EventLog(half, listening)
             half.accept()
             half.send(large)
             half.send("b")
@@ -167,9 +176,9 @@ def test_g5_a_cancelled_drain_tears_no_frame(
             assert half.ready_state is ReadyState.OPEN
             half.send("c")
             await half.drain()
-        assert peer.said == [large, "b", "c", (1000, "")]
-        assert ears.messages == ["large" * 4 + "!", "b!", "c!"]
-        assert ears.close_event() == clean(1000)
+        assert peer.received == [large, "b", "c", (1000, "")]
+        assert events.messages == ["large" * 4 + "!", "b!", "c!"]
+        assert events.close_event() == clean(1000)
 
     wiring.sweep(operation)
 
@@ -180,7 +189,7 @@ def test_g5_a_cancelled_ping_leaves_the_connection_as_it_was(
 ) -> None:
     async def operation(attempt: Attempt) -> None:
         async with one_end(role, wiring) as (half, peer):
-            ears = Ears(half, listening)
+            events = EventLog(half, listening)
             half.accept()
             half.send("a")
             with attempt:
@@ -188,12 +197,12 @@ def test_g5_a_cancelled_ping_leaves_the_connection_as_it_was(
             assert half.ready_state is ReadyState.OPEN
             assert await half.ping() >= 0
             half.send("b")
-        assert [said for said in peer.said if said[0] != "ping"] == [
+        assert [said for said in peer.received if said[0] != "ping"] == [
             *("a", "b"),
             (1000, ""),
         ]
-        assert ears.messages == ["a!", "b!"]
-        assert ears.close_event() == clean(1000)
+        assert events.messages == ["a!", "b!"]
+        assert events.close_event() == clean(1000)
 
     wiring.sweep(operation)
 
@@ -204,18 +213,18 @@ def test_g6_a_cancelled_aclose_has_closed(
 ) -> None:
     async def operation(attempt: Attempt) -> None:
         async with one_end(role, wiring, close_grace=1.0) as (half, peer):
-            ears = Ears(half, listening)
+            events = EventLog(half, listening)
             half.accept()
             half.send("a")
             half.send("b")
             with attempt:
                 await half.aclose(3000, "enough")
             assert half.ready_state is ReadyState.CLOSED
-        assert peer.said == ["a", "b", (3000, "enough")]
-        end = ears.close_event()
+        assert peer.received == ["a", "b", (3000, "enough")]
+        end = events.close_event()
         if attempt.got_through and listening in QUICK:
             assert end == clean(3000, "enough")
-            assert ears.messages == ["a!", "b!"]
+            assert events.messages == ["a!", "b!"]
         else:
             assert end in (clean(3000, "enough"), CANCELLED, UNANSWERED)
 
@@ -236,7 +245,7 @@ def test_g4_a_cancelled_couple_sends_what_was_queued_and_a_close(
         coupling = False
         async with trio.open_nursery() as nursery:
             half, coupled = WebSocketPair(nursery)
-            ears = Ears(half, "async")
+            events = EventLog(half, "async")
             half.accept(allow_half_open=True)
             half.send("a")
             half.send("b")
@@ -259,17 +268,17 @@ def test_g4_a_cancelled_couple_sends_what_was_queued_and_a_close(
                 await trio.aclose_forcefully(ours)
                 await half.aclose()
             await half.wait_closed()
-        end = ears.close_event()
+        end = events.close_event()
         if event is not None:
-            assert peer.said == ["a", "b", "c", (3000, "")]
-            assert ears.messages == ["1!", "2!", "a!", "b!", "c!"]
+            assert peer.received == ["a", "b", "c", (3000, "")]
+            assert events.messages == ["1!", "2!", "a!", "b!", "c!"]
             assert event == end == clean(3000)
         elif coupling:
             assert peer.texts in (["a", "b"], ["a", "b", "c"])
             assert peer.close == (1001 if len(peer.texts) == 2 else 3000)
             assert end.was_clean or end.code == 1006
         else:
-            assert peer.said == []
+            assert peer.received == []
 
     wiring.sweep(operation)
 
@@ -298,7 +307,7 @@ def test_g5_a_cancelled_connect_leaves_no_connection(wiring: Wiring) -> None:
                 assert await ws.receive() == "a!"
                 await ws.aclose()
         said = [] if ws is None else ["a", (1000, "")]
-        assert [peer.said for peer in peers] in ([], [said])
+        assert [peer.received for peer in peers] in ([], [said])
 
     wiring.sweep(operation)
 
@@ -317,7 +326,7 @@ def test_g6_open_websocket_cancelled_at_any_step_has_closed(
     *, raises: bool, wiring: Wiring
 ) -> None:
     async def operation(attempt: Attempt) -> None:
-        ears: list[Ears] = []
+        events: list[EventLog] = []
         leaving = raised = False
         async with wiring.peers() as (url, peers):
             try:
@@ -325,7 +334,7 @@ def test_g6_open_websocket_cancelled_at_any_step_has_closed(
                     async with open_websocket(
                         url, ssl_context=wiring.client, close_grace=GRACE
                     ) as ws:
-                        ears.append(Ears(ws, "async", pulled=True))
+                        events.append(EventLog(ws, "async", pulled=True))
                         ws.send("a")
                         assert await ws.receive() == "a!"
                         ws.send("b!")
@@ -335,10 +344,10 @@ def test_g6_open_websocket_cancelled_at_any_step_has_closed(
             except BodyError:
                 raised = True
         assert raised is (leaving and raises), "the block's own exception comes out"
-        if not ears:
-            assert [peer.said for peer in peers] in ([], [[]])
+        if not events:
+            assert [peer.received for peer in peers] in ([], [[]])
             return
-        end = ears[0].close_event()
+        end = events[0].close_event()
         code = 1011 if raises else 1000
         if attempt.got_through:
             assert end == clean(code)
@@ -378,12 +387,12 @@ def test_g2_serve_cancelled_at_any_step_tells_everybody_the_end(
     listening: Listening, wiring: Wiring
 ) -> None:
     async def operation(attempt: Attempt) -> None:
-        ears: list[Ears] = []
+        events: list[EventLog] = []
         visitor = Peer("client", greetings=("hello!",))
 
         async def fetch(_request: Request) -> Response:
             client, server = WebSocketPair()
-            ears.append(Ears(server, listening))
+            events.append(EventLog(server, listening))
             server.accept()
             server.send("a!")
             await trio.lowlevel.checkpoint()
@@ -394,12 +403,12 @@ def test_g2_serve_cancelled_at_any_step_tells_everybody_the_end(
             with attempt:
                 async with serving(wiring, fetch) as server:
                     visitors.start_soon(wiring.visit, server, visitor)
-                    await visitor.content.wait()
+                    await visitor.two_messages.wait()
         if visitor.opened:
-            assert visitor.said == ["a!", "b!", (1001, "the server stops")]
+            assert visitor.received == ["a!", "b!", (1001, "the server stops")]
         else:
-            assert visitor.said == []
-        for each in ears:
+            assert visitor.received == []
+        for each in events:
             end = each.close_event()
             if visitor.opened and listening in QUICK:
                 assert end == clean(1001, "the server stops")
@@ -452,7 +461,7 @@ def test_g5_a_handler_that_is_cancelled_anywhere_loses_no_message(
 
         async with serving(wiring, fetch) as server:
             await wiring.visit(server, visitor)
-        assert visitor.said == ["1!", "2!", (4000, "")]
+        assert visitor.received == ["1!", "2!", (4000, "")]
 
     wiring.sweep(operation)
 
@@ -462,12 +471,12 @@ def test_g2_a_client_that_is_cancelled_anywhere_is_told_to_the_server_once(
     wiring: Wiring,
 ) -> None:
     async def operation(attempt: Attempt) -> None:
-        ours: list[Ears] = []
-        theirs: list[Ears] = []
+        ours: list[EventLog] = []
+        theirs: list[EventLog] = []
 
         async def fetch(_request: Request) -> Response:
             client, server = WebSocketPair()
-            theirs.append(Ears(server, "async"))
+            theirs.append(EventLog(server, "async"))
             server.accept()
             server.send("hello")
             return Response(None, status=101, web_socket=client)
@@ -477,7 +486,7 @@ def test_g2_a_client_that_is_cancelled_anywhere_is_told_to_the_server_once(
                 async with open_websocket(
                     server.url, ssl_context=wiring.client, close_grace=GRACE
                 ) as ws:
-                    ours.append(Ears(ws, "async", pulled=True))
+                    ours.append(EventLog(ws, "async", pulled=True))
                     ws.send("a")
                     assert await ws.receive() == "hello"
                     await ws.drain()

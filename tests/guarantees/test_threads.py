@@ -13,7 +13,7 @@ from functools import partial
 
 import pytest
 import trio
-from durable_objects import Room, World, open_house
+from durable_objects import Room, World, open_namespace
 from memory_connection import MemoryConnection
 from network import Logged, Network
 from trio.testing import wait_all_tasks_blocked
@@ -460,16 +460,16 @@ async def test_g4_an_object_is_used_in_its_own_thread_only() -> None:
 
     world.on_message = echo
     with trio.fail_after(30):
-        async with open_house(world) as house:
-            ws = await house.visit()
+        async with open_namespace(world) as namespace:
+            ws = await namespace.visit()
             [ctx] = contexts
             async with open_websocket_pair() as (mine, _):
                 for act in ACTS.values():
                     await elsewhere(partial(act, ctx, mine), attempt)
                 assert "not accepted" in repr(mine)
-            await elsewhere(house.evict, attempt)
-            await elsewhere(house.ask, in_asyncio)
-            await elsewhere(house.ask, in_another_trio_run)
+            await elsewhere(namespace.evict, attempt)
+            await elsewhere(namespace.ask, in_asyncio)
+            await elsewhere(namespace.ask, in_another_trio_run)
             for verb in VERBS.values():
                 await elsewhere(partial(verb, ctx.get_web_sockets()[0]), attempt)
             assert ctx.get_web_socket_auto_response() is None
@@ -486,8 +486,8 @@ async def test_g4_an_object_does_not_take_a_half_of_another_run() -> None:
         async def other() -> None:
             contexts: list[DurableObjectState] = []
             world = World(on_build=lambda room: contexts.append(room.ctx))
-            async with open_house(world) as house:
-                ws = await house.visit()
+            async with open_namespace(world) as namespace:
+                ws = await namespace.visit()
                 await await_it(lambda: contexts[0].accept_web_socket(mine))
                 await ws.aclose()
 

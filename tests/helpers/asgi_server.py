@@ -1,4 +1,4 @@
-"""What the tests of ASGI share: a server that says exactly what it is told to say."""
+"""A scripted ASGI server: it sends events to an application, and keeps the answers."""
 
 import math
 from collections.abc import MutableMapping
@@ -43,35 +43,35 @@ def piece(body: bytes, *, more: bool = False) -> Event:
 
 
 def disconnect(code: int, **more: str) -> Event:
-    """Return how the end of a WebSocket is told."""
+    """Return the event that ends a WebSocket."""
     return {"type": "websocket.disconnect", "code": code, **more}
 
 
-class ByHand:
-    """A server for one scope: it puts events, and keeps what the application says."""
+class ASGIServer:
+    """A server for one scope: it puts events, and keeps what the application sends."""
 
     def __init__(self, scope: Event, *events: Event, **changes: Any) -> None:
         self.scope = {**scope, **changes}
         self._put, self._events = trio.open_memory_channel[Event](math.inf)
         self.put(*events)
-        self.said: list[Event] = []
+        self.sent: list[Event] = []
         self.received = 0
         self.takes = trio.Event()
-        """Until it is set, `send()` waits."""
+        """`send()` waits until it is set."""
         self.takes.set()
         self.error: Exception | None = None
-        """What `send()` raises."""
+        """The error that `send()` raises."""
 
     def put(self, *events: Event) -> None:
-        """Let the application receive these."""
+        """Queue events for the application to receive."""
         for event in events:
             self._put.send_nowait(event)
 
     def hang_up(self) -> None:
-        """Let there be nothing more to receive."""
+        """End the channel: the application receives nothing more."""
         self._put.close()
 
-    async def run(self, app: ASGIApp) -> "ByHand":
+    async def run(self, app: ASGIApp) -> "ASGIServer":
         """Call the application as a server does, until it returns."""
         await app(self.scope, self.receive, self.send)
         return self
@@ -85,35 +85,35 @@ class ByHand:
         await trio.lowlevel.checkpoint()
         if self.error is not None:
             raise self.error
-        self.said.append(event)
+        self.sent.append(event)
         await self.takes.wait()
 
     # -- what a client understands ---------------------------------------------------
 
     @property
     def types(self) -> list[str]:
-        """The types of what was said, without what they have in common."""
-        return [event["type"].rpartition(".")[2] for event in self.said]
+        """The last parts of the types of the sent events."""
+        return [event["type"].rpartition(".")[2] for event in self.sent]
 
     @property
     def status(self) -> int:
         """The status of the answer."""
-        return int(self.said[0]["status"])
+        return int(self.sent[0]["status"])
 
     @property
     def headers(self) -> Headers:
         """The headers of the answer."""
         return Headers(
             (name.decode("latin-1"), value.decode("latin-1"))
-            for name, value in self.said[0]["headers"]
+            for name, value in self.sent[0]["headers"]
         )
 
     @property
     def body(self) -> bytes:
-        """What came of the body."""
-        return b"".join(event["body"] for event in self.said[1:])
+        """The body as sent so far."""
+        return b"".join(event["body"] for event in self.sent[1:])
 
     @property
     def complete(self) -> bool:
-        """Whether the body has come to its end."""
-        return self.said[-1].get("more_body") is False
+        """Whether the body is complete."""
+        return self.sent[-1].get("more_body") is False

@@ -1,7 +1,7 @@
-"""What the sweeps share: running one, and what must hold after each cancellation.
+"""The cancellation sweep: an operation is cancelled at each step, then it is checked.
 
-Everything runs in virtual time: waiting for a grace costs nothing. With a network
-below, the clock jumps when nothing has moved for a moment.
+Everything runs in virtual time, so grace periods cost nothing. On a real network, the
+clock jumps when no task has run for a moment.
 """
 
 import gc
@@ -40,18 +40,18 @@ Operation = Callable[[Attempt], Awaitable[None]]
 """Sets something up, cancels a part of it by ``with attempt:``, and checks."""
 Listening = Literal["sync", "async", "slow", "stubborn", "endless"]
 LISTENING: Final[tuple[Listening, ...]] = ("sync", "async", "slow", "stubborn")
-"""Listeners that return at once, that let others go first, that take longer than the
-grace of their half, and that also refuse to end when they are cancelled. Endless ones
-end only then, but let messages pass."""
+"""Listeners that return at once, that yield a few times, that take longer than the
+`close_grace` of their half, and that do so under a shield. Endless ones yield for each
+message, and wait for ever at the end."""
 QUICK: Final = {"sync", "async"}
-"""Those that are done in time."""
+"""The listeners that return within `close_grace`."""
 REST: Final = 60.0
-"""Seconds of virtual time after which nothing moves any more."""
+"""Seconds of virtual time after which everything is at rest."""
 Role = Literal["client", "server"]
 ROLES: Final[tuple[Role, ...]] = ("client", "server")
 Wire = Literal["memory", "tcp", "tls"]
 _IDLE: Final = 0.005
-"""Seconds without anything on the loopback interface: nothing more will come."""
+"""Seconds of silence after which nothing more comes on the loopback interface."""
 _LONG: Final = 1.5
 """Seconds: more than the `close_grace` of a pair."""
 _LEFT_OVER: Final = (
@@ -63,7 +63,7 @@ _LEFT_OVER: Final = (
     trio.MemorySendChannel,
     trio.MemoryReceiveChannel,
 )
-"""What an operation makes, and must not leave behind."""
+"""The types of objects that an operation makes, and must not leave behind."""
 
 
 # -- running -------------------------------------------------------------------------
@@ -73,7 +73,7 @@ def sweep(operation: Operation, *, seeds: int = 3, idle: float = 0.0) -> None:
     """Cancel an operation at each of its steps, under several orders of Trio's tasks.
 
     Args:
-        operation: What is run again and again.
+        operation: What to run, once for each step.
         seeds: How many orders of tasks are tried.
         idle: Seconds of real time after which the clock jumps; 0 without a network.
     """
@@ -102,7 +102,7 @@ def sweep(operation: Operation, *, seeds: int = 3, idle: float = 0.0) -> None:
         assert cancelled, "nothing was ever cancelled"
 
     async def take_shields_away() -> None:
-        """Let an attempt that is stuck under a shield fail, instead of hanging."""
+        """Fail an attempt that hangs under a shield, by taking the shield away."""
         while True:
             await trio.sleep_until(deadline + 1)
             if trio.current_time() > deadline:
@@ -116,7 +116,7 @@ def sweep(operation: Operation, *, seeds: int = 3, idle: float = 0.0) -> None:
 
 
 def all_tasks() -> set[trio.lowlevel.Task]:
-    """Return every task that there is, Trio's own included."""
+    """Return every task, including Trio's own."""
     found = set[trio.lowlevel.Task]()
     root = trio.lowlevel.current_root_task()
     waiting = [root] if root is not None else []
@@ -129,17 +129,17 @@ def all_tasks() -> set[trio.lowlevel.Task]:
 
 
 def open_files() -> set[str]:
-    """Return the sockets and whatever else this process has open."""
+    """Return the open descriptors of this process, with what each refers to."""
     names = set[str]()
     for fd in os.listdir("/proc/self/fd"):
-        with suppress(OSError):  # For the one that listed the others.
+        with suppress(OSError):  # The descriptor that lists the folder.
             names.add(f"{fd} {os.readlink(f'/proc/self/fd/{fd}')}")
     return names
 
 
 @contextmanager
 def only_new_objects() -> Iterator[None]:
-    """Let the collector see nothing that is there already: it would take its time."""
+    """Hide existing objects from the collector, which makes collecting fast."""
     gc.freeze()
     try:
         yield
@@ -148,13 +148,13 @@ def only_new_objects() -> Iterator[None]:
 
 
 def new_objects(*types: type[T]) -> list[T]:
-    """Return what there is of exactly these types, and is no garbage."""
+    """Return the live objects of exactly these types."""
     gc.collect()
     return [thing for thing in gc.get_objects() if type(thing) in types]
 
 
 def open_channels() -> list[trio.MemoryChannelStatistics]:
-    """Return what is known of the memory channels that are not closed at both ends."""
+    """Return the statistics of the memory channels with an open end."""
     channels = new_objects(trio.MemoryReceiveChannel)
     known = [channel.statistics() for channel in channels]
     return [it for it in known if it.open_send_channels + it.open_receive_channels]
@@ -164,8 +164,8 @@ def open_channels() -> list[trio.MemoryChannelStatistics]:
 
 
 @attrs.define
-class Ears:
-    """Listeners for all events of a half, and what they have heard."""
+class EventLog:
+    """Listeners for all events of a half, and the events that they got."""
 
     half: WebSocket
     listening: Listening
@@ -176,7 +176,7 @@ class Ears:
         factory=list[ErrorEvent | CloseEvent]
     )
     busy: bool = False
-    """One of them is running."""
+    """Whether a listener is running."""
 
     def __attrs_post_init__(self) -> None:
         if self.listening == "sync":
@@ -212,7 +212,7 @@ class Ears:
             self.busy = False
 
     def close_event(self) -> CloseEvent:
-        """Check that the half has ended as it should (G2), and return how."""
+        """Check that the half has ended as G2 demands; return its close event."""
         assert self.half.ready_state is ReadyState.CLOSED
         assert not self.busy
         *errors, close = self.ends
@@ -230,35 +230,35 @@ class Ears:
 
 @attrs.define
 class Peer:
-    """A good peer: it answers every ping, Close and message, but those with a ``!``.
+    """A good peer: it answers pings, Closes, and messages that don't end in ``!``.
 
-    It runs until the other end closes the connection, and fails if that tears a frame.
+    It runs until the other end closes the connection, and fails if a frame is torn.
     """
 
     role: Role
     greetings: tuple[str, ...] = ()
-    """What it says without having been asked."""
-    said: list[Said] = attrs.field(factory=list[Said])
-    """What it has heard."""
+    """The messages that it sends when the connection opens."""
+    received: list[Said] = attrs.field(factory=list[Said])
+    """The messages and control frames that it got."""
     opened: bool = False
-    """The opening handshake has been completed."""
-    content: trio.Event = attrs.field(factory=trio.Event)
-    """It has heard two messages."""
+    """Whether the opening handshake is complete."""
+    two_messages: trio.Event = attrs.field(factory=trio.Event)
+    """Set when two messages have come."""
 
     async def run(self, stream: trio.abc.Stream) -> None:
-        """Talk until the other end has closed the connection."""
+        """Serve the connection until the other end has closed it."""
         peer = ScriptedPeer(stream, masks=self.role == "client")
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await self._open(peer)
             for greeting in self.greetings if self.opened else ():
                 await peer.send(peer.text_frame(greeting))
-        while self.opened and (said := await peer.receive()) is not None:
+        while self.opened and (received := await peer.receive()) is not None:
             assert self.close is None, "nothing comes after a Close"
-            self.said.append(said)
+            self.received.append(received)
             if len(self.texts) == 2:
-                self.content.set()
+                self.two_messages.set()
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                await self._answer(peer, said)
+                await self._answer(peer, received)
         await trio.aclose_forcefully(stream)
 
     async def _open(self, peer: ScriptedPeer) -> None:
@@ -275,31 +275,31 @@ class Peer:
             await peer.send(head(*answer, start="HTTP/1.1 101 Switching Protocols"))
             self.opened = True
 
-    async def _answer(self, peer: ScriptedPeer, said: Said) -> None:
-        match said:
+    async def _answer(self, peer: ScriptedPeer, received: Said) -> None:
+        match received:
             case str(text) if not text.endswith("!"):
                 await peer.send(peer.text_frame(f"{text[:20]}!"))
             case ("ping", bytes(payload)):
                 await peer.send(peer.frame(PONG, payload))
             case (int(code), str(reason)):
                 await peer.send(peer.close_frame(code, reason))
-                if self.role == "server":  # It is the first to end TCP.
+                if self.role == "server":  # The server ends TCP first.
                     await peer.stream.aclose()
             case _:
                 pass
 
     @property
     def close(self) -> int | None:
-        """The code of the Close that has come."""
-        for said in self.said[-1:]:
-            if isinstance(said, tuple) and isinstance(said[0], int):
-                return said[0]
+        """The code of the Close that it got, if any."""
+        for received in self.received[-1:]:
+            if isinstance(received, tuple) and isinstance(received[0], int):
+                return received[0]
         return None
 
     @property
     def texts(self) -> list[Said]:
-        """The messages that have come."""
-        return [said for said in self.said if isinstance(said, str)]
+        """The text messages that it got."""
+        return [received for received in self.received if isinstance(received, str)]
 
 
 @attrs.define
@@ -308,19 +308,19 @@ class Wiring:
 
     wire: Wire
     server: ssl.SSLContext | None
-    """For a server, if this is TLS."""
+    """The context of the server, with TLS."""
     client: ssl.SSLContext | None
-    """For a client."""
+    """The context of the client."""
 
     def sweep(self, operation: Operation) -> None:
-        """Sweep an operation that uses this."""
+        """Sweep an operation that uses this network."""
         if self.wire == "memory":
             sweep(operation, seeds=2)
         else:
             sweep(operation, seeds=1, idle=_IDLE)
 
     def secured(self, role: Role, stream: trio.abc.Stream) -> trio.abc.Stream:
-        """Return the stream itself, or what speaks TLS on it."""
+        """Return the stream, or TLS on top of it."""
         context = self.client if role == "client" else self.server
         if context is None:
             return stream
@@ -345,7 +345,7 @@ class Wiring:
 
     @asynccontextmanager
     async def peers(self) -> AsyncGenerator[tuple[str, list[Peer]]]:
-        """Run a server made of such peers, which all have to end by themselves."""
+        """Run a server of such peers, which have to end without being cancelled."""
         peers: list[Peer] = []
 
         async def run(stream: trio.SocketStream) -> None:
@@ -368,7 +368,7 @@ class Wiring:
             nursery.cancel_scope.cancel()
 
     async def visit(self, server: Server, peer: Peer) -> None:
-        """Let a peer be a client of a server, if that is there."""
+        """Connect a peer to a server, if that still listens."""
         with suppress(OSError):
             stream = await trio.open_tcp_stream(*server.addresses[0])
             await peer.run(self.secured("client", stream))

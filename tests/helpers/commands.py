@@ -1,4 +1,4 @@
-"""The command `trio-wspair` for its tests: started as a program, or called in place."""
+"""The command `trio-wspair`: started as a program, or called in this process."""
 
 import os
 import re
@@ -34,7 +34,7 @@ number = 5
 
 
 def called(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """Call the command in place, and return its exit status and its errors."""
+    """Call the command in this process; return its exit status and its errors."""
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert isinstance(caught.value.code, int)
@@ -42,14 +42,14 @@ def called(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, st
 
 
 def refused(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """Call the command wrongly, and return the one line that it says."""
+    """Call the command with wrong arguments; return its one line of error."""
     status, errors = called(*arguments, capsys=capsys)
     assert status == 2
     return line_in(errors)
 
 
 def line_in(errors: str) -> str:
-    """Return what the one line of an error says after its prefix."""
+    """Return the only line of an error, without its prefix."""
     prefix, colon, text = errors.partition(": ")
     assert (prefix, colon, errors.count("\n")) == ("trio-wspair", ": ", 1), errors
     return text.rstrip("\n")
@@ -111,7 +111,7 @@ async def serving(*arguments: str) -> AsyncGenerator[tuple[trio.Process, str]]:
 
 
 async def read_url(process: trio.Process) -> str:
-    """Wait until the server prints its URL, and return that of its WebSockets."""
+    """Wait until the server prints its URL; return it with the scheme of WebSockets."""
     assert process.stdout is not None
     text = ""
     with trio.fail_after(30):

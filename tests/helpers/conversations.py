@@ -1,7 +1,7 @@
-"""Short conversations between a client and a server, and what must hold of each.
+"""Short conversations between a client and a server, and the guarantees for each.
 
-Every script says its own part in its own order, so that what goes over the wire in
-one direction is the same in every run; how the two are interleaved may differ.
+Every script sends its messages in a fixed order, so that the bytes in one direction are
+the same in every run; how the two directions interleave may differ.
 """
 
 from collections.abc import Awaitable, Callable
@@ -32,30 +32,30 @@ Heard = Message | ErrorEvent | CloseEvent
 
 
 class OverError(Exception):
-    """The conversation has ended before what the script waits for."""
+    """The conversation has ended before the event that the script waits for."""
 
 
 class End:
-    """One end of a conversation: what it has said, and what it has heard."""
+    """One end of a conversation: its half, the messages sent, and the events."""
 
     def __init__(self, socket: WebSocket) -> None:
         self.socket = socket
         self.sent: list[Message] = []
-        self.said_close: CloseEvent | None = None
-        """What the other end hears of our Close, if we have said one by ourselves."""
-        self.heard: list[Heard] = []
+        self.own_close: CloseEvent | None = None
+        """The close event for the other end, if the script has called `close()`."""
+        self.events: list[Heard] = []
         self._news = trio.Event()
-        socket.add_event_listener("message", self._hear)
-        socket.add_event_listener("error", self._hear)
-        socket.add_event_listener("close", self._hear)
+        socket.add_event_listener("message", self._add)
+        socket.add_event_listener("error", self._add)
+        socket.add_event_listener("close", self._add)
 
-    def _hear(self, event: MessageEvent | ErrorEvent | CloseEvent) -> None:
-        self.heard.append(event.data if isinstance(event, MessageEvent) else event)
+    def _add(self, event: MessageEvent | ErrorEvent | CloseEvent) -> None:
+        self.events.append(event.data if isinstance(event, MessageEvent) else event)
         self._news.set()
         self._news = trio.Event()
 
     async def run(self, script: "Script", *, half_open: bool) -> None:
-        """Say one's part, as far as that goes, and stay to the end."""
+        """Run a script until it ends or can't go on, then wait for the close event."""
         self.socket.accept(allow_half_open=half_open)
         with suppress(WebSocketError, OverError):
             await script(self)
@@ -67,28 +67,28 @@ class End:
 
     def close(self, code: int, reason: str = "") -> None:
         if self.socket.ready_state is not ReadyState.CLOSED:
-            self.said_close = CloseEvent(code, reason, was_clean=True)
+            self.own_close = CloseEvent(code, reason, was_clean=True)
         self.socket.close(code, reason)
 
-    async def hears(self, *messages: Message) -> None:
-        """Wait until these are what has been said."""
+    async def receives(self, *messages: Message) -> None:
+        """Wait until exactly these messages have come."""
         while self.messages() != list(messages):
             if self.closes():
                 raise OverError
             await self._news.wait()
 
-    async def hears_close(self) -> None:
+    async def receives_close(self) -> None:
         while not self.closes():
             await self._news.wait()
 
     def messages(self) -> list[Message]:
-        return [heard for heard in self.heard if isinstance(heard, (str, bytes))]
+        return [heard for heard in self.events if isinstance(heard, (str, bytes))]
 
     def closes(self) -> list[CloseEvent]:
-        return [heard for heard in self.heard if isinstance(heard, CloseEvent)]
+        return [heard for heard in self.events if isinstance(heard, CloseEvent)]
 
     def errors(self) -> list[Exception]:
-        return [heard.error for heard in self.heard if isinstance(heard, ErrorEvent)]
+        return [heard.error for heard in self.events if isinstance(heard, ErrorEvent)]
 
 
 Script = Callable[[End], Awaitable[None]]
@@ -96,7 +96,7 @@ Script = Callable[[End], Awaitable[None]]
 
 @attrs.frozen
 class Conversation:
-    """Two scripts."""
+    """The scripts of the client and of the server."""
 
     client: Script
     server: Script
@@ -104,22 +104,22 @@ class Conversation:
 
 
 def check(end: End, other: End | None) -> None:
-    """Check what must hold of an end, however the connection has gone."""
+    """Check the guarantees for an end, whatever happened to the connection."""
     messages = end.messages()
     # G2: one close event, last, and an error only before it.
     (close,) = end.closes()
-    told = [*messages, *(h for h in end.heard if isinstance(h, ErrorEvent)), close]
-    assert end.heard == told
+    told = [*messages, *(h for h in end.events if isinstance(h, ErrorEvent)), close]
+    assert end.events == told
     assert len(end.errors()) <= 1
     assert end.socket.ready_state is ReadyState.CLOSED
-    # G1: in order, without gaps, and nothing that was not sent.
+    # G1: in order, without gaps, and only sent messages.
     sent = [] if other is None else other.sent
     assert messages == sent[: len(messages)]
     if close.was_clean:
-        # G3: all of it. And the Close is the other's own, or its answer to ours.
+        # G3: all messages. The Close is the other's own, or its reply to ours.
         assert other is not None
         assert messages == sent
-        assert close == (other.said_close or end.said_close)
+        assert close == (other.own_close or end.own_close)
         assert end.errors() == []
     else:
         assert close.code == 1006
@@ -130,13 +130,13 @@ def _tasks() -> int:
 
 
 class Stage:
-    """Where a conversation is played: a client and a server, again and again."""
+    """Plays a conversation again and again, with a client and a server."""
 
     def __init__(
-        self, conversation: Conversation, *, glance: float = 1.0, **options: Any
+        self, conversation: Conversation, *, poll_seconds: float = 1.0, **options: Any
     ) -> None:
         self._conversation = conversation
-        self._glance = glance
+        self._poll_seconds = poll_seconds
         self._options = options
         self._served: End | None = None
 
@@ -155,10 +155,10 @@ class Stage:
         return Response(None, status=101, web_socket=client)
 
     async def play(self, server: Server) -> tuple[End | None, End | None]:
-        """Play it once; return the ends of the client and the server, if they came.
+        """Play it once; return the ends of the client and the server, if any.
 
-        `connect()` gets the options. What is left of the connection is looked for
-        every `glance` seconds. The caller bounds the time.
+        `connect()` gets the options. After the end, the number of tasks is checked
+        every `poll_seconds`. The caller bounds the time.
         """
         self._served = client = None
         tasks = _tasks()
@@ -167,9 +167,9 @@ class Stage:
                 socket = await connect(server.url, nursery=nursery, **self._options)
                 client = End(socket)
                 await client.run(self._conversation.client, half_open=False)
-        # G10: some time later, the server has no more tasks than before.
+        # G10: some time later, the tasks of the connection have ended.
         while _tasks() > tasks:  # noqa: ASYNC110 - there is no event for it
-            await trio.sleep(self._glance)
+            await trio.sleep(self._poll_seconds)
         return client, self._served
 
 
@@ -181,28 +181,28 @@ LARGE = "0123456789" * 7000
 
 async def asks_and_closes(end: End) -> None:
     end.send("hi")
-    await end.hears("hello")
+    await end.receives("hello")
     end.close(3000, "bye")
 
 
 async def answers(end: End) -> None:
-    await end.hears("hi")
+    await end.receives("hi")
     end.send("hello")
 
 
 async def waits(end: End) -> None:
-    await end.hears_close()
+    await end.receives_close()
 
 
-async def says_and_closes(end: End) -> None:
+async def sends_and_closes(end: End) -> None:
     end.send("one")
     end.send(b"\0\1")
     end.close(4000)
 
 
-async def says_the_rest_after_the_close(end: End) -> None:
+async def sends_the_rest_after_the_close(end: End) -> None:
     end.send("first")
-    await end.hears_close()
+    await end.receives_close()
     end.send("the")
     end.send("rest")
     end.close(3003, "all")
@@ -215,46 +215,46 @@ async def closes(end: End) -> None:
 async def pings_and_closes(end: End) -> None:
     await end.socket.ping()
     end.send("there")
-    await end.hears("you, too")
+    await end.receives("you, too")
     end.close(1000)
 
 
 async def pings_and_answers(end: End) -> None:
-    await end.hears("there")
+    await end.receives("there")
     await end.socket.ping()
     end.send("you, too")
 
 
-async def says_more(end: End) -> None:
+async def sends_medium(end: End) -> None:
     end.send(MEDIUM)
-    await end.hears(MEDIUM)
+    await end.receives(MEDIUM)
     end.close(1000)
 
 
-async def says_the_same(end: End) -> None:
-    await end.hears(MEDIUM)
+async def returns_medium(end: End) -> None:
+    await end.receives(MEDIUM)
     end.send(MEDIUM)
 
 
-async def says_much(end: End) -> None:
+async def sends_large(end: End) -> None:
     end.send(LARGE)
-    await end.hears(LARGE)
+    await end.receives(LARGE)
     end.close(1000)
 
 
-async def says_as_much(end: End) -> None:
+async def returns_large(end: End) -> None:
     end.send(LARGE)
-    await end.hears(LARGE)
+    await end.receives(LARGE)
 
 
 CORPUS = {
     "the client asks and closes": Conversation(asks_and_closes, answers),
-    "the server closes": Conversation(waits, says_and_closes),
-    "both close at once": Conversation(says_and_closes, says_and_closes),
+    "the server closes": Conversation(waits, sends_and_closes),
+    "both close at once": Conversation(sends_and_closes, sends_and_closes),
     "half-open": Conversation(
-        closes, says_the_rest_after_the_close, server_half_open=True
+        closes, sends_the_rest_after_the_close, server_half_open=True
     ),
     "pings": Conversation(pings_and_closes, pings_and_answers),
-    "medium": Conversation(says_more, says_the_same),
-    "large": Conversation(says_much, says_as_much),
+    "medium": Conversation(sends_medium, returns_medium),
+    "large": Conversation(sends_large, returns_large),
 }

@@ -1,4 +1,4 @@
-"""What the tests of Durable Objects share: an object that notes all, and visitors."""
+"""A class of Durable Objects that logs its events, and a namespace for tests."""
 
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -21,7 +21,7 @@ Handler = Callable[..., Awaitable[None]]
 
 @attrs.define(eq=False)
 class World:
-    """What the rooms of a namespace get as `env`: it lasts, and sees everything."""
+    """The `env` of a namespace: it outlives the instances, and keeps their log."""
 
     built: int = 0
     log: list[object] = attrs.field(factory=list[object])
@@ -34,7 +34,7 @@ class World:
 
 
 class Room(DurableObject):
-    """Notes its events; what else it does is up to the test."""
+    """Logs its events; a test adds behaviour through `World`."""
 
     env: World
 
@@ -46,7 +46,7 @@ class Room(DurableObject):
             env.on_build(self)
 
     async def fetch(self, request: Request) -> Response:
-        """Join, unless the test does something else."""
+        """Accept a WebSocket, unless `on_fetch` of the test returns a response."""
         if self.env.on_fetch is not None:
             response = await self.env.on_fetch(self, request)
             if response is not None:
@@ -54,13 +54,13 @@ class Room(DurableObject):
         return self.join(request.path.strip("/").split(","))
 
     def join(self, tags: list[str]) -> Response:
-        """Accept a socket."""
+        """Accept a WebSocket with these tags."""
         client, server = WebSocketPair()
         self.ctx.accept_web_socket(server, tags)
         return Response(None, status=101, web_socket=client)
 
     async def web_socket_message(self, ws: WebSocket, message: str | bytes) -> None:
-        """Note a message, with the number of the instance."""
+        """Log a message, with the number of the instance."""
         self.env.log.append((self.number, message))
         if self.env.on_message is not None:
             await self.env.on_message(self, ws, message)
@@ -72,69 +72,69 @@ class Room(DurableObject):
         reason: str,
         was_clean: bool,
     ) -> None:
-        """Note an end."""
+        """Log a close event."""
         self.env.log.append((self.number, "close", code, reason, was_clean))
         if self.env.on_close is not None:
             await self.env.on_close(self, ws)
 
     def web_socket_error(self, ws: WebSocket, error: Exception) -> None:  # noqa: ARG002
-        """Note a breach."""
+        """Log an error event."""
         self.env.log.append((self.number, "error", type(error).__name__))
 
 
-def asking(nursery: trio.Nursery, path: str = "/") -> Request:
-    """Return a request."""
+def new_request(nursery: trio.Nursery, path: str = "/") -> Request:
+    """Return a new request."""
     return Request(
         method="GET", url=f"http://room{path}", headers=Headers(), nursery=nursery
     )
 
 
 @attrs.frozen
-class House:
-    """A namespace with one room in it."""
+class RoomNamespace:
+    """A namespace of rooms, and shortcuts for the room named ``room``."""
 
     rooms: DurableObjectNamespace
     nursery: trio.Nursery
     world: World
 
     async def visit(self, path: str = "/visitor", name: str = "room") -> WebSocket:
-        """Return the client half of a new socket of the room, for `receive()`."""
+        """Open a WebSocket to a room; return the client half, in pull mode."""
         response = await self.ask(path, name)
         assert response.web_socket is not None
         response.web_socket.accept(pull=True)
         return response.web_socket
 
     async def ask(self, path: str = "/ask", name: str = "room") -> Response:
-        """Have the room answer a request."""
+        """Send a request to a room, and return the response."""
         stub = self.rooms.get_by_name(name)
-        return await stub.fetch(asking(self.nursery, path))
+        return await stub.fetch(new_request(self.nursery, path))
 
     def evict(self, name: str = "room") -> None:
-        """Let the room leave memory."""
+        """Evict a room from memory."""
         self.rooms.evict(self.rooms.id_from_name(name))
 
 
 @asynccontextmanager
-async def open_house(
+async def open_namespace(
     world: World | None = None, hibernate_after: float = 10.0
-) -> AsyncGenerator[House, None]:
+) -> AsyncGenerator[RoomNamespace, None]:
     """Open a namespace of rooms."""
     world = world or World()
     async with (
         trio.open_nursery() as nursery,
         DurableObjectNamespace(Room, world, hibernate_after) as rooms,
     ):
-        yield House(rooms, nursery, world)
+        yield RoomNamespace(rooms, nursery, world)
 
 
-def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return what was logged as a warning or worse, and forget it."""
+def logged_warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the warnings and errors logged so far, and clear the log."""
     records = [r for r in caplog.records if r.levelno >= logging.WARNING]
     caplog.clear()
     return [record_text(record) for record in records]
 
 
 def record_text(record: logging.LogRecord) -> str:
-    """Return the message, and the exception that came with it."""
+    """Return the message of a record, with its exception."""
     error: Any = record.exc_info[1] if record.exc_info else None
     return record.getMessage() + (f" <- {error!r}" if error is not None else "")

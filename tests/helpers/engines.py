@@ -1,4 +1,4 @@
-"""The engines that connections run on. Tests of the network run on each of them."""
+"""The engines, and making one of them the default of `serve()` and `connect()`."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ def name_in_use() -> EngineName:
 
 
 def engine_of(argument: str) -> EngineName:
-    """Return what an argument of a command names."""
+    """Return the engine that a command-line argument names."""
     (name,) = (name for name in ENGINES if name == argument)
     return name
 

@@ -1,4 +1,4 @@
-"""Examples as modules, for tests of what is in them."""
+"""The programs in `examples/`, imported as modules."""
 
 import importlib.util
 from pathlib import Path
@@ -8,7 +8,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def load_example(name: str) -> Any:
-    """Import an example, which is in no package."""
+    """Import an example by its path, as it isn't in a package."""
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None

@@ -37,7 +37,7 @@ def package_order() -> str:
 
 
 def house_map() -> str:
-    """Return the packages from the ground up, each with a line for every module."""
+    """Return the packages from the lowest up, each with a line for every module."""
     names = [name for layer in reversed(_layers()) for name in _names_of(layer)]
     return "\n".join(_shown(PACKAGE / name) for name in names)
 
@@ -56,7 +56,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "map": house_map,
     "names": public_names,
 }
-"""The generated parts by the names of their marks."""
+"""The generated parts, by the names of their marks."""
 
 
 def _layers() -> list[str]:

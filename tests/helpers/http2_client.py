@@ -11,7 +11,7 @@ import trio
 
 
 class Exchange(trio.abc.HalfCloseableStream):
-    """One stream of a connection: an answer, or what carries a WebSocket."""
+    """One stream of a connection: a response, or the bytes of a WebSocket."""
 
     def __init__(self, connection: "HTTP2", stream_id: int) -> None:
         self._connection = connection
@@ -22,15 +22,15 @@ class Exchange(trio.abc.HalfCloseableStream):
 
     @property
     def status(self) -> int:
-        """The status of the answer; 200 for an open WebSocket."""
+        """The status of the response; 200 for an open WebSocket."""
         return int(self.headers[":status"])
 
     async def read_all(self) -> bytes:
-        """Return everything to the end."""
+        """Return all data until the end of the stream."""
         return b"".join([data async for data in self._data])
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send; what doesn't fit into the window of HTTP/2 is an error."""
+        """Send data; it has to fit into the flow-control window."""
         self._connection.parser.send_data(self._id, bytes(data))
         await self._connection.flush()
 
@@ -39,7 +39,7 @@ class Exchange(trio.abc.HalfCloseableStream):
         await trio.lowlevel.checkpoint()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Receive what has come at once, however much that is."""
+        """Receive the next piece of data, whatever its size."""
         del max_bytes
         try:
             return await self._data.receive()
@@ -47,17 +47,17 @@ class Exchange(trio.abc.HalfCloseableStream):
             return b""
 
     async def send_eof(self) -> None:
-        """End the stream in this direction."""
+        """End the sending direction of the stream."""
         self._connection.parser.end_stream(self._id)
         await self._connection.flush()
 
     async def aclose(self) -> None:
-        """Break the stream off."""
+        """Reset the stream."""
         self._connection.parser.reset_stream(self._id)
         await self._connection.flush()
 
-    def hear(self, event: h2.events.Event) -> None:
-        """Take note of something that has happened on this stream."""
+    def handle(self, event: h2.events.Event) -> None:
+        """Handle an event of this stream."""
         if isinstance(event, h2.events.ResponseReceived):
             self.headers = {
                 str(name): str(value) for name, value in event.headers or []
@@ -69,7 +69,7 @@ class Exchange(trio.abc.HalfCloseableStream):
             self.end()
 
     def end(self) -> None:
-        """Let nothing more come."""
+        """End the receiving direction."""
         self._put.close()
         self.answered.set()
 
@@ -86,12 +86,12 @@ class HTTP2:
         self.parser = h2.connection.H2Connection(config)
 
     async def flush(self) -> None:
-        """Send what is to be sent."""
+        """Send the pending bytes of h2."""
         async with self._lock:
             await self._stream.send_all(self.parser.data_to_send())
 
     async def run(self) -> None:
-        """Receive, until the server ends the connection."""
+        """Receive until the server ends the connection."""
         self.parser.initiate_connection()
         await self.flush()
         try:
@@ -104,7 +104,7 @@ class HTTP2:
                         self.parser.acknowledge_received_data(size, event.stream_id)
                     exchange = self._exchanges.get(getattr(event, "stream_id", 0))
                     if exchange is not None:
-                        exchange.hear(event)
+                        exchange.handle(event)
                 await self.flush()
         except trio.BrokenResourceError:
             pass
@@ -114,11 +114,11 @@ class HTTP2:
     async def ask(
         self, method: str, path: str, *headers: tuple[str, str], body: bytes = b""
     ) -> Exchange:
-        """Send a request, and wait for the head of the answer."""
+        """Send a request, and wait for the head of the response."""
         return await self._ask([(":method", method), *headers], path, body)
 
     async def ask_for_websocket(self, path: str, *headers: tuple[str, str]) -> Exchange:
-        """Ask for a WebSocket, and wait for the head of the answer."""
+        """Ask for a WebSocket, and wait for the head of the response."""
         head = [(":method", "CONNECT"), (":protocol", "websocket")]
         more = [("sec-websocket-version", "13"), *headers]
         return await self._ask([*head, *more], path, None)
@@ -128,7 +128,7 @@ class HTTP2:
     ) -> Exchange:
         await self._greeted.wait()
         to = [(":scheme", "http"), (":authority", "example.org"), (":path", path)]
-        # Those with a colon have to come first.
+        # Pseudo-headers, which begin with a colon, come first.
         headers = sorted([*headers, *to], key=lambda pair: not pair[0].startswith(":"))
         stream_id = self.parser.get_next_available_stream_id()
         self.parser.send_headers(stream_id, headers)

@@ -1,4 +1,4 @@
-"""A connection of one's own, as the documentation has it: two channels of Trio."""
+"""A user-written `Connection` on two memory channels, as in the documentation."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -14,7 +14,7 @@ GONE = trio.ClosedResourceError, trio.BrokenResourceError, trio.EndOfChannel
 
 
 class MemoryConnection:
-    """One end of a connection that needs no network."""
+    """One end of a connection in memory."""
 
     def __init__(
         self,
@@ -25,14 +25,14 @@ class MemoryConnection:
         self.incoming = incoming
 
     async def receive(self) -> Sequence[Item]:
-        """Wait for what has arrived."""
+        """Wait for the next item."""
         try:
             return [await self.incoming.receive()]
         except GONE:
             raise ConnectionClosedError(1006, "gone", was_clean=False) from None
 
     async def send(self, items: Sequence[Item]) -> None:
-        """Send these."""
+        """Send items."""
         try:
             for item in items:
                 await self.outgoing.send(item)
@@ -40,12 +40,12 @@ class MemoryConnection:
             raise ConnectionClosedError(1006, "gone", was_clean=False) from None
 
     async def aclose(self, code: int, reason: str) -> None:  # noqa: ARG002
-        """End it; every Close was sent by then."""
+        """Close the connection, after the Close was sent."""
         await trio.lowlevel.checkpoint()
         self.abort()
 
     def abort(self) -> None:
-        """End it at once."""
+        """Close both channels at once."""
         self.outgoing.close()
         self.incoming.close()
 
@@ -54,7 +54,7 @@ class MemoryConnection:
 async def open_coupled_pair(
     kind: type[MemoryConnection] = MemoryConnection, *, buffer_size: float = 0
 ) -> AsyncGenerator[tuple[WebSocket, WebSocket]]:
-    """Join two halves by two connections."""
+    """Open two pairs and couple them by a connection; give the outer halves."""
     to_right, at_right = trio.open_memory_channel[Item](buffer_size)
     to_left, at_left = trio.open_memory_channel[Item](buffer_size)
     async with trio.open_nursery() as nursery:
@@ -70,7 +70,7 @@ async def open_coupled_pair(
 async def open_contained_pair(
     kind: type[MemoryConnection] = MemoryConnection,
 ) -> AsyncGenerator[tuple[WebSocket, WebSocket]]:
-    """Join two halves so that a failure of one stays there, as in a server."""
+    """Do the same with a nursery for each half that contains its failures."""
 
     async def live(
         connection: MemoryConnection, *, task_status: trio.TaskStatus[WebSocket]

@@ -1,6 +1,6 @@
-"""What the tests of HTTP share: one connection of a server in memory, and a client.
+"""One connection of `serve()` on a stream in memory, and a client that sends bytes.
 
-The client is made of bytes; its answers are understood by h11, as any client's are.
+The responses are parsed with h11.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -29,10 +29,10 @@ UPGRADE = (
 )
 
 
-def ask(
+def request_bytes(
     method: str = "GET", target: str = "/", *headers: str, body: bytes | None = None
 ) -> bytes:
-    """Return a request; one with a body says its length."""
+    """Return a request; with a body, it has a `Content-Length`."""
     lines = [f"{method} {target} HTTP/1.1", "Host: test", *headers]
     if body is not None:
         lines.append(f"Content-Length: {len(body)}")
@@ -47,24 +47,24 @@ def chunked(*pieces: bytes) -> bytes:
 
 @attrs.frozen
 class Answer:
-    """What a client understands of an answer."""
+    """A parsed response."""
 
     status: int
     headers: Headers
     body: bytes
     interim: list[int]
-    """The statuses of the interim answers before it."""
+    """The statuses of the interim responses before it."""
     complete: bool
-    """The end of the body has come."""
+    """Whether the body is complete."""
 
     @property
-    def keeps(self) -> bool:
+    def keeps_alive(self) -> bool:
         """Whether another request may follow."""
         return self.headers["connection"] == "keep-alive"
 
 
-def understood(data: bytes, *methods: str) -> list[Answer]:
-    """Return the answers to requests with these methods; there is nothing else."""
+def parse_answers(data: bytes, *methods: str) -> list[Answer]:
+    """Return the responses to requests with these methods, and to nothing else."""
     parser = h11.Connection(h11.CLIENT)
     parser.receive_data(data)
     answers: list[Answer] = []
@@ -74,7 +74,7 @@ def understood(data: bytes, *methods: str) -> list[Answer]:
         parser.send(h11.Request(method=method, target="/", headers=[("Host", "x")]))
         parser.send(h11.EndOfMessage())
         answers.append(_next_answer(parser))
-    assert parser.trailing_data[0] == b"", "more answers than requests"
+    assert parser.trailing_data[0] == b"", "more responses than requests"
     return answers
 
 
@@ -86,13 +86,13 @@ def _next_answer(parser: h11.Connection) -> Answer:
     body = bytearray()
     complete = False
     ended = False
-    with suppress(h11.RemoteProtocolError):  # It was broken off.
+    with suppress(h11.RemoteProtocolError):  # The body is incomplete.
         while not complete:
             data = parser.next_event()
             if isinstance(data, h11.Data):
                 body += data.data
             elif data is h11.NEED_DATA and not ended:
-                parser.receive_data(b"")  # For those that end with the connection.
+                parser.receive_data(b"")  # A body may end with the connection.
                 ended = True
             else:
                 complete = isinstance(data, h11.EndOfMessage)
@@ -109,7 +109,7 @@ def acceptor(
     stop_code: int = 1001,
     **limits: Any,
 ) -> _Acceptor:
-    """Return what serves the connections of a server, as `serve()` does."""
+    """Return the object that serves connections for `serve()`, with these options."""
     chosen: dict[str, Any] = {"max_connections": 10, **limits}
     engine = engine_named("trio-websocket", compression=False)
     service = HTTP1Service(
@@ -137,10 +137,7 @@ async def serve_one(acceptor: _Acceptor, stream: trio.abc.Stream) -> None:
 async def served(
     fetch: Fetch, *, streams: tuple[Stream, Stream] | None = None, **options: Any
 ) -> AsyncGenerator[Stream]:
-    """Serve one connection, and give the client's end of it.
-
-    When the block has left it, the server does so, too.
-    """
+    """Serve one connection during a block, and give the client's end of it."""
     client, server = streams or trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve_one, acceptor(fetch, **options), server)
@@ -149,15 +146,15 @@ async def served(
 
 
 async def read_all(stream: trio.abc.ReceiveStream) -> bytes:
-    """Return everything until the end."""
+    """Return all data until the end of the stream."""
     return b"".join([bytes(data) async for data in stream])
 
 
 async def converse(fetch: Fetch, *pieces: bytes, **options: Any) -> bytes:
-    """Send these pieces to a server, each when nothing moves any more, and no more.
+    """Send pieces to a server, each when all tasks are blocked, then end the stream.
 
     Returns:
-        All that it answers.
+        All bytes that the server sends.
     """
     async with served(fetch, **options) as client:
         for piece in pieces:
@@ -168,7 +165,7 @@ async def converse(fetch: Fetch, *pieces: bytes, **options: Any) -> bytes:
 
 
 async def answer_to(fetch: Fetch, *pieces: bytes, **options: Any) -> Answer:
-    """Return the one answer to a request that comes in these pieces."""
+    """Send one request in pieces, and return the response to it."""
     method = pieces[0].split(b" ")[0].decode()
-    (answer,) = understood(await converse(fetch, *pieces, **options), method)
+    (answer,) = parse_answers(await converse(fetch, *pieces, **options), method)
     return answer

@@ -13,10 +13,9 @@ from typing import Any
 
 import attrs
 import trio
+from pairs import accept_and_collect
 
 from trio_wspair import (
-    CloseEvent,
-    ErrorEvent,
     MessageEvent,
     Request,
     Response,
@@ -44,7 +43,6 @@ from trio_wspair.testing._scripted_peer import (
     head,
 )
 
-Heard = str | bytes | CloseEvent | ErrorEvent
 Script = Callable[[ScriptedPeer], Awaitable[None]]
 
 
@@ -72,19 +70,7 @@ class Network:
             yield server
             nursery.cancel_scope.cancel()
 
-    @staticmethod
-    def hear(socket: WebSocket, *, allow_half_open: bool = False) -> list[Heard]:
-        """Accept a half, and return the list that its listeners append to."""
-        heard: list[Heard] = []
-
-        def on_message(event: MessageEvent) -> None:
-            heard.append(event.data)
-
-        socket.add_event_listener("message", on_message)
-        socket.add_event_listener("error", heard.append)
-        socket.add_event_listener("close", heard.append)
-        socket.accept(allow_half_open=allow_half_open)
-        return heard
+    accept = staticmethod(accept_and_collect)
 
     @staticmethod
     async def echo(request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""What the tests of pairs share: hearing, accepting, and bounds in virtual time."""
+"""Pairs in tests: collected events, expected close events, and virtual time."""
 
 import functools
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -18,19 +18,13 @@ from trio_wspair import (
 )
 
 P = ParamSpec("P")
-
-
 T = TypeVar("T")
-
-
-Heard = str | bytes | ErrorEvent | CloseEvent
-
-
+Received = str | bytes | ErrorEvent | CloseEvent
 AsyncTest = Callable[P, Coroutine[Any, Any, None]]
 
 
 def bounded(test: AsyncTest[P]) -> AsyncTest[P]:
-    """Let a test that waits for ever fail instead."""
+    """Make a test fail instead of waiting for ever."""
 
     @functools.wraps(test)
     async def bounded_test(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -41,7 +35,7 @@ def bounded(test: AsyncTest[P]) -> AsyncTest[P]:
 
 
 def run(main: Callable[[], Awaitable[T]]) -> T:
-    """Run a program in virtual time, bounded."""
+    """Run an async function in virtual time, with a time limit."""
 
     async def bounded_main() -> T:
         with trio.fail_after(1000):
@@ -51,7 +45,7 @@ def run(main: Callable[[], Awaitable[T]]) -> T:
 
 
 def in_virtual_time(test: AsyncTest[P]) -> Callable[P, None]:
-    """Make a test of an async function: in virtual time, and bounded."""
+    """Make a test of an async function: in virtual time, with a time limit."""
 
     @functools.wraps(test)
     def sync_test(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -60,9 +54,9 @@ def in_virtual_time(test: AsyncTest[P]) -> Callable[P, None]:
     return sync_test
 
 
-def hear(socket: WebSocket) -> list[Heard]:
-    """Return the list that the events of this half are put into."""
-    heard: list[Heard] = []
+def collect_events(socket: WebSocket) -> list[Received]:
+    """Add listeners to a half; return the list that they append its events to."""
+    heard: list[Received] = []
 
     @socket.on("message")
     def on_message(event: MessageEvent) -> None:
@@ -73,8 +67,17 @@ def hear(socket: WebSocket) -> list[Heard]:
     return heard
 
 
+def accept_and_collect(
+    socket: WebSocket, *, allow_half_open: bool = False
+) -> list[Any]:
+    """Accept a half; return the list that its listeners append events to."""
+    heard: list[Any] = collect_events(socket)
+    socket.accept(allow_half_open=allow_half_open)
+    return heard
+
+
 def clean(code: int, reason: str = "") -> CloseEvent:
-    """Return the event of a handshake that was completed."""
+    """Return the event of a completed closing handshake."""
     return CloseEvent(code, reason, was_clean=True)
 
 
@@ -83,26 +86,24 @@ def abnormal(reason: str) -> CloseEvent:
     return CloseEvent(1006, reason, was_clean=False)
 
 
-FELL = abnormal("the nursery of this half was cancelled")
-
-
+NURSERY_CANCELLED = abnormal("the nursery of this half was cancelled")
 TIMED_OUT = "the peer did not answer the Close in 1.0 s"
 
 
 class ListenerError(Exception):
-    """What listeners raise here."""
+    """The error that listeners raise on purpose."""
 
 
 @contextmanager
 def takes(seconds: float) -> Iterator[None]:
-    """Check how long the block takes, in virtual time."""
+    """Check how long a block takes, in virtual time."""
     start = trio.current_time()
     yield
     assert trio.current_time() - start == pytest.approx(seconds)
 
 
 def accepted(nursery: trio.Nursery, close_grace: float = 1.0) -> WebSocketPair:
-    """Return a pair that is accepted on both sides."""
+    """Return a pair whose halves are accepted."""
     pair = WebSocketPair(nursery, close_grace=close_grace)
     for half in pair:
         half.accept()
@@ -110,7 +111,7 @@ def accepted(nursery: trio.Nursery, close_grace: float = 1.0) -> WebSocketPair:
 
 
 def flat(error: BaseException) -> Iterator[BaseException]:
-    """Yield the exceptions in a group, however nested."""
+    """Yield the exceptions in a group, at any depth."""
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
             yield from flat(inner)

@@ -1,8 +1,8 @@
-"""A network that breaks: faults between what `connect()` opens and `serve()` accepts.
+"""Streams that a test chooses for `connect()` and `serve()`, in memory or sockets.
 
-The library gets its streams from Trio. For a block, they are made in memory, where
-everything happens in virtual time and in the same way again, or stay sockets; either
-way each end can be spoiled, most of all with a `FaultyStream`.
+The library gets its streams from Trio. During a block they come from here: in memory,
+with virtual time and repeatable runs, or as sockets. A test may wrap each end, usually
+in a `FaultyStream`.
 """
 
 import math
@@ -19,13 +19,13 @@ from trio.testing import memory_stream_pair
 from trio_wspair.testing import FaultyStream
 
 Spoil = Callable[[trio.abc.Stream], trio.abc.Stream]
-"""What is done to one end of each new connection."""
+"""Wraps one end of each new connection."""
 Join = Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]]
-"""How two ends in memory are made."""
+"""Makes the two ends of a connection in memory."""
 
 
 def untouched(stream: trio.abc.Stream) -> trio.abc.Stream:
-    """Leave a stream as it is."""
+    """Return a stream as it is."""
     return stream
 
 
@@ -36,7 +36,7 @@ def memory_network(
     server: Spoil = untouched,
     join: Join = memory_stream_pair,
 ) -> Generator[None]:
-    """Connect by streams in memory, and spoil each end."""
+    """Use streams in memory during a block, with each end wrapped."""
     with _instead_of_trio(_Memory(join), client, server):
         yield
 
@@ -45,7 +45,7 @@ def memory_network(
 def loopback_network(
     *, client: Spoil = untouched, server: Spoil = untouched
 ) -> Generator[None]:
-    """Connect by sockets, as always, and spoil each end."""
+    """Use sockets, as always, during a block, with each end wrapped."""
     with _instead_of_trio(trio, client, server):
         yield
 
@@ -73,7 +73,7 @@ def _instead_of_trio(network: Any, client: Spoil, server: Spoil) -> Generator[No
 
 
 class Recorder(FaultyStream):
-    """A good stream that remembers what was sent."""
+    """A stream without faults that records the sent bytes."""
 
     def __init__(self, stream: trio.abc.Stream, sent: bytearray) -> None:
         super().__init__(stream)
@@ -85,7 +85,7 @@ class Recorder(FaultyStream):
 
 
 class _Spoiling(trio.abc.Listener[trio.abc.Stream]):
-    """A listener that spoils what it accepts."""
+    """A listener that wraps the streams that it accepts."""
 
     def __init__(self, listener: Any, spoil: Spoil) -> None:
         self._listener = listener
@@ -113,7 +113,7 @@ class _Memory:
         try:
             self._ports[port].send_nowait(far)
         except (KeyError, trio.BrokenResourceError):
-            msg = f"nobody listens at {host}:{port}"
+            msg = f"no listener at {host}:{port}"
             raise ConnectionRefusedError(msg) from None
         return near
 
@@ -129,7 +129,7 @@ class _Memory:
 
 
 class _Bound(trio.socket.SocketType):
-    """A socket that only knows where it is bound."""
+    """A socket that has nothing but an address."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         self._address = address

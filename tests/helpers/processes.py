@@ -1,12 +1,12 @@
-"""Programs that tests start: as from a terminal, however the tests were started.
+"""Programs that tests start: with the signals and input of a terminal.
 
 A program inherits which signals are ignored. A shell that is not interactive ignores
 SIGINT and SIGQUIT in what it starts by ``&`` (POSIX, XCU 2.11), and `nohup` ignores
-SIGHUP; Python then has no `KeyboardInterrupt`. So `default_signals()` is around the
-whole session (see `conftest.py`), and every program that a test starts, by whatever
-call, begins with the default handlers.
+SIGHUP; Python then has no `KeyboardInterrupt`. So the whole session is inside
+`default_signals()` (see `conftest.py`), and every program that a test starts begins
+with the default handlers.
 
-How to use it. For a program that a test talks to, signals, or waits for::
+For a program that a test talks to, signals, or waits for::
 
     async with running(sys.executable, "-m", "trio_wspair", "serve", name) as process:
         ...
@@ -14,9 +14,8 @@ How to use it. For a program that a test talks to, signals, or waits for::
         output, errors = await read_to_end(process.stdout), ...
         assert await process.wait() == 130
 
-For one that runs to its end, use `trio.run_process()` or `subprocess.run()`. Give each
-a standard input of its own (`stdin=subprocess.DEVNULL` is the default of `running()`):
-that of the tests may be closed.
+For one that runs to its end, use `trio.run_process()` or `subprocess.run()`. Pass a
+`stdin`, as that of the tests may be closed; `running()` passes `subprocess.DEVNULL`.
 """
 
 import signal
@@ -52,8 +51,8 @@ def default_signals() -> Generator[None]:
 async def running(*command: str, **options: Any) -> AsyncGenerator[trio.Process]:
     """Run a program for a block, and kill it at the end if it is still running.
 
-    The options are those of `trio.run_process()`; by default there are pipes for its
-    output, nothing to read, and any exit status is right.
+    The options are those of `trio.run_process()`; by default the output goes to pipes,
+    the input is empty, and any exit status is accepted.
     """
     options = {
         "stdin": subprocess.DEVNULL,
@@ -75,6 +74,6 @@ async def running(*command: str, **options: Any) -> AsyncGenerator[trio.Process]
 
 
 async def read_to_end(stream: trio.abc.ReceiveStream | None) -> str:
-    """Read what a program prints, until it prints no more."""
+    """Read the output of a program to its end."""
     assert stream is not None
     return b"".join([bytes(data) async for data in stream]).decode()

@@ -30,7 +30,7 @@ T = TypeVar("T")
 Pause = Literal["none", "checkpoint", "sleep", "shielded sleep"]
 Action = Literal["send", "close", "aclose", "drain", "checkpoint", "sleep"]
 Where = Literal["outside", "outer", "inner"]
-"""Everything, the outer nursery or the inner one."""
+"""The whole program, the outer nursery, or the inner one."""
 
 
 @attrs.frozen
@@ -38,11 +38,11 @@ class Listening:
     """What the listeners of one half do; numbers are of messages, from 1 on."""
 
     kinds: tuple[Literal["sync", "async"], ...]
-    """One message listener each; the first of them does the rest."""
+    """The kinds of the message listeners; the first one does all that follows."""
     pause: Pause
-    """What async listeners do first."""
+    """How async listeners wait."""
     answers: int
-    """How many messages are answered."""
+    """How many messages get an answer."""
     closes_at: int | None
     acloses_at: int | None
     raises_at: int | None
@@ -50,17 +50,17 @@ class Listening:
     cancels: Where
     accepts_at: int | None
     accepts: int
-    """The half that is accepted then."""
+    """The number of the half that is accepted then."""
     close_kind: Literal["sync", "async"]
     close_pause: Pause | Literal["forever"]
     close_answers: bool
-    """Whether the close listener closes, which matters in half-open."""
+    """Whether the close listener calls `close()`, which matters in half-open."""
     close_raises: bool
 
 
 @attrs.frozen
 class Driving:
-    """What the task that drives one half does."""
+    """The actions of the task that drives one half."""
 
     where: Where
     delay: float
@@ -78,12 +78,12 @@ class Half:
 
 @attrs.frozen
 class Program:
-    """Pairs, and when they are cut off."""
+    """Pairs, and the step at which a scope is cancelled."""
 
     pairs: tuple[tuple[Where, Half, Half], ...]
     """The nursery of each, and its halves."""
     cut_at: int | None
-    """The step of any task at which something is cancelled."""
+    """The number of the step, counted over all tasks, at which `cut` is cancelled."""
     cut: Where
 
 
@@ -141,33 +141,33 @@ PROGRAMS = st.builds(
 
 
 class ListenerError(Exception):
-    """What listeners raise here."""
+    """The error that listeners raise on purpose."""
 
 
-SAID = (3000, 3001, 3002, 3003, 4000)
-"""The codes that a program says."""
+CLOSE_CODES = (3000, 3001, 3002, 3003, 4000)
+"""The codes that a program closes with."""
 
 
 @attrs.define
 class Record:
-    """What has happened to one half."""
+    """The history of one half."""
 
     accepted: bool = False
     pulled: bool = False
     sent: int = 0
-    """Messages that `send()` has taken."""
+    """How many messages `send()` has accepted."""
     events: list[str | ErrorEvent | CloseEvent] = attrs.field(
         factory=list[str | ErrorEvent | CloseEvent]
     )
-    """As they were heard; without messages, if it is pulled."""
+    """The events of the listeners; without messages, if the half is pulled."""
     messages: list[str] = attrs.field(factory=list[str])
-    """As they were heard or pulled."""
+    """The messages that were dispatched or pulled."""
     running: str = ""
-    """The listener that is running."""
+    """The name of the listener that is running."""
 
 
 class CutAtStep(trio.abc.Instrument):
-    """Cancels something when any task is about to take the n-th step of all."""
+    """Cancels a scope just before the n-th step, counted over all tasks."""
 
     def __init__(self, step: int | None) -> None:
         self.step = step
@@ -186,7 +186,7 @@ class CutAtStep(trio.abc.Instrument):
 
 
 async def pause(kind: Pause | Literal["forever"]) -> None:
-    """Wait in some way."""
+    """Wait in one of the ways."""
     if kind == "checkpoint":
         await trio.lowlevel.checkpoint()
     elif kind == "sleep":
@@ -215,22 +215,22 @@ class Run:
         self.over = False
         """Whether the program has ended."""
         self.stuck = False
-        """Whether it goes on although every half has closed."""
+        """Whether the program goes on although every half has closed."""
 
     def run(self, seed: int) -> None:
-        """Run and check, with this luck of Trio's scheduler."""
+        """Run and check, with this seed for the order of Trio's tasks."""
         scheduler_luck.seed(seed)
         clock = MockClock(autojump_threshold=0)
         trio.run(self.main, clock=clock, instruments=[self.instrument])
 
     async def watch(self) -> None:
-        """Look after a long time whether there is a reason for going on."""
+        """Check, after a long time, whether the program has a reason to go on."""
         await trio.sleep(99)
         pairs = range(0, len(self.halves), 2)
         self.stuck = not self.over and all(map(self.pair_is_over, pairs))
 
     def pair_is_over(self, first: int) -> bool:
-        """Tell whether nothing is left to be done for the pair with this half."""
+        """Tell whether the pair with this half has nothing left to do."""
         return all(
             half.ready_state is ReadyState.CLOSED and not record.running
             for half, record in (
@@ -240,7 +240,7 @@ class Run:
         )
 
     async def main(self) -> None:
-        """Build everything, let it run to its end, and check."""
+        """Build everything, run it to its end, and check."""
         trio.lowlevel.spawn_system_task(self.watch)
         async with self.surroundings():
             with trio.move_on_after(100) as outside, self.only_listener_errors():
@@ -261,7 +261,7 @@ class Run:
 
     @asynccontextmanager
     async def surroundings(self) -> AsyncGenerator[None]:
-        """Prepare what the program needs, and see that it is done with it."""
+        """Prepare what the program needs, and check afterwards that nothing is left."""
         yield
 
     async def open_pair(
@@ -271,7 +271,7 @@ class Run:
         return WebSocketPair(nursery)
 
     async def start(self, nurseries: dict[Where, trio.Nursery]) -> None:
-        """Make the pairs, and start what drives their halves."""
+        """Make the pairs, and start the tasks that drive their halves."""
         for number, (where, *_pair) in enumerate(self.program.pairs):
             self.halves.extend(await self.open_pair(number, nurseries[where]))
         for n, plan in enumerate(self.plans):
@@ -282,7 +282,7 @@ class Run:
 
     @contextmanager
     def only_listener_errors(self) -> Iterator[None]:
-        """Stop what listeners raise on purpose; anything else fails the test."""
+        """Catch the errors that listeners raise on purpose."""
         try:
             yield
         except* ListenerError:
@@ -291,7 +291,7 @@ class Run:
     # -- what tasks and listeners do ------------------------------------------
 
     def accept(self, n: int, how: str) -> None:
-        """Accept a half, if that can be."""
+        """Accept a half, if that is legal."""
         with suppress(WebSocketError):
             pull = "pull" in how
             self.halves[n].accept(allow_half_open="half-open" in how, pull=pull)
@@ -300,13 +300,13 @@ class Run:
                 self.records[n].pulled = pull
 
     def send(self, n: int) -> None:
-        """Send a message that tells its number."""
+        """Send a message whose text is its number."""
         with suppress(WebSocketError):
             self.halves[n].send(str(self.records[n].sent))
             self.records[n].sent += 1
 
     async def drive(self, n: int, nursery: trio.Nursery) -> None:
-        """Do what the plan says."""
+        """Do the planned actions."""
         driving = self.plans[n].driving
         half = self.halves[n]
         await trio.sleep(driving.delay)
@@ -330,7 +330,7 @@ class Run:
                             await half.drain()
 
     async def pull(self, n: int) -> None:
-        """Pull until the end."""
+        """Pull messages until the end."""
         with suppress(ConnectionClosedError):
             async for message in self.halves[n]:
                 self.records[n].messages.append(str(message))
@@ -398,7 +398,7 @@ class Run:
         half.add_event_listener("close", end)
 
     def on_message(self, n: int, event: MessageEvent) -> None:
-        """Do what the plan says for this message."""
+        """Do what is planned for this message."""
         half, record, plan = self.halves[n], self.records[n], self.plans[n].listening
         record.events.append(str(event.data))
         record.messages.append(str(event.data))
@@ -417,7 +417,7 @@ class Run:
     # -- what must hold -----------------------------------------------------------
 
     async def check(self, n: int) -> None:
-        """Check what has happened to one half."""
+        """Check the history of one half."""
         half, record, peer = self.halves[n], self.records[n], self.records[n ^ 1]
         assert not record.running
         if not record.accepted:
@@ -431,7 +431,7 @@ class Run:
         assert [type(event) for event in ends[:-1]] in ([], [ErrorEvent])
         if ends[:-1] or not close.was_clean:
             assert (close.code, close.was_clean) == (1006, False)
-        # It is told to whoever asks, too.
+        # `wait_closed()` returns the same event.
         assert half.ready_state is ReadyState.CLOSED
         with trio.fail_after(1):
             assert await half.wait_closed() == close
@@ -439,8 +439,8 @@ class Run:
         numbers = [int(message) for message in record.messages]
         assert numbers == list(range(len(numbers)))
         assert len(numbers) <= peer.sent
-        # G3: nothing is lost before a clean close, if nothing was cut off.
+        # G3: nothing is lost before a clean close, without a cancellation or failure.
         if close.was_clean and not self.cancelled and not self.failed:
-            assert close.code in SAID
+            assert close.code in CLOSE_CODES
             assert len(numbers) == peer.sent
             assert self.halves[n ^ 1].buffered_amount == 0

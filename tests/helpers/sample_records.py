@@ -1,4 +1,4 @@
-"""Records made by hand, and any record at all, for the tests of pictures."""
+"""Records of conversations: one written by hand, and a strategy for all others."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -15,7 +15,7 @@ NAMES: Final = ("client", "server")
 def at(
     time: float, line: str, message: str | bytes | None = None, **more: Any
 ) -> Entry:
-    """Return an entry, of a line such as ``"client send"``."""
+    """Return an entry from a text such as ``"client send"``."""
     half, _, what = line.partition(" ")
     return Entry(time, half, what, message, **more)  # type: ignore[arg-type]
 
@@ -29,13 +29,13 @@ TALK: Final = (
     at(0.5, "client send", b"\x00\x01\xff"),
     at(1, "client receive", '{"hello": ["client", 1]}'),
     at(1, "server receive", b"\x00\x01\xff"),
-    at(1, "server send", "nobody hears this"),
+    at(1, "server send", "sent, never taken"),
     at(2, "client close", code=1000, reason="bye"),
     at(2, "server closed", code=1000, reason="bye", was_clean=True),
     at(2, "server close", code=1000, reason="bye"),
     at(2.5, "client closed", code=1000, reason="bye", was_clean=True),
 )
-"""A bit of everything that goes well."""
+"""A conversation without failures, with every kind of entry."""
 
 _texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 _messages = st.one_of(
@@ -88,4 +88,4 @@ def _conversations(draw: st.DrawFn) -> Sequence[Entry]:
 
 
 ANY: Final[st.SearchStrategy[Sequence[Entry]]] = _conversations()
-"""Anything that could be read from a file."""
+"""Any record that a file may hold."""

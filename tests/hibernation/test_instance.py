@@ -9,7 +9,7 @@ from typing import NoReturn, cast
 
 import pytest
 import trio
-from durable_objects import House, Room, World, complaints, open_house
+from durable_objects import Room, RoomNamespace, World, logged_warnings, open_namespace
 from pairs import in_virtual_time
 from trio import Nursery
 from trio.testing import wait_all_tasks_blocked
@@ -48,9 +48,9 @@ async def settle(seconds: float = 0) -> None:
 async def test_an_idle_object_is_freed_and_no_task_of_it_remains() -> None:
     alive: list[weakref.ref[Room]] = []
     world = World(on_build=lambda room: alive.append(weakref.ref(room)))
-    async with open_house(world) as house:
+    async with open_namespace(world) as namespace:
         before = tasks()
-        client = await house.visit()
+        client = await namespace.visit()
         client.send("one")
         gc.collect()
         gc.disable()
@@ -71,17 +71,17 @@ async def test_an_idle_object_is_freed_and_no_task_of_it_remains() -> None:
 
 @in_virtual_time
 async def test_ten_seconds_count_from_the_end_of_the_last_event() -> None:
-    async with open_house() as house:
-        client = await house.visit()
+    async with open_namespace() as namespace:
+        client = await namespace.visit()
         for _ in range(5):
             await settle(9)
             client.send("busy")
         await settle(9)
-        assert house.world.built == 1
+        assert namespace.world.built == 1
         await settle(2)
         client.send("again")
         await settle()
-        assert house.world.built == 2
+        assert namespace.world.built == 2
 
 
 @in_virtual_time
@@ -117,14 +117,14 @@ async def test_what_belongs_to_the_sockets_stays() -> None:
         ws.serialize_attachment({"name": message})
 
     world = World(on_build=prepare, on_fetch=look, on_message=attach)
-    async with open_house(world) as house:
-        first = await house.visit("/a,b")
-        await house.visit("/c")
+    async with open_namespace(world) as namespace:
+        first = await namespace.visit("/a,b")
+        await namespace.visit("/c")
         first.send("Ada")
         first.send("ping")
         assert await first.receive() == "pong"
         for instance in (1, 2):
-            answer = await house.ask("/look")
+            answer = await namespace.ask("/look")
             assert (
                 answer.body
                 == Response.json(
@@ -148,16 +148,16 @@ async def test_an_automatic_answer_neither_wakes_nor_keeps_awake() -> None:
         pair = WebSocketRequestResponsePair("ping", "pong")
         room.ctx.set_web_socket_auto_response(pair)
 
-    async with open_house(World(on_build=prepare)) as house:
-        client = await house.visit()
+    async with open_namespace(World(on_build=prepare)) as namespace:
+        client = await namespace.visit()
         for _ in range(10):
             await trio.sleep(3)
             client.send("ping")
             assert await client.receive() == "pong"
-        assert house.world.built == 1
+        assert namespace.world.built == 1
         client.send(b"ping")  # Bytes are no text.
         await settle()
-        assert house.world.log == [(2, b"ping")]
+        assert namespace.world.log == [(2, b"ping")]
 
 
 @in_virtual_time
@@ -166,15 +166,15 @@ async def test_a_handler_that_runs_keeps_its_object_in_memory() -> None:
         if message == "linger":
             await trio.sleep(100)
 
-    async with open_house(World(on_message=linger)) as house:
-        client = await house.visit()
+    async with open_namespace(World(on_message=linger)) as namespace:
+        client = await namespace.visit()
         client.send("linger")
         await settle(109)
         client.send("same")
         await settle(11)
         client.send("other")
         await settle()
-        assert house.world.log == [(1, "linger"), (1, "same"), (2, "other")]
+        assert namespace.world.log == [(1, "linger"), (1, "same"), (2, "other")]
 
 
 @in_virtual_time
@@ -183,14 +183,14 @@ async def test_wait_until_keeps_an_object_in_memory_until_its_end() -> None:
         room.ctx.wait_until(trio.sleep, 100)
         return Response(str(room.number))
 
-    async with open_house(World(on_fetch=ask)) as house:
+    async with open_namespace(World(on_fetch=ask)) as namespace:
         before = tasks()
-        await house.ask()
+        await namespace.ask()
         await settle(109)
-        assert house.world.built == 1
+        assert namespace.world.built == 1
         await settle(2)
         assert tasks() == before
-        assert (await house.ask()).body == b"2"
+        assert (await namespace.ask()).body == b"2"
 
 
 @in_virtual_time
@@ -206,19 +206,19 @@ async def test_a_plainly_accepted_socket_keeps_an_object_in_memory() -> None:
         assert room.ctx.get_web_sockets() == []
         return Response(None, status=101, web_socket=client)
 
-    async with open_house(World(on_fetch=join_plainly)) as house:
+    async with open_namespace(World(on_fetch=join_plainly)) as namespace:
         before = tasks()
-        client = await house.visit("/plain")
+        client = await namespace.visit("/plain")
         await settle(100)
         client.send("still there")
         await settle()
         assert heard == ["still there"]
-        assert house.world.built == 1
+        assert namespace.world.built == 1
         await client.aclose()
         await settle(25)
         assert tasks() == before
-        await house.visit()
-        assert house.world.built == 2
+        await namespace.visit()
+        assert namespace.world.built == 2
 
 
 @pytest.mark.parametrize("hibernate_after", [0, math.inf])
@@ -226,13 +226,13 @@ async def test_a_plainly_accepted_socket_keeps_an_object_in_memory() -> None:
 async def test_hibernate_after_may_be_nothing_or_for_ever(
     hibernate_after: float,
 ) -> None:
-    async with open_house(hibernate_after=hibernate_after) as house:
-        client = await house.visit()
+    async with open_namespace(hibernate_after=hibernate_after) as namespace:
+        client = await namespace.visit()
         for message in "abc":
             client.send(message)
             await settle(100)
         built = [1, 1, 1] if hibernate_after else [2, 3, 4]
-        assert house.world.log == list(zip(built, "abc", strict=True))
+        assert namespace.world.log == list(zip(built, "abc", strict=True))
 
 
 # -- evict() -------------------------------------------------------------------------
@@ -242,12 +242,12 @@ async def test_hibernate_after_may_be_nothing_or_for_ever(
 async def test_evict_drops_an_idle_object_at_once() -> None:
     alive: list[weakref.ref[Room]] = []
     world = World(on_build=lambda room: alive.append(weakref.ref(room)))
-    async with open_house(world) as house:
-        client = await house.visit()
-        house.evict()
+    async with open_namespace(world) as namespace:
+        client = await namespace.visit()
+        namespace.evict()
         assert alive[0]() is None
-        house.evict()  # Nothing happens to one that is gone,
-        house.evict("nobody")  # or that never was.
+        namespace.evict()  # Nothing happens to one that is gone,
+        namespace.evict("nobody")  # or that never was.
         client.send("hello")
         await settle()
         assert world.log == [(2, "hello")]
@@ -258,33 +258,33 @@ async def test_evict_waits_for_the_events_that_are_running() -> None:
     async def take_time(_room: Room, _ws: WebSocket, _message: str | bytes) -> None:
         await trio.sleep(5)
 
-    async with open_house(World(on_message=take_time)) as house:
-        client, other = await house.visit(), await house.visit()
+    async with open_namespace(World(on_message=take_time)) as namespace:
+        client, other = await namespace.visit(), await namespace.visit()
         client.send("slow")
         client.send("next")
         await settle(3)
-        house.evict()
+        namespace.evict()
         other.send("meanwhile")
         await settle(20)
-        assert house.world.log == [(1, "slow"), (1, "meanwhile"), (1, "next")]
+        assert namespace.world.log == [(1, "slow"), (1, "meanwhile"), (1, "next")]
         other.send("later")
         await settle()
-        assert house.world.log[-1] == (2, "later")
+        assert namespace.world.log[-1] == (2, "later")
 
 
 @in_virtual_time
 async def test_evict_between_two_messages_is_seen_by_the_second() -> None:
     async def evict_me(room: Room, _ws: WebSocket, message: str | bytes) -> None:
         if message == "first":
-            house.evict()
+            namespace.evict()
             await trio.sleep(1)
 
-    async with open_house(World(on_message=evict_me)) as house:
-        client = await house.visit()
+    async with open_namespace(World(on_message=evict_me)) as namespace:
+        client = await namespace.visit()
         client.send("first")
         client.send("second")
         await settle(2)
-        assert house.world.log == [(1, "first"), (2, "second")]
+        assert namespace.world.log == [(1, "first"), (2, "second")]
 
 
 @in_virtual_time
@@ -294,9 +294,9 @@ async def test_evict_ends_plainly_accepted_sockets() -> None:
         server.accept()
         return Response(None, status=101, web_socket=client)
 
-    async with open_house(World(on_fetch=join_plainly)) as house:
-        client = await house.visit()
-        house.evict()
+    async with open_namespace(World(on_fetch=join_plainly)) as namespace:
+        client = await namespace.visit()
+        namespace.evict()
         assert (await client.wait_closed()).code == 1001
 
 
@@ -313,19 +313,19 @@ def test_only_the_objects_of_a_namespace_can_hibernate_after_every_event() -> No
 
 @in_virtual_time
 async def test_objects_may_be_made_to_leave_after_every_event() -> None:
-    async with open_house() as house:
-        client = await house.visit()
-        await house.visit(name="asleep")
-        house.evict("asleep")
+    async with open_namespace() as namespace:
+        client = await namespace.visit()
+        await namespace.visit(name="asleep")
+        namespace.evict("asleep")
         await settle()
-        with hibernate_after_every_event(house.rooms):
+        with hibernate_after_every_event(namespace.rooms):
             client.send("a")
             client.send("b")
             await settle()
         client.send("c")
         client.send("d")
         await settle()
-        assert house.world.log == [(3, "a"), (4, "b"), (5, "c"), (5, "d")]
+        assert namespace.world.log == [(3, "a"), (4, "b"), (5, "c"), (5, "d")]
 
 
 @in_virtual_time
@@ -340,13 +340,13 @@ async def test_what_keeps_an_object_awake_keeps_it_from_leaving_at_once() -> Non
             return Response(None, status=101, web_socket=client)
         return None
 
-    async with open_house(World(on_fetch=on_fetch)) as house:
-        with hibernate_after_every_event(house.rooms):
-            await house.ask("/work")
+    async with open_namespace(World(on_fetch=on_fetch)) as namespace:
+        with hibernate_after_every_event(namespace.rooms):
+            await namespace.ask("/work")
             await settle(4)
-            plain = await house.visit("/plain")
+            plain = await namespace.visit("/plain")
             await settle(10)
-            client = await house.visit()
+            client = await namespace.visit()
             client.send("still the first")
             await settle()
             await plain.aclose()
@@ -355,7 +355,7 @@ async def test_what_keeps_an_object_awake_keeps_it_from_leaving_at_once() -> Non
             client.send("another")
             await settle()
         log = [(1, "still the first"), (1, "and the last"), (2, "another")]
-        assert house.world.log == log
+        assert namespace.world.log == log
 
 
 # -- building ------------------------------------------------------------------------
@@ -369,11 +369,11 @@ async def test_there_is_one_instance_for_events_that_come_together() -> None:
     def prepare(room: Room) -> None:
         _ = room.ctx.block_concurrency_while(load)
 
-    async with open_house(World(on_build=prepare)) as house:
+    async with open_namespace(World(on_build=prepare)) as namespace:
         async with trio.open_nursery() as nursery:
             for _ in range(10):
-                nursery.start_soon(house.visit)
-        assert house.world.built == 1
+                nursery.start_soon(namespace.visit)
+        assert namespace.world.built == 1
         assert trio.current_time() == 5
 
 
@@ -393,8 +393,8 @@ async def test_what_the_constructor_blocks_for_runs_before_the_first_event() -> 
         steps.append("fetch")
         return Response()
 
-    async with open_house(World(on_build=prepare, on_fetch=ask)) as house:
-        await house.ask()
+    async with open_namespace(World(on_build=prepare, on_fetch=ask)) as namespace:
+        await namespace.ask()
     assert steps == ["users", "history", "fetch"]
 
 
@@ -422,22 +422,22 @@ def fail_in_time(room: Room) -> None:
 async def test_an_object_that_cannot_be_built_loses_its_sockets(
     fail: Callable[[Room], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with open_house(World(on_build=fail)) as house:
-        client, other = await house.visit(), await house.visit()
-        house.evict()
+    async with open_namespace(World(on_build=fail)) as namespace:
+        client, other = await namespace.visit(), await namespace.visit()
+        namespace.evict()
         client.send("wake up")
         for ws in (client, other):
             assert (await ws.wait_closed()).code == 1011
-        assert house.world.log == []
-        (complaint,) = complaints(caplog)
+        assert namespace.world.log == []
+        (complaint,) = logged_warnings(caplog)
         assert complaint == (
             "web_socket_message() of Room 'room' failed <- OSError('the disk is full')"
         )
         with pytest.raises(OSError, match="the disk is full"):
-            await house.ask()
-        house.world.on_build = None
-        await house.visit()
-        assert house.world.built == 4
+            await namespace.ask()
+        namespace.world.on_build = None
+        await namespace.visit()
+        assert namespace.world.built == 4
 
 
 # -- block_concurrency_while() -------------------------------------------------------
@@ -448,24 +448,24 @@ async def test_no_event_begins_while_concurrency_is_blocked() -> None:
     async def block(room: Room, _ws: WebSocket, message: str | bytes) -> None:
         if message == "block":
             result = await room.ctx.block_concurrency_while(work, 7)
-            house.world.log.append(result)
+            namespace.world.log.append(result)
 
     async def work(number: int) -> int:
         await trio.sleep(5)
-        house.world.log.append("worked")
+        namespace.world.log.append("worked")
         return number
 
-    async with open_house(World(on_message=block)) as house:
-        client, other = await house.visit(), await house.visit()
+    async with open_namespace(World(on_message=block)) as namespace:
+        client, other = await namespace.visit(), await namespace.visit()
         client.send("block")
         await settle(1)
         other.send("waits")
-        house.nursery.start_soon(house.visit)
+        namespace.nursery.start_soon(namespace.visit)
         await settle(1)
-        assert house.world.log == [(1, "block")]
+        assert namespace.world.log == [(1, "block")]
         await settle(4)
-        assert house.world.log[:2] == [(1, "block"), "worked"]
-        assert {7, (1, "waits")} == set(house.world.log[2:])
+        assert namespace.world.log[:2] == [(1, "block"), "worked"]
+        assert {7, (1, "waits")} == set(namespace.world.log[2:])
 
 
 @in_virtual_time
@@ -475,16 +475,16 @@ async def test_what_fails_while_concurrency_is_blocked_resets_the_object(
     async def block(room: Room, _ws: WebSocket, _message: str | bytes) -> None:
         await room.ctx.block_concurrency_while(fail)
 
-    async with open_house(World(on_message=block)) as house:
-        client = await house.visit()
+    async with open_namespace(World(on_message=block)) as namespace:
+        client = await namespace.visit()
         client.send("block")
         await settle(0.5)
         with pytest.raises(DurableObjectResetError, match="the disk is full"):
-            await house.ask()
+            await namespace.ask()
         assert (await client.wait_closed()).code == 1011
-        assert "the disk is full" in complaints(caplog)[0]
-        await house.visit()
-        assert house.world.built == 2
+        assert "the disk is full" in logged_warnings(caplog)[0]
+        await namespace.visit()
+        assert namespace.world.built == 2
 
 
 @in_virtual_time
@@ -494,13 +494,13 @@ async def test_cancelled_it_blocks_no_longer() -> None:
             with trio.move_on_after(3):
                 await room.ctx.block_concurrency_while(trio.sleep_forever)
 
-    async with open_house(World(on_message=block)) as house:
-        client, other = await house.visit(), await house.visit()
+    async with open_namespace(World(on_message=block)) as namespace:
+        client, other = await namespace.visit(), await namespace.visit()
         client.send("block")
         await settle(1)
         other.send("next")
         await settle(3)
-        assert house.world.log == [(1, "block"), (1, "next")]
+        assert namespace.world.log == [(1, "block"), (1, "next")]
 
 
 # -- abort() -------------------------------------------------------------------------
@@ -544,14 +544,14 @@ async def test_abort_cancels_all_and_drops_all(
         return None
 
     world = World(on_message=on_message, on_fetch=on_fetch)
-    async with open_house(world) as house:
-        client, other = await house.visit(), await house.visit()
+    async with open_namespace(world) as namespace:
+        client, other = await namespace.visit(), await namespace.visit()
         async with trio.open_nursery() as nursery:
 
             @nursery.start_soon
             async def ask() -> None:
                 with pytest.raises(DurableObjectResetError, match="enough"):
-                    await house.ask("/wait")
+                    await namespace.ask("/wait")
 
             await settle()
             other.send("run")
@@ -560,9 +560,9 @@ async def test_abort_cancels_all_and_drops_all(
         for ws in (client, other):
             assert (await ws.wait_closed()).code == 1011
         assert sorted(ended) == ["fetch", "handler", "handler", "wait_until"]
-        assert complaints(caplog) == ["Room 'room' calls abort(): enough"]
+        assert logged_warnings(caplog) == ["Room 'room' calls abort(): enough"]
         assert world.log == [(1, "run"), (1, "abort")]  # Nobody is told of the end.
-        assert (await house.ask("/look")).body == b"[2, [], null]"
+        assert (await namespace.ask("/look")).body == b"[2, [], null]"
 
 
 @in_virtual_time
@@ -573,10 +573,10 @@ async def test_an_abort_in_fetch_is_an_error_for_who_asks(
         room.ctx.abort()
         return Response("never seen")
 
-    async with open_house(World(on_fetch=abort)) as house:
+    async with open_namespace(World(on_fetch=abort)) as namespace:
         with pytest.raises(DurableObjectResetError, match=r"has called abort\(\)"):
-            await house.ask()
-    assert complaints(caplog) == ["Room 'room' calls abort(): "]
+            await namespace.ask()
+    assert logged_warnings(caplog) == ["Room 'room' calls abort(): "]
 
 
 @in_virtual_time
@@ -590,16 +590,16 @@ async def test_the_next_instance_waits_until_the_last_one_has_cleaned_up(
         finally:
             with trio.CancelScope(shield=True):
                 await trio.sleep(5)
-                house.world.log.append("cleaned up")
+                namespace.world.log.append("cleaned up")
 
-    async with open_house(World(on_message=on_message)) as house:
-        client = await house.visit()
+    async with open_namespace(World(on_message=on_message)) as namespace:
+        client = await namespace.visit()
         client.send("go")
         await settle(1)
-        await house.visit()
-        assert house.world.log == [(1, "go"), "cleaned up"]
-        assert house.world.built == 2
-    assert len(complaints(caplog)) == 1
+        await namespace.visit()
+        assert namespace.world.log == [(1, "go"), "cleaned up"]
+        assert namespace.world.built == 2
+    assert len(logged_warnings(caplog)) == 1
 
 
 @in_virtual_time
@@ -614,17 +614,17 @@ async def test_a_listener_that_raises_resets_the_object_that_it_belongs_to(
         server.accept()
         return Response(None, status=101, web_socket=client)
 
-    async with open_house(World(on_fetch=join_plainly)) as house:
-        client, plain = await house.visit(), await house.visit("/plain")
+    async with open_namespace(World(on_fetch=join_plainly)) as namespace:
+        client, plain = await namespace.visit(), await namespace.visit("/plain")
         plain.send("boom")
         assert (await plain.wait_closed()).code == 1011
         assert (await client.wait_closed()).code == 1011
         await settle()
-        (complaint,) = complaints(caplog)
+        (complaint,) = logged_warnings(caplog)
         reset = "a task of Room 'room' failed: it is reset"
         assert complaint.startswith(f"{reset} <- ZeroDivisionError")
-        await house.visit()
-        assert house.world.built == 2
+        await namespace.visit()
+        assert namespace.world.built == 2
 
 
 @in_virtual_time
@@ -634,12 +634,12 @@ async def test_an_abort_in_the_constructor_is_an_error_for_who_asks(
     def abort(room: Room) -> None:
         room.ctx.abort("not today\x1b[31m")
 
-    async with open_house(World(on_build=abort)) as house:
+    async with open_namespace(World(on_build=abort)) as namespace:
         with pytest.raises(DurableObjectResetError, match=r"not today\\x1b\[31m"):
-            await house.ask()
-        house.world.on_build = None
-        await house.visit()
-    assert complaints(caplog) == ["Room 'room' calls abort(): not today\\x1b[31m"]
+            await namespace.ask()
+        namespace.world.on_build = None
+        await namespace.visit()
+    assert logged_warnings(caplog) == ["Room 'room' calls abort(): not today\\x1b[31m"]
 
 
 @in_virtual_time
@@ -650,13 +650,13 @@ async def test_an_abort_in_a_close_handler_ends_that_socket_too(
         room.ctx.abort()
         await trio.sleep_forever()
 
-    async with open_house(World(on_close=abort)) as house:
-        client = await house.visit()
+    async with open_namespace(World(on_close=abort)) as namespace:
+        client = await namespace.visit()
         client.close(3000)
         assert (await client.wait_closed()).code == 1011
         await settle()
-        assert house.world.log == [(1, "close", 3000, "", True)]
-    assert len(complaints(caplog)) == 1
+        assert namespace.world.log == [(1, "close", 3000, "", True)]
+    assert len(logged_warnings(caplog)) == 1
 
 
 @in_virtual_time
@@ -676,16 +676,16 @@ async def test_what_wait_until_runs_may_fail_or_abort(
             return None
         return Response()
 
-    async with open_house(World(on_fetch=on_fetch)) as house:
-        client = await house.visit()
-        await house.ask("/fail")
+    async with open_namespace(World(on_fetch=on_fetch)) as namespace:
+        client = await namespace.visit()
+        await namespace.ask("/fail")
         await settle(2)
         what = "a wait_until() of Room 'room' failed <- OSError('the disk is full')"
-        assert complaints(caplog) == [what]
-        await house.ask("/abort")
+        assert logged_warnings(caplog) == [what]
+        await namespace.ask("/abort")
         assert (await client.wait_closed()).code == 1011
-        assert house.world.built == 1
-    assert complaints(caplog) == ["Room 'room' calls abort(): from the background"]
+        assert namespace.world.built == 1
+    assert logged_warnings(caplog) == ["Room 'room' calls abort(): from the background"]
 
 
 @pytest.mark.parametrize("steps", range(8))
@@ -708,12 +708,12 @@ async def test_a_task_may_be_started_while_the_object_is_being_reset(
             room.ctx.wait_until(trio.lowlevel.checkpoint)
         return Response()
 
-    async with open_house(World(on_fetch=on_fetch)) as house:
+    async with open_namespace(World(on_fetch=on_fetch)) as namespace:
         with suppress(DurableObjectResetError):
-            await house.ask()
+            await namespace.ask()
         await settle()
-        assert (await house.ask("/look")).body == b"2"
-    assert len(complaints(caplog)) == 1
+        assert (await namespace.ask("/look")).body == b"2"
+    assert len(logged_warnings(caplog)) == 1
 
 
 @in_virtual_time
@@ -729,13 +729,13 @@ async def test_who_waits_for_a_blocked_object_that_is_reset_is_told_so() -> None
 
     async def ask(path: str) -> None:
         try:
-            await house.ask(path)
+            await namespace.ask(path)
         except DurableObjectResetError:
             answers.append("reset")
         else:
             answers.append("fine")
 
-    async with open_house(World(on_fetch=on_fetch)) as house:
+    async with open_namespace(World(on_fetch=on_fetch)) as namespace:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask, "/block")
             await settle()
@@ -751,15 +751,15 @@ async def test_an_event_that_waited_while_its_socket_was_dropped_is_dropped_too(
     async def on_message(room: Room, _ws: WebSocket, _message: str | bytes) -> None:
         room.ctx.abort()
 
-    async with open_house(World(on_message=on_message)) as house:
-        sockets = [await house.visit() for _ in range(3)]
+    async with open_namespace(World(on_message=on_message)) as namespace:
+        sockets = [await namespace.visit() for _ in range(3)]
         sockets[0].send("a")
         sockets[1].send("b")
         sockets[2].close(3000)
         await settle()
-        assert house.world.built == 1
-        assert "(2, " not in str(house.world.log)
-    assert len(complaints(caplog)) == 1
+        assert namespace.world.built == 1
+        assert "(2, " not in str(namespace.world.log)
+    assert len(logged_warnings(caplog)) == 1
 
 
 @pytest.mark.parametrize("away", [0, 1])
@@ -790,12 +790,12 @@ async def test_what_a_task_raises_when_it_is_cancelled_is_logged(
             trio.open_nursery() as nursery,
             DurableObjectNamespace(Room, world) as rooms,
         ):
-            client = await House(rooms, nursery, world).visit()
+            client = await RoomNamespace(rooms, nursery, world).visit()
             client.send("work")
             await settle()
             scope.cancel()
             await trio.sleep_forever()
-    (complaint,) = complaints(caplog)
+    (complaint,) = logged_warnings(caplog)
     assert "KeyError('lost')" in complaint
 
 
@@ -810,18 +810,18 @@ async def test_settings_without_sockets_last_a_while_and_then_take_no_place() ->
             room.ctx.set_hibernatable_web_socket_event_timeout(5000)
         return Response(str(limit))
 
-    async with open_house(World(on_fetch=keep)) as house:
+    async with open_namespace(World(on_fetch=keep)) as namespace:
         for number in range(100):
-            await house.ask("/set", f"room {number}")
+            await namespace.ask("/set", f"room {number}")
         await settle(75)
-        assert (await house.ask("/get", "room 0")).body == b"5000"
+        assert (await namespace.ask("/get", "room 0")).body == b"5000"
         await settle(60)
-        await house.ask("/get", "somebody new")
+        await namespace.ask("/get", "somebody new")
         # Whatever is kept, it is not the hundred.
-        assert len(house.rooms._actors) == 2
+        assert len(namespace.rooms._actors) == 2
         await settle(200)
-        await house.ask("/get", "somebody else")
-        assert (await house.ask("/get", "room 0")).body == b"None"
+        await namespace.ask("/get", "somebody else")
+        assert (await namespace.ask("/get", "room 0")).body == b"None"
 
 
 @in_virtual_time
@@ -836,15 +836,15 @@ async def test_an_object_is_forgotten_though_somebody_gave_up_waiting_for_it() -
         server.accept()
         return Response(str(room.number), web_socket=None)
 
-    async with open_house(World(on_fetch=stay)) as house:
+    async with open_namespace(World(on_fetch=stay)) as namespace:
         for number in range(20):
-            await house.ask("/stay", f"room {number}")
-            house.evict(f"room {number}")
+            await namespace.ask("/stay", f"room {number}")
+            namespace.evict(f"room {number}")
             with trio.move_on_after(0.5):
-                await house.ask("/again", f"room {number}")
+                await namespace.ask("/again", f"room {number}")
         await settle(200)
-        await house.ask("/stay", "another")
-        assert len(house.rooms._actors) == 1
+        await namespace.ask("/stay", "another")
+        assert len(namespace.rooms._actors) == 1
 
 
 # -- the end of the namespace --------------------------------------------------------
@@ -855,10 +855,10 @@ async def test_leaving_a_namespace_closes_its_sockets() -> None:
     world = World()
     async with trio.open_nursery() as nursery:
         async with DurableObjectNamespace(Room, world) as rooms:
-            house = House(rooms, nursery, world)
-            client = await house.visit()
-            untaken = await house.ask("/untaken")
-            house.evict()
+            namespace = RoomNamespace(rooms, nursery, world)
+            client = await namespace.visit()
+            untaken = await namespace.ask("/untaken")
+            namespace.evict()
         assert trio.current_time() == 0
         assert (await client.wait_closed()).code == 1001
         assert untaken.web_socket is not None
@@ -876,9 +876,9 @@ async def test_g2_cancelled_it_still_tells_every_socket_its_end() -> None:
 
     world = World(on_close=part)
     with trio.CancelScope() as scope:
-        async with open_house(world) as house:
-            client = await house.visit()
-            house.evict()
+        async with open_namespace(world) as namespace:
+            client = await namespace.visit()
+            namespace.evict()
             scope.cancel()
             await trio.sleep_forever()
     why = "the nursery of this half was cancelled"
@@ -894,8 +894,8 @@ async def test_a_close_handler_gets_a_second_when_all_is_cancelled() -> None:
 
     world = World(on_close=stay)
     with trio.CancelScope() as scope:
-        async with open_house(world) as house:
-            await house.visit()
+        async with open_namespace(world) as namespace:
+            await namespace.visit()
             scope.cancel()
             await trio.sleep_forever()
     assert trio.current_time() == 1
@@ -916,12 +916,12 @@ async def test_what_still_runs_is_cancelled_when_the_namespace_ends() -> None:
         await run("fetch")
         return Response()
 
-    async with open_house(World(on_fetch=on_fetch)) as house:
+    async with open_namespace(World(on_fetch=on_fetch)) as namespace:
 
-        @house.nursery.start_soon
+        @namespace.nursery.start_soon
         async def ask() -> None:
             with pytest.raises(DurableObjectResetError, match="namespace has end"):
-                await house.ask()
+                await namespace.ask()
 
         await settle()
     assert sorted(ended) == ["fetch", "wait_until"]
@@ -942,14 +942,14 @@ async def test_who_waits_for_the_next_instance_is_told_that_there_is_none() -> N
     world = World(on_fetch=linger)
     async with trio.open_nursery() as nursery:
         async with DurableObjectNamespace(Room, world, math.inf) as rooms:
-            house = House(rooms, nursery, world)
-            await house.ask()
-            house.evict()
+            namespace = RoomNamespace(rooms, nursery, world)
+            await namespace.ask()
+            namespace.evict()
 
             @nursery.start_soon
             async def ask() -> None:
                 with pytest.raises(DurableObjectResetError, match="has ended"):
-                    await house.ask()
+                    await namespace.ask()
 
             await settle()
         assert trio.current_time() <= 2
@@ -967,7 +967,7 @@ async def test_a_namespace_that_was_cancelled_keeps_nothing_of_its_objects() -> 
     async with trio.open_nursery() as nursery:
         with trio.CancelScope() as scope:
             async with rooms:
-                await House(rooms, nursery, world).ask()
+                await RoomNamespace(rooms, nursery, world).ask()
                 scope.cancel()
                 await trio.lowlevel.checkpoint()
     gc.collect()
@@ -983,14 +983,14 @@ async def test_g10_an_instance_that_leaves_memory_is_no_work_for_the_collector()
             room.ctx.abort()
         return Response()
 
-    async with open_house(World(on_fetch=abort), hibernate_after=1) as house:
+    async with open_namespace(World(on_fetch=abort), hibernate_after=1) as namespace:
         gc.collect()
         gc.disable()
         try:
             for path in ("/", "/abort"):
                 before = living(Instance, Nursery)
                 with suppress(DurableObjectResetError):
-                    await house.ask(path)
+                    await namespace.ask(path)
                 await settle(2)
                 assert living(Instance, Nursery) == before
         finally:
@@ -1021,14 +1021,16 @@ async def test_a_failure_is_not_hidden_by_the_reset_of_another_object(
         try:
             raise KeyError("a mistake")
         finally:
-            await house.ask("/abort", name="other")
+            await namespace.ask("/abort", name="other")
 
-    async with open_house(World(on_fetch=on_fetch, on_message=on_message)) as house:
-        client = await house.visit()
+    async with open_namespace(
+        World(on_fetch=on_fetch, on_message=on_message)
+    ) as namespace:
+        client = await namespace.visit()
         for message, what in ("message", "web_socket_message()"), ("task", "a wait_"):
             client.send(message)
             await settle()
-            _, complaint = complaints(caplog)
+            _, complaint = logged_warnings(caplog)
             assert complaint.startswith(what)
             assert "was reset: of the other" in complaint
 
@@ -1045,8 +1047,8 @@ async def test_a_failure_is_not_hidden_by_the_reset_that_comes_while_it_is_handl
         finally:
             await trio.sleep_forever()
 
-    async with open_house(World(on_message=on_message)) as house:
-        first, second = await house.visit(), await house.visit()
+    async with open_namespace(World(on_message=on_message)) as namespace:
+        first, second = await namespace.visit(), await namespace.visit()
         first.send("fail")
         await settle()
         second.send("abort")
@@ -1069,12 +1071,12 @@ async def test_what_the_block_raises_comes_out_as_it_is() -> None:
 async def test_a_namespace_answers_only_while_it_is_open() -> None:
     async with trio.open_nursery() as nursery:
         rooms = DurableObjectNamespace(Room, World())
-        house = House(rooms, nursery, World())
+        namespace = RoomNamespace(rooms, nursery, World())
         with pytest.raises(InvalidStateError, match="is not open yet"):
-            await house.ask()
+            await namespace.ask()
         async with rooms:
-            await house.visit()
+            await namespace.visit()
         with pytest.raises(InvalidStateError, match="has ended"):
-            await house.ask()
+            await namespace.ask()
         with pytest.raises(InvalidStateError, match="opened once"):
             await rooms.__aenter__()

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
-from durable_objects import House, Room, World, asking, open_house
+from durable_objects import Room, RoomNamespace, World, new_request, open_namespace
 from pairs import in_virtual_time
 from trio.testing import wait_all_tasks_blocked
 
@@ -52,8 +52,8 @@ class Blocked(World):
             self.in_block(room)
 
 
-def later(house: House, path: str) -> None:
-    house.nursery.start_soon(house.ask, path)
+def later(namespace: RoomNamespace, path: str) -> None:
+    namespace.nursery.start_soon(namespace.ask, path)
 
 
 # -- order -----------------------------------------------------------------------------
@@ -66,18 +66,18 @@ async def test_g11_what_waits_for_a_blocked_object_begins_in_the_order_of_its_co
 ) -> None:
     trio._core._run._r.seed(luck)
     world = Blocked()
-    async with open_house(world) as house:
-        clients = [await house.visit() for _ in range(5)]
-        later(house, "/block")
+    async with open_namespace(world) as namespace:
+        clients = [await namespace.visit() for _ in range(5)]
+        later(namespace, "/block")
         await settled()
         for number in (3, 0, 4):
             clients[number].send(str(number))
             await settled()
-            later(house, f"/say/{number}")
+            later(namespace, f"/say/{number}")
             await settled()
         clients[1].close(3000)
         await settled()
-        later(house, "/say/last")
+        later(namespace, "/say/last")
         await settled()
         assert world.log == []
         world.gate.set()
@@ -97,9 +97,9 @@ async def test_g11_who_is_let_in_may_block_the_object_again(luck: int) -> None:
             room.env.log.append("unblocked")
 
     world = Blocked(on_message=on_message)
-    async with open_house(world) as house:
-        clients = [await house.visit() for _ in range(4)]
-        later(house, "/block")
+    async with open_namespace(world) as namespace:
+        clients = [await namespace.visit() for _ in range(4)]
+        later(namespace, "/block")
         await settled()
         for client, message in zip(clients, ("a", "block", "b", "c"), strict=True):
             client.send(message)
@@ -138,13 +138,13 @@ async def test_g11_what_waits_for_the_next_instance_begins_in_the_order_of_its_c
         return Response()
 
     world = World(on_fetch=on_fetch)
-    async with open_house(world) as house:
-        await house.ask("/start")
+    async with open_namespace(world) as namespace:
+        await namespace.ask("/start")
         await settled()
         with pytest.raises(DurableObjectResetError):
-            await house.ask("/abort")
+            await namespace.ask("/abort")
         for number in range(5):
-            later(house, f"/say/{number}")
+            later(namespace, f"/say/{number}")
             await settled()
         await trio.sleep(10)
         assert world.log == [(2, f"/say/{number}") for number in range(5)]
@@ -153,20 +153,20 @@ async def test_g11_what_waits_for_the_next_instance_begins_in_the_order_of_its_c
 @in_virtual_time
 async def test_who_gives_up_waiting_holds_up_nobody() -> None:
     world = Blocked()
-    async with open_house(world) as house:
-        later(house, "/block")
+    async with open_namespace(world) as namespace:
+        later(namespace, "/block")
         await settled()
         scope = trio.CancelScope()
 
         async def give_up() -> None:
             with scope:
-                await house.ask("/say/never")
+                await namespace.ask("/say/never")
 
-        later(house, "/say/1")
+        later(namespace, "/say/1")
         await settled()
-        house.nursery.start_soon(give_up)
+        namespace.nursery.start_soon(give_up)
         await settled()
-        later(house, "/say/2")
+        later(namespace, "/say/2")
         await settled()
         world.gate.set()
         scope.cancel()
@@ -217,9 +217,9 @@ async def test_a_socket_whose_close_has_come_is_listed_until_its_handler_is_due(
         await trio.sleep(5)
 
     world = Blocked(in_block=look, on_close=on_close)
-    async with open_house(world) as house:
-        client, _ = await house.visit(), await house.visit()
-        later(house, "/block")
+    async with open_namespace(world) as namespace:
+        client, _ = await namespace.visit(), await namespace.visit()
+        later(namespace, "/block")
         await settled()
         client.close(3000)
         await settled()
@@ -231,7 +231,7 @@ async def test_a_socket_whose_close_has_come_is_listed_until_its_handler_is_due(
             return Response()
 
         world.on_fetch = ask
-        await house.ask()
+        await namespace.ask()
         opened, closing = ReadyState.OPEN, ReadyState.CLOSING
         assert seen == [[opened, opened], [opened, closing], [opened]]
 
@@ -250,9 +250,9 @@ async def test_g3_a_blocked_object_may_still_use_a_socket_whose_close_has_come()
         room.env.log.append(ws.ready_state)
 
     world = Blocked(in_block=use, on_close=on_close)
-    async with open_house(world) as house:
-        client = await house.visit()
-        later(house, "/block")
+    async with open_namespace(world) as namespace:
+        client = await namespace.visit()
+        later(namespace, "/block")
         await settled()
         client.close(3000)
         await settled()
@@ -272,9 +272,9 @@ async def test_an_object_that_is_reset_while_blocked_is_told_no_end() -> None:
         room.env.log.append(ws.ready_state)
 
     world = Blocked(in_block=reset)
-    async with open_house(world) as house:
-        client = await house.visit()
-        house.nursery.start_soon(refused, house, "/block")
+    async with open_namespace(world) as namespace:
+        client = await namespace.visit()
+        namespace.nursery.start_soon(refused, namespace, "/block")
         await settled()
         client.send("never")
         client.close(3000)
@@ -283,12 +283,12 @@ async def test_an_object_that_is_reset_while_blocked_is_told_no_end() -> None:
         assert (await client.wait_closed()).code == 1011
         await settled()
         assert world.log == [ReadyState.CLOSED]
-        assert (await house.ask("/say")).status == 200
+        assert (await namespace.ask("/say")).status == 200
 
 
-async def refused(house: House, path: str) -> None:
+async def refused(namespace: RoomNamespace, path: str) -> None:
     with pytest.raises(DurableObjectResetError):
-        await house.ask(path)
+        await namespace.ask(path)
 
 
 # -- two things at the same moment -----------------------------------------------------
@@ -304,8 +304,8 @@ async def test_an_abort_while_concurrency_is_blocked_ends_the_handler_at_once() 
         room.env.log.append("went on")
 
     world = World(on_message=on_message)
-    async with open_house(world) as house:
-        client, other = await house.visit(), await house.visit()
+    async with open_namespace(world) as namespace:
+        client, other = await namespace.visit(), await namespace.visit()
         client.send("abort")
         other.send("never")
         assert (await client.wait_closed()).code == 1011
@@ -319,14 +319,14 @@ async def test_an_object_that_is_evicted_while_blocked_leaves_after_what_waits()
     None
 ):
     world = Blocked()
-    async with open_house(world) as house:
-        client = await house.visit()
-        later(house, "/block")
+    async with open_namespace(world) as namespace:
+        client = await namespace.visit()
+        later(namespace, "/block")
         await settled()
-        house.evict()
+        namespace.evict()
         client.send("first")
         await settled()
-        later(house, "/say")
+        later(namespace, "/say")
         await settled()
         world.gate.set()
         await settled()
@@ -343,13 +343,13 @@ async def test_a_request_may_be_cancelled_while_its_object_is_being_built() -> N
         _ = room.ctx.block_concurrency_while(gate.wait)
 
     world = World(on_build=build)
-    async with open_house(world) as house:
+    async with open_namespace(world) as namespace:
         for _ in range(3):
             with trio.move_on_after(1):
-                await house.ask()
+                await namespace.ask()
         gate.set()
         await settled()
-        assert (await house.ask()).web_socket is not None
+        assert (await namespace.ask()).web_socket is not None
         assert world.built == 1
 
 
@@ -372,28 +372,28 @@ def actors() -> int:
 @in_virtual_time
 async def test_g10_many_names_that_were_asked_for_once_leave_nothing_behind() -> None:
     before = actors()
-    async with open_house(Blocked()) as house:
+    async with open_namespace(Blocked()) as namespace:
         for number in range(2_000):
-            await house.ask("/say", f"room {number}")
-        assert len(house.rooms._actors) == 2_000
-        house.world.log.clear()
+            await namespace.ask("/say", f"room {number}")
+        assert len(namespace.rooms._actors) == 2_000
+        namespace.world.log.clear()
         # Nothing is asked for any more.
-        await forgotten(house.rooms)
+        await forgotten(namespace.rooms)
         assert actors() == before
 
 
 @in_virtual_time
 async def test_objects_are_forgotten_a_few_at_a_time() -> None:
-    async with open_house(Blocked()) as house:
+    async with open_namespace(Blocked()) as namespace:
         for number in range(1_000):
-            await house.ask("/say", f"room {number}")
+            await namespace.ask("/say", f"room {number}")
         await trio.sleep(30)
-        since = next(iter(house.rooms._resting.values()))
+        since = next(iter(namespace.rooms._resting.values()))
         await trio.sleep_until(since + _namespace._REMEMBERED)
         sizes = [1_000]
         for _ in range(100):
             await trio.lowlevel.checkpoint()
-            sizes.append(len(house.rooms._actors))
+            sizes.append(len(namespace.rooms._actors))
         assert sizes[-1] == 0
         steps = {before - after for before, after in pairwise(sizes)}
         # Two turns of the task that forgets may come between two of this one.
@@ -402,28 +402,28 @@ async def test_objects_are_forgotten_a_few_at_a_time() -> None:
 
 @in_virtual_time
 async def test_g13_a_namespace_has_one_task_for_all_that_is_to_be_forgotten() -> None:
-    async with open_house(Blocked()) as house:
+    async with open_namespace(Blocked()) as namespace:
         await settled()
         before = trio.lowlevel.current_statistics().tasks_living
         for number in range(100):
-            await house.ask("/say", f"room {number}")
+            await namespace.ask("/say", f"room {number}")
         await trio.sleep(30)
         assert trio.lowlevel.current_statistics().tasks_living == before
 
 
 @in_virtual_time
 async def test_an_object_that_is_asked_for_again_is_not_forgotten() -> None:
-    async with open_house(Blocked()) as house:
+    async with open_namespace(Blocked()) as namespace:
         for _ in range(10):
-            await house.ask("/say", "often")
-            await house.ask("/say", f"once {len(house.rooms._actors)}")
+            await namespace.ask("/say", "often")
+            await namespace.ask("/say", f"once {len(namespace.rooms._actors)}")
             await trio.sleep(60)
-        assert len(house.rooms._actors) <= 3
-        client = await house.visit(name="often")
+        assert len(namespace.rooms._actors) <= 3
+        client = await namespace.visit(name="often")
         await trio.sleep(200)
-        assert len(house.rooms._actors) == 1
+        assert len(namespace.rooms._actors) == 1
         await client.aclose()
-        await forgotten(house.rooms)
+        await forgotten(namespace.rooms)
 
 
 @in_virtual_time
@@ -432,11 +432,11 @@ async def test_g10_names_whose_object_cannot_be_built_leave_nothing_behind() -> 
         msg = "no luck"
         raise OSError(msg)
 
-    async with open_house(World(on_build=fail)) as house:
+    async with open_namespace(World(on_build=fail)) as namespace:
         for number in range(100):
             with pytest.raises(OSError, match="no luck"):
-                await house.ask(name=f"room {number}")
-        await forgotten(house.rooms)
+                await namespace.ask(name=f"room {number}")
+        await forgotten(namespace.rooms)
 
 
 @in_virtual_time
@@ -444,24 +444,24 @@ async def test_g10_requests_that_are_cancelled_leave_nothing_behind() -> None:
     def build(room: Room) -> None:
         _ = room.ctx.block_concurrency_while(trio.sleep, 5)
 
-    async with open_house(World(on_build=build)) as house:
+    async with open_namespace(World(on_build=build)) as namespace:
         for number in range(100):
             with trio.move_on_after(1):
-                await house.ask(name=f"room {number}")
+                await namespace.ask(name=f"room {number}")
             with trio.CancelScope() as scope:
                 scope.cancel()
-                await house.ask(name=f"other room {number}")
-        await forgotten(house.rooms)
+                await namespace.ask(name=f"other room {number}")
+        await forgotten(namespace.rooms)
 
 
 @in_virtual_time
 async def test_g10_stubs_and_ids_make_no_objects() -> None:
-    async with open_house() as house:
+    async with open_namespace() as namespace:
         for number in range(100):
-            stub = house.rooms.get_by_name(f"room {number}")
-            house.rooms.evict(stub.id)
-            house.rooms.get(house.rooms.new_unique_id())
-        assert not house.rooms._actors
+            stub = namespace.rooms.get_by_name(f"room {number}")
+            namespace.rooms.evict(stub.id)
+            namespace.rooms.get(namespace.rooms.new_unique_id())
+        assert not namespace.rooms._actors
 
 
 @in_virtual_time
@@ -469,7 +469,7 @@ async def test_g10_a_namespace_that_has_ended_keeps_no_objects() -> None:
     async with trio.open_nursery() as nursery:
         rooms = DurableObjectNamespace(Room, Blocked())
         async with rooms:
-            await rooms.get_by_name("room").fetch(asking(nursery, "/say"))
+            await rooms.get_by_name("room").fetch(new_request(nursery, "/say"))
             actor = weakref.ref(next(iter(rooms._actors.values())))
         gc.collect()
         assert actor() is None

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import attrs
 import trio
-from durable_objects import asking
+from durable_objects import new_request
 from hypothesis import given, settings, strategies as st
 from pairs import run
 from trio.testing import wait_all_tasks_blocked
@@ -159,7 +159,7 @@ async def play(
                 await trio.sleep(0.01)  # No two deadlines are the same.
                 match step:
                     case Join(tag):
-                        response = await room.fetch(asking(nursery, f"/{tag}"))
+                        response = await room.fetch(new_request(nursery, f"/{tag}"))
                         assert response.web_socket is not None
                         visitors.append(Visitor(response.web_socket))
                         visitors[-1].ws.accept(pull=True)
@@ -171,7 +171,7 @@ async def play(
                     case Leave(who, code):
                         visitors[who % len(visitors)].ws.close(code)
                     case Answer():
-                        await room.fetch(asking(nursery, "/answer"))
+                        await room.fetch(new_request(nursery, "/answer"))
                     case Wait(seconds):
                         await trio.sleep(seconds)
                 await wait_all_tasks_blocked()

@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 import trio
-from durable_objects import House, Room, World, asking, complaints, open_house
+from durable_objects import (
+    Room,
+    RoomNamespace,
+    World,
+    logged_warnings,
+    new_request,
+    open_namespace,
+)
 from pairs import in_virtual_time
 from patched_network import memory_network
 from trio.testing import wait_all_tasks_blocked
@@ -125,19 +132,19 @@ async def test_each_object_has_its_own_sockets_and_the_env_of_all() -> None:
     async def look(room: Room, request: Request) -> Response | None:
         if request.path != "/look":
             return None
-        assert room.env is house.world
+        assert room.env is namespace.world
         name = room.ctx.id.name
         assert repr(name or str(room.ctx.id)) in repr(room.ctx)
         return Response(f"{name} {len(room.ctx.get_web_sockets())}")
 
-    async with open_house(World(on_fetch=look)) as house:
-        await house.visit(name="a")
-        await house.visit(name="a")
-        await house.visit(name="b")
-        assert (await house.ask("/look", "a")).body == b"a 2"
-        assert (await house.ask("/look", "b")).body == b"b 1"
-        unique = house.rooms.get(house.rooms.new_unique_id())
-        response = await unique.fetch(asking(house.nursery, "/look"))
+    async with open_namespace(World(on_fetch=look)) as namespace:
+        await namespace.visit(name="a")
+        await namespace.visit(name="a")
+        await namespace.visit(name="b")
+        assert (await namespace.ask("/look", "a")).body == b"a 2"
+        assert (await namespace.ask("/look", "b")).body == b"b 1"
+        unique = namespace.rooms.get(namespace.rooms.new_unique_id())
+        response = await unique.fetch(new_request(namespace.nursery, "/look"))
         assert response.body == b"None 0"
 
 
@@ -153,10 +160,10 @@ async def test_what_fetch_raises_reaches_who_asked_and_nothing_else_changes() ->
             raise LookupError(msg)
         return None
 
-    async with open_house(World(on_fetch=on_fetch)) as house:
-        client = await house.visit()
+    async with open_namespace(World(on_fetch=on_fetch)) as namespace:
+        client = await namespace.visit()
         with pytest.raises(LookupError, match="no such thing"):
-            await house.ask("/fail")
+            await namespace.ask("/fail")
         (untaken,) = [response.web_socket for response in kept]
         assert untaken is not None
         untaken.accept(pull=True)
@@ -164,10 +171,10 @@ async def test_what_fetch_raises_reaches_who_asked_and_nothing_else_changes() ->
         await wait_all_tasks_blocked()
         # What it had accepted by then could never be given away.
         why = "the other half was never taken"
-        assert house.world.log == [(1, "close", 1006, why, False)]
+        assert namespace.world.log == [(1, "close", 1006, why, False)]
         client.send("still here")
         await wait_all_tasks_blocked()
-        assert house.world.log[1:] == [(1, "still here")]
+        assert namespace.world.log[1:] == [(1, "still here")]
 
 
 @in_virtual_time
@@ -175,18 +182,18 @@ async def test_a_socket_whose_other_half_was_taken_outlives_a_fetch_that_fails()
     None
 ):
     async def on_fetch(room: Room, _request: Request) -> Response:
-        client, server = WebSocketPair(house.nursery)
+        client, server = WebSocketPair(namespace.nursery)
         room.ctx.accept_web_socket(server)
         client.accept()
         client.send("still here")
         raise LookupError
 
-    async with open_house(World(on_fetch=on_fetch)) as house:
+    async with open_namespace(World(on_fetch=on_fetch)) as namespace:
         with pytest.raises(LookupError):
-            await house.ask()
+            await namespace.ask()
         await wait_all_tasks_blocked()
-        assert house.world.log == [(1, "still here")]
-        house.nursery.cancel_scope.cancel()
+        assert namespace.world.log == [(1, "still here")]
+        namespace.nursery.cancel_scope.cancel()
 
 
 @in_virtual_time
@@ -196,12 +203,12 @@ async def test_a_fetch_that_is_cancelled_leaves_no_socket_behind() -> None:
         await trio.sleep_forever()
         return Response()
 
-    async with open_house(World(on_fetch=on_fetch)) as house:
+    async with open_namespace(World(on_fetch=on_fetch)) as namespace:
         with trio.move_on_after(1):
-            await house.ask()
+            await namespace.ask()
         await wait_all_tasks_blocked()
         why = "the other half was never taken"
-        assert house.world.log == [(1, "close", 1006, why, False)]
+        assert namespace.world.log == [(1, "close", 1006, why, False)]
 
 
 @pytest.mark.parametrize("answer", [None, "hello", b"", 404])
@@ -216,7 +223,7 @@ async def test_what_is_no_response_is_refused(answer: Any) -> None:
         stub = wrong.get_by_name("x")
         what = f"must return a Response, not {type(answer).__name__}"
         with pytest.raises(TypeError, match=what):
-            await stub.fetch(asking(nursery))
+            await stub.fetch(new_request(nursery))
         with pytest.raises(TypeError, match="takes a Request, not str"):
             await stub.fetch("http://x/")  # type: ignore[arg-type] # on purpose
 
@@ -230,7 +237,7 @@ async def test_a_fetch_that_is_not_async_is_refused() -> None:
 
     async with DurableObjectNamespace(Plain) as plain, trio.open_nursery() as nursery:
         with pytest.raises(TypeError, match="async def fetch"):
-            await plain.get_by_name("x").fetch(asking(nursery))
+            await plain.get_by_name("x").fetch(new_request(nursery))
 
 
 @in_virtual_time
@@ -248,17 +255,17 @@ async def test_a_class_without_handlers_says_which_one_it_lacks(
     async with DurableObjectNamespace(Joined) as joined, trio.open_nursery() as nursery:
         stub = joined.get_by_name("x")
         with pytest.raises(NotImplementedError, match=r"Joined has no fetch\(\) for G"):
-            await stub.fetch(asking(nursery))
-        client = (await stub.fetch(asking(nursery, "/join"))).web_socket
+            await stub.fetch(new_request(nursery))
+        client = (await stub.fetch(new_request(nursery, "/join"))).web_socket
         assert client is not None
         client.accept(pull=True)
         client.send("hello")
         await wait_all_tasks_blocked()
-        (complaint,) = complaints(caplog)
+        (complaint,) = logged_warnings(caplog)
         assert "Joined has no web_socket_message() for 'hello'" in complaint
         await client.aclose(3000, "bye")  # That one it need not have.
         assert (await client.wait_closed()).was_clean
-        assert complaints(caplog) == []
+        assert logged_warnings(caplog) == []
 
 
 @in_virtual_time
@@ -266,13 +273,13 @@ async def test_an_object_may_ask_another_one() -> None:
     async def on_fetch(room: Room, request: Request) -> Response | None:
         if request.path != "/forward":
             return Response(f"this is {room.ctx.id.name}")
-        stub = house.rooms.get_by_name("b")
-        response = await stub.fetch(asking(house.nursery))
+        stub = namespace.rooms.get_by_name("b")
+        response = await stub.fetch(new_request(namespace.nursery))
         assert isinstance(response.body, bytes)
         return Response(response.body + b" for " + str(room.ctx.id.name).encode())
 
-    async with open_house(World(on_fetch=on_fetch)) as house:
-        answer = await house.ask("/forward", "a")
+    async with open_namespace(World(on_fetch=on_fetch)) as namespace:
+        answer = await namespace.ask("/forward", "a")
         assert answer.body == b"this is b for a"
 
 
@@ -284,39 +291,39 @@ async def test_a_server_gives_the_other_half_to_its_client() -> None:
     async def greet(_room: Room, ws: WebSocket, message: str | bytes) -> None:
         ws.send(f"hello {message!r}")
 
-    async with open_house(World(on_message=greet)) as house:
+    async with open_namespace(World(on_message=greet)) as namespace:
         with memory_network():
-            stub = house.rooms.get_by_name("room")
-            server = await house.nursery.start(partial(serve, stub.fetch, 0))
-            client = await connect(server.url, nursery=house.nursery)
+            stub = namespace.rooms.get_by_name("room")
+            server = await namespace.nursery.start(partial(serve, stub.fetch, 0))
+            client = await connect(server.url, nursery=namespace.nursery)
             client.accept(pull=True)
             client.send("Ada")
             assert await client.receive() == "hello 'Ada'"
             await trio.sleep(500)  # Pings come and go meanwhile, and wake nobody.
-            assert house.world.built == 1
+            assert namespace.world.built == 1
             client.send("Bob")
             assert await client.receive() == "hello 'Bob'"
-            assert house.world.log == [(1, "Ada"), (2, "Bob")]
+            assert namespace.world.log == [(1, "Ada"), (2, "Bob")]
             await client.aclose(3000, "bye")
-        assert house.world.log[2:] == [(2, "close", 3000, "bye", True)]
-        house.nursery.cancel_scope.cancel()
+        assert namespace.world.log[2:] == [(2, "close", 3000, "bye", True)]
+        namespace.nursery.cancel_scope.cancel()
 
 
 @in_virtual_time
 async def test_a_client_that_wants_no_web_socket_leaves_none_behind(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with open_house() as house:
+    async with open_namespace() as namespace:
         with memory_network():
-            stub = house.rooms.get_by_name("room")
-            server = await house.nursery.start(partial(serve, stub.fetch, 0))
+            stub = namespace.rooms.get_by_name("room")
+            server = await namespace.nursery.start(partial(serve, stub.fetch, 0))
             stream = await trio.open_tcp_stream(*server.addresses[0])
             await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             assert b" 426 " in bytes(await stream.receive_some())
             await wait_all_tasks_blocked()
-            assert house.world.log == [(1, "close", 1001, "", True)]
-            assert "check request.wants_websocket" in complaints(caplog)[0]
-            house.nursery.cancel_scope.cancel()
+            assert namespace.world.log == [(1, "close", 1001, "", True)]
+            assert "check request.wants_websocket" in logged_warnings(caplog)[0]
+            namespace.nursery.cancel_scope.cancel()
 
 
 @in_virtual_time
@@ -324,20 +331,20 @@ async def test_g10_a_half_that_a_request_does_not_give_away_ends_with_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def refuse(request: Request) -> Response:
-        await house.rooms.get_by_name("room").fetch(request)
+        await namespace.rooms.get_by_name("room").fetch(request)
         if request.path == "/fail":
             raise LookupError
         return Response("You may not.", status=403)
 
     async def pass_on(room: Room, request: Request) -> Response | None:
         if room.ctx.id.name == "outer":
-            await house.rooms.get_by_name("room").fetch(request)
+            await namespace.rooms.get_by_name("room").fetch(request)
             raise LookupError
         return None
 
-    async with open_house(World(on_fetch=pass_on)) as house:
+    async with open_namespace(World(on_fetch=pass_on)) as namespace:
         with memory_network():
-            server = await house.nursery.start(partial(serve, refuse, 0))
+            server = await namespace.nursery.start(partial(serve, refuse, 0))
             for path in ("/refuse", "/fail"):
                 stream = await trio.open_tcp_stream(*server.addresses[0])
                 await stream.send_all(
@@ -345,13 +352,13 @@ async def test_g10_a_half_that_a_request_does_not_give_away_ends_with_it(
                 )
                 await stream.receive_some()
             await wait_all_tasks_blocked()
-            assert house.world.log == [(1, "close", 1001, "", True)] * 2
+            assert namespace.world.log == [(1, "close", 1001, "", True)] * 2
             with pytest.raises(LookupError):
-                await house.ask("/", "outer")
+                await namespace.ask("/", "outer")
             await wait_all_tasks_blocked()
-            assert house.world.log[2:] == [(1, "close", 1001, "", True)]
-            house.nursery.cancel_scope.cancel()
-    assert len(complaints(caplog)) == 1
+            assert namespace.world.log[2:] == [(1, "close", 1001, "", True)]
+            namespace.nursery.cancel_scope.cancel()
+    assert len(logged_warnings(caplog)) == 1
 
 
 @in_virtual_time
@@ -360,7 +367,7 @@ async def test_g10_a_task_that_outlives_its_request_keeps_no_sockets() -> None:
 
     async def accept(room: Room) -> None:
         for _ in range(5):
-            client, server = WebSocketPair(house.nursery)
+            client, server = WebSocketPair(namespace.nursery)
             room.ctx.accept_web_socket(server)
             kept.append(weakref.ref(server))
             await client.aclose()
@@ -371,8 +378,8 @@ async def test_g10_a_task_that_outlives_its_request_keeps_no_sockets() -> None:
         room.ctx.wait_until(accept, room)
         return Response()
 
-    async with open_house(World(on_fetch=on_fetch)) as house:
-        await house.ask()
+    async with open_namespace(World(on_fetch=on_fetch)) as namespace:
+        await namespace.ask()
         await trio.sleep(20)
         gc.collect()
         assert [ref() for ref in kept[:-1]] == [None] * 4  # The last is in its frame.
@@ -393,14 +400,14 @@ async def test_g8_the_handlers_of_a_socket_never_overlap_those_of_several_do() -
         await trio.sleep(1)
         running.remove(ws)
 
-    async with open_house(World(on_message=take_time)) as house:
-        clients = [await house.visit() for _ in range(5)]
+    async with open_namespace(World(on_message=take_time)) as namespace:
+        clients = [await namespace.visit() for _ in range(5)]
         for number in range(4):
             for client in clients:
                 client.send(str(number))
         await trio.sleep(10)
         assert most == {"one": 1, "all": 5}
-        assert len(house.world.log) == 20
+        assert len(namespace.world.log) == 20
 
 
 @in_virtual_time
@@ -415,7 +422,7 @@ async def test_handlers_may_be_plain_methods() -> None:
         trio.open_nursery() as nursery,
         DurableObjectNamespace(Echo, World()) as rooms,
     ):
-        client = await House(rooms, nursery, World()).visit()
+        client = await RoomNamespace(rooms, nursery, World()).visit()
         client.send("a")
         client.send(b"b")
         assert [await client.receive(), await client.receive()] == ["a", b"b"]
@@ -435,19 +442,21 @@ async def test_what_a_handler_raises_is_logged_and_its_socket_stays_open(
     async def on_close(_room: Room, _ws: WebSocket) -> None:
         raise KeyError("who?")
 
-    async with open_house(World(on_message=on_message, on_close=on_close)) as house:
-        client = await house.visit()
+    async with open_namespace(
+        World(on_message=on_message, on_close=on_close)
+    ) as namespace:
+        client = await namespace.visit()
         for message in ("boom", "group", "fine"):
             client.send(message)
         await wait_all_tasks_blocked()
-        assert len(house.world.log) == 3
-        first, second = complaints(caplog)
+        assert len(namespace.world.log) == 3
+        first, second = logged_warnings(caplog)
         what = "web_socket_message() of Room 'room' failed"
         assert first == f"{what} <- ZeroDivisionError()"
         assert second == first
         await client.aclose(3000)
         assert (await client.wait_closed()).was_clean
-        assert complaints(caplog) == [
+        assert logged_warnings(caplog) == [
             "web_socket_close() of Room 'room' failed <- KeyError('who?')"
         ]
 
@@ -463,17 +472,19 @@ async def test_a_handler_that_takes_too_long_is_cancelled(
 
     async def take_time(_room: Room, _ws: WebSocket, message: str | bytes) -> None:
         await trio.sleep(float(message))
-        house.world.log.append("done")
+        namespace.world.log.append("done")
 
-    async with open_house(World(on_build=prepare, on_message=take_time)) as house:
-        client = await house.visit()
+    async with open_namespace(
+        World(on_build=prepare, on_message=take_time)
+    ) as namespace:
+        client = await namespace.visit()
         for seconds in ("1", "2", "1.4"):
             client.send(seconds)
         await trio.sleep(10)
         log = [(1, "1"), "done", (1, "2"), (1, "1.4"), "done"]
-        assert house.world.log == log
+        assert namespace.world.log == log
         what = "web_socket_message() of Room 'room' was cancelled: it took over 1.5 s"
-        assert complaints(caplog) == [what]
+        assert logged_warnings(caplog) == [what]
 
 
 @in_virtual_time
@@ -482,17 +493,17 @@ async def test_a_handler_may_accept_more_sockets() -> None:
         if message != "another":
             ws.send(f"{message!r} for {room.ctx.get_tags(ws)}")
             return
-        client, server = WebSocketPair(house.nursery)
+        client, server = WebSocketPair(namespace.nursery)
         room.ctx.accept_web_socket(server, ["another"])
         client.accept(pull=True)
         client.send("hello")
         ws.send(await client.receive())
 
-    async with open_house(World(on_message=on_message)) as house:
-        client = await house.visit()
+    async with open_namespace(World(on_message=on_message)) as namespace:
+        client = await namespace.visit()
         client.send("another")
         assert await client.receive() == "'hello' for ['another']"
-        house.nursery.cancel_scope.cancel()
+        namespace.nursery.cancel_scope.cancel()
 
 
 # -- the end of a socket -------------------------------------------------------------
@@ -506,8 +517,8 @@ async def test_the_close_is_answered_when_its_handler_has_ended() -> None:
         ws.send("last words")
         await trio.sleep(5)
 
-    async with open_house(World(on_close=on_close)) as house:
-        client = await house.visit()
+    async with open_namespace(World(on_close=on_close)) as namespace:
+        client = await namespace.visit()
         client.close(3001, "bye")
         assert await client.receive() == "last words"
         await trio.sleep(4)
@@ -516,7 +527,7 @@ async def test_the_close_is_answered_when_its_handler_has_ended() -> None:
             await client.receive()
         assert (caught.value.code, caught.value.was_clean) == (3001, True)
         assert trio.current_time() == 5
-        assert house.world.log == [(1, "close", 3001, "bye", True)]
+        assert namespace.world.log == [(1, "close", 3001, "bye", True)]
 
 
 @in_virtual_time
@@ -525,8 +536,8 @@ async def test_a_close_handler_may_close_by_itself() -> None:
         ws.close(4000, "mine")
         assert ws.ready_state is ReadyState.CLOSED
 
-    async with open_house(World(on_close=on_close)) as house:
-        client = await house.visit()
+    async with open_namespace(World(on_close=on_close)) as namespace:
+        client = await namespace.visit()
         client.close(3001, "bye")
         end = await client.wait_closed()
         assert (end.code, end.reason, end.was_clean) == (4000, "mine", True)
@@ -550,9 +561,9 @@ async def test_after_its_end_a_socket_still_has_its_tags_but_is_not_listed() -> 
         ws.close(3000)  # Ignored.
         return Response(ws.ready_state.name)
 
-    async with open_house(World(on_close=on_close, on_fetch=look)) as house:
-        await (await house.visit("/a,b,a")).aclose()
-        assert (await house.ask("/look")).body == b"CLOSED"
+    async with open_namespace(World(on_close=on_close, on_fetch=look)) as namespace:
+        await (await namespace.visit("/a,b,a")).aclose()
+        assert (await namespace.ask("/look")).body == b"CLOSED"
 
 
 @in_virtual_time
@@ -563,20 +574,20 @@ async def test_a_closing_socket_is_seen_by_its_own_handler_only() -> None:
 
             @nursery.start_soon
             async def look() -> None:
-                house.world.log.append(ws in room.ctx.get_web_sockets("x"))
+                namespace.world.log.append(ws in room.ctx.get_web_sockets("x"))
 
     async def look(room: Room, request: Request) -> Response | None:
         if request.path != "/look":
             return None
         return Response(str(len(room.ctx.get_web_sockets("x"))))
 
-    async with open_house(World(on_close=on_close, on_fetch=look)) as house:
-        client, _other = await house.visit("/x"), await house.visit("/x")
+    async with open_namespace(World(on_close=on_close, on_fetch=look)) as namespace:
+        client, _other = await namespace.visit("/x"), await namespace.visit("/x")
         client.close(3000)
         await wait_all_tasks_blocked()
-        assert (await house.ask("/look")).body == b"1"
+        assert (await namespace.ask("/look")).body == b"1"
         await client.wait_closed()
-        assert house.world.log[1:] == [True]
+        assert namespace.world.log[1:] == [True]
 
 
 # -- automatic answers ---------------------------------------------------------------
@@ -595,8 +606,10 @@ async def test_an_automatic_answer_has_a_time_stamp() -> None:
     async def on_message(room: Room, ws: WebSocket, _message: str | bytes) -> None:
         stamps.append(room.ctx.get_web_socket_auto_response_timestamp(ws))
 
-    async with open_house(World(on_build=answer_ping, on_message=on_message)) as house:
-        client = await house.visit()
+    async with open_namespace(
+        World(on_build=answer_ping, on_message=on_message)
+    ) as namespace:
+        client = await namespace.visit()
         for message in ("first", "ping", "second"):
             client.send(message)
         assert await client.receive() == "pong"
@@ -615,12 +628,12 @@ async def test_an_automatic_answer_that_finds_no_room_is_left_to_the_object() ->
         return Response(None, status=101, web_socket=client)
 
     world = World(on_build=answer_ping, on_fetch=on_fetch)
-    async with open_house(world) as house:
-        client = await house.visit()
+    async with open_namespace(world) as namespace:
+        client = await namespace.visit()
         for _ in range(5):
             client.send("ping")
             await wait_all_tasks_blocked()
-        assert house.world.log == [(1, "ping")] * 2
+        assert namespace.world.log == [(1, "ping")] * 2
 
 
 @in_virtual_time
@@ -631,14 +644,14 @@ async def test_who_is_closing_gets_no_automatic_answer() -> None:
             return Response()
         return None
 
-    async with open_house(World(on_build=answer_ping, on_fetch=close)) as house:
-        client = await house.visit()
-        await house.ask("/close")
+    async with open_namespace(World(on_build=answer_ping, on_fetch=close)) as namespace:
+        client = await namespace.visit()
+        await namespace.ask("/close")
         client.send("ping")
         client.close(3000)
         await client.wait_closed()
         await wait_all_tasks_blocked()
-        assert house.world.log == [(1, "close", 3000, "", True)]
+        assert namespace.world.log == [(1, "close", 3000, "", True)]
 
 
 # -- wrong calls ---------------------------------------------------------------------
@@ -777,8 +790,8 @@ async def test_wrong_calls_say_what_was_wrong_and_change_nothing(
         assert room.ctx.get_web_socket_auto_response() is None
         return Response("as before")
 
-    async with open_house(World(on_fetch=on_fetch)) as house:
-        assert (await house.ask()).body == b"as before"
+    async with open_namespace(World(on_fetch=on_fetch)) as namespace:
+        assert (await namespace.ask()).body == b"as before"
 
 
 @pytest.mark.parametrize(
@@ -817,9 +830,9 @@ async def test_the_tags_of_another_objects_socket_are_none_of_its_business() -> 
         kept.extend(room.ctx.get_web_sockets())
         return response
 
-    async with open_house(World(on_fetch=on_fetch)) as house:
-        await house.visit(name="a")
-        await house.visit(name="b")
+    async with open_namespace(World(on_fetch=on_fetch)) as namespace:
+        await namespace.visit(name="a")
+        await namespace.visit(name="b")
     kept.clear()
 
 
@@ -827,7 +840,7 @@ async def test_the_tags_of_another_objects_socket_are_none_of_its_business() -> 
 async def test_namespaces_know_nothing_of_each_others_sockets() -> None:
     built: list[Room] = []
     world = World(on_build=built.append)
-    async with open_house(world) as one, open_house(world) as other:
+    async with open_namespace(world) as one, open_namespace(world) as other:
         await one.visit("/secret")
         await other.visit("/public")
         (socket,) = built[0].ctx.get_web_sockets()
@@ -839,9 +852,9 @@ async def test_namespaces_know_nothing_of_each_others_sockets() -> None:
 @in_virtual_time
 async def test_an_instance_that_has_left_memory_changes_nothing() -> None:
     built: list[Room] = []
-    async with open_house(World(on_build=built.append)) as house:
-        await house.visit()
-        house.evict()
+    async with open_namespace(World(on_build=built.append)) as namespace:
+        await namespace.visit()
+        namespace.evict()
         ctx = built[0].ctx
         for verb in (
             ctx.set_web_socket_auto_response,
@@ -869,13 +882,13 @@ async def test_listeners_of_an_objects_socket_are_never_called_and_the_log_says_
             room.ctx.accept_web_socket(server)
         return Response(None, status=101, web_socket=client)
 
-    async with open_house(World(on_fetch=on_fetch)) as house:
-        client = await house.visit()
+    async with open_namespace(World(on_fetch=on_fetch)) as namespace:
+        client = await namespace.visit()
         client.send("hello")
         await client.aclose(3000)
         assert heard == []
-        assert house.world.log == [(1, "hello"), (1, "close", 3000, "", True)]
-        said = complaints(caplog)
+        assert namespace.world.log == [(1, "hello"), (1, "close", 3000, "", True)]
+        said = logged_warnings(caplog)
         assert said
         assert all("never called: write web_socket_message()" in one for one in said)
 
@@ -894,8 +907,8 @@ async def test_an_object_has_room_for_so_many_sockets(
             room.join([])
         return Response(str(len(room.ctx.get_web_sockets())))
 
-    async with open_house(World(on_fetch=fill)) as house:
-        assert (await house.ask()).body == b"20"
+    async with open_namespace(World(on_fetch=fill)) as namespace:
+        assert (await namespace.ask()).body == b"20"
 
 
 # -- the house is in order -----------------------------------------------------------
@@ -913,10 +926,10 @@ async def test_a_full_buffer_is_an_error_for_the_object_that_sends(
             server.send("y")
         return Response(None, status=101, web_socket=client)
 
-    async with open_house(World(on_fetch=on_fetch)) as house:
-        client = await house.visit()
+    async with open_namespace(World(on_fetch=on_fetch)) as namespace:
+        client = await namespace.visit()
         assert await client.receive() == "x" * 100
-    assert complaints(caplog) == []
+    assert logged_warnings(caplog) == []
 
 
 @in_virtual_time
@@ -927,8 +940,8 @@ async def test_a_half_that_is_used_in_memory_belongs_to_who_asked() -> None:
     async def greet(_room: Room, ws: WebSocket, message: str | bytes) -> None:
         ws.send(message)
 
-    async with open_house(World(on_message=greet)) as house:
-        response = await house.ask("/x")
+    async with open_namespace(World(on_message=greet)) as namespace:
+        response = await namespace.ask("/x")
         client = response.web_socket
         assert client is not None
         client.add_event_listener("message", lambda event: heard.append(event.data))
@@ -938,4 +951,4 @@ async def test_a_half_that_is_used_in_memory_belongs_to_who_asked() -> None:
         client.send("two")
         await wait_all_tasks_blocked()
         assert heard == ["one", "two"]
-        assert house.world.log == [(1, "one"), (2, "two")]
+        assert namespace.world.log == [(1, "one"), (2, "two")]

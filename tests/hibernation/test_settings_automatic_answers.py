@@ -10,7 +10,7 @@ from typing import Any, cast
 import attrs
 import pytest
 import trio
-from durable_objects import House, Room, World, open_house
+from durable_objects import Room, RoomNamespace, World, open_namespace
 from engines import ENGINES, using
 from pairs import in_virtual_time
 from patched_network import memory_network
@@ -113,20 +113,20 @@ class Visitor:
 class Stage:
     """A room, and a way to it."""
 
-    house: House
+    namespace: RoomNamespace
     url: str | None
 
     async def visit(self) -> Visitor:
         """Let one more client in."""
         if self.url is not None:
-            return Visitor(await connect(self.url, nursery=self.house.nursery))
-        socket = (await self.house.ask("/visitor")).web_socket
+            return Visitor(await connect(self.url, nursery=self.namespace.nursery))
+        socket = (await self.namespace.ask("/visitor")).web_socket
         assert socket is not None
         return Visitor(socket)
 
     async def do(self, path: str) -> None:
         """Have the room do something, and don't wait for it."""
-        self.house.nursery.start_soon(self.house.ask, path)
+        self.namespace.nursery.start_soon(self.namespace.ask, path)
         await settled()
 
 
@@ -134,15 +134,17 @@ class Stage:
 async def open_stage(way: str, world: World) -> AsyncGenerator[Stage]:
     """Open a room for clients in memory, or on an engine."""
     with trio.fail_after(1000):
-        async with open_house(world) as house:
+        async with open_namespace(world) as namespace:
             if way == "memory":
-                yield Stage(house, None)
+                yield Stage(namespace, None)
             else:
                 with memory_network(), using(way):  # type: ignore[arg-type] # an engine
-                    stub = house.rooms.get_by_name("room")
-                    server = await house.nursery.start(partial(serve, stub.fetch, 0))
-                    yield Stage(house, server.url)
-            house.nursery.cancel_scope.cancel()
+                    stub = namespace.rooms.get_by_name("room")
+                    server = await namespace.nursery.start(
+                        partial(serve, stub.fetch, 0)
+                    )
+                    yield Stage(namespace, server.url)
+            namespace.nursery.cancel_scope.cancel()
 
 
 every_way = pytest.mark.parametrize("way", WAYS)
@@ -227,13 +229,13 @@ async def test_an_answer_does_not_wait_for_a_constructor(way: str) -> None:
         visitor, other = await stage.visit(), await stage.visit()
         await trio.sleep(15)
         await other.send("wake up")
-        assert stage.house.world.built == 2
+        assert stage.namespace.world.built == 2
         await visitor.send("ping")
         assert visitor.took() == ["pong"]
-        assert stage.house.world.log == []
+        assert stage.namespace.world.log == []
         gate.set()
         await settled()
-        assert stage.house.world.log == [(2, "wake up")]
+        assert stage.namespace.world.log == [(2, "wake up")]
 
 
 @every_way
@@ -278,7 +280,7 @@ async def test_there_is_no_answer_any_more_after_an_abort(way: str) -> None:
         visitor = await stage.visit()
         await visitor.send("w")
         with pytest.raises(DurableObjectResetError):
-            await stage.house.ask("/abort")
+            await stage.namespace.ask("/abort")
         with suppress(ConnectionClosedError):
             await visitor.send("ping", "x", "ping")
         assert (await visitor.ws.wait_closed()).code == 1011
@@ -344,7 +346,7 @@ async def test_what_is_taken_out_of_the_queue_makes_room() -> None:
 async def test_a_message_whose_answer_finds_no_room_keeps_its_place() -> None:
     world = small_room(200, Gated())
     async with open_stage("memory", world) as stage:
-        socket = (await stage.house.ask("/visitor")).web_socket
+        socket = (await stage.namespace.ask("/visitor")).web_socket
         assert socket is not None
         socket.accept(pull=True)
         for message in ("w", "ping", "ping", "x"):

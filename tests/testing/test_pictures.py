@@ -68,7 +68,7 @@ def test_an_svg_says_what_has_happened_and_when() -> None:
         "00 01 ff (3 bytes)",
         '{"hello": ["client", 1]}',
         "00 01 ff (3 bytes)",
-        '"nobody hears this"',
+        '"sent, never taken"',
         'Close 1000 "bye"',
         'Close 1000 "bye"',
     ]
@@ -211,7 +211,7 @@ def test_mermaid_is_told_the_same() -> None:
         "    A-)B: 00 01 ff (3 bytes) (on its way)\n"
         '    Note over A: {"hello": ["client", 1]} (sent at 0.250)\n'
         "    Note over B: 00 01 ff (3 bytes) (sent at 0.500)\n"
-        '    B-xA: "nobody hears this" (not taken)\n'
+        '    B-xA: "sent, never taken" (not taken)\n'
         '    A->>B: Close 1000 "bye"\n'
         '    B->>A: Close 1000 "bye" (taken at 2.500)\n'
         "    Note over A: closed 1006, unclean\n"
@@ -256,7 +256,7 @@ def test_the_page_is_told_each_message_once_and_whole() -> None:
     assert [row["text"] for row in rows if "text" in row] == [
         "hello",
         '{"hello": ["client", 1]}',
-        "nobody hears this",
+        "sent, never taken",
         "x" * 10_000,
     ]
     assert [row["hex"] for row in rows if "hex" in row] == ["0001ff"]

@@ -34,7 +34,7 @@ def test_a_conversation_is_drawn_in_two_columns() -> None:
         0.500  ├─ 00 01 ff (3 bytes) ╌╌► on its way           │
         1.000  │◄─ {"hello": ["client", 1]} ╌╌ sent at 0.250  │
                │        sent at 0.500 ╌╌ 00 01 ff (3 bytes) ─►│
-               │           not taken ✕── "nobody hears this" ─┤
+               │           not taken ✕── "sent, never taken" ─┤
         2.000  ├─ Close 1000 "bye" ──────────────────────────►│
                │◄─ at 2.500 ─────────────── Close 1000 "bye" ─┤""")
 

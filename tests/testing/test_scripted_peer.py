@@ -35,7 +35,7 @@ async def test_close_late_keeps_the_other_side_waiting(
     net: Network, one_end: OneEnd
 ) -> None:
     async with one_end() as (half, peer), trio.open_nursery() as nursery:
-        heard = net.hear(half)
+        heard = net.accept(half)
         nursery.start_soon(peer.close_late, 0.1)
         await peer.send(peer.frame(net.PONG))
         half.send("not a Close")
@@ -67,7 +67,7 @@ async def test_never_close_makes_the_other_side_give_up(
 ) -> None:
     grace: dict[str, Any] = {"close_grace": 0.1, "pair_options": {"close_grace": 0.1}}
     async with one_end(**grace) as (half, peer), trio.open_nursery() as nursery:
-        heard = net.hear(half)
+        heard = net.accept(half)
         nursery.start_soon(peer.never_close)
         await half.aclose()
         error, close = heard
@@ -117,7 +117,7 @@ async def test_send_garbage_is_a_breach_of_the_protocol(
     net: Network, one_end: OneEnd, seed: int
 ) -> None:
     async with one_end() as (half, peer):
-        heard = net.hear(half)
+        heard = net.accept(half)
         await peer.send_garbage(100, seed=seed)
         said = await peer.receive()
         assert isinstance(said, tuple)
@@ -144,7 +144,7 @@ async def test_a_large_message_is_a_1009(
     net: Network, one_end: OneEnd, size: int
 ) -> None:
     async with one_end(max_message_bytes=1000) as (half, peer):
-        heard = net.hear(half)
+        heard = net.accept(half)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(peer.send_large_message, size)
             said = await peer.receive()
@@ -170,7 +170,7 @@ async def test_an_end_without_a_close_is_a_1006(
     net: Network, one_end: OneEnd, ending: str
 ) -> None:
     async with one_end() as (half, peer):
-        heard = net.hear(half)
+        heard = net.accept(half)
         await peer.send(peer.text_frame("last words"))
         await net.until(lambda: heard)
         await getattr(peer, ending)()

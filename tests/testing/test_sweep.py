@@ -14,12 +14,12 @@ from cancellation_sweep import (
     LISTENING,
     QUICK,
     REST,
-    Ears,
+    EventLog,
     Listening,
     open_channels,
     sweep,
 )
-from pairs import FELL, ListenerError, abnormal, bounded, clean, flat, run
+from pairs import NURSERY_CANCELLED, ListenerError, abnormal, bounded, clean, flat, run
 from trio.testing import MockClock
 
 from trio_wspair import (
@@ -195,7 +195,7 @@ def test_g5_a_cancelled_receive_loses_no_message(
     async def operation(attempt: Attempt) -> None:
         got: list[str | bytes] = []
         async with open_websocket_pair() as (client, server):
-            ears = Ears(server, listening)
+            events = EventLog(server, listening)
             server.accept()
             server.send("waiting")
             if taken:
@@ -212,8 +212,8 @@ def test_g5_a_cancelled_receive_loses_no_message(
                     got.append(await client.receive())
             await trio.sleep(REST)
         assert got == ["waiting", "a", "b"]
-        assert ears.messages == (["x", "y"] if taken else [])
-        assert ears.close_event() == clean(1000)
+        assert events.messages == (["x", "y"] if taken else [])
+        assert events.close_event() == clean(1000)
 
     sweep(operation)
 
@@ -223,7 +223,7 @@ def test_g5_a_cancelled_iteration_loses_no_message(listening: Listening) -> None
     async def operation(attempt: Attempt) -> None:
         got: list[str | bytes] = []
         async with open_websocket_pair() as (client, server):
-            ears = Ears(server, listening)
+            events = EventLog(server, listening)
             server.accept()
             client.accept(pull=True)
 
@@ -246,8 +246,8 @@ def test_g5_a_cancelled_iteration_loses_no_message(listening: Listening) -> None
             await trio.sleep(REST)
             assert client.ready_state is ReadyState.CLOSED
         assert got == ["a", "b", "c"]
-        assert ears.messages == ["a", "b", "c"]
-        assert ears.close_event() == clean(1000)
+        assert events.messages == ["a", "b", "c"]
+        assert events.close_event() == clean(1000)
 
     sweep(operation)
 
@@ -259,7 +259,7 @@ def test_g5_a_cancelled_iteration_loses_no_message(listening: Listening) -> None
 def test_g5_a_cancelled_drain_changes_nothing(listening: Listening) -> None:
     async def operation(attempt: Attempt) -> None:
         async with open_websocket_pair() as (client, server):
-            theirs, ours = Ears(server, listening), Ears(client, listening)
+            theirs, ours = EventLog(server, listening), EventLog(client, listening)
             client.accept()
             client.send("a")
             client.send("b")
@@ -287,7 +287,7 @@ def test_g5_a_cancelled_wait_closed_changes_nothing(
 ) -> None:
     async def operation(attempt: Attempt) -> None:
         async with open_websocket_pair() as (client, server):
-            theirs, ours = Ears(server, listening), Ears(client, listening)
+            theirs, ours = EventLog(server, listening), EventLog(client, listening)
             server.accept()
             client.accept(pull=pull)
 
@@ -322,7 +322,7 @@ def test_g5_a_cancelled_wait_closed_changes_nothing(
 def test_g5_a_cancelled_ping_changes_nothing(listening: Listening) -> None:
     async def operation(attempt: Attempt) -> None:
         async with open_websocket_pair() as (client, server):
-            ears = Ears(server, listening)
+            events = EventLog(server, listening)
             server.accept()
             client.accept()
             client.send("a")
@@ -330,8 +330,8 @@ def test_g5_a_cancelled_ping_changes_nothing(listening: Listening) -> None:
                 await client.ping()
             client.send("b")
             await trio.sleep(REST)
-        assert ears.messages == ["a", "b"]
-        assert ears.close_event() == clean(1000)
+        assert events.messages == ["a", "b"]
+        assert events.close_event() == clean(1000)
 
     sweep(operation)
 
@@ -343,7 +343,7 @@ def test_g5_a_cancelled_ping_changes_nothing(listening: Listening) -> None:
 def test_g6_a_cancelled_aclose_has_closed(listening: Listening) -> None:
     async def operation(attempt: Attempt) -> None:
         async with open_websocket_pair() as (client, server):
-            ours, theirs = Ears(client, listening), Ears(server, listening)
+            ours, theirs = EventLog(client, listening), EventLog(server, listening)
             client.accept()
             server.accept()
             client.send("a")
@@ -374,19 +374,19 @@ def test_g6_a_cancelled_aclose_that_nobody_answers_has_closed(
 ) -> None:
     async def operation(attempt: Attempt) -> None:
         async with open_websocket_pair() as (client, _server):
-            ears = Ears(client, listening)
+            events = EventLog(client, listening)
             if taken:
                 client.accept()
             with attempt:
                 await client.aclose()
             assert client.ready_state is ReadyState.CLOSED
             await trio.sleep(REST)
-            end = ears.close_event()
+            end = events.close_event()
             if attempt.cancelled:
                 assert end in (CANCELLED, UNANSWERED)
             else:
                 assert end == UNANSWERED
-            assert len(ears.ends) == (1 if end == CANCELLED else 2)
+            assert len(events.ends) == (1 if end == CANCELLED else 2)
 
     sweep(operation)
 
@@ -397,7 +397,7 @@ def test_g6_a_cancelled_aclose_against_a_close_that_crosses_has_closed(
 ) -> None:
     async def operation(attempt: Attempt) -> None:
         async with open_websocket_pair() as (client, server):
-            ours, theirs = Ears(client, listening), Ears(server, listening)
+            ours, theirs = EventLog(client, listening), EventLog(server, listening)
             client.accept()
             server.accept(allow_half_open=True)
 
@@ -428,7 +428,7 @@ def test_g6_aclose_cancelled_in_a_listener_of_its_half_has_closed(
 ) -> None:
     async def operation(attempt: Attempt) -> None:
         async with open_websocket_pair() as (client, server):
-            ours, theirs = Ears(client, listening), Ears(server, listening)
+            ours, theirs = EventLog(client, listening), EventLog(server, listening)
 
             @client.on("message")
             async def close(_event: MessageEvent) -> None:
@@ -464,12 +464,12 @@ def test_g6_leaving_a_pair_cancelled_at_any_step_has_closed_both(
     *, listening: Listening, raises: bool
 ) -> None:
     async def operation(attempt: Attempt) -> None:
-        ears: list[Ears] = []
+        events: list[EventLog] = []
         leaving = raised = False
         try:
             with attempt:
                 async with open_websocket_pair() as (client, server):
-                    ears += Ears(client, listening), Ears(server, listening)
+                    events += EventLog(client, listening), EventLog(server, listening)
                     client.accept()
                     server.accept()
                     client.send("a")
@@ -485,16 +485,16 @@ def test_g6_leaving_a_pair_cancelled_at_any_step_has_closed_both(
         assert raised is (leaving and raises), "the block's own exception comes out"
         assert open_channels() == []
         code = 1011 if raises else 1000
-        for each, sent in zip(ears, (["b"], ["a", "c"]), strict=True):
+        for each, sent in zip(events, (["b"], ["a", "c"]), strict=True):
             end = each.close_event()
             assert each.messages == sent[: len(each.messages)]
             if not leaving:
-                assert end == FELL
+                assert end == NURSERY_CANCELLED
             elif attempt.got_through and listening in QUICK:
                 assert end == clean(code)
                 assert each.messages == sent
             else:
-                assert end in (clean(code), FELL, UNANSWERED)
+                assert end in (clean(code), NURSERY_CANCELLED, UNANSWERED)
 
     sweep(operation)
 
@@ -505,11 +505,11 @@ def test_g6_leaving_a_pair_cancelled_at_any_step_has_closed_a_half_that_nobody_t
 ) -> None:
     async def operation(attempt: Attempt) -> None:
         halves: list[WebSocket] = []
-        ears: list[Ears] = []
+        events: list[EventLog] = []
         with attempt:
             async with open_websocket_pair() as pair:
                 halves += pair
-                ears.append(Ears(pair[0], listening))
+                events.append(EventLog(pair[0], listening))
                 pair[0].accept()
                 pair[0].send("to nobody")
                 await trio.sleep(0.05)
@@ -518,8 +518,8 @@ def test_g6_leaving_a_pair_cancelled_at_any_step_has_closed_a_half_that_nobody_t
             assert half.ready_state is ReadyState.CLOSED
             with pytest.raises(InvalidStateError):
                 half.accept()
-        for each in ears:
-            assert each.close_event() in (clean(1000), FELL)
+        for each in events:
+            assert each.close_event() in (clean(1000), NURSERY_CANCELLED)
 
     sweep(operation)
 
@@ -529,7 +529,7 @@ def test_g7_a_failing_listener_is_heard_of_whatever_is_cancelled(
     listening: Listening,
 ) -> None:
     async def operation(attempt: Attempt) -> None:
-        ears: list[Ears] = []
+        events: list[EventLog] = []
         errors: list[type[BaseException]] = []
         raised: list[type[BaseException]] = []
 
@@ -545,7 +545,7 @@ def test_g7_a_failing_listener_is_heard_of_whatever_is_cancelled(
         try:
             with attempt:
                 async with open_websocket_pair() as (client, server):
-                    ears += Ears(client, listening), Ears(server, listening)
+                    events += EventLog(client, listening), EventLog(server, listening)
                     server.add_event_listener(
                         "message", fail if listening == "sync" else fail_slowly
                     )
@@ -557,11 +557,11 @@ def test_g7_a_failing_listener_is_heard_of_whatever_is_cancelled(
             errors = [type(exc) for exc in flat(group)]
         assert errors == raised
         assert open_channels() == []
-        ours, theirs = (each.close_event() for each in ears)
+        ours, theirs = (each.close_event() for each in events)
         assert theirs.code == 1006
-        assert ours in (clean(1011), FELL)
+        assert ours in (clean(1011), NURSERY_CANCELLED)
         if not attempt.cancelled:
-            assert isinstance(ears[1].ends[0], ErrorEvent)
+            assert isinstance(events[1].ends[0], ErrorEvent)
             assert ours == clean(1011)
 
     sweep(operation)
@@ -572,7 +572,7 @@ def test_g2_a_nursery_that_is_cancelled_at_any_step_tells_every_half_its_end(
     listening: Listening,
 ) -> None:
     async def operation(attempt: Attempt) -> None:
-        ears: list[Ears] = []
+        events: list[EventLog] = []
         ends: list[CloseEvent] = []
 
         async def pull(half: WebSocket) -> None:
@@ -593,18 +593,18 @@ def test_g2_a_nursery_that_is_cancelled_at_any_step_tells_every_half_its_end(
             async with trio.open_nursery() as nursery:
                 for _ in range(2):
                     client, server = WebSocketPair(nursery)
-                    ears.append(Ears(client, listening))
+                    events.append(EventLog(client, listening))
                     client.accept()
                     server.accept(pull=True)
-                    ears.append(Ears(server, listening))
+                    events.append(EventLog(server, listening))
                     nursery.start_soon(pull, server)
                     nursery.start_soon(use, client)
-        for each in ears:
+        for each in events:
             end = each.close_event()
             assert end.code in (3000, 3001, 1006)
         if not attempt.cancelled:
             assert len(ends) == 2
             if listening in QUICK:  # Else the closing takes too long.
-                assert [each.messages for each in ears[::2]] == [["a", "b"]] * 2
+                assert [each.messages for each in events[::2]] == [["a", "b"]] * 2
 
     sweep(operation)

@@ -234,7 +234,7 @@ async def test_g1_g2_g3_g10_a_socket_may_be_cut_off(
         loopback_network,
         server_options={**hurry, "handshake_timeout": 0.2},
         connect_timeout=0.2,
-        glance=0.001,
+        poll_seconds=0.001,
         **hurry,
     ) as play:
         for count in range(0, 170, step):

@@ -37,7 +37,7 @@ async def test_a_peer_that_vanishes_in_mid_message_is_a_close_only(
     net: Network, one_end: OneEnd
 ) -> None:
     async with one_end() as (half, peer):
-        heard = net.hear(half)
+        heard = net.accept(half)
         begun = peer.frame(net.TEXT, b"begun", fin=False)
         torn = peer.frame(net.CONTINUATION, b"and never ended")[:-5]
         await peer.send(peer.text_frame("whole"), begun, torn)
@@ -52,7 +52,7 @@ async def test_a_peer_that_never_answers_our_close_is_left_after_the_grace(
     net: Network, one_end: OneEnd
 ) -> None:
     async with one_end(close_grace=0.1) as (half, peer):
-        heard = net.hear(half)
+        heard = net.accept(half)
         before = net.open_sockets()
         half.close(4000, "done")
         await half.wait_closed()
@@ -89,7 +89,7 @@ async def test_a_peer_that_never_reads_does_not_keep_us(
     net: Network, one_end: OneEnd
 ) -> None:
     async with one_end(close_grace=0.1) as (half, _):
-        heard = net.hear(half)
+        heard = net.accept(half)
         before = net.open_sockets()
         for _ in range(40):
             half.send(bytes(2**20))
@@ -111,7 +111,7 @@ async def test_a_peer_that_has_gone_ends_a_half_that_owes_its_close(
     net: Network, one_end: OneEnd
 ) -> None:
     async with one_end(close_grace=0.1) as (half, peer):
-        net.hear(half, allow_half_open=True)
+        net.accept(half, allow_half_open=True)
         await peer.send(peer.close_frame(4000, "done"))
         await peer.stream.aclose()
         with trio.move_on_after(1) as scope:
@@ -152,7 +152,7 @@ async def test_a_huge_length_reserves_no_memory_and_is_1009_in_time(
 
 async def test_a_message_without_end_is_1009(net: Network, one_end: OneEnd) -> None:
     async with one_end(max_message_bytes=10_000) as (half, peer):
-        heard = net.hear(half)
+        heard = net.accept(half)
         await peer.send(peer.frame(net.TEXT, b"x" * 100, fin=False))
         with suppress(trio.BrokenResourceError):
             for _ in range(200):
@@ -217,7 +217,7 @@ async def test_random_bytes_instead_of_frames(net: Network) -> None:
             for number in range(200):
                 nursery.start_soon(attack, number)
                 half = await halves.receive()
-                events.append(net.hear(half))
+                events.append(net.accept(half))
         await net.until_open_sockets(before)
         for heard in events:
             assert isinstance(heard[-1], CloseEvent)

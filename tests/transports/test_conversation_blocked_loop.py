@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import trio
 from network import Network, OneEnd, Tls
-from pairs import hear
+from pairs import collect_events
 from trio._core._run import _r as scheduler_luck
 from trio.testing import MockClock
 
@@ -77,7 +77,7 @@ async def test_a_sign_of_life_that_is_unread_at_the_deadline_counts(
     clock: MockClock, one_end: OneEnd, sign: str
 ) -> None:
     async with one_end(ping_interval=1.0, ping_timeout=1.0) as (half, peer):
-        heard = hear(half)
+        heard = collect_events(half)
         half.accept()
         await a_few_steps()
         clock.jump(1.0)
@@ -116,7 +116,7 @@ async def test_a_close_that_is_unread_at_the_end_of_the_grace_counts(
     close: Callable[[WebSocket], Awaitable[None]],
 ) -> None:
     async with one_end(close_grace=1.0) as (half, peer), trio.open_nursery() as nursery:
-        heard = hear(half)
+        heard = collect_events(half)
         half.accept()
         nursery.start_soon(close, half)
         assert await peer.receive() == (1000, "")
@@ -130,7 +130,7 @@ async def test_a_message_before_a_close_that_is_unread_counts(
     clock: MockClock, one_end: OneEnd
 ) -> None:
     async with one_end(close_grace=1.0) as (half, peer):
-        heard = hear(half)
+        heard = collect_events(half)
         half.accept()
         half.close(1000)
         assert await peer.receive() == (1000, "")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 from network import Network, OneEnd
-from pairs import Heard, hear
+from pairs import Received, collect_events
 from trio._core._run import _r as scheduler_luck
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -86,7 +86,7 @@ async def joined(
 
 async def test_an_idle_peer_is_pinged_and_lives(autojump_clock: MockClock) -> None:
     async with joined(0.5) as (far, peer):
-        heard = hear(far)
+        heard = collect_events(far)
         far.accept()
         assert far.latency is None
         await trio.sleep(35)
@@ -99,7 +99,7 @@ async def test_a_peer_that_answers_no_more_is_given_up(
     autojump_clock: MockClock,
 ) -> None:
     async with joined(math.inf) as (far, peer):
-        heard = hear(far)
+        heard = collect_events(far)
         far.accept()
         await peer.aborted.wait()
         assert trio.current_time() == 15
@@ -123,7 +123,7 @@ async def test_g11_a_close_at_the_moment_of_the_verdict_is_answered_in_its_own_t
 
     monkeypatch.setattr(scheduler_luck, "shuffle", put_in_order)
     async with joined(math.inf, close_grace=3.0) as (far, peer):
-        heard = hear(far)
+        heard = collect_events(far)
         far.accept()
         await trio.sleep_until(15)
         far.close(1000)
@@ -138,7 +138,7 @@ async def test_g11_a_close_at_the_moment_of_the_verdict_is_answered_in_its_own_t
 
 async def test_any_message_is_a_sign_of_life(autojump_clock: MockClock) -> None:
     async with joined(math.inf) as (far, peer):
-        heard = hear(far)
+        heard = collect_events(far)
         far.accept()
         for _ in range(10):
             await trio.sleep(4)
@@ -170,7 +170,7 @@ async def test_during_the_closing_handshake_nobody_is_pinged(
     autojump_clock: MockClock,
 ) -> None:
     async with joined(math.inf, close_grace=60.0) as (far, peer):
-        heard = hear(far)
+        heard = collect_events(far)
         far.accept()
         await trio.sleep(12)
         far.close(1000, "bye")
@@ -186,7 +186,7 @@ async def test_a_peer_that_has_said_close_owes_no_pong(
     autojump_clock: MockClock,
 ) -> None:
     async with joined(math.inf) as (far, peer):
-        heard = hear(far)
+        heard = collect_events(far)
         far.accept(allow_half_open=True)
         await trio.sleep(12)
         peer.says(Close(1000, "bye"))
@@ -235,7 +235,7 @@ async def test_on_the_wire_pongs_keep_a_connection(one_end: OneEnd) -> None:
 
 async def test_on_the_wire_a_silent_peer_is_cut_off(one_end: OneEnd) -> None:
     async with one_end(ping_interval=0.01, ping_timeout=0.05) as (half, peer):
-        heard: list[Heard] = hear(half)
+        heard: list[Received] = collect_events(half)
         half.accept()
         everything = await peer.receive_all()
         assert [said[0] for said in everything if isinstance(said, tuple)] == ["ping"]

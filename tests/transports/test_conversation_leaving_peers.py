@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 from network import OneEnd
-from pairs import bounded, clean, hear
+from pairs import bounded, clean, collect_events
 from patched_network import memory_network
 from trio.testing import MockClock, memory_stream_pair
 
@@ -81,7 +81,7 @@ async def test_g3_what_has_arrived_counts_although_nothing_can_be_sent(
         # The pongs can't be sent, nor can the Close.
         async with serving_one(cut_after_received=len(REQUEST + said)) as meet:
             peer, server = await meet()
-            heard = hear(server)
+            heard = collect_events(server)
             server.accept()
             await peer.send(said)
             await server.wait_closed()

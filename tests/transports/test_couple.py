@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from pairs import accept_and_collect
 from trio.testing import MockClock
 
 from trio_wspair import (
@@ -16,7 +17,6 @@ from trio_wspair import (
     ConnectionClosedError,
     ErrorEvent,
     InvalidStateError,
-    MessageEvent,
     ProtocolError,
     ReadyState,
     WebSocket,
@@ -92,20 +92,6 @@ class Pingable(Plain):
         return 0.25
 
 
-def hear(socket: WebSocket, *, allow_half_open: bool = False) -> list[Any]:
-    """Accept a half and return the list that its events are put into."""
-    heard: list[Any] = []
-
-    def on_message(event: MessageEvent) -> None:
-        heard.append(event.data)
-
-    socket.add_event_listener("message", on_message)
-    socket.add_event_listener("error", heard.append)
-    socket.add_event_listener("close", heard.append)
-    socket.accept(allow_half_open=allow_half_open)
-    return heard
-
-
 class Coupled:
     """A pair whose one half is coupled with a connection, and its other half."""
 
@@ -147,7 +133,7 @@ async def settle() -> None:
 
 async def test_messages_pass_both_ways_in_order(autojump_clock: MockClock) -> None:
     async with coupled() as it:
-        heard = hear(it.far)
+        heard = accept_and_collect(it.far)
         for number in range(100):
             it.far.send(f"out {number}")
             it.connection.put(f"in {number}", b"\xff")
@@ -239,7 +225,7 @@ async def test_a_close_from_the_connection_is_passed_on_and_answered(
     autojump_clock: MockClock, close: Close
 ) -> None:
     async with coupled() as it:
-        heard = hear(it.far)
+        heard = accept_and_collect(it.far)
         it.connection.put("last", close)
         await it.over.wait()
         expected = CloseEvent(close.code, close.reason, was_clean=True)
@@ -255,7 +241,7 @@ async def test_a_close_from_the_other_half_is_passed_on(
     autojump_clock: MockClock, arguments: tuple[Any, ...]
 ) -> None:
     async with coupled() as it:
-        heard = hear(it.far)
+        heard = accept_and_collect(it.far)
         it.far.send("last")
         it.far.close(*arguments)
         await settle()
@@ -271,7 +257,7 @@ async def test_a_close_from_the_other_half_is_passed_on(
 
 async def test_half_open_holds_through_a_connection(autojump_clock: MockClock) -> None:
     async with coupled() as it:
-        heard = hear(it.far, allow_half_open=True)
+        heard = accept_and_collect(it.far, allow_half_open=True)
         it.connection.put(Close(4000, "done"))
         await trio.sleep(30)  # It is the application's turn, however long it takes.
         assert heard == [CloseEvent(4000, "done", was_clean=True)]
@@ -284,7 +270,7 @@ async def test_half_open_holds_through_a_connection(autojump_clock: MockClock) -
 
 async def test_both_close_at_once(autojump_clock: MockClock) -> None:
     async with coupled() as it:
-        heard = hear(it.far)
+        heard = accept_and_collect(it.far)
         it.connection.put(Close(4000, "from the network"))
         it.far.close(4001, "from here")
         await it.over.wait()
@@ -300,7 +286,7 @@ async def test_a_connection_that_breaks_is_1006_and_no_error(
     autojump_clock: MockClock,
 ) -> None:
     async with coupled() as it:
-        heard = hear(it.far)
+        heard = accept_and_collect(it.far)
         it.connection.put("last")
         it.connection.vanish()
         await it.over.wait()
@@ -314,7 +300,7 @@ async def test_a_connection_that_breaks_while_it_writes_is_found_by_the_reader(
     autojump_clock: MockClock,
 ) -> None:
     async with coupled() as it:
-        heard = hear(it.far)
+        heard = accept_and_collect(it.far)
         it.connection.gone = True
         it.far.send("never arrives")
         await settle()
@@ -330,7 +316,7 @@ async def test_a_connection_that_breaks_after_its_close_has_closed_cleanly(
     autojump_clock: MockClock,
 ) -> None:
     async with coupled() as it:
-        heard = hear(it.far)
+        heard = accept_and_collect(it.far)
         it.connection.put(Close(4000, "done"))
         it.connection.vanish()
         await it.over.wait()
@@ -348,14 +334,14 @@ async def test_a_connection_that_has_closed_and_gone_is_not_kept_for_long(
         assert it.connection.ended[-1] == "abort"
         assert it.event is not None
         assert it.event.code == 1006
-        heard = hear(it.far)
+        heard = accept_and_collect(it.far)
         await it.far.wait_closed()
         assert heard == [CloseEvent(4000, "done", was_clean=True)]
 
 
 async def test_a_protocol_error_is_told_both_ways(autojump_clock: MockClock) -> None:
     async with coupled() as it:
-        heard = hear(it.far)
+        heard = accept_and_collect(it.far)
         error = ProtocolError(1007, "no UTF-8")
         it.connection.put("before", error)
         await it.over.wait()
@@ -376,7 +362,7 @@ async def test_the_answer_to_our_close_has_a_deadline(
     autojump_clock: MockClock,
 ) -> None:
     async with coupled(close_grace=3) as it:
-        heard = hear(it.far)
+        heard = accept_and_collect(it.far)
         it.far.send("last")
         await trio.sleep(10)
         start = trio.current_time()
@@ -397,7 +383,7 @@ async def test_a_network_that_takes_nothing_ends_by_the_deadline_too(
     connection = Plain()
     connection.room = trio.Event()
     async with coupled(connection, close_grace=3) as it:
-        heard = hear(it.far)
+        heard = accept_and_collect(it.far)
         it.far.close(4000, "done")
         await it.over.wait()
         assert trio.current_time() < 10
@@ -410,7 +396,7 @@ async def test_a_network_that_takes_nothing_ends_by_the_deadline_too(
 async def test_an_end_that_takes_too_long_is_cut_off(autojump_clock: MockClock) -> None:
     connection = Plain()
     async with coupled(connection, close_grace=3) as it:
-        heard = hear(it.far)
+        heard = accept_and_collect(it.far)
         connection.put(ProtocolError(1002, "nonsense"))
         connection.room = trio.Event()
         await it.over.wait()
@@ -430,7 +416,7 @@ async def test_an_exception_of_the_connection_ends_it_all_the_same(
     ):
         async with trio.open_nursery() as nursery:
             half, far = WebSocketPair(nursery)
-            ends = hear(far)
+            ends = accept_and_collect(far)
             connection.put("before", KeyError("a bug"), KeyError("a bug"))
             await couple(half, connection)
     assert connection.ended[-1] == "abort"
@@ -444,7 +430,7 @@ async def test_cancelled_it_says_1001_after_what_was_queued_and_waits(
     autojump_clock: MockClock,
 ) -> None:
     async with coupled(close_grace=3) as it:
-        heard = hear(it.far)
+        heard = accept_and_collect(it.far)
         await settle()
         it.far.send("queued")
         it.scope.cancel()
@@ -464,7 +450,7 @@ async def test_cancelled_it_waits_no_longer_than_its_grace(
     autojump_clock: MockClock,
 ) -> None:
     async with coupled(close_grace=3) as it:
-        heard = hear(it.far)
+        heard = accept_and_collect(it.far)
         await settle()
         start = trio.current_time()
         it.scope.cancel()
@@ -498,7 +484,7 @@ async def test_cancelled_on_a_connection_that_has_just_broken(
     autojump_clock: MockClock,
 ) -> None:
     async with coupled() as it:
-        heard = hear(it.far)
+        heard = accept_and_collect(it.far)
         await settle()
         it.connection.gone = True
         it.scope.cancel()
@@ -512,7 +498,7 @@ async def test_cancelled_after_the_other_half_has_closed_it_says_that_close(
     autojump_clock: MockClock,
 ) -> None:
     async with coupled(close_grace=3) as it:
-        heard = hear(it.far)
+        heard = accept_and_collect(it.far)
         await settle()
         it.far.close(4000, "done")
         it.scope.cancel()
@@ -528,7 +514,7 @@ async def test_cancelled_while_it_waits_for_the_answer_it_goes_on_waiting(
     autojump_clock: MockClock,
 ) -> None:
     async with coupled(close_grace=3) as it:
-        heard = hear(it.far)
+        heard = accept_and_collect(it.far)
         it.far.close(4000, "done")
         await settle()
         it.scope.cancel()
@@ -545,7 +531,7 @@ async def test_cancelled_in_half_open_it_says_1001_and_goes(
     autojump_clock: MockClock,
 ) -> None:
     async with coupled(close_grace=3) as it:
-        heard = hear(it.far, allow_half_open=True)
+        heard = accept_and_collect(it.far, allow_half_open=True)
         it.connection.put(Close(4000, "done"))
         await settle()
         start = trio.current_time()
@@ -566,7 +552,7 @@ async def test_the_nursery_of_the_other_half_is_cancelled(
         async with trio.open_nursery() as outer:
             async with trio.open_nursery() as inner:
                 half, far = WebSocketPair(inner)
-                heard = hear(far)
+                heard = accept_and_collect(far)
                 it = Coupled(connection, far)
                 outer.start_soon(it.run, half)
                 await settle()

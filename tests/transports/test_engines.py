@@ -209,7 +209,7 @@ async def test_g9_g12_what_is_inflated_has_to_be_within_the_limit(
         net.serve_halves(max_message_bytes=limit, **ON) as (server, halves),
         net.peer(server, OFFER) as peer,
     ):
-        heard = net.hear(await halves.receive())
+        heard = net.accept(await halves.receive())
         for number, piece in enumerate(pieces):
             opcode = CONTINUATION if number else BINARY | RSV1
             last = number == len(pieces) - 1
@@ -235,7 +235,7 @@ async def test_g9_g12_a_message_that_is_full_inflates_no_further(
         net.serve_halves(max_message_bytes=1000, **ON) as (server, halves),
         net.peer(server, OFFER) as peer,
     ):
-        net.hear(await halves.receive())
+        net.accept(await halves.receive())
         await peer.send(peer.frame(BINARY | RSV1, first, fin=False))
         await peer.send(peer.frame(CONTINUATION, rest[:-4]))
         assert await code_after(peer) == 1009

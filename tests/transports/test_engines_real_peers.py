@@ -146,7 +146,7 @@ async def test_their_client_closes(net: Network, code: int, reason: str) -> None
     async with net.serve_halves() as (server, halves):
         async with dial(server.url) as ws:
             half = await halves.receive()
-            heard = net.hear(half)
+            heard = net.accept(half)
             await ws.send("last")
             await ws.aclose(code, reason)
             assert (ws.close_code, ws.close_reason) == (code, reason)
@@ -169,7 +169,7 @@ async def test_our_server_closes_on_their_client(
 ) -> None:
     async with net.serve_halves() as (server, halves), dial(server.url) as ws:
         half = await halves.receive()
-        heard = net.hear(half)
+        heard = net.accept(half)
         half.send("last")
         half.close(*arguments)
         assert await ws.recv() == "last"
@@ -196,7 +196,7 @@ async def test_their_client_sends_too_much(net: Network) -> None:
     async with net.serve_halves(max_message_bytes=1000) as (server, halves):
         async with dial(server.url) as ws:
             half = await halves.receive()
-            heard = net.hear(half)
+            heard = net.accept(half)
             await ws.send(b"x" * 1001)
             with pytest.raises(TheirConnectionClosedError) as caught:
                 await ws.recv()
@@ -210,7 +210,7 @@ async def test_our_server_sends_too_much_for_their_client(net: Network) -> None:
     async with net.serve_halves() as (server, halves):
         async with dial(server.url, max_size=1000) as ws:
             half = await halves.receive()
-            heard = net.hear(half)
+            heard = net.accept(half)
             half.send(b"x" * 1001)
             with pytest.raises(TheirConnectionClosedError):
                 await ws.recv()
@@ -231,7 +231,7 @@ async def test_our_server_stops_while_their_client_listens(net: Network) -> None
 
     async with trio.open_nursery() as nursery, net.serve_halves() as (server, halves):
         nursery.start_soon(listen, server.url)
-        heard = net.hear(await halves.receive())
+        heard = net.accept(await halves.receive())
     assert closes == [(1001, "the server stops")]
     assert heard == [CloseEvent(1001, "the server stops", was_clean=True)]
 
@@ -372,7 +372,7 @@ async def test_their_server_closes(net: Network, code: int, reason: str) -> None
     async with trio.open_nursery() as nursery:
         url = await TheirServer(nursery).start(handler)
         client = await connect(url, nursery=nursery)
-        heard = net.hear(client)
+        heard = net.accept(client)
         await client.wait_closed()
         assert heard == ["last", CloseEvent(code, reason, was_clean=True)]
         nursery.cancel_scope.cancel()
@@ -398,7 +398,7 @@ async def test_our_client_closes_on_their_server(
     async with trio.open_nursery() as nursery:
         url = await TheirServer(nursery).start(handler)
         client = await connect(url, nursery=nursery)
-        heard = net.hear(client)
+        heard = net.accept(client)
         client.send("last")
         client.close(*arguments)
         await client.wait_closed()
@@ -433,7 +433,7 @@ async def test_their_server_fails(net: Network, logged: Logged) -> None:
     async with trio.open_nursery() as nursery:
         url = await TheirServer(nursery).start(handler)
         client = await connect(url, nursery=nursery)
-        heard = net.hear(client)
+        heard = net.accept(client)
         closed = await client.wait_closed()
         assert (closed.code, closed.was_clean) == (1011, True)
         assert heard == [closed]

@@ -53,7 +53,7 @@ async def test_a_close_over_tls(net: Network, tls: Tls, first: str) -> None:
     ) as (client, server):
         near, far = (client, server) if first == "client" else (server, client)
         near.accept()
-        heard = net.hear(far)
+        heard = net.accept(far)
         near.send("last")
         near.close(4000, "done")
         assert await near.wait_closed() == DONE
@@ -67,8 +67,8 @@ async def test_half_open_over_tls(net: Network, tls: Tls, first: str) -> None:
         ssl_context=tls.server, client_options={"ssl_context": tls.client}
     ) as (client, server):
         near, far = (client, server) if first == "client" else (server, client)
-        near_heard = net.hear(near)
-        far_heard = net.hear(far, allow_half_open=True)
+        near_heard = net.accept(near)
+        far_heard = net.accept(far, allow_half_open=True)
         near.close(4000, "done")
         await net.until(lambda: far_heard)
         far.send("one more")
@@ -205,7 +205,7 @@ async def test_a_client_that_resets_within_tls_harms_nobody(
         stream = trio.SSLStream(tcp, tls.client, server_hostname="127.0.0.1")
         peer = net.raw(stream, masks=True)
         assert (await peer.handshake()).startswith("HTTP/1.1 101 ")
-        heard = net.hear(await halves.receive())
+        heard = net.accept(await halves.receive())
         await peer.send(peer.text_frame("hi"))
         await net.until(lambda: heard)
         linger = b"\x01\0\0\0\0\0\0\0"

@@ -312,7 +312,7 @@ async def test_the_size_of_a_message_is_counted_in_bytes(
     net: Network, one_end: OneEnd, text: str, fragments: int, *, fits: bool
 ) -> None:
     async with one_end(max_message_bytes=3000) as (half, peer):
-        heard = net.hear(half)
+        heard = net.accept(half)
         data = text.encode()
         cut = -(-len(data) // fragments)
         parts = [data[start : start + cut] for start in range(0, len(data), cut)]
@@ -343,7 +343,7 @@ async def test_a_close_by_the_peer_that_speaks_of_size_is_a_close_by_the_peer(
     # The words of a trio-websocket peer with the same limit as ours.
     reason = "Exceeded maximum message size: 3000 bytes"
     async with one_end(max_message_bytes=3000) as (half, peer):
-        heard = net.hear(half)
+        heard = net.accept(half)
         await peer.send(peer.close_frame(1009, reason))
         assert await peer.receive() == (1009, reason)
         await half.wait_closed()
@@ -357,7 +357,7 @@ async def test_what_arrives_after_our_close_is_delivered(
     net: Network, one_end: OneEnd
 ) -> None:
     async with one_end() as (half, peer):
-        heard = net.hear(half)
+        heard = net.accept(half)
         half.close(4000, "done")
         assert await peer.receive() == (4000, "done")
         await peer.send(
@@ -451,7 +451,7 @@ async def test_a_protocol_error_is_answered_and_told_as_ours(
 ) -> None:
     async with one_end(max_message_bytes=150) as (half, peer):
         code, data = nonsense(peer.masks)[name]
-        heard = net.hear(half)
+        heard = net.accept(half)
         await peer.send(peer.text_frame("before"), data, peer.text_frame("after"))
         said = await peer.receive()
         assert isinstance(said, tuple)
@@ -508,7 +508,7 @@ async def test_a_protocol_error_after_our_close_is_still_told(
     net: Network, one_end: OneEnd
 ) -> None:
     async with one_end() as (half, peer):
-        heard = net.hear(half)
+        heard = net.accept(half)
         half.close(4000, "done")
         assert await peer.receive() == (4000, "done")
         await peer.send(b"\xff" * 9)
@@ -526,7 +526,7 @@ async def test_a_protocol_error_after_our_close_is_still_told(
 
 async def test_half_open_works_on_the_wire(net: Network, one_end: OneEnd) -> None:
     async with one_end() as (half, peer):
-        heard = net.hear(half, allow_half_open=True)
+        heard = net.accept(half, allow_half_open=True)
         await peer.send(peer.text_frame("last"), peer.close_frame(4000, "done"))
         end = CloseEvent(4000, "done", was_clean=True)
         await net.until(lambda: end in heard)
@@ -554,7 +554,7 @@ async def test_what_was_sent_before_the_close_was_seen_arrives(
 
 async def test_half_open_between_two_of_ours(net: Network) -> None:
     async with net.joined() as (client, server):
-        heard = net.hear(server, allow_half_open=True)
+        heard = net.accept(server, allow_half_open=True)
         client.accept(pull=True)
         client.send("question")
         client.close(4000, "asked")
