@@ -1,4 +1,4 @@
-"""Listeners: who is called when, in which context, and what happens when they fail."""
+"""The dispatcher: order and context of listeners, failures, and interrupts."""
 
 import functools
 import signal
@@ -42,11 +42,11 @@ def fail(_event: object) -> None:
     raise ListenerError
 
 
-# -- what an event tells -----------------------------------------
+# -- attributes of events ----------------------------------------
 
 
 @bounded
-async def test_events_tell_their_type_and_their_half(
+async def test_events_have_their_type_and_their_half(
     autojump_clock: MockClock,
 ) -> None:
     events: list[MessageEvent | ErrorEvent | CloseEvent] = []
@@ -69,7 +69,7 @@ async def test_events_tell_their_type_and_their_half(
     assert events[4] == CloseEvent(1006, "a listener raised", was_clean=False)
 
 
-# -- who is called, and in what order ----------------------------
+# -- which listeners are called, and in what order ---------------
 
 
 @bounded
@@ -100,7 +100,7 @@ async def test_the_slot_comes_first_and_then_listeners_as_they_were_added(
         await trio.sleep(2)
         server.remove_event_listener("message", second)
         server.onmessage = None
-        server.add_event_listener("message", first)  # It is there already.
+        server.add_event_listener("message", first)  # It is already added.
         client.send("y")
     assert order == ["slot", "first", "second", "third", "first", "third"]
 
@@ -159,7 +159,9 @@ def slots(half: WebSocket) -> list[object]:
 
 
 @bounded
-async def test_slots_read_back_what_was_put_in(autojump_clock: MockClock) -> None:
+async def test_slots_return_the_listener_that_was_set(
+    autojump_clock: MockClock,
+) -> None:
     def listen(_event: object) -> None:
         raise AssertionError
 
@@ -189,7 +191,7 @@ async def test_on_gives_back_the_function_that_it_decorates(
 
 @attrs.define
 class Counter:
-    """Has methods that are listeners, and is one."""
+    """Callable as a listener, with methods that are listeners, too."""
 
     calls: list[str] = attrs.field(factory=list[str])
 
@@ -229,7 +231,7 @@ async def test_any_callable_is_a_listener(autojump_clock: MockClock) -> None:
 
 
 class Later:
-    """Something that can be awaited and is no coroutine."""
+    """An awaitable that isn't a coroutine."""
 
     def __init__(self, steps: list[str]) -> None:
         self.steps = steps
@@ -288,7 +290,7 @@ async def test_changes_during_an_event_take_effect_as_in_the_dom(
 
 
 @bounded
-async def test_listeners_added_right_after_accept_hear_what_was_queued_before(
+async def test_listeners_added_right_after_accept_get_the_messages_queued_before(
     autojump_clock: MockClock,
 ) -> None:
     async with open_websocket_pair() as (client, server):
@@ -301,7 +303,7 @@ async def test_listeners_added_right_after_accept_hear_what_was_queued_before(
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 @bounded
-async def test_each_message_arrives_when_it_is_sent_and_not_with_the_next(
+async def test_each_message_arrives_without_waiting_for_the_next(
     autojump_clock: MockClock, kind: str
 ) -> None:
     heard: list[str | bytes] = []
@@ -347,7 +349,7 @@ async def test_a_closed_half_forgets_its_listeners(autojump_clock: MockClock) ->
         server.onmessage = fail
         await server.aclose()
         assert slots(server) == [None, None, None]
-        # Nothing comes any more, but it is no error either.
+        # Adding a listener is legal; it is never called.
         server.add_event_listener("close", fail)
         server.onmessage = fail
         await trio.sleep(1)
@@ -422,11 +424,11 @@ async def test_close_listeners_see_that_context_also_in_a_cancelled_nursery(
     assert heard == ["client", "server"]
 
 
-# -- listeners that talk -----------------------------------------
+# -- listeners that send -----------------------------------------
 
 
 @bounded
-async def test_a_long_ping_pong_nests_no_calls_and_starves_no_task(
+async def test_a_long_ping_pong_does_not_nest_calls_or_starve_tasks(
     autojump_clock: MockClock,
 ) -> None:
     turns = 0
@@ -456,7 +458,7 @@ async def test_a_long_ping_pong_nests_no_calls_and_starves_no_task(
 
 
 @bounded
-async def test_async_listeners_that_never_wait_starve_no_task(
+async def test_async_listeners_that_never_wait_do_not_starve_other_tasks(
     autojump_clock: MockClock,
 ) -> None:
     turns = 0
@@ -483,7 +485,7 @@ async def test_async_listeners_that_never_wait_starve_no_task(
 
 
 @bounded
-async def test_a_burst_to_one_half_lets_others_have_their_turn(
+async def test_a_burst_to_one_half_does_not_starve_other_halves(
     autojump_clock: MockClock,
 ) -> None:
     order: list[str] = []
@@ -501,7 +503,7 @@ async def test_a_burst_to_one_half_lets_others_have_their_turn(
 
 
 @bounded
-async def test_send_in_a_close_listener_says_that_it_is_too_late(
+async def test_send_in_a_close_listener_raises_connection_closed_error(
     autojump_clock: MockClock,
 ) -> None:
     errors: list[str] = []
@@ -563,7 +565,7 @@ async def test_a_listener_may_accept_another_half(
 
 
 @bounded
-async def test_accept_in_a_listener_of_a_nursery_that_is_ending_comes_too_late(
+async def test_accept_in_a_listener_of_a_nursery_that_is_ending_raises(
     autojump_clock: MockClock,
 ) -> None:
     errors: list[str] = []
@@ -624,7 +626,7 @@ async def test_cancelling_the_nursery_in_a_listener_ends_every_half(
 
         listener = cancel if kind == "sync" else cancel_slowly
         server.add_event_listener("message", listener)
-        # The event goes on to those who don't wait.
+        # The event also reaches the sync listeners.
         server.add_event_listener("message", lambda _event: calls.append("other"))
         heard = collect_events(client), collect_events(server)
         client.send("x")
@@ -633,7 +635,9 @@ async def test_cancelling_the_nursery_in_a_listener_ends_every_half(
 
 
 @bounded
-async def test_a_cancelled_listener_is_no_failure(autojump_clock: MockClock) -> None:
+async def test_a_cancelled_listener_does_not_count_as_a_failure(
+    autojump_clock: MockClock,
+) -> None:
     calls: list[str] = []
     async with trio.open_nursery() as nursery:
         client, server = accepted(nursery)
@@ -729,7 +733,7 @@ async def test_async_close_listeners_run_one_after_the_other(
 
 
 @bounded
-async def test_async_close_listeners_get_the_grace_when_the_nursery_is_cancelled(
+async def test_async_close_listeners_get_close_grace_when_the_nursery_is_cancelled(
     autojump_clock: MockClock,
 ) -> None:
     calls: list[str] = []
@@ -761,7 +765,7 @@ async def test_async_close_listeners_get_the_grace_when_the_nursery_is_cancelled
 
 
 @bounded
-async def test_async_close_listeners_of_many_halves_share_the_same_grace(
+async def test_async_close_listeners_of_many_halves_share_one_grace_period(
     autojump_clock: MockClock,
 ) -> None:
     ends: list[float] = []
@@ -783,7 +787,7 @@ async def test_async_close_listeners_of_many_halves_share_the_same_grace(
 
 
 @bounded
-async def test_the_error_and_the_close_event_get_a_grace_each(
+async def test_the_error_and_the_close_event_have_a_grace_period_each(
     autojump_clock: MockClock,
 ) -> None:
     calls: list[str] = []
@@ -808,7 +812,7 @@ async def test_the_error_and_the_close_event_get_a_grace_each(
 
 
 @bounded
-async def test_a_close_listener_at_work_gets_the_grace_from_the_cancellation_on(
+async def test_the_grace_of_a_running_close_listener_begins_at_the_cancellation(
     autojump_clock: MockClock,
 ) -> None:
     calls: list[float] = []
@@ -852,14 +856,14 @@ async def test_a_close_listener_that_shields_itself_may_finish(
 
 
 @bounded
-async def test_a_close_listener_that_fails_when_its_grace_is_over_ends_all_the_same(
+async def test_a_close_listener_that_fails_after_its_grace_does_not_stop_the_end(
     autojump_clock: MockClock,
 ) -> None:
     calls: list[str] = []
 
     async def fail_at_the_end(_event: CloseEvent) -> None:
         async with trio.open_nursery() as children:
-            # The failure arrives together with a `Cancelled`.
+            # The failure comes in a group with a `Cancelled`.
             children.start_soon(trio.sleep_forever)
             try:
                 await trio.sleep_forever()
@@ -899,7 +903,7 @@ async def test_the_close_of_one_half_does_not_wait_for_the_listener_of_another(
 
 
 @bounded
-async def test_failures_of_several_halves_all_come_out(
+async def test_failures_of_several_halves_all_propagate(
     autojump_clock: MockClock,
 ) -> None:
     signal_to_fail = trio.Event()
@@ -919,7 +923,7 @@ async def test_failures_of_several_halves_all_come_out(
 
 
 @bounded
-async def test_failures_of_close_listeners_in_a_cancelled_nursery_come_out_together(
+async def test_failures_of_close_listeners_in_a_cancelled_nursery_propagate_together(
     autojump_clock: MockClock,
 ) -> None:
     async def fail_slowly(_event: CloseEvent) -> None:
@@ -939,7 +943,7 @@ async def test_failures_of_close_listeners_in_a_cancelled_nursery_come_out_toget
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 @bounded
-async def test_a_failure_after_aclose_ran_out_of_patience_still_comes_out(
+async def test_a_failure_after_aclose_has_timed_out_still_propagates(
     autojump_clock: MockClock, kind: str
 ) -> None:
     with pytest.RaisesGroup(ListenerError):
@@ -960,7 +964,7 @@ async def test_a_failure_after_aclose_ran_out_of_patience_still_comes_out(
             await wait_all_tasks_blocked()
             await server.aclose()
             await trio.sleep_forever()
-    # The end was decided before; there is one, and the listeners heard it last.
+    # The close event was decided before, and came last.
     error, close = heard[-2:]
     assert isinstance(error, ErrorEvent)
     assert isinstance(error.error, TimeoutError)
@@ -969,7 +973,7 @@ async def test_a_failure_after_aclose_ran_out_of_patience_still_comes_out(
 
 
 @bounded
-async def test_a_failure_leaves_other_nurseries_alone(
+async def test_a_failure_does_not_affect_other_nurseries(
     autojump_clock: MockClock,
 ) -> None:
     async with trio.open_nursery() as outer:
@@ -986,7 +990,7 @@ async def test_a_failure_leaves_other_nurseries_alone(
 
 
 @bounded
-async def test_pull_halves_go_down_with_a_failing_nursery(
+async def test_pulled_halves_end_with_a_failing_nursery(
     autojump_clock: MockClock,
 ) -> None:
     ends: list[ConnectionClosedError] = []
@@ -1018,19 +1022,19 @@ async def test_pull_halves_go_down_with_a_failing_nursery(
 
 
 def interrupt(_event: object) -> None:
-    """Be interrupted by a real signal, as by Ctrl-C."""
+    """Raise a real SIGINT, as Ctrl-C does."""
     signal.raise_signal(signal.SIGINT)
 
 
 async def interrupt_after_a_while(_event: object) -> None:
-    """Be interrupted by a real signal in an async listener."""
+    """Raise a real SIGINT in an async listener."""
     await trio.sleep(0.1)
     signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize("where", ["message", "error", "close", "close while falling"])
 @pytest.mark.parametrize("listener", [interrupt, interrupt_after_a_while])
-def test_a_listener_that_is_interrupted_costs_no_half_its_close_event(
+def test_every_half_gets_its_close_event_when_a_listener_is_interrupted(
     listener: Callable[[object], object], where: str
 ) -> None:
     heard: list[list[Received]] = []

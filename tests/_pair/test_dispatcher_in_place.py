@@ -1,4 +1,4 @@
-"""What a connection has received is taken in its own task: nobody can tell by it."""
+"""Messages of a connection are dispatched by its reading task, with all guarantees."""
 
 from collections.abc import Callable
 from functools import partial
@@ -23,14 +23,14 @@ from trio_wspair import (
 )
 
 
-class Planned(BaseException):
-    """What no listener should raise, but may."""
+class OutsideException(BaseException):
+    """An exception outside of `Exception`, which a listener may raise."""
 
 
 async def talk(
     listen: Callable[[WebSocket, Request], None], client: Callable[[WebSocket], None]
 ) -> list[object]:
-    """Return the events of a client of a server whose half listens like this."""
+    """Serve halves with this listener; return the events of a client."""
     heard: list[object] = []
 
     async def fetch(request: Request) -> Response:
@@ -52,8 +52,8 @@ async def talk(
     return heard
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, Planned])
-def test_g7_what_is_no_failure_comes_out_of_the_server(
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, OutsideException])
+def test_g7_base_exceptions_of_a_listener_propagate_from_the_server(
     error: type[BaseException],
 ) -> None:
     ends: list[CloseEvent] = []
@@ -93,7 +93,7 @@ def test_g7_a_listener_that_raises_ends_its_connection_only(
     assert "integer division" in caplog.text
 
 
-def test_g8_an_async_listener_holds_back_what_comes_after() -> None:
+def test_g8_an_async_listener_delays_the_messages_after_it() -> None:
     running = 0
 
     def listen(half: WebSocket, _request: Request) -> None:
@@ -113,8 +113,8 @@ def test_g8_an_async_listener_holds_back_what_comes_after() -> None:
     assert run(partial(talk, listen, client)) == [*map(str, range(10)), 1006]
 
 
-def test_g9_many_messages_at_once_leave_others_their_turn() -> None:
-    """One read may bring more than are served between two checkpoints."""
+def test_g9_many_messages_at_once_do_not_starve_other_tasks() -> None:
+    """One read may bring more messages than are dispatched between two checkpoints."""
     turns = 0
 
     async def count() -> None:
@@ -142,7 +142,7 @@ def test_g9_many_messages_at_once_leave_others_their_turn() -> None:
     assert run(partial(talk, listen, client))[0] == "True"
 
 
-def test_g11_the_contexts_of_the_listeners_are_their_own() -> None:
+def test_g11_each_half_has_the_context_of_its_accept_call() -> None:
     async def main() -> list[object]:
         await wait_all_tasks_blocked()
         return await talk(listen, lambda ws: ws.send("who?"))
@@ -150,7 +150,7 @@ def test_g11_the_contexts_of_the_listeners_are_their_own() -> None:
     def listen(half: WebSocket, request: Request) -> None:
         @half.on("message")
         def answer(_event: MessageEvent) -> None:
-            # An object or a pair that is made in a listener finds its nursery.
+            # A pair that is made in a listener lives in the nursery of the request.
             WebSocketPair()
             half.send(request.path)
 

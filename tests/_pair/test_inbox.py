@@ -1,4 +1,4 @@
-"""The queue in front of a half, where no half can show it."""
+"""`Inbox`: behaviour that can't be seen through a half."""
 
 from collections.abc import Callable
 
@@ -45,7 +45,7 @@ async def test_a_message_that_comes_after_the_end_is_not_intercepted() -> None:
     assert inbox.late
 
 
-async def test_what_is_taken_out_of_the_queue_leaves_the_end_where_it_is() -> None:
+async def test_a_message_taken_out_of_the_queue_leaves_the_end_in_place() -> None:
     inbox = Inbox(limit=1000)
     for message in ("a", "ping", "b"):
         inbox.put(message, len(message))

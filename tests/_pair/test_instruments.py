@@ -29,8 +29,8 @@ from trio_wspair._pair.verbs import half_of
 Told = tuple[object, ...]
 
 
-class Diary(Instrument):
-    """Keeps what it is told, with the halves as numbers in the order of making."""
+class EventLog(Instrument):
+    """Logs its calls; halves are numbers in the order of creation."""
 
     def __init__(self) -> None:
         self.told: list[Told] = []
@@ -77,11 +77,11 @@ class Diary(Instrument):
 
 
 @pytest.fixture
-def diary() -> Diary:
-    return Diary()
+def diary() -> EventLog:
+    return EventLog()
 
 
-async def test_all_that_two_halves_do_is_reported(diary: Diary) -> None:
+async def test_every_event_of_two_halves_is_reported(diary: EventLog) -> None:
     with use_instrument(diary):
         async with open_websocket_pair() as (client, server):
             server.on("message")(lambda event: server.send(event.data + "!"))
@@ -107,7 +107,7 @@ async def test_all_that_two_halves_do_is_reported(diary: Diary) -> None:
     ]
 
 
-async def test_what_is_refused_or_lost_is_not_reported(diary: Diary) -> None:
+async def test_refused_and_dropped_messages_are_not_reported(diary: EventLog) -> None:
     with use_instrument(diary):
         async with open_websocket_pair(max_buffered_bytes=100) as (client, server):
             client.accept(pull=True)
@@ -126,8 +126,8 @@ async def test_what_is_refused_or_lost_is_not_reported(diary: Diary) -> None:
     ]
 
 
-async def test_a_message_that_cannot_be_taken_any_more_is_not_reported(
-    diary: Diary, nursery: trio.Nursery
+async def test_a_message_that_can_no_longer_be_taken_is_not_reported(
+    diary: EventLog, nursery: trio.Nursery
 ) -> None:
     with use_instrument(diary):
         client, server = WebSocketPair(nursery)
@@ -139,7 +139,7 @@ async def test_a_message_that_cannot_be_taken_any_more_is_not_reported(
     await client.aclose()
 
 
-async def test_an_abnormal_end_comes_with_its_error(diary: Diary) -> None:
+async def test_an_abnormal_end_comes_with_its_error(diary: EventLog) -> None:
     error = RuntimeError("no")
 
     def fail(_event: object) -> None:
@@ -167,8 +167,8 @@ async def test_an_abnormal_end_comes_with_its_error(diary: Diary) -> None:
     ]
 
 
-async def test_a_half_that_is_never_taken_is_discarded_with_the_reason(
-    diary: Diary,
+async def test_an_untaken_half_is_discarded_with_the_reason(
+    diary: EventLog,
 ) -> None:
     with use_instrument(diary):
         async with open_websocket_pair() as (client, _server):
@@ -194,8 +194,8 @@ async def test_a_half_that_is_never_taken_is_discarded_with_the_reason(
     ]
 
 
-async def test_a_connection_that_is_lost_fails_once(
-    diary: Diary, nursery: trio.Nursery
+async def test_a_lost_connection_is_reported_as_one_failure(
+    diary: EventLog, nursery: trio.Nursery
 ) -> None:
     async def fetch(_request: Request) -> Response:
         client, server = WebSocketPair()
@@ -220,7 +220,7 @@ async def test_a_connection_that_is_lost_fails_once(
     assert all(reason and error is None for *_, reason, error in failures)
 
 
-async def test_every_half_ends_once_even_an_untaken_one(diary: Diary) -> None:
+async def test_each_half_ends_once_even_when_untaken(diary: EventLog) -> None:
     with use_instrument(diary):
         async with open_websocket_pair() as (client, _server):
             client.accept()
@@ -231,8 +231,8 @@ async def test_every_half_ends_once_even_an_untaken_one(diary: Diary) -> None:
     assert sorted(cast("list[int]", ends)) == [0, 1]
 
 
-async def test_blocks_can_be_nested_and_each_instrument_is_called(diary: Diary) -> None:
-    inner = Diary()
+async def test_in_nested_blocks_each_instrument_is_called(diary: EventLog) -> None:
+    inner = EventLog()
     with use_instrument(diary):
         with use_instrument(inner):
             async with open_websocket_pair() as (client, _):
@@ -244,15 +244,17 @@ async def test_blocks_can_be_nested_and_each_instrument_is_called(diary: Diary) 
     assert len(diary.told) == 2 * len(inner.told)
 
 
-async def test_pairs_made_outside_of_the_block_are_not_reported(diary: Diary) -> None:
+async def test_pairs_made_outside_of_the_block_are_not_reported(
+    diary: EventLog,
+) -> None:
     async with open_websocket_pair() as (client, _):
         with use_instrument(diary):
             client.accept()
     assert diary.told == []
 
 
-async def test_an_instrument_that_raises_is_logged_and_disturbs_nothing(
-    diary: Diary, caplog: pytest.LogCaptureFixture
+async def test_an_error_of_an_instrument_is_logged_and_changes_nothing_else(
+    diary: EventLog, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Broken(Instrument):
         def sent(self, ws: WebSocket, message: str | bytes) -> None:
@@ -272,8 +274,8 @@ async def test_an_instrument_that_raises_is_logged_and_disturbs_nothing(
     assert "not called any more" in record.getMessage()
 
 
-def test_what_is_no_instrument_is_refused() -> None:
-    wrong = cast("Instrument", Diary)
+def test_an_object_that_is_not_an_instrument_is_refused() -> None:
+    wrong = cast("Instrument", EventLog)
     with (
         pytest.raises(TypeError, match="an instrument is an Instrument"),
         use_instrument(wrong),
@@ -282,7 +284,7 @@ def test_what_is_no_instrument_is_refused() -> None:
 
 
 async def test_both_ends_of_a_connection_are_reported(
-    diary: Diary, nursery: trio.Nursery
+    diary: EventLog, nursery: trio.Nursery
 ) -> None:
     async def fetch(request: Request) -> Response:
         client, server = WebSocketPair()
@@ -296,7 +298,7 @@ async def test_both_ends_of_a_connection_are_reported(
             ws.send("hello")
             assert await ws.receive() == "hello"
         nursery.cancel_scope.cancel()
-    # The client's pair was made first.
+    # The pair of the client was created first.
     assert [info.side for info in diary.infos] == ["server", "client"]
     by_server, by_client = diary.infos
     assert by_server.url == f"http://127.0.0.1:{server.port}/chat"
@@ -304,7 +306,7 @@ async def test_both_ends_of_a_connection_are_reported(
     assert by_client.url == f"ws://127.0.0.1:{server.port}/chat"
     assert by_client.peer == f"127.0.0.1:{server.port}"
     assert by_client.id != by_server.id
-    for number in (1, 2):  # The halves that the connections have taken.
+    for number in (1, 2):  # The halves that connections have taken.
         assert diary.about(number)[:2] == [
             ("taken", "connection"),
             ("connected", ["", "client", "server"][number]),
@@ -313,7 +315,7 @@ async def test_both_ends_of_a_connection_are_reported(
     assert diary.about(1)[2:4] == [("received", "hello"), ("sent", "hello")]
 
 
-async def test_the_taking_of_a_half_is_reported_once(diary: Diary) -> None:
+async def test_the_taking_of_a_half_is_reported_once(diary: EventLog) -> None:
     with use_instrument(diary):
         async with open_websocket_pair() as (client, _):
             client.accept()
@@ -322,7 +324,7 @@ async def test_the_taking_of_a_half_is_reported_once(diary: Diary) -> None:
 
 
 async def test_events_of_a_half_without_a_websocket_are_not_reported(
-    diary: Diary, nursery: trio.Nursery
+    diary: EventLog, nursery: trio.Nursery
 ) -> None:
     with use_instrument(diary):
         pair = WebSocketPair(nursery)
@@ -332,7 +334,7 @@ async def test_events_of_a_half_without_a_websocket_are_not_reported(
     assert diary.told == []
 
 
-async def test_g10_a_watched_half_that_is_dropped_is_freed(diary: Diary) -> None:
+async def test_g10_a_watched_half_that_is_dropped_is_freed(diary: EventLog) -> None:
     async with trio.open_nursery() as nursery:
         gc.disable()
         try:
@@ -346,7 +348,7 @@ async def test_g10_a_watched_half_that_is_dropped_is_freed(diary: Diary) -> None
 
 
 async def test_events_of_a_socket_of_a_durable_object_are_reported(
-    diary: Diary,
+    diary: EventLog,
 ) -> None:
     with use_instrument(diary):
         async with open_namespace() as namespace:

@@ -13,7 +13,7 @@ from trio_wspair._pair.verbs import move
 
 
 def kept_owner(nursery: trio.Nursery) -> Owner:
-    """Return the owner of a nursery, as a request makes one."""
+    """Return the owner of a nursery, made as for a request."""
     owner = Owner(nursery)
     owner.keep()
     return owner
@@ -36,7 +36,7 @@ async def test_an_untaken_half_that_was_given_ends_with_its_owner(
 
 
 @bounded
-async def test_an_untaken_half_learns_what_its_peer_has_sent_before_its_owner_ended(
+async def test_an_untaken_half_gets_a_close_that_came_before_its_owner_ended(
     autojump_clock: MockClock,
 ) -> None:
     async with trio.open_nursery() as outer, trio.open_nursery() as inner:
@@ -62,7 +62,7 @@ async def test_a_half_that_was_moved_to_another_home_does_not_end_with_the_owner
         move(server, home)
         owner.give(server)
         move(server, attrs.evolve(home, nursery=outer))
-        owner.give(WebSocketPair(inner)[0])  # The first is not kept any more.
+        owner.give(WebSocketPair(inner)[0])  # The owner no longer has the first half.
         owner.end()
         owner.forget()
         server.accept(pull=True)
@@ -73,7 +73,7 @@ async def test_a_half_that_was_moved_to_another_home_does_not_end_with_the_owner
 
 
 @bounded
-async def test_a_half_that_is_given_after_the_end_ends_with_the_next_call(
+async def test_a_half_that_joins_after_the_end_ends_with_the_next_call(
     autojump_clock: MockClock,
 ) -> None:
     async with trio.open_nursery() as nursery:

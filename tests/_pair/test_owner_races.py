@@ -1,4 +1,4 @@
-"""Endings for which two things have to happen at the same moment."""
+"""Endings in which two events happen at the same moment."""
 
 import logging
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ async def test_g7_a_listener_raises_while_the_block_waits_in_a_nursery(
 
 
 class Slow:
-    """A connection to a peer that takes nothing for 3 seconds, and then all."""
+    """A connection whose peer reads nothing for 3 seconds, and then everything."""
 
     def __init__(self) -> None:
         self.sent: list[Any] = []
@@ -67,7 +67,7 @@ class Slow:
         self.ends.append("abort")
 
 
-async def test_g3_a_pair_gives_up_and_its_slow_connection_sees_no_clean_close(
+async def test_g3_after_a_timeout_of_the_pair_its_slow_connection_gets_no_clean_close(
     autojump_clock: MockClock,
 ) -> None:
     connection = Slow()
@@ -84,14 +84,14 @@ async def test_g3_a_pair_gives_up_and_its_slow_connection_sees_no_clean_close(
         nursery.start_soon(run_couple)
         server.send("first")
         await trio.sleep(0.5)
-        server.send("second")  # Never taken.
+        server.send("second")  # Not taken by any consumer.
     assert [end.code for end in ends] == [1006]
     assert connection.sent == ["first"]
     assert connection.ends == ["abort"]
 
 
 @pytest.mark.parametrize("luck", range(8))
-def test_g11_a_close_in_the_moment_of_a_ping(luck: int) -> None:
+def test_g11_a_close_at_the_moment_of_a_ping(luck: int) -> None:
     codes = []
 
     async def fetch(request: Request) -> Response:
@@ -131,7 +131,7 @@ def test_g11_a_close_in_the_moment_of_a_ping(luck: int) -> None:
     assert codes == [4000]
 
 
-async def test_g7_what_interrupts_a_listener_while_the_server_stops_is_raised(
+async def test_g7_an_interrupt_of_a_listener_while_the_server_stops_is_raised(
     autojump_clock: MockClock,
 ) -> None:
     async def fetch(_request: Request) -> Response:
@@ -156,7 +156,7 @@ async def test_g7_what_interrupts_a_listener_while_the_server_stops_is_raised(
             nursery.cancel_scope.cancel()
 
 
-async def test_g7_what_a_handler_raises_when_the_server_stops_is_logged(
+async def test_g7_an_error_of_a_handler_when_the_server_stops_is_logged(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -177,7 +177,7 @@ async def test_g7_what_a_handler_raises_when_the_server_stops_is_logged(
     assert "handling GET / failed" in [r.getMessage() for r in caplog.records]
 
 
-async def test_a_handler_that_lost_its_own_connection_has_refused(
+async def test_a_handler_that_loses_its_connection_has_refused_the_request(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""Pairs: the object, its nursery, and what every wrong call says."""
+"""Pairs: the object, its nursery, and the errors of wrong calls."""
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
@@ -53,7 +53,7 @@ async def test_a_new_half_is_open_and_has_no_holder(nursery: trio.Nursery) -> No
 
 
 @bounded
-async def test_halves_keep_what_is_sent_to_them_until_they_are_taken(
+async def test_untaken_halves_keep_the_messages_sent_to_them(
     autojump_clock: MockClock,
 ) -> None:
     async with open_websocket_pair() as (client, server):
@@ -73,7 +73,7 @@ async def test_halves_keep_what_is_sent_to_them_until_they_are_taken(
 
 
 @bounded
-async def test_attachments_of_the_two_halves_are_copies_of_their_own(
+async def test_the_attachments_of_the_two_halves_are_separate_copies(
     nursery: trio.Nursery,
 ) -> None:
     client, server = WebSocketPair(nursery)
@@ -88,7 +88,7 @@ async def test_attachments_of_the_two_halves_are_copies_of_their_own(
 
 
 @bounded
-async def test_reprs_tell_state_holder_and_codes(autojump_clock: MockClock) -> None:
+async def test_reprs_show_state_holder_and_codes(autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
         pair = client, server = WebSocketPair(nursery)
         assert repr(pair) == (
@@ -130,7 +130,7 @@ async def test_a_pair_starts_nothing_before_accept(autojump_clock: MockClock) ->
     async with trio.open_nursery() as nursery:
         WebSocketPair(nursery)
         assert not nursery.child_tasks
-    # The nursery has ended by itself.
+    # The nursery has ended without being cancelled.
 
 
 @bounded
@@ -148,7 +148,7 @@ async def test_one_task_serves_all_halves_of_a_nursery(
 
 
 @bounded
-async def test_pairs_of_different_nurseries_do_not_know_each_other(
+async def test_pairs_of_different_nurseries_are_independent(
     autojump_clock: MockClock,
 ) -> None:
     async with trio.open_nursery() as outer:
@@ -165,7 +165,7 @@ async def test_pairs_of_different_nurseries_do_not_know_each_other(
 
 
 @bounded
-async def test_without_a_nursery_a_pair_lives_in_the_one_of_the_request(
+async def test_a_pair_without_a_nursery_lives_in_the_nursery_of_the_request(
     autojump_clock: MockClock,
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -275,7 +275,7 @@ async def test_a_pair_refuses_a_nursery_of_another_type() -> None:
 
 Wrong = Callable[[WebSocket], object]
 WRONG_ARGUMENTS: list[tuple[str, Wrong, type[Exception], str]] = [
-    # What is tried on an accepted half, and the words that must be in the error.
+    # Calls on an accepted half, and the words that the error must contain.
     (
         "send None",
         lambda half: half.send(None),  # type: ignore[arg-type] # on purpose
@@ -398,7 +398,7 @@ WRONG_ARGUMENTS: list[tuple[str, Wrong, type[Exception], str]] = [
     [pytest.param(*row[1:], id=row[0]) for row in WRONG_ARGUMENTS],
 )
 @bounded
-async def test_a_wrong_argument_is_an_error_that_says_what_to_do(
+async def test_the_error_for_a_wrong_argument_says_what_to_do(
     call: Wrong, kind: type[Exception], message: str
 ) -> None:
     async with open_websocket_pair() as (client, server):
@@ -459,7 +459,7 @@ async def test_send_after_close_says_so(autojump_clock: MockClock) -> None:
 
 @pytest.mark.parametrize("before", ["before the peer answers", "after it"])
 @bounded
-async def test_send_after_ones_own_close_is_a_wrong_call_whatever_the_peer_does(
+async def test_send_after_close_is_an_invalid_state_whatever_the_peer_does(
     autojump_clock: MockClock, before: str
 ) -> None:
     async with open_websocket_pair() as (client, server):
@@ -536,7 +536,7 @@ async def test_ping_without_a_network_says_so(autojump_clock: MockClock) -> None
 
 
 @bounded
-async def test_plain_iteration_is_refused_by_python_itself(
+async def test_python_refuses_a_for_loop_without_async(
     nursery: trio.Nursery,
 ) -> None:
     client, _server = WebSocketPair(nursery)
@@ -545,7 +545,7 @@ async def test_plain_iteration_is_refused_by_python_itself(
 
 
 class Silence:
-    """A connection on which nothing ever happens."""
+    """A connection that never receives anything."""
 
     async def receive(self) -> Sequence[str]:
         await trio.sleep_forever()
@@ -565,7 +565,7 @@ AsyncWrong = Callable[[WebSocket], Awaitable[object]]
 
 
 @bounded
-async def test_a_half_that_was_given_to_a_connection_points_to_the_other_one(
+async def test_the_error_of_a_half_that_a_connection_holds_names_the_other_half(
     autojump_clock: MockClock,
 ) -> None:
     sync_verbs: dict[str, Wrong] = {
@@ -599,7 +599,7 @@ async def test_a_half_that_was_given_to_a_connection_points_to_the_other_one(
 
 
 @bounded
-async def test_an_accepted_half_can_not_be_given_to_a_connection(
+async def test_an_accepted_half_cannot_be_coupled(
     autojump_clock: MockClock,
 ) -> None:
     async with open_websocket_pair() as (client, _server):

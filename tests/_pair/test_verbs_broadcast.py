@@ -1,4 +1,4 @@
-"""`broadcast()`: one message for many, whoever can take it."""
+"""`broadcast()`: one message for many halves."""
 
 import pytest
 import trio
@@ -18,7 +18,7 @@ from trio_wspair._pair.verbs import half_of
 def joined(
     nursery: trio.Nursery, number: int, *, max_buffered_bytes: int = 1000
 ) -> tuple[list[WebSocket], list[WebSocket]]:
-    """Return the ends of so many pairs: those that speak, and those that pull."""
+    """Return the halves of so many pairs: those that send, and those that pull."""
     here, there = [], []
     for _ in range(number):
         near, far = WebSocketPair(nursery, max_buffered_bytes=max_buffered_bytes)
@@ -41,7 +41,7 @@ def joined(
     ],
 )
 @in_virtual_time
-async def test_everybody_gets_the_message(
+async def test_every_half_gets_the_message(
     message: str | bytes, arrives: str | bytes
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -52,7 +52,7 @@ async def test_everybody_gets_the_message(
 
 
 @in_virtual_time
-async def test_a_socket_that_cannot_take_it_is_returned_with_the_error() -> None:
+async def test_a_half_that_cannot_send_is_returned_with_the_error() -> None:
     async with trio.open_nursery() as nursery:
         here, there = joined(nursery, 5)
         full, closing, closed, untaken, fine = here
@@ -73,16 +73,16 @@ async def test_a_socket_that_cannot_take_it_is_returned_with_the_error() -> None
 
 
 @in_virtual_time
-async def test_a_half_whose_other_half_is_gone_is_skipped() -> None:
+async def test_a_half_whose_peer_has_ended_is_skipped() -> None:
     async with trio.open_nursery() as nursery:
         (here,), (there,) = joined(nursery, 1)
-        half_of(there).inbox.close()  # As when it has ended a moment ago.
+        half_of(there).inbox.close()  # As if it had ended a moment ago.
         assert list(broadcast([here], "x")) == [here]
         nursery.cancel_scope.cancel()
 
 
 @in_virtual_time
-async def test_a_value_that_is_not_a_message_is_sent_to_no_socket() -> None:
+async def test_a_value_that_is_not_a_message_is_not_sent_at_all() -> None:
     async with trio.open_nursery() as nursery:
         here, _ = joined(nursery, 2)
         both = WebSocketPair(nursery)[:]
@@ -94,5 +94,5 @@ async def test_a_value_that_is_not_a_message_is_sent_to_no_socket() -> None:
         nursery.cancel_scope.cancel()
 
 
-def test_a_broadcast_to_no_socket_does_nothing() -> None:
+def test_a_broadcast_to_an_empty_list_does_nothing() -> None:
     assert broadcast([], "hello") == {}

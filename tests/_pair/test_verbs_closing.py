@@ -35,12 +35,12 @@ OPEN, CLOSING, CLOSED = ReadyState.OPEN, ReadyState.CLOSING, ReadyState.CLOSED
 
 
 class BodyError(Exception):
-    """What the body of a block raises here."""
+    """The error that the body of a block raises on purpose."""
 
 
 @contextmanager
 def raises_bare(error: BaseException) -> Iterator[None]:
-    """Check that this very exception comes out of the block, in no group."""
+    """Check that the block raises this very exception, without a group."""
     with pytest.raises(type(error)) as caught:
         yield
     assert caught.value is error
@@ -48,7 +48,7 @@ def raises_bare(error: BaseException) -> Iterator[None]:
 
 @contextmanager
 def failures_expected() -> Iterator[None]:
-    """Stop what listeners and bodies raise on purpose."""
+    """Catch the errors that listeners and bodies raise on purpose."""
     try:
         yield
     except* (ListenerError, BodyError):
@@ -209,7 +209,7 @@ async def test_an_untaken_half_delays_the_handshake(
 
 
 @bounded
-async def test_what_is_sent_after_the_peers_close_arrived_says_so(
+async def test_send_after_the_close_of_the_peer_has_arrived_raises_its_code(
     autojump_clock: MockClock,
 ) -> None:
     caught: list[Exception] = []
@@ -231,7 +231,9 @@ async def test_what_is_sent_after_the_peers_close_arrived_says_so(
 
 
 @bounded
-async def test_closing_ends_a_nursery_by_itself(autojump_clock: MockClock) -> None:
+async def test_a_nursery_ends_when_its_halves_have_closed(
+    autojump_clock: MockClock,
+) -> None:
     with takes(5):
         async with trio.open_nursery() as nursery:
             client, _server = accepted(nursery)
@@ -240,7 +242,7 @@ async def test_closing_ends_a_nursery_by_itself(autojump_clock: MockClock) -> No
 
 
 @bounded
-async def test_a_nursery_serves_pairs_again_after_all_were_closed(
+async def test_a_nursery_serves_new_pairs_after_all_have_closed(
     autojump_clock: MockClock,
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -260,7 +262,7 @@ async def test_a_nursery_serves_pairs_again_after_all_were_closed(
 
 
 @bounded
-async def test_a_half_open_half_sends_on_after_the_peers_close(
+async def test_a_half_open_half_can_send_after_the_close_of_the_peer(
     autojump_clock: MockClock,
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -376,7 +378,7 @@ async def test_a_half_open_puller_ends_with_its_own_close(
 
 @pytest.mark.parametrize("heard_close", [False, True])
 @bounded
-async def test_a_half_open_half_goes_down_with_its_nursery(
+async def test_a_half_open_half_ends_with_its_nursery(
     autojump_clock: MockClock, *, heard_close: bool
 ) -> None:
     async with trio.open_nursery() as outer, trio.open_nursery() as inner:
@@ -397,7 +399,7 @@ async def test_a_half_open_half_goes_down_with_its_nursery(
 
 
 @bounded
-async def test_a_half_open_half_owes_no_close_to_a_peer_that_has_ended(
+async def test_a_half_open_half_needs_no_close_when_its_peer_has_ended(
     autojump_clock: MockClock,
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -405,7 +407,7 @@ async def test_a_half_open_half_owes_no_close_to_a_peer_that_has_ended(
         heard = collect_events(server)
         client.accept()
         client.send("last words")
-        await client.aclose(3000)  # Nobody answers.
+        await client.aclose(3000)  # No listener answers.
         assert await client.wait_closed() == abnormal(TIMED_OUT)
         server.accept(allow_half_open=True)
         await server.wait_closed()
@@ -457,7 +459,7 @@ async def test_aclose_returns_after_the_handshake_and_the_close_listeners(
 
 
 @bounded
-async def test_aclose_gives_the_peer_its_grace_and_then_ends_with_1006(
+async def test_aclose_waits_close_grace_for_the_peer_and_then_ends_with_1006(
     autojump_clock: MockClock,
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -474,7 +476,7 @@ async def test_aclose_gives_the_peer_its_grace_and_then_ends_with_1006(
         assert error.message == f"TimeoutError: {message}"
         assert close == abnormal(message)
         assert await client.wait_closed() == close
-        # The peer has not been told of that.
+        # The peer has no close event yet.
         server.accept()
         assert await server.wait_closed() == clean(1000)
 
@@ -497,7 +499,7 @@ async def test_aclose_that_is_cancelled_ends_with_1006_without_an_error(
 
 
 @bounded
-async def test_aclose_waits_for_listeners_that_take_long_no_longer_than_its_grace(
+async def test_aclose_waits_for_slow_listeners_no_longer_than_its_grace(
     autojump_clock: MockClock,
 ) -> None:
     async def slow(_event: CloseEvent) -> None:
@@ -506,7 +508,9 @@ async def test_aclose_waits_for_listeners_that_take_long_no_longer_than_its_grac
     async with trio.open_nursery() as nursery:
         client, _server = accepted(nursery)
         client.onclose = slow
-        with takes(2):  # One for the handshake, which is over, and one for listeners.
+        with takes(
+            2
+        ):  # One grace for the handshake, which is complete, and one for listeners.
             await client.aclose()
         assert client.ready_state is CLOSED
         with takes(8):
@@ -528,7 +532,9 @@ async def test_aclose_on_an_untaken_half_closes_it(
 
 
 @bounded
-async def test_aclose_again_and_by_many_at_once(autojump_clock: MockClock) -> None:
+async def test_aclose_can_be_called_again_and_by_many_tasks_at_once(
+    autojump_clock: MockClock,
+) -> None:
     async with trio.open_nursery() as nursery:
         client, server = accepted(nursery)
         heard = collect_events(client), collect_events(server)
@@ -615,7 +621,7 @@ async def test_aclose_of_the_other_half_in_a_listener_waits_for_it(
 
         @server.on("message")
         async def hang_up(_event: MessageEvent) -> None:
-            # The server's answer has to wait for this very listener.
+            # The answer of the server waits for this very listener.
             with takes(5):
                 await client.aclose()
             steps.append("done")
@@ -628,7 +634,7 @@ async def test_aclose_of_the_other_half_in_a_listener_waits_for_it(
 
 
 @bounded
-async def test_listeners_that_close_each_others_half_do_not_hang(
+async def test_listeners_that_close_the_half_of_each_other_do_not_hang(
     autojump_clock: MockClock,
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -649,7 +655,7 @@ async def test_listeners_that_close_each_others_half_do_not_hang(
 
 
 @bounded
-async def test_aclose_with_unread_messages_leaves_them_to_be_read(
+async def test_aclose_leaves_unread_messages_to_be_read(
     autojump_clock: MockClock,
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -666,7 +672,7 @@ async def test_aclose_with_unread_messages_leaves_them_to_be_read(
 
 
 @bounded
-async def test_aclose_checks_its_arguments_and_changes_nothing_then(
+async def test_aclose_with_wrong_arguments_raises_and_changes_nothing(
     autojump_clock: MockClock,
 ) -> None:
     async with open_websocket_pair() as (client, _server):
@@ -755,7 +761,7 @@ async def test_a_task_that_a_listener_leaves_behind_may_wait_for_the_end(
 
         @server.on("message")
         async def start_watching(_event: MessageEvent) -> None:
-            # Not a child of this listener: it does not keep it from returning.
+            # Not a child task of this listener, which returns without it.
             nursery.start_soon(watch, server)
 
         client.send("x")
@@ -915,7 +921,7 @@ async def test_an_exception_of_the_body_waits_no_longer_than_the_grace(
     "error", [StopIteration(1), StopAsyncIteration(), RuntimeError(), SystemExit(3)]
 )
 @bounded
-async def test_the_exception_of_the_body_comes_out_bare_whatever_it_is(
+async def test_the_exception_of_the_body_is_raised_bare_whatever_its_type(
     autojump_clock: MockClock, error: BaseException
 ) -> None:
     with raises_bare(error):
@@ -925,7 +931,7 @@ async def test_the_exception_of_the_body_comes_out_bare_whatever_it_is(
 
 
 @bounded
-async def test_exceptions_of_the_body_and_of_a_listener_come_out_as_a_group(
+async def test_exceptions_of_the_body_and_of_a_listener_are_raised_as_a_group(
     autojump_clock: MockClock,
 ) -> None:
     def fail(_event: CloseEvent) -> None:
@@ -940,7 +946,7 @@ async def test_exceptions_of_the_body_and_of_a_listener_come_out_as_a_group(
 
 
 @bounded
-async def test_a_group_that_the_body_raises_comes_out_as_it_is(
+async def test_a_group_that_the_body_raises_stays_as_it_is(
     autojump_clock: MockClock,
 ) -> None:
     group = ExceptionGroup("mine", [BodyError()])
@@ -950,7 +956,7 @@ async def test_a_group_that_the_body_raises_comes_out_as_it_is(
 
 
 @bounded
-async def test_a_cancelled_block_costs_the_grace_and_not_the_closing(
+async def test_a_cancelled_block_skips_the_grace_but_still_closes(
     autojump_clock: MockClock,
 ) -> None:
     with takes(5):
@@ -986,7 +992,7 @@ async def test_a_block_that_is_cancelled_while_it_closes_ends_at_once(
 @pytest.mark.parametrize("body_raises", [False, True])
 @pytest.mark.parametrize("taken", [0, 1])
 @bounded
-async def test_untaken_halves_cost_no_grace(
+async def test_untaken_halves_are_not_waited_for(
     autojump_clock: MockClock, *, taken: int, body_raises: bool
 ) -> None:
     with takes(0):
@@ -1006,7 +1012,7 @@ async def test_untaken_halves_cost_no_grace(
 
 @pytest.mark.parametrize("way", ["normally", "cancelled"])
 @bounded
-async def test_no_task_outside_waits_for_a_half_of_a_block_that_was_left(
+async def test_waiting_for_a_half_of_a_block_that_was_left_returns(
     autojump_clock: MockClock, way: str
 ) -> None:
     finished: list[str] = []
@@ -1038,7 +1044,7 @@ async def test_no_task_outside_waits_for_a_half_of_a_block_that_was_left(
 
 
 @bounded
-async def test_a_half_of_a_block_that_was_left_can_not_be_accepted_any_more(
+async def test_a_half_of_a_block_that_was_left_cannot_be_accepted(
     autojump_clock: MockClock,
 ) -> None:
     async with open_websocket_pair() as (client, server):
@@ -1070,7 +1076,7 @@ async def test_leaving_a_block_with_a_puller_ends_its_iteration(
 
 
 @bounded
-async def test_zero_grace_delivers_nothing_late_and_still_closes(
+async def test_with_zero_grace_nothing_is_delivered_late_and_both_halves_close(
     autojump_clock: MockClock,
 ) -> None:
     with takes(0):
@@ -1083,7 +1089,7 @@ async def test_zero_grace_delivers_nothing_late_and_still_closes(
     assert client.ready_state is server.ready_state is CLOSED
 
 
-# -- draining while things end -----------------------------------
+# -- drain() at the end of a half --------------------------------
 
 
 @bounded
@@ -1149,12 +1155,12 @@ async def test_drain_ends_when_the_peer_ends(
                         await trio.sleep(1)
                         inner.cancel_scope.cancel()
             client.close()
-    # At once when the peer has failed; else when it has taken the second message.
+    # At once if the peer has failed, else when it has taken the second message.
     assert drained == [{"fails": 5, "closes": 5, "times out": 1, "falls": 1}[end]]
 
 
 @bounded
-async def test_drain_ends_with_the_conversation_although_the_rest_is_not_pulled(
+async def test_drain_returns_at_the_end_of_the_conversation_with_messages_unread(
     autojump_clock: MockClock,
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -1172,7 +1178,7 @@ async def test_drain_ends_with_the_conversation_although_the_rest_is_not_pulled(
 
 
 @bounded
-async def test_drain_reports_when_what_was_sent_was_dropped(
+async def test_drain_raises_when_sent_messages_were_dropped(
     autojump_clock: MockClock,
 ) -> None:
     async with trio.open_nursery() as outer, trio.open_nursery() as inner:

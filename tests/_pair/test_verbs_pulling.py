@@ -24,7 +24,7 @@ from trio_wspair import (
 
 
 async def pull_all(half: WebSocket) -> list[str | bytes | tuple[int, bool]]:
-    """Receive until the end; return the messages, and code and cleanness of it."""
+    """Receive until the end; return the messages, the code and `was_clean`."""
     received: list[str | bytes | tuple[int, bool]] = []
     while True:
         try:
@@ -48,7 +48,7 @@ async def test_receive_takes_a_half_that_is_not_accepted(
         assert "accepted for receive()" in repr(server)
         assert await server.receive() == b"binary"
         server.send("answer")
-        server.accept(pull=True)  # No effect any more.
+        server.accept(pull=True)  # This has no effect.
         server.accept()
 
 
@@ -90,7 +90,7 @@ async def test_iteration_takes_a_half_that_is_not_accepted(
 
 
 @bounded
-async def test_message_listeners_of_a_half_in_pull_mode_hear_nothing(
+async def test_message_listeners_of_a_half_in_pull_mode_are_never_called(
     autojump_clock: MockClock,
 ) -> None:
     events: list[object] = []
@@ -108,7 +108,7 @@ async def test_message_listeners_of_a_half_in_pull_mode_hear_nothing(
 
 
 @bounded
-async def test_a_half_with_message_events_can_not_be_pulled(
+async def test_a_half_with_message_events_cannot_be_pulled(
     autojump_clock: MockClock,
 ) -> None:
     async with open_websocket_pair() as (client, server):
@@ -160,7 +160,7 @@ async def test_both_halves_can_be_pulled(autojump_clock: MockClock) -> None:
 
 
 @bounded
-async def test_an_echo_loop_answers_what_was_sent_before_the_close(
+async def test_an_echo_loop_answers_messages_that_were_sent_before_the_close(
     autojump_clock: MockClock,
 ) -> None:
     async def echo(half: WebSocket) -> None:
@@ -197,7 +197,7 @@ async def test_iteration_ends_after_a_normal_close(
         client.send("x")
         client.close(code)
         assert [message async for message in server] == ["x"]
-        # Again, it is still over.
+        # Iterating again ends at once.
         assert [message async for message in server] == []
 
 
@@ -240,7 +240,7 @@ async def test_receive_always_raises_at_the_end(
 
 
 @bounded
-async def test_the_end_by_cancellation_is_no_normal_end_of_iteration(
+async def test_iteration_raises_after_an_end_by_cancellation(
     autojump_clock: MockClock,
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -261,7 +261,7 @@ async def test_the_end_by_cancellation_is_no_normal_end_of_iteration(
 @pytest.mark.parametrize("pull", ["receive", "iterate"])
 @pytest.mark.parametrize("end", ["close", "aclose", "cancelled", "failed", "timeout"])
 @bounded
-async def test_receivers_that_wait_hear_of_the_end(
+async def test_waiting_receivers_raise_at_the_end(
     autojump_clock: MockClock, end: str, pull: str
 ) -> None:
     ends: list[tuple[int, bool] | str] = []
@@ -296,7 +296,7 @@ async def test_receivers_that_wait_hear_of_the_end(
                     await server.aclose()
                 elif end == "timeout":
                     await server.aclose()
-                    client.accept()  # Too late.
+                    client.accept()  # The end has already come.
                 elif end == "cancelled":
                     inner.cancel_scope.cancel()
                 elif end == "failed":
@@ -314,7 +314,7 @@ async def test_receivers_that_wait_hear_of_the_end(
 
 @contextmanager
 def suppress_group(kind: type[Exception]) -> Iterator[None]:
-    """Stop exceptions of a kind, in groups too."""
+    """Catch exceptions of a type, also in groups."""
     try:
         yield
     except* kind:
@@ -379,7 +379,7 @@ async def test_cancelled_receivers_lose_no_message(autojump_clock: MockClock) ->
         client.accept()
         async with trio.open_nursery() as nursery:
             for n in range(100):
-                # Many of them give up in the very moment that something comes.
+                # Many of them are cancelled at the moment when a message comes.
                 nursery.start_soon(receive, server, n % 5)
             for n in range(60):
                 if n % 7 == 0:
@@ -407,7 +407,7 @@ async def test_receive_in_a_cancelled_scope_leaves_the_half_untaken(
     assert heard == ["x"]
 
 
-# -- what was not pulled yet -------------------------------------
+# -- unread messages ---------------------------------------------
 
 
 @bounded
@@ -423,12 +423,12 @@ async def test_unread_messages_outlive_a_clean_close(
         with takes(0):
             await server.aclose(3000)
         assert await client.wait_closed() == CloseEvent(3000, "", was_clean=True)
-    # The nursery has ended, and they are still there.
+    # The nursery has ended, and the messages are still there.
     assert await pull_all(server) == [*map(str, range(100)), (3000, True)]
 
 
 @bounded
-async def test_the_peers_close_waits_for_messages_that_wait_to_be_pulled(
+async def test_the_close_of_the_peer_takes_effect_after_the_unread_messages(
     autojump_clock: MockClock,
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -445,7 +445,7 @@ async def test_the_peers_close_waits_for_messages_that_wait_to_be_pulled(
 
 
 @bounded
-async def test_a_half_that_never_pulls_learns_of_the_peers_close(
+async def test_a_half_that_never_pulls_gets_the_close_of_the_peer(
     autojump_clock: MockClock,
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -462,7 +462,7 @@ async def test_a_half_that_never_pulls_learns_of_the_peers_close(
 async def test_wait_closed_returns_once_the_last_message_was_received(
     autojump_clock: MockClock,
 ) -> None:
-    # However Trio orders the tasks.
+    # Whatever the order of Trio's tasks.
     async def ask(half: WebSocket) -> str | bytes:
         answer = await half.receive()
         with trio.fail_after(5):
@@ -502,7 +502,7 @@ async def test_wait_closed_may_begin_before_the_messages_arrive(
 
 
 @bounded
-async def test_an_end_by_force_drops_what_was_not_pulled(
+async def test_an_abnormal_end_drops_unread_messages(
     autojump_clock: MockClock,
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -519,7 +519,7 @@ async def test_an_end_by_force_drops_what_was_not_pulled(
 
 
 @bounded
-async def test_a_message_that_was_pulled_makes_room_for_another(
+async def test_a_pulled_message_makes_room_for_another(
     autojump_clock: MockClock,
 ) -> None:
     async def pull_slowly(half: WebSocket) -> None:
@@ -545,7 +545,9 @@ async def test_a_message_that_was_pulled_makes_room_for_another(
 
 
 @bounded
-async def test_drain_waits_until_enough_was_pulled(autojump_clock: MockClock) -> None:
+async def test_drain_waits_until_enough_messages_were_pulled(
+    autojump_clock: MockClock,
+) -> None:
     drained: list[int] = []
 
     async def drain(half: WebSocket, max_bytes: int) -> None:
@@ -653,11 +655,11 @@ async def test_pulling_after_everything_ended_still_raises_with_the_end(
 
 
 def _nothing(_event: object) -> None:
-    """Listen to nothing in particular."""
+    """Ignore an event."""
 
 
 @pytest.mark.parametrize("when", ["before", "after", "slot", "decorator", "receive"])
-async def test_message_listeners_of_a_pulled_half_are_warned_of_once(
+async def test_a_message_listener_of_a_pulled_half_is_warned_about_once(
     when: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_websocket_pair() as (client, server):
@@ -682,7 +684,7 @@ async def test_message_listeners_of_a_pulled_half_are_warned_of_once(
     assert "this half is in pull mode" in record.getMessage()
 
 
-async def test_listeners_for_the_end_of_a_pulled_half_are_fine(
+async def test_a_pulled_half_may_have_listeners_for_its_end(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with open_websocket_pair() as (client, server):

@@ -1,4 +1,4 @@
-"""The guarantees G1 to G11, for pairs in memory. Each test carries its number."""
+"""The guarantees G1 to G11, for pairs in memory, by their numbers."""
 
 import functools
 import gc
@@ -78,7 +78,7 @@ async def async_boom(_event: object) -> None:
 
 @contextmanager
 def failures_expected() -> Iterator[None]:
-    """Stop what listeners raise on purpose."""
+    """Catch the errors that listeners raise on purpose."""
     try:
         yield
     except* ListenerError:
@@ -111,7 +111,7 @@ async def test_g1_messages_arrive_in_the_order_sent(autojump_clock: MockClock) -
 
 
 @bounded
-async def test_g1_async_and_sync_listeners_each_hear_the_order_sent(
+async def test_g1_async_and_sync_listeners_each_get_the_messages_in_the_order_sent(
     autojump_clock: MockClock,
 ) -> None:
     heard: list[tuple[str, str | bytes]] = []
@@ -119,7 +119,7 @@ async def test_g1_async_and_sync_listeners_each_hear_the_order_sent(
 
         @server.on("message")
         async def slow(event: MessageEvent) -> None:
-            # Odd ones wait, even ones don't.
+            # Odd numbers wait, even ones don't.
             await trio.sleep(int(event.data) % 2)
             heard.append(("slow", event.data))
 
@@ -135,7 +135,7 @@ async def test_g1_async_and_sync_listeners_each_hear_the_order_sent(
                 await trio.sleep(1.5)
         client.close()
         await server.wait_closed()
-    expected = [(who, str(n)) for n in range(100) for who in ("slow", "quick")]
+    expected = [(name, str(n)) for n in range(100) for name in ("slow", "quick")]
     assert heard == expected
 
 
@@ -179,9 +179,9 @@ class Scene:
 
     inner: trio.Nursery
     client: WebSocket
-    """Lives in the outer nursery."""
+    """A half in the outer nursery."""
     server: WebSocket
-    """Lives in the inner nursery."""
+    """A half in the inner nursery."""
 
 
 async def both_close(scene: Scene) -> None:
@@ -300,8 +300,8 @@ async def body_raises_after_a_close(scene: Scene) -> None:
 
 Ending = Callable[[Scene], Awaitable[None]]
 ENDINGS: list[tuple[Ending, CloseEvent, CloseEvent, bool]] = [
-    # How it ends, what the client's and the server's close events tell, and whether
-    # the server hears an error before.
+    # How it ends, the close events of the client and the server, and whether the
+    # server gets an error event before.
     (both_close, CLEAN_1000, CLEAN_1000, False),
     (client_closes, CLEAN_1000, CLEAN_1000, False),
     (server_closes, CLEAN_1000, CLEAN_1000, False),
@@ -329,7 +329,7 @@ ENDINGS: list[tuple[Ending, CloseEvent, CloseEvent, bool]] = [
     [pytest.param(*row, id=row[0].__name__) for row in ENDINGS],
 )
 @bounded
-async def test_g2_every_half_hears_one_close_and_nothing_after_it(
+async def test_g2_every_half_gets_one_close_event_and_nothing_after_it(
     autojump_clock: MockClock,
     *,
     ending: Ending,
@@ -351,15 +351,17 @@ async def test_g2_every_half_hears_one_close_and_nothing_after_it(
             half.close()
         await trio.sleep(100)
     for events, close in zip(heard, (at_client, at_server), strict=True):
-        told = [event for event in events if not isinstance(event, (str, bytes))]
-        assert events[-len(told) :] == told
-        errors = told[:-1]
-        assert told[-1] == close
+        with_error_types = [
+            event for event in events if not isinstance(event, (str, bytes))
+        ]
+        assert events[-len(with_error_types) :] == with_error_types
+        errors = with_error_types[:-1]
+        assert with_error_types[-1] == close
         assert len(errors) == (with_error and events is heard[1])
         assert all(isinstance(error, ErrorEvent) for error in errors)
 
 
-def test_g2_every_half_hears_its_close_when_a_listener_exits() -> None:
+def test_g2_every_half_gets_its_close_event_when_a_listener_exits() -> None:
     # As `sys.exit()` or Ctrl-C in a listener.
     closed: list[int] = []
 
@@ -380,7 +382,7 @@ def test_g2_every_half_hears_its_close_when_a_listener_exits() -> None:
     assert closed == [0, 0, 1, 1, 2, 2]
 
 
-def test_g2_every_half_hears_its_close_when_every_close_listener_exits() -> None:
+def test_g2_every_half_gets_its_close_event_when_every_close_listener_exits() -> None:
     closed: list[int] = []
 
     def leave(n: int) -> None:
@@ -402,7 +404,7 @@ def test_g2_every_half_hears_its_close_when_every_close_listener_exits() -> None
     assert closed == [0, 0, 1, 1, 2, 2]
 
 
-def test_g2_an_exit_in_one_close_listener_leaves_the_async_ones_of_others() -> None:
+def test_g2_an_exit_in_one_close_listener_spares_async_listeners_of_others() -> None:
     closed: list[str] = []
 
     async def close(event: CloseEvent) -> None:
@@ -435,7 +437,7 @@ def test_g2_an_exit_in_one_close_listener_leaves_the_async_ones_of_others() -> N
 
 @pytest.mark.parametrize("pull", [False, True])
 @bounded
-async def test_g3_what_was_sent_before_a_clean_close_arrives_at_a_late_accept(
+async def test_g3_messages_sent_before_a_clean_close_arrive_after_a_late_accept(
     autojump_clock: MockClock, *, pull: bool
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -470,7 +472,7 @@ async def test_g3_nothing_is_lost_when_both_close_with_messages_under_way(
 
 
 @bounded
-async def test_g3_leaving_the_block_delivers_what_is_queued(
+async def test_g3_leaving_the_block_delivers_the_queued_messages(
     autojump_clock: MockClock,
 ) -> None:
     heard: list[Received] = []
@@ -489,7 +491,7 @@ async def test_g3_leaving_the_block_delivers_what_is_queued(
 
 
 @bounded
-async def test_g3_messages_to_a_half_that_has_said_close_still_arrive(
+async def test_g3_messages_to_a_half_that_has_sent_its_close_still_arrive(
     autojump_clock: MockClock,
 ) -> None:
     async with open_websocket_pair() as (client, server):
@@ -622,7 +624,7 @@ async def test_g4_a_sync_verb_that_raises_has_changed_nothing(
 
 
 @bounded
-async def test_g4_a_refused_accept_leaves_the_half_for_others(
+async def test_g4_a_half_is_free_for_others_after_an_accept_that_raised(
     autojump_clock: MockClock,
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -650,7 +652,7 @@ async def test_g4_sent_bytes_are_a_snapshot(autojump_clock: MockClock) -> None:
 
 
 def protection() -> bool:
-    """Tell whether KeyboardInterrupt has to wait right now."""
+    """Tell whether KeyboardInterrupt is deferred now."""
     return trio.lowlevel.currently_ki_protected()
 
 
@@ -659,7 +661,7 @@ Watch = Callable[[str], list[bool]]
 
 @pytest.fixture
 def watch_inbox(monkeypatch: pytest.MonkeyPatch) -> Watch:
-    """Note whether calls of a method of the queue between two halves are protected."""
+    """Record whether calls of a method of the inbox are protected."""
 
     def watch(name: str) -> list[bool]:
         seen: list[bool] = []
@@ -677,7 +679,7 @@ def watch_inbox(monkeypatch: pytest.MonkeyPatch) -> Watch:
 
 @attrs.define(eq=False)
 class EqualListener:
-    """A listener that tells what is going on while it is compared."""
+    """A listener that records whether it is compared under protection."""
 
     seen: list[bool]
 
@@ -693,7 +695,7 @@ class EqualListener:
 
 @attrs.define(eq=False)
 class Zone(tzinfo):
-    """A time zone that tells what is going on while it is asked."""
+    """A time zone that records whether it is called under protection."""
 
     seen: list[bool]
 
@@ -708,7 +710,7 @@ class Zone(tzinfo):
 
 
 class SpawnWatch(trio.abc.Instrument):
-    """Tells what is going on while a task is started."""
+    """Records whether tasks are started under protection."""
 
     def __init__(self, seen: list[bool]) -> None:
         self.seen = seen
@@ -853,7 +855,7 @@ async def accepted_pair() -> AsyncIterator[tuple[WebSocket, WebSocket]]:
 
 
 @bounded
-async def test_g5_receive_is_a_checkpoint_with_a_message_at_hand() -> None:
+async def test_g5_receive_is_a_checkpoint_when_a_message_is_queued() -> None:
     async with accepted_pair() as (client, server):
         client.send("x")
         with assert_checkpoints():
@@ -861,7 +863,7 @@ async def test_g5_receive_is_a_checkpoint_with_a_message_at_hand() -> None:
 
 
 @bounded
-async def test_g5_receive_is_a_checkpoint_on_a_half_that_nobody_has_taken() -> None:
+async def test_g5_receive_is_a_checkpoint_on_a_half_without_a_holder() -> None:
     async with open_websocket_pair() as (client, server):
         client.accept()
         client.send("x")
@@ -879,7 +881,7 @@ async def test_g5_receive_is_a_checkpoint_at_the_end() -> None:
 
 
 class StepCounter(trio.abc.Instrument):
-    """Counts how often the present task was resumed."""
+    """Counts how often the current task was resumed."""
 
     def __init__(self) -> None:
         self.task = trio.lowlevel.current_task()
@@ -914,7 +916,7 @@ async def test_g5_iteration_is_a_checkpoint_when_it_waits_and_every_64_messages(
             else:
                 streaks[-1] += 1
         trio.lowlevel.remove_instrument(counter)
-        # Often enough for the others, and not for every message.
+        # Other tasks get their turn, but not after every message.
         assert max(streaks) == 64
         assert len(streaks) == 16
 
@@ -963,7 +965,7 @@ async def test_g5_aclose_is_a_checkpoint_each_time_and_in_a_listener() -> None:
 
 
 @bounded
-async def test_g5_ping_is_a_checkpoint_although_there_is_no_network() -> None:
+async def test_g5_ping_is_a_checkpoint_without_a_network() -> None:
     async with accepted_pair() as (client, server):
         with assert_checkpoints(), pytest.raises(InvalidStateError):
             await client.ping()
@@ -1006,7 +1008,7 @@ def cancelled_at(step: int) -> Iterator[trio.CancelScope]:
 @pytest.mark.parametrize("delay", [None, 0, 1])
 @pytest.mark.parametrize("accepted", [False, True])
 @bounded
-async def test_g5_a_cancelled_receive_has_taken_nothing(
+async def test_g5_a_cancelled_receive_takes_no_message(
     autojump_clock: MockClock, *, step: int, delay: float | None, accepted: bool
 ) -> None:
     async with (
@@ -1039,7 +1041,7 @@ async def test_g5_a_cancelled_receive_has_taken_nothing(
 
 @pytest.mark.parametrize("step", range(3))
 @bounded
-async def test_g5_a_cancelled_drain_or_wait_closed_has_changed_nothing(
+async def test_g5_a_cancelled_drain_or_wait_closed_changes_nothing(
     autojump_clock: MockClock, step: int
 ) -> None:
     async with accepted_pair() as (client, server):
@@ -1060,7 +1062,7 @@ async def test_g5_a_cancelled_drain_or_wait_closed_has_changed_nothing(
 
 @pytest.mark.parametrize("taken", ["both", "one", "none"])
 @bounded
-async def test_g6_a_cancelled_aclose_closes_all_the_same(
+async def test_g6_a_cancelled_aclose_still_closes(
     autojump_clock: MockClock, taken: str
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -1111,7 +1113,7 @@ async def test_g6_leaving_the_block_closes_both_halves(
                 await trio.sleep_forever()
     assert scope.cancelled_caught == (way == "cancelled")
     assert [half.ready_state for half in (client, server)] == [ReadyState.CLOSED] * 2
-    with trio.fail_after(0.5):  # They are closed: nothing is left to wait for.
+    with trio.fail_after(0.5):  # They are closed, so there is nothing to wait for.
         for half in client, server:
             await half.aclose()
             await half.wait_closed()
@@ -1146,7 +1148,7 @@ async def test_g7_a_failing_listener_fails_its_half_and_the_nursery(
                 client.send("first")
                 client.send("dropped")
         await client.wait_closed()
-    # The others still ran for this event; what was queued is dropped.
+    # The other listeners of this event ran; the queued messages are dropped.
     assert others == ["first"]
     (error,) = caught.value.exceptions
     assert isinstance(error, ListenerError)
@@ -1209,7 +1211,7 @@ async def test_g7_a_group_raised_by_a_listener_stays_as_it_is(
 
 
 @bounded
-async def test_g7_a_half_that_has_said_close_sends_no_1011(
+async def test_g7_a_half_that_fails_after_its_close_was_sent_sends_no_1011(
     autojump_clock: MockClock,
 ) -> None:
     async with trio.open_nursery() as outer:
@@ -1268,7 +1270,7 @@ async def test_g7_a_failing_error_listener_propagates_beside_its_cause(
 
 
 @bounded
-async def test_g7_other_halves_of_the_nursery_hear_1006_or_the_close_that_is_queued(
+async def test_g7_other_halves_of_the_nursery_get_1006_or_the_queued_close(
     autojump_clock: MockClock,
 ) -> None:
     async with trio.open_nursery() as outer:
@@ -1325,7 +1327,7 @@ def test_g7_interrupts_pass_through_without_an_error_event(
 @pytest.mark.parametrize(
     "where", ["in one event", "in one close", "at the end of the half", "while falling"]
 )
-def test_g7_an_interrupt_and_a_failure_both_come_out(where: str, kind: str) -> None:
+def test_g7_an_interrupt_and_a_failure_both_propagate(where: str, kind: str) -> None:
     async def async_interrupt(_event: object) -> None:
         await trio.lowlevel.checkpoint()
         raise KeyboardInterrupt
@@ -1470,7 +1472,9 @@ async def test_g8_the_two_halves_run_concurrently(autojump_clock: MockClock) -> 
 
 
 @bounded
-async def test_g8_a_slow_half_holds_up_no_other_half(autojump_clock: MockClock) -> None:
+async def test_g8_a_slow_half_does_not_delay_another_half(
+    autojump_clock: MockClock,
+) -> None:
     async def slow(_event: MessageEvent) -> None:
         await trio.sleep(10)
 
@@ -1502,10 +1506,10 @@ async def test_g9_a_sender_without_a_consumer_gets_buffer_full_error() -> None:
             with pytest.raises(BufferFullError, match=r"await drain\(\)"):
                 client.send(message)
         assert client.buffered_amount == 1000
-        # Each way has a limit of its own.
+        # Each direction has a separate limit.
         server.accept(pull=True)
         server.send("x" * 1000)
-        # What was refused is not queued, and nothing that was queued is dropped.
+        # The refused message isn't queued, and no queued message is dropped.
         assert await server.receive() == "x" * 600
         client.send("z")
         assert await server.receive() == b"y" * 400
@@ -1541,7 +1545,7 @@ async def test_g9_buffered_amount_counts_bytes_of_utf8() -> None:
 
 
 @bounded
-async def test_g9_close_gets_through_a_full_buffer(autojump_clock: MockClock) -> None:
+async def test_g9_a_close_passes_a_full_buffer(autojump_clock: MockClock) -> None:
     async with open_websocket_pair(max_buffered_bytes=64) as (client, server):
         heard = collect_events(server)
         client.accept()
@@ -1585,7 +1589,7 @@ async def test_g9_a_slow_consumer_and_drain_bound_the_queue(
 
 @contextmanager
 def reference_counting_only() -> Iterator[None]:
-    """Turn the cyclic collector off."""
+    """Disable the cyclic collector."""
     gc.collect()
     gc.disable()
     try:
@@ -1709,7 +1713,9 @@ async def test_g10_no_task_outlives_the_pair(autojump_clock: MockClock) -> None:
 @pytest.mark.parametrize(
     "ending", [pytest.param(row[0], id=row[0].__name__) for row in ENDINGS]
 )
-def test_g10_nothing_is_left_however_it_ends(ending: Ending) -> None:
+def test_g10_nothing_is_left_whatever_the_ending(
+    ending: Ending,
+) -> None:
     kinds = Dispatcher, Owner, Inbox, trio.MemorySendChannel, trio.MemoryReceiveChannel
 
     def count() -> int:
@@ -1733,7 +1739,7 @@ def test_g10_nothing_is_left_however_it_ends(ending: Ending) -> None:
 
 
 class Thing:
-    """Something that a context variable holds."""
+    """The value of a context variable."""
 
 
 thing: ContextVar[Thing] = ContextVar("thing")
@@ -1755,7 +1761,7 @@ async def test_g10_a_closed_half_keeps_no_context_variables(
         thing.reset(token)
         del token
         client.accept()
-        # Another pair keeps the nursery's own task at work.
+        # Another pair keeps the dispatcher of the nursery running.
         other[0].accept()
         with reference_counting_only():
             client.close()
@@ -1771,7 +1777,7 @@ async def test_g10_a_closed_half_keeps_no_context_variables(
 
 
 def under_many_schedules(program: Callable[[], Awaitable[T]]) -> list[T]:
-    """Return what a program returns under many orders of Trio's tasks, once each."""
+    """Run a program under many orders of Trio's tasks; return the distinct results."""
     outcomes: list[T] = []
     for seed in range(16):
         scheduler_luck.seed(seed)
@@ -1785,7 +1791,7 @@ Transcript = dict[str, list[Received]]
 
 
 def transcribe(transcript: Transcript, **halves: WebSocket) -> None:
-    """Write down what these halves hear."""
+    """Collect the events of these halves in a transcript."""
     for name, half in halves.items():
         transcript[name] = collect_events(half)
 
@@ -1796,8 +1802,8 @@ def accept(*halves: WebSocket) -> None:
         half.accept()
 
 
-def told(transcript: Transcript) -> dict[str, list[object]]:
-    """Return a transcript in which errors are compared by their kind."""
+def with_error_types(transcript: Transcript) -> dict[str, list[object]]:
+    """Return a transcript with the types of errors, which can be compared."""
     return {
         name: [type(e.error) if isinstance(e, ErrorEvent) else e for e in events]
         for name, events in transcript.items()
@@ -1863,7 +1869,7 @@ async def a_listener_raises_among_others() -> object:
                 client.close(1000)
     except* ListenerError:
         pass
-    return told(transcript)
+    return with_error_types(transcript)
 
 
 async def two_async_listeners_raise_at_once() -> object:
@@ -1887,7 +1893,7 @@ async def two_async_listeners_raise_at_once() -> object:
             signal_to_fail.set()
     except* ListenerError as group:
         caught.extend(flat(group))
-    return told(transcript), len(caught)
+    return with_error_types(transcript), len(caught)
 
 
 async def a_sibling_cleans_up(delay: float) -> object:
@@ -1896,7 +1902,7 @@ async def a_sibling_cleans_up(delay: float) -> object:
         client, server = apart(outer, inner)
         transcribe(transcript, client=client)
 
-        async def say_goodbye() -> None:
+        async def close_finally() -> None:
             try:
                 await trio.sleep_forever()
             finally:
@@ -1905,7 +1911,7 @@ async def a_sibling_cleans_up(delay: float) -> object:
         async def dawdle(_event: MessageEvent) -> None:
             await trio.sleep(delay)
 
-        inner.start_soon(say_goodbye)
+        inner.start_soon(close_finally)
         server.onmessage = dawdle
         client.send("x")
         await trio.sleep(1)

@@ -43,7 +43,7 @@ def closes(heard: list[Any]) -> list[CloseEvent]:
 
 @pytest.fixture(params=["client to server", "server to client"])
 def ends(request: pytest.FixtureRequest, net: Network) -> Ends:
-    """Open a connection and give its two ends, in both directions."""
+    """Give a function that opens a connection and returns its ends, in either order."""
 
     @asynccontextmanager
     async def open_ends(**options: Any) -> AsyncGenerator[tuple[WebSocket, WebSocket]]:
@@ -210,7 +210,7 @@ async def test_g2_one_close_event_when_the_nursery_is_cancelled(net: Network) ->
 # -- G3: nothing lost ---------------------------------------------------------
 
 
-async def test_g3_what_was_sent_before_a_close_waits_for_accept(
+async def test_g3_messages_sent_before_a_close_wait_for_accept(
     net: Network, ends: Ends
 ) -> None:
     sent = [str(number) for number in range(100)]
@@ -219,14 +219,16 @@ async def test_g3_what_was_sent_before_a_close_waits_for_accept(
         for message in sent:
             near.send(message)
         near.close(4000, "done")
-        await trio.sleep(0.1)  # All of it is at the far end, which nobody has taken.
+        await trio.sleep(
+            0.1
+        )  # All messages are at the far end, which has no holder yet.
         assert near.ready_state is ReadyState.CLOSING
         heard = net.accept(far)
         assert await near.wait_closed() == DONE
         assert heard == [*sent, DONE]
 
 
-async def test_g3_what_was_sent_before_the_peer_vanished_still_arrives(
+async def test_g3_messages_sent_before_the_peer_vanished_still_arrive(
     net: Network, one_end: OneEnd
 ) -> None:
     sent = [str(number) for number in range(100)]
@@ -241,7 +243,7 @@ async def test_g3_what_was_sent_before_the_peer_vanished_still_arrives(
         assert (caught.value.code, caught.value.was_clean) == (1006, False)
 
 
-async def test_g3_pulled_messages_outlive_the_connection(
+async def test_g3_messages_can_be_pulled_after_the_connection_has_ended(
     net: Network, one_end: OneEnd
 ) -> None:
     async with one_end() as (half, peer):
@@ -300,8 +302,10 @@ async def test_g4_cancelling_everything_tears_no_frame(net: Network) -> None:
 
     async def script(peer: "ScriptedPeer") -> None:
         await peer.handshake()
-        await begin.wait()  # Until then nothing is read.
-        while (said := await peer.receive()) is not None:  # It looks for torn frames.
+        await begin.wait()  # Until then, the peer reads nothing.
+        while (
+            said := await peer.receive()
+        ) is not None:  # `receive()` raises at a torn frame.
             received.append(said)
             if said == (1001, ""):
                 await peer.send(peer.close_frame(1001))
@@ -313,14 +317,14 @@ async def test_g4_cancelling_everything_tears_no_frame(net: Network) -> None:
             client.accept()
             for _ in range(20):
                 client.send(message)
-            await trio.sleep(0.05)  # Now it is in the middle of a frame.
+            await trio.sleep(0.05)  # Now a frame is partly written.
             nursery.cancel_scope.cancel()
             begin.set()
         await end.wait()
     assert received == [*[message] * 20, (1001, "")]
 
 
-async def test_g4_a_client_that_is_cancelled_still_hears_the_answer_to_its_close(
+async def test_g4_a_cancelled_client_still_reads_the_answer_to_its_close(
     net: Network,
 ) -> None:
     steps: list[Any] = []
@@ -373,7 +377,7 @@ async def test_g5_every_async_verb_is_a_checkpoint(net: Network, ends: Ends) -> 
             await near.ping()
 
 
-async def test_g5_a_cancelled_verb_has_done_nothing(net: Network, ends: Ends) -> None:
+async def test_g5_a_cancelled_verb_changes_nothing(net: Network, ends: Ends) -> None:
     async with ends(close_grace=0.1) as (near, far):
         near.accept()
         near.send("a")
@@ -458,7 +462,9 @@ async def test_g6_leaving_open_websocket_closes(
 
         with trio.CancelScope() as scope:
             if leave == "raising":
-                with pytest.raises(KeyError):  # Bare, although there are nurseries.
+                with pytest.raises(
+                    KeyError
+                ):  # A bare exception, although there are nurseries.
                     await use(scope)
             else:
                 await use(scope)
@@ -534,7 +540,9 @@ async def test_g7_a_listener_of_a_server_raises(
         record = logged.take()
         assert "GET /wrong" in record
         assert "KeyError: 'a'" in record
-        await other.send(other.close_frame(1000))  # Only the one connection has ended.
+        await other.send(
+            other.close_frame(1000)
+        )  # Only the connection of the failed listener has ended.
         assert await other.receive_all() == [(1000, "")]
     (others_events, events) = heard
     assert others_events == [CloseEvent(1000, "", was_clean=True)]
@@ -587,7 +595,7 @@ async def test_g8_async_listeners_of_a_half_do_not_overlap(
     assert steps == [step for pair in expected for step in pair]
 
 
-async def test_g8_a_slow_connection_does_not_hold_up_another(net: Network) -> None:
+async def test_g8_a_slow_connection_does_not_delay_another(net: Network) -> None:
     async def fetch(request: Request) -> Response:
         client, server = WebSocketPair()
 
@@ -611,7 +619,7 @@ async def test_g8_a_slow_connection_does_not_hold_up_another(net: Network) -> No
             assert await quick.receive() == str(number)
 
 
-async def test_g3_two_sides_that_say_more_than_fits_at_once_both_get_through(
+async def test_g3_two_sides_that_both_send_more_than_the_buffers_hold_get_everything(
     net: Network,
 ) -> None:
     message = bytes(500_000)
@@ -634,7 +642,7 @@ async def flood(
 
 
 async def until_nothing_moves(sent: list[int]) -> int:
-    """Wait until a sender is blocked, and return how far it has come."""
+    """Wait until a sender is blocked; return the number of messages sent."""
     quiet = 0
     while quiet < 3:
         before = sent[0]
@@ -643,10 +651,10 @@ async def until_nothing_moves(sent: list[int]) -> int:
     return sent[0]
 
 
-TAKERS = ["async listener", "puller", "nobody"]
+CONSUMERS = ["async listener", "puller", "none"]
 
 
-@pytest.mark.parametrize("taker", TAKERS)
+@pytest.mark.parametrize("taker", CONSUMERS)
 async def test_g9_a_slow_consumer_stops_the_reading_of_the_socket(
     net: Network, taker: str
 ) -> None:
@@ -682,7 +690,7 @@ async def test_g9_a_slow_consumer_stops_the_reading_of_the_socket(
         frame = peer.frame(net.BINARY, bytes(size))
         nursery.start_soon(flood, peer, frame, count, sent)
         blocked_at = await until_nothing_moves(sent)
-        # What was sent and not queued is in the buffers of the operating system.
+        # Messages that are sent but not queued are in the buffers of the system.
         assert blocked_at < count
         queued = transport_half[0].buffered_amount
         assert limit <= queued <= limit + 2 * size
@@ -699,7 +707,7 @@ async def test_g9_a_slow_consumer_stops_the_reading_of_the_socket(
         assert await peer.receive_all() == [(1000, "")]
 
 
-async def test_g9_a_client_stops_reading_too(net: Network) -> None:
+async def test_g9_a_client_also_stops_reading(net: Network) -> None:
     size, count, limit = 2**16, 512, 2**18
     async with (
         net.client_end(receive_buffer_bytes=limit) as (half, peer),
@@ -714,7 +722,7 @@ async def test_g9_a_client_stops_reading_too(net: Network) -> None:
             assert len(await half.receive()) == size
 
 
-async def test_g9_tiny_messages_are_bounded_too(net: Network) -> None:
+async def test_g9_a_queue_of_tiny_messages_is_bounded(net: Network) -> None:
     limit, count = 2**16, 600_000
     transport_half: list[WebSocket] = []
 
@@ -733,7 +741,7 @@ async def test_g9_tiny_messages_are_bounded_too(net: Network) -> None:
         frames = peer.text_frame("") * 10_000 + peer.text_frame("x") * 10_000
         nursery.start_soon(flood, peer, frames, count // 20_000 * 10, sent)
         await until_nothing_moves(sent)
-        # A message counts 64 bytes at least, however little there is in it.
+        # A message counts at least 64 bytes.
         assert transport_half[0].buffered_amount <= limit // 64 + 1
         nursery.cancel_scope.cancel()
 
@@ -753,7 +761,7 @@ async def test_g9_a_peer_that_never_reads_gives_buffer_full_error(
                 count += 1
                 assert half.buffered_amount <= limit
                 if half.buffered_amount > limit - len(message):
-                    await trio.sleep(0.05)  # The network takes what it can.
+                    await trio.sleep(0.05)  # The buffers of the system fill first.
 
         with pytest.raises(BufferFullError, match=r"await drain\(\)"):
             await fill()
@@ -761,7 +769,7 @@ async def test_g9_a_peer_that_never_reads_gives_buffer_full_error(
         with trio.move_on_after(0.02) as scope:
             await half.drain()
         assert scope.cancelled_caught
-        for _ in range(count):  # What was queued was not dropped.
+        for _ in range(count):  # No queued message was dropped.
             assert await peer.receive() == message
         await half.drain()
         assert half.buffered_amount == 0
@@ -865,7 +873,7 @@ async def test_g11_events_do_not_depend_on_scheduling(net: Network) -> None:
     assert transcripts == {("a", str(DONE))}
 
 
-async def test_g11_a_protocol_error_after_messages_drops_none_of_them(
+async def test_g11_a_protocol_error_drops_no_message_that_came_before(
     net: Network,
 ) -> None:
     transcripts: set[tuple[Any, ...]] = set()

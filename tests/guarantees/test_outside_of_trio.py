@@ -1,4 +1,4 @@
-"""What is called outside of Trio, or in asyncio, says that it needs Trio."""
+"""Calls outside of a Trio run, or in asyncio, raise an error that names Trio."""
 
 import asyncio
 import subprocess
@@ -28,7 +28,7 @@ async def open_one() -> None:
 
 
 @pytest.mark.parametrize("call", [serve_something, open_pair, open_one])
-def test_asyncio_is_told_that_this_needs_trio(
+def test_a_call_in_asyncio_raises_an_error_that_names_trio(
     call: Callable[[], Awaitable[None]],
 ) -> None:
     async def main() -> None:
@@ -38,7 +38,7 @@ def test_asyncio_is_told_that_this_needs_trio(
         asyncio.run(main())
 
 
-def test_no_loop_at_all_is_told_that_this_needs_trio() -> None:
+def test_a_call_without_an_event_loop_raises_an_error_that_names_trio() -> None:
     coroutine = open_pair()
     with pytest.raises(RuntimeError, match="works in a Trio run only"):
         coroutine.send(None)
@@ -55,6 +55,6 @@ except RuntimeError as exc:
 """
 
 
-def test_asyncio_need_not_be_loaded() -> None:
+def test_the_check_works_when_asyncio_is_not_imported() -> None:
     told = subprocess.check_output([sys.executable, "-c", PROGRAM], timeout=60)
     assert told.startswith(b"trio-wspair works in a Trio run only")

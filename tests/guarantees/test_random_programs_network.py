@@ -1,6 +1,6 @@
-"""Random programs over connections that break, and the same ones in memory.
+"""Random programs over connections with faults, and the same programs in memory.
 
-The network is one in memory, so that time is virtual and every run can be repeated.
+The network is in memory, so that time is virtual and every run can be repeated.
 """
 
 import logging
@@ -43,7 +43,7 @@ from trio_wspair.testing import FaultyStream
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("engine")]
 
-# -- what may go wrong in between -----------------------------------------------------
+# -- faults of the network -------------------------------------------------------------
 
 
 Place = Literal["client", "server"]
@@ -51,18 +51,18 @@ WARNINGS = (
     "half (was never|has not been) accepted|fetch has not returned yet"
     "|listeners for messages are never called"
 )
-"""What may be said of a program: it keeps its client waiting, or pulls and listens."""
+"""The warnings that a program may cause: a client waits, or a puller has listeners."""
 
 
 @attrs.frozen
 class Link:
-    """A connection in the place of a pair: its first half is the client's."""
+    """A connection in place of a pair: its first half is the client's."""
 
     served_in: Literal["the request", "the program"]
-    """Whose nursery the half of the handler lives in."""
+    """The nursery of the handler's half."""
     spoiled: Place
     faults: dict[str, Any]
-    """Of `FaultyStream`, at this end."""
+    """Arguments of `FaultyStream` for the stream at this end."""
 
 
 PIECES = rarely(st.sampled_from([1, 5, 50]))
@@ -91,7 +91,7 @@ class NetworkRun(Run):
     def __init__(
         self, program: Program, links: Sequence[Link], stop_at: int | None, join: Join
     ) -> None:
-        if program.cut_at is not None:  # There are more steps to a connection.
+        if program.cut_at is not None:  # A connection takes more steps than a pair.
             program = attrs.evolve(program, cut_at=program.cut_at * 4)
         super().__init__(program)
         self._links = links
@@ -114,7 +114,7 @@ class NetworkRun(Run):
 
     @asynccontextmanager
     async def surroundings(self) -> AsyncGenerator[None]:
-        """Run a server, and see that nothing is left of it."""
+        """Run a server, and check that nothing is left of it."""
         trio.lowlevel.add_instrument(self._stop)
         network = memory_network(
             client=partial(self.spoil, "client"),
@@ -138,7 +138,7 @@ class NetworkRun(Run):
 
     @contextmanager
     def log_kept(self) -> Iterator[None]:
-        """Keep what is logged."""
+        """Keep the log records."""
         logger = logging.getLogger()
         logger.addHandler(self._log)
         try:
@@ -159,12 +159,12 @@ class NetworkRun(Run):
         self._stop.start(self._stopping)
 
     def pair_is_over(self, first: int) -> bool:
-        """Tell the same of a connection, which waits for who has not taken his half."""
+        """Tell whether a connection has nothing left to do; an unaccepted half may."""
         taken = self.records[first].accepted and self.records[first + 1].accepted
         return taken and super().pair_is_over(first)
 
     def check_logged(self, record: logging.LogRecord) -> None:
-        """Check that this is what a server says of its handlers."""
+        """Check that a server logs such a record about handlers."""
         if record.exc_info is None:
             assert re.search(WARNINGS, record.getMessage()), record.getMessage()
         else:
@@ -178,7 +178,7 @@ class NetworkRun(Run):
 @pytest.mark.parametrize("join", [memory_stream_pair, lockstep_stream_pair])
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(PROGRAMS, st.lists(LINKS, min_size=3, max_size=3), rarely(st.integers(1, 600)))
-def test_random_programs_keep_the_guarantees_whatever_the_network_does(
+def test_random_programs_keep_the_guarantees_on_a_faulty_network(
     join: Join, program: Program, links: list[Link], stop_at: int | None
 ) -> None:
     for seed in range(2):
@@ -200,10 +200,10 @@ def says(steps: list[Step], codes: set[int]) -> bool:
 def test_g11_a_program_does_the_same_in_memory_and_over_a_connection(
     steps: list[Step], seed: int
 ) -> None:
-    assume(not says(steps, {1014, 1016, 2999}))  # They don't travel.
+    assume(not says(steps, {1014, 1016, 2999}))  # Close codes that can't be sent.
     pieces = partial(FaultyStream, seed=seed, receive_at_most=99, send_at_most=99)
     in_memory = stage.run(stage.in_memory, {"steps": steps}, seed=seed)
     with memory_network(client=pieces, server=pieces):
         connected = stage.run(stage.on_the_wire, {"steps": steps}, seed=seed)
-    # Errors are the same if they read the same.
+    # Errors are equal if their texts are.
     assert repr(connected) == repr(in_memory)

@@ -1,7 +1,7 @@
 """The cancellation sweep over TCP, TLS, and streams in memory.
 
-The other end is made of bytes, and fails at a frame that is torn. The clock is virtual,
-and jumps when nothing moves on the network.
+The other end is scripted, and fails at a torn frame. The clock is virtual, and jumps
+when the network is quiet.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -46,7 +46,7 @@ from trio_wspair.transports import Connection, couple
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("engine")]
 
 GRACE: Final = 30.0
-"""Seconds: more than anything takes that is not stuck."""
+"""Seconds: longer than any operation takes that isn't stuck."""
 CANCELLED: Final = abnormal("closing was cancelled")
 UNANSWERED: Final = abnormal("the peer did not answer the Close in 1.0 s")
 
@@ -64,12 +64,12 @@ with_some_listeners = pytest.mark.parametrize(
         ("server", "tls", "sync"),
     ],
 )
-"""With a network below, it takes real time to wait for a listener."""
+"""Only a few combinations: on a network, waiting for a listener takes real time."""
 
 
 @pytest.fixture
 def wiring(wire: Wire, tls: Tls, logged: Logged) -> Wiring:
-    """Tell how the ends of a test are connected. It may not log anything."""
+    """Return how the ends of a test are connected; nothing may be logged."""
     if wire == "tls":
         return Wiring(wire, tls.server, tls.client)
     return Wiring(wire, None, None)
@@ -126,7 +126,7 @@ def other(role: Role) -> Role:
 async def one_end(
     role: Role, wiring: Wiring, close_grace: float = GRACE
 ) -> AsyncGenerator[tuple[WebSocket, Peer]]:
-    """Give a half, and the peer that it talks to over a network."""
+    """Give a half and its peer, connected by a network."""
     ours, theirs = await wiring.streams(role)
     peer = Peer(other(role))
     async with trio.open_nursery() as nursery:
@@ -235,7 +235,7 @@ def test_g6_a_cancelled_aclose_has_closed(
 
 
 @with_ends
-def test_g4_a_cancelled_couple_sends_what_was_queued_and_a_close(
+def test_g4_a_cancelled_couple_sends_the_queued_messages_and_a_close(
     role: Role, wiring: Wiring
 ) -> None:
     async def operation(attempt: Attempt) -> None:
@@ -264,7 +264,7 @@ def test_g4_a_cancelled_couple_sends_what_was_queued_and_a_close(
                     coupling = True
                     nursery.start_soon(close)
                     event = await couple(coupled, connection, close_grace=GRACE)
-            if not coupling:  # So nobody else has to do with these two.
+            if not coupling:  # No coupling has begun that would close them.
                 await trio.aclose_forcefully(ours)
                 await half.aclose()
             await half.wait_closed()
@@ -313,7 +313,7 @@ def test_g5_a_cancelled_connect_leaves_no_connection(wiring: Wiring) -> None:
 
 
 class BodyError(Exception):
-    """What a block raises here."""
+    """The error that a block raises on purpose."""
 
 
 def fail() -> NoReturn:
@@ -383,7 +383,7 @@ async def serving(
         ("tls", "stubborn"),
     ],
 )
-def test_g2_serve_cancelled_at_any_step_tells_everybody_the_end(
+def test_g2_serve_cancelled_at_any_step_gives_every_half_its_close_event(
     listening: Listening, wiring: Wiring
 ) -> None:
     async def operation(attempt: Attempt) -> None:
@@ -421,7 +421,7 @@ def test_g2_serve_cancelled_at_any_step_tells_everybody_the_end(
 
 @with_networks
 @pytest.mark.parametrize("taking", ["pulling", "listening"])
-def test_g5_a_handler_that_is_cancelled_anywhere_loses_no_message(
+def test_g5_a_handler_cancelled_at_any_step_loses_no_message(
     taking: str, wiring: Wiring
 ) -> None:
     async def operation(attempt: Attempt) -> None:
@@ -467,7 +467,7 @@ def test_g5_a_handler_that_is_cancelled_anywhere_loses_no_message(
 
 
 @pytest.mark.parametrize("wire", ["tcp"])
-def test_g2_a_client_that_is_cancelled_anywhere_is_told_to_the_server_once(
+def test_g2_a_client_cancelled_at_any_step_gives_the_server_one_close_event(
     wiring: Wiring,
 ) -> None:
     async def operation(attempt: Attempt) -> None:
@@ -500,7 +500,7 @@ def test_g2_a_client_that_is_cancelled_anywhere_is_told_to_the_server_once(
                 (1006, False),
             )
             if ours:
-                assert end.was_clean, "it was open, so a Close was said"
+                assert end.was_clean, "it was open, so a Close was sent"
                 assert each.messages == ["a"]
         for each in ours:
             end = each.close_event()

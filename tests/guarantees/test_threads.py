@@ -1,7 +1,7 @@
 """Calls from foreign threads: each raises before it changes anything (G4).
 
 A verb is called in a thread of `trio.to_thread`, in another Trio run and from asyncio.
-Which verbs there are is asked of the classes, so that none is forgotten.
+The public names of the classes are compared with the tables, so that none is missing.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ from trio_wspair.transports import Close, couple
 
 
 def listen(event: object) -> None:
-    """Listen to what must not come."""
+    """Fail: a listener of an event that must not come."""
     raise AssertionError(event)
 
 
@@ -93,7 +93,7 @@ def test_every_public_name_of_a_websocket_is_a_verb_of_this_table_or_only_reads(
 
 
 def attempt(call: Callable[[], object]) -> None:
-    """Call a verb, up to where it waits if it is async; it has to raise."""
+    """Call a verb, an async one up to its first wait; it has to raise."""
 
     def step() -> None:
         result = call()
@@ -180,14 +180,14 @@ def close_one(first: WebSocket, second: WebSocket) -> None:
 
 
 def leave(_first: WebSocket, _second: WebSocket) -> None:
-    """Leave them as they are made."""
+    """Leave the halves as they are made."""
 
 
 STAGES = [accept, accept_one, pull, close_one, leave]
 
 
 def seen(*halves: WebSocket) -> list[object]:
-    """Return everything that a verb could have changed."""
+    """Return all state that a verb could change."""
     return [
         (
             repr(ws),
@@ -209,7 +209,7 @@ def seen(*halves: WebSocket) -> list[object]:
 
 
 async def converse(first: WebSocket, second: WebSocket) -> None:
-    """See that two halves work, whatever their stage is."""
+    """Check that two halves work, in any stage."""
     heard: list[object] = []
 
     async def use(ws: WebSocket, name: str) -> None:
@@ -270,7 +270,7 @@ async def test_g4_a_decorator_that_was_carried_into_another_thread_adds_nothing(
         assert "message" not in first._half.listeners
 
 
-async def test_what_is_read_can_be_read_in_every_thread() -> None:
+async def test_attributes_can_be_read_in_every_thread() -> None:
     async with open_websocket_pair() as (first, second):
         accept(first, second)
         first.serialize_attachment([1])
@@ -290,7 +290,7 @@ async def test_what_is_read_can_be_read_in_every_thread() -> None:
         assert await trio.to_thread.run_sync(read) == read()
 
 
-async def test_the_remedy_that_the_error_names_works() -> None:
+async def test_the_remedy_in_the_error_message_works() -> None:
     async with open_websocket_pair() as (first, second):
         accept_one(first, second)
 
@@ -379,7 +379,7 @@ async def test_g4_a_verb_in_a_foreign_thread_changes_nothing_on_the_network(
         assert event == CloseEvent(1000, "", was_clean=True)
 
 
-async def test_a_handler_may_not_make_halves_in_a_thread(net: Network) -> None:
+async def test_a_handler_cannot_make_halves_in_a_thread(net: Network) -> None:
     raised: list[str] = []
 
     def make() -> None:
@@ -451,7 +451,7 @@ def test_every_public_name_of_ctx_is_a_verb_of_this_table_or_only_reads() -> Non
     assert public_names(DurableObjectState) == set(ACTS) | LOOKS
 
 
-async def test_g4_an_object_is_used_in_its_own_thread_only() -> None:
+async def test_g4_an_object_can_be_used_in_its_own_thread_only() -> None:
     contexts: list[DurableObjectState] = []
     world = World(on_build=lambda room: contexts.append(room.ctx))
 
@@ -498,7 +498,7 @@ async def test_g4_an_object_does_not_take_a_half_of_another_run() -> None:
 # -- one thread, outside of the run ---------------------------------------------------
 
 
-def test_a_half_whose_run_has_ended_says_so() -> None:
+def test_a_half_whose_run_has_ended_raises_an_error_that_says_so() -> None:
     async def main() -> tuple[trio.Nursery, WebSocketPair]:
         async with trio.open_nursery() as nursery:
             return nursery, WebSocketPair(nursery)
@@ -526,7 +526,7 @@ def test_a_half_whose_run_has_ended_says_so() -> None:
     trio.run(later)
 
 
-def test_a_half_that_has_closed_is_as_closed_after_its_run() -> None:
+def test_a_half_that_has_closed_stays_closed_after_its_run() -> None:
     async def main() -> tuple[WebSocket, WebSocket]:
         async with open_websocket_pair() as (first, second):
             accept(first, second)
@@ -545,7 +545,7 @@ def test_a_half_that_has_closed_is_as_closed_after_its_run() -> None:
     assert first.deserialize_attachment() == 1
 
 
-def test_a_guest_run_is_used_from_its_host_loop() -> None:
+def test_halves_of_a_guest_run_can_be_used_from_its_host_loop() -> None:
     heard: list[str | bytes] = []
 
     async def main(ready: "asyncio.Future[WebSocket]", done: asyncio.Event) -> None:

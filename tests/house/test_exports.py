@@ -1,4 +1,4 @@
-"""The names that are public, the words they come with, and who imports whom."""
+"""Public names: their modules, docstrings and texts; and the imports of the core."""
 
 import importlib
 import inspect
@@ -32,7 +32,7 @@ every_module = pytest.mark.parametrize("module", MODULES, ids=lambda m: m.__name
 
 
 def members_of(cls: type) -> dict[str, object]:
-    """Return what a class defines, or inherits from a private class."""
+    """Return the members that a class defines, or inherits from a private class."""
     members = dict(vars(cls))
     for base in cls.__mro__[1:]:
         if not base.__module__.startswith("trio_wspair._"):
@@ -65,7 +65,9 @@ def test_exactly_the_names_in_all_are_public(module: ModuleType) -> None:
 
 
 @every_module
-def test_every_module_says_what_it_offers_and_has_it(module: ModuleType) -> None:
+def test_every_module_lists_its_public_names_in_all_and_has_them(
+    module: ModuleType,
+) -> None:
     if module.__name__ != "trio_wspair._version":
         assert isinstance(names_in(module), tuple)
         assert [name for name in names_in(module) if not hasattr(module, name)] == []
@@ -89,7 +91,7 @@ def test_the_package_says_that_it_is_typed() -> None:
     assert Path(trio_wspair.__path__[0], "py.typed").is_file()
 
 
-# -- the module that a public name says it is from ---------------------
+# -- the module of a public name ----------------------------------------
 
 EXPORTED = {
     f"{module.__name__}.{name}": (module, getattr(module, name))
@@ -97,7 +99,7 @@ EXPORTED = {
     for name in names_in(module)
     if not (module is trio_wspair and name in ("Application", "FetchHandler"))
 }
-"""What users import, without the aliases of types."""
+"""The public names, without type aliases."""
 CLASSES = {
     name: value for name, (_, value) in EXPORTED.items() if inspect.isclass(value)
 }
@@ -118,7 +120,7 @@ EXCEPTIONS: tuple[BaseException, ...] = (
 
 
 @pytest.mark.parametrize("name", EXPORTED)
-def test_everything_public_names_the_module_that_exports_it(name: str) -> None:
+def test_every_public_object_has_the_module_that_exports_it(name: str) -> None:
     module, value = EXPORTED[name]
     assert value.__module__ == module.__name__
 
@@ -145,7 +147,7 @@ def test_the_repr_of_a_class_is_its_public_name(name: str) -> None:
 @pytest.mark.parametrize("name", EXPORTED)
 def test_a_pickle_of_a_class_or_function_has_its_public_name(name: str) -> None:
     module, value = EXPORTED[name]
-    if module is not pytest_plugin:  # pytest gives an object for a fixture.
+    if module is not pytest_plugin:  # A fixture is an object of pytest.
         data = pickle.dumps(value)
         assert module.__name__.encode() in data
         assert b"._" not in data
@@ -195,7 +197,9 @@ def test_a_pickled_exception_keeps_its_text_and_attributes(exc: BaseException) -
     again = pickle.loads(pickle.dumps(exc))  # noqa: S301 - made here
     assert type(again) is type(exc)
     assert str(again) == str(exc)
-    if not isinstance(exc, testing.ConversationError):  # A record equals only itself.
+    if not isinstance(
+        exc, testing.ConversationError
+    ):  # A record is equal to itself only.
         assert vars(again) == vars(exc)
 
 
@@ -220,16 +224,16 @@ def test_a_pickled_value_equals_the_first_one(value: object) -> None:
     assert repr(again) == repr(value)
 
 
-# -- words ---------------------
+# -- docstrings ---------------------
 
 
 def documented() -> Iterator[tuple[str, object]]:
-    """Yield everything public that is a class, a function, a method or a property."""
+    """Yield public classes, functions, methods and properties."""
     for module in PUBLIC:
         for name in names_in(module):
             thing = getattr(module, name)
             if get_origin(thing) is not None:
-                continue  # An alias of types, which can't have a docstring.
+                continue  # A type alias can't have a docstring.
             yield f"{module.__name__}.{name}", thing
             for member, value in (
                 members_of(thing).items() if inspect.isclass(thing) else ()
@@ -244,13 +248,13 @@ def documented() -> Iterator[tuple[str, object]]:
 DOCUMENTED = dict(documented())
 
 
-def test_the_list_of_what_is_documented_has_the_verbs_and_the_views() -> None:
+def test_the_list_of_documented_objects_has_methods_and_properties() -> None:
     for name in ("serve", "WebSocket", "WebSocket.send", "WebSocket.ready_state"):
         assert f"trio_wspair.{name}" in DOCUMENTED
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
-def test_everything_public_has_a_docstring_of_its_own(name: str) -> None:
+def test_every_public_object_has_its_own_docstring(name: str) -> None:
     thing = DOCUMENTED[name]
     text = vars(thing)["__doc__"] if inspect.isclass(thing) else thing.__doc__
     assert text is not None
@@ -260,7 +264,7 @@ def test_everything_public_has_a_docstring_of_its_own(name: str) -> None:
 
 
 @every_module
-def test_every_module_says_what_it_owns(module: ModuleType) -> None:
+def test_every_module_has_a_docstring(module: ModuleType) -> None:
     assert module.__doc__ is not None
     assert module.__doc__.strip()
 
@@ -294,7 +298,7 @@ def imported_with(*modules: str) -> set[str]:
 NETWORK = {"trio", "trio_websocket", "wsproto", "h11", "ssl", "asyncio"}
 
 
-def test_the_core_that_decides_imports_no_trio_and_no_network() -> None:
+def test_the_rules_import_neither_trio_nor_the_network() -> None:
     imported = imported_with(
         *(m.__name__.partition(".")[2] for m in MODULES if "._rules." in m.__name__)
     )
@@ -302,5 +306,5 @@ def test_the_core_that_decides_imports_no_trio_and_no_network() -> None:
     assert imported & NETWORK == set()
 
 
-def test_the_shell_does_import_trio_so_the_test_above_can_see_it() -> None:
+def test_the_package_imports_trio_so_the_test_above_can_fail() -> None:
     assert "trio" in imported_with("_pair.inbox")

@@ -1,4 +1,4 @@
-"""Programs that tests start can be interrupted, however the tests were started."""
+"""The helper `processes`: programs of tests get signals and input of a terminal."""
 
 import signal
 import sys
@@ -18,7 +18,7 @@ print(signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set())
 
 @pytest.fixture
 def ignored() -> Generator[None]:
-    """Be started as by `nohup`, in the background, with signals blocked."""
+    """Ignore and block signals, as `nohup` and a shell in the background do."""
     numbers = signal.SIGINT, signal.SIGHUP
     before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])

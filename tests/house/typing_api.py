@@ -1,4 +1,4 @@
-"""What type checkers know about the public names. Checked by them, never run.
+"""The public names as type checkers see them: checked, never run.
 
 A wrong call carries a ``type: ignore`` with its code: the checkers complain when it
 is not needed any more.
