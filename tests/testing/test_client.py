@@ -31,7 +31,7 @@ from trio_wspair.testing import (
     replay,
     replay_file,
 )
-from trio_wspair.testing._options import Transport
+from trio_wspair.testing._requests import Transport
 from trio_wspair.testing._streams import bounded_stream_pair
 
 pytestmark = pytest.mark.usefixtures("engine")

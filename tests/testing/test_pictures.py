@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from sample_records import ANY, NAMES, TALK, at
 
-from trio_wspair.testing._entries import Entry, FailedStep
+from trio_wspair.testing._entries import Entry, FailedStep, rows_of
 from trio_wspair.testing._pictures import draw_html, draw_mermaid, draw_svg
-from trio_wspair.testing._pictures._rows import rows_of
 from trio_wspair.testing._record import Record
 
 HOSTILE = (

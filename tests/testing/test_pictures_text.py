@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, strategies as st
 from sample_records import ANY, NAMES, TALK, at
 
-from trio_wspair.testing._entries import Entry, FailedStep, cells, in_words
+from trio_wspair.testing._entries import Entry, FailedStep, cells, in_words, rows_of
 from trio_wspair.testing._pictures import terminal_diagram
-from trio_wspair.testing._pictures._rows import rows_of
 from trio_wspair.testing._record import Record
 
 

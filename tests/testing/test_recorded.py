@@ -19,7 +19,7 @@ from trio_wspair.testing import (
     RecordedWebSocket,
     open_recorded_pair,
 )
-from trio_wspair.testing._waiting import state_of, waits_of
+from trio_wspair.testing._record import state_of, waits_of
 
 
 def echoing(server: RecordedWebSocket) -> None:

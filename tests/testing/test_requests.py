@@ -22,7 +22,7 @@ from trio_wspair.testing import (
     TestWebSocket,
     open_test_client,
 )
-from trio_wspair.testing._options import Transport
+from trio_wspair.testing._requests import Transport
 
 pytestmark = pytest.mark.usefixtures("engine")
 over_both = pytest.mark.parametrize("over", ["memory", "loopback"])

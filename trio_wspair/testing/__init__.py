@@ -19,8 +19,7 @@ from ._record import ConversationError, Record
 from ._recorded import RecordedWebSocket, open_recorded_pair
 from ._replay import GoldenRecord, replay, replay_file
 from ._requests import RequestError, TestResponse
-from ._scripted_network import open_scripted_client, open_scripted_server
-from ._scripted_peer import ScriptedPeer
+from ._scripted_peer import ScriptedPeer, open_scripted_client, open_scripted_server
 from ._streams import FaultyStream
 from ._suite import check_websocket_pair
 from ._sweep import Attempt, cancel_at_every_step, hibernate_after_every_event

@@ -31,18 +31,18 @@ from trio_wspair._tasks.nurseries import open_service_nursery, raise_together
 from trio_wspair.transports.io._tls import check_ssl_context
 
 from ._failures import Expected, Failures, hearing_failures
-from ._options import (
+from ._record import Record
+from ._recorded import DEFAULT_WITHIN, RecordedWebSocket, tell, telling, tells
+from ._requests import (
     ClientOptions,
     ConnectionOptions,
     FirstWebSocketOptions,
     RequestOptions,
+    TestResponse,
     Transport,
     WebSocketOptions,
     check_options,
 )
-from ._record import Record
-from ._recorded import DEFAULT_WITHIN, RecordedWebSocket, tell, telling, tells
-from ._requests import TestResponse
 from ._site import Site, check_path
 
 __all__ = (

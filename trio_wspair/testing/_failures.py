@@ -21,8 +21,7 @@ from trio.lowlevel import RunVar, in_trio_run
 from trio_wspair._rules.errors import InvalidStateError
 from trio_wspair.hibernation import DurableObjectResetError
 
-from ._record import Record
-from ._waiting import is_inside
+from ._record import Record, is_inside
 
 __all__ = ("Expected", "Failures", "check_kinds", "hearing_failures")
 

@@ -20,9 +20,9 @@ from trio_wspair._server.application import Application
 
 from ._client import open_test_client
 from ._entries import Entry, What
-from ._options import ReplayOptions, Transport, check_options
 from ._record import ConversationError, Record
 from ._recorded import DEFAULT_WITHIN, RecordedWebSocket
+from ._requests import ReplayOptions, Transport, check_options
 
 __all__ = ("GoldenRecord", "replay", "replay_file")
 

@@ -1,14 +1,19 @@
-"""Plain HTTP requests of a test client, the responses, and the cookies it keeps."""
+"""Plain HTTP requests of a test client, and the options that it takes.
+
+Responses and the cookies between requests are here, too.
+"""
 
 import json as json_module
 import re
+import ssl
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from email.message import Message
 from http.client import HTTPResponse
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, TypedDict, cast
 from urllib.request import Request as URLRequest
 
 import attrs
@@ -23,13 +28,107 @@ from trio_wspair._http.headers import (
     is_token as is_method,
 )
 from trio_wspair._rules.codes import usv_string
+from trio_wspair.transports._engines import EngineName
 
 __all__ = (
+    "ClientOptions",
+    "ConnectionOptions",
     "Cookies",
+    "FirstWebSocketOptions",
+    "ReplayOptions",
     "RequestError",
+    "RequestOptions",
     "RequestToSend",
     "TestResponse",
+    "Transport",
+    "WebSocketOptions",
+    "check_options",
 )
+
+
+Transport = Literal["memory", "loopback"]
+"""What lies between client and server: streams in memory, or sockets."""
+
+
+class ConnectionOptions(TypedDict, total=False):
+    """What both `serve()` and `connect()` can be told."""
+
+    close_grace: float
+    max_message_bytes: int
+    receive_buffer_bytes: int
+    ping_interval: float
+    ping_timeout: float
+    engine: EngineName
+    compression: bool
+
+
+class ClientOptions(ConnectionOptions, total=False):
+    """The options of `open_test_client()` without a WebSocket, but for `over`."""
+
+    within: float
+    ssl_context: ssl.SSLContext | None
+    server_ssl_context: ssl.SSLContext | None
+
+
+class ReplayOptions(ClientOptions, total=False):
+    """Those with a WebSocket, but for `over` and `names`."""
+
+    protocols: str | Sequence[str]
+    headers: HeadersInit
+
+
+class WebSocketOptions(TypedDict, total=False):
+    """What can be said about one more WebSocket of a test client."""
+
+    protocols: str | Sequence[str]
+    headers: HeadersInit
+    names: tuple[str, str]
+    within: float
+
+
+class FirstWebSocketOptions(ReplayOptions, total=False):
+    """Those with a WebSocket, but for `over`."""
+
+    names: tuple[str, str]
+
+
+class RequestOptions(TypedDict, total=False):
+    """What a request can have, beside its method and its URL."""
+
+    headers: HeadersInit
+    body: str | bytes | None
+    json: object
+    within: float | None
+
+
+_ELSEWHERE: Final = {"timeout": "within", "data": "body", "content": "body"}
+"""What other libraries call an option."""
+
+_FIXTURES: Final = frozenset({"websocket_client", "golden_record"})
+
+
+def check_options(
+    function: str, options: Mapping[str, object], known: type[object]
+) -> None:
+    """Check the names of the options of a function.
+
+    Args:
+        function: Its name.
+        options: What it was called with.
+        known: The `TypedDict` of what it takes.
+
+    Raises:
+        TypeError: It takes no option of this name.
+    """
+    names: frozenset[str] = getattr(known, "__optional_keys__", frozenset())
+    for name in options.keys() - names:
+        msg = f"{function}() takes no argument {name!r}"
+        meant = {_ELSEWHERE.get(name)} & names or get_close_matches(name, names, 1)
+        if name == "over" and function in _FIXTURES:
+            msg += ": the fixture websocket_transport decides"
+        elif meant:
+            msg += f": did you mean {next(iter(meant))!r}?"
+        raise TypeError(msg)
 
 
 _ENDS: Final = "trio-end"

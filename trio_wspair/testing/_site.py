@@ -38,12 +38,17 @@ from trio_wspair._rules.limits import check_seconds
 from trio_wspair._server.serving import serve
 
 from ._failures import Expected, Failures, check_kinds
-from ._options import ConnectionOptions, Transport
-from ._record import Record
+from ._record import Record, place_of
 from ._recorded import check_pattern
-from ._requests import Cookies, RequestError, RequestToSend, TestResponse
+from ._requests import (
+    ConnectionOptions,
+    Cookies,
+    RequestError,
+    RequestToSend,
+    TestResponse,
+    Transport,
+)
 from ._streams import MemoryPort
-from ._waiting import place_of
 
 __all__ = ("Site", "check_path")
 

@@ -13,9 +13,16 @@ from importlib import resources
 from string import Template
 from typing import Any, Final
 
-from trio_wspair.testing._entries import Entry, FailedStep, clock, in_words, plain
-
-from ._rows import Row, failure_place, rows_of
+from trio_wspair.testing._entries import (
+    Entry,
+    FailedStep,
+    Row,
+    clock,
+    failure_place,
+    in_words,
+    plain,
+    rows_of,
+)
 
 __all__ = ("draw_html",)
 

@@ -15,15 +15,16 @@ import attrs
 from trio_wspair.testing._entries import (
     Entry,
     FailedStep,
+    Row,
     cells,
     clock,
     cut,
+    failure_place,
     in_words,
     is_json,
     plain,
+    rows_of,
 )
-
-from ._rows import Row, failure_place, rows_of
 
 __all__ = (
     "STYLE",

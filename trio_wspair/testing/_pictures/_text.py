@@ -8,14 +8,16 @@ from typing import Final
 from trio_wspair.testing._entries import (
     Entry,
     FailedStep,
+    Row,
+    Way,
     cells,
     clock,
     cut,
+    failure_place,
     in_words,
     plain,
+    rows_of,
 )
-
-from ._rows import Row, Way, failure_place, rows_of
 
 __all__ = (
     "draw_mermaid",
