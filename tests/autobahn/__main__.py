@@ -1,4 +1,4 @@
-"""``python -m autobahn``: plays the cases. `--help` tells its options."""
+"""``python -m autobahn``: plays the cases. `--help` lists its options."""
 
 import argparse
 import platform
@@ -36,7 +36,7 @@ from .results import (
 
 _NOT_QUICK: Final = (9, 12, 13)
 _SECONDS: Final = 1200.0
-"""What one mode may take."""
+"""Seconds that one mode may take."""
 
 
 async def play(engine: Engine, mode: str, out: Path, left_out: list[str]) -> Verdicts:
@@ -66,7 +66,7 @@ def main() -> None:
     for mode in MODES:
         out = arguments.reports.absolute() / mode
         try:
-            # Who asks for the other engine may have compression in mind.
+            # The other engine can compress, too.
             with using(name, compression=name == "websockets"):
                 found[mode] = trio.run(play, engine, mode, out, left_out)
         except EngineError as exc:
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def _facts(name: EngineName) -> dict[str, str]:
-    """Return what the verdicts depend on."""
+    """Return the versions that the verdicts depend on."""
     engine = [name, "wsproto"] if name == "trio-websocket" else [name]
     packages = ["kosoku", "trio", *engine, "trio-wspair"]
     return {

@@ -1,4 +1,4 @@
-"""The programs that have the cases: kosoku, and wstest, the original of it.
+"""The programs that run the cases: kosoku, and the original, wstest.
 
 Both write a report for a browser, and its contents as JSON.
 """
@@ -23,7 +23,7 @@ _END_SECONDS: Final = 30.0
 
 
 class EngineError(Exception):
-    """The program did not do its work; the message says where it tells why."""
+    """The program failed; the message names the file with its output."""
 
 
 @attrs.frozen
@@ -32,7 +32,7 @@ class Kosoku:
 
     program: str = "kosoku"
     ends: bool = True
-    """Whether it ends by itself after a client's last word."""
+    """Whether it ends after the last case of a client."""
 
     def fuzzing_client(self, url: str, out: Path, left_out: list[str]) -> list[str]:
         """Return the command that plays the cases with the server at `url`."""
@@ -92,7 +92,7 @@ async def fuzz_server(engine: Engine, url: str, out: Path, left_out: list[str]) 
 async def fuzzing_server(
     engine: Engine, out: Path, left_out: list[str]
 ) -> AsyncGenerator[str]:
-    """Give the URL at which a client may play the cases. It has to, in the block."""
+    """Give the URL at which a client has to play the cases during the block."""
     _make_empty(out)
     url = f"ws://127.0.0.1:{_free_port()}"
     async with _running(engine.fuzzing_server(url, out, left_out), out) as process:
@@ -103,7 +103,7 @@ async def fuzzing_server(
 
 
 def read_verdicts(out: Path) -> Verdicts:
-    """Return what the suite says in its report.
+    """Return the report of the suite.
 
     Raises:
         EngineError: There is none.
@@ -129,7 +129,7 @@ def _free_port() -> int:
 
 @asynccontextmanager
 async def _running(command: list[str], out: Path) -> AsyncGenerator[trio.Process]:
-    # The modules that are found through it are not for this program.
+    # The program must not import modules through it.
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     with (out / "log.txt").open("wb") as log:
         process = await trio.lowlevel.open_process(
@@ -140,5 +140,7 @@ async def _running(command: list[str], out: Path) -> AsyncGenerator[trio.Process
         finally:
             if process.poll() is None:
                 process.terminate()
-                with trio.CancelScope(shield=True):  # It does not resist.
+                with trio.CancelScope(
+                    shield=True
+                ):  # The program ends at once when it is terminated.
                     await process.wait()

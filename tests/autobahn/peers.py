@@ -1,4 +1,4 @@
-"""What the suite talks to: an echo server and an echo client."""
+"""The peers under test: an echo server and an echo client."""
 
 import sys
 from collections.abc import AsyncGenerator
@@ -21,7 +21,7 @@ from trio_wspair import (
 
 AGENT: Final = "trio-wspair"
 MAX_MESSAGE_BYTES: Final = 2**26
-"""Section 9 sends messages of 16 MiB."""
+"""Room for the messages of 16 MiB of section 9."""
 _START_SECONDS: Final = 30.0
 _CASE_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.1
@@ -53,7 +53,7 @@ async def echo_server() -> AsyncGenerator[Server]:
 async def echo_client(url: str) -> None:
     """Play every case of the fuzzing server at `url`.
 
-    Echoes in pull mode, so that both ways of receiving are put to the test.
+    It echoes in pull mode, so that both ways of receiving are tested.
     """
     with trio.fail_after(_START_SECONDS):
         count = await _case_count(url)
@@ -70,12 +70,12 @@ async def _case_count(url: str) -> int:
         try:
             async with open_websocket(f"{url}/getCaseCount") as ws:
                 return int(await ws.receive())
-        except OSError:  # It is still starting.
+        except OSError:  # The suite is still starting.
             await trio.sleep(_POLL_SECONDS)
 
 
 async def _echo(url: str) -> None:
-    """Send back what comes, until the connection ends, however it does."""
+    """Send each message back until the connection ends, in any way."""
     async with open_websocket(url, max_message_bytes=MAX_MESSAGE_BYTES) as ws:
         with suppress(ConnectionClosedError):
             async for message in ws:

@@ -1,4 +1,4 @@
-"""What the suite says: of one case, of all, what was recorded and what explains it."""
+"""Verdicts of the suite: their order, tables, records and explanations."""
 
 import json
 import tomllib
@@ -11,7 +11,7 @@ from typing import Any, Final
 HERE: Final = Path(__file__).parent
 
 Verdicts = dict[str, str]
-"""What the suite says, by the number of the case, such as ``7.1.6``."""
+"""Verdicts by the number of the case, such as ``7.1.6``."""
 
 OK, INFORMATIONAL, UNIMPLEMENTED, NON_STRICT, FAILED = VERDICTS = (
     "ok",
@@ -39,9 +39,9 @@ SECTIONS: Final = {
 
 
 def verdict_of(report: Mapping[str, Any]) -> str:
-    """Return the worse of what is said of the messages and of the closing.
+    """Return the worse of the verdicts on the messages and on the closing.
 
-    Of the closing the suite also says such things as "WRONG CODE": these are failures.
+    Verdicts on the closing such as "WRONG CODE" are failures.
     """
     found = (report[key] for key in ("behavior", "behaviorClose"))
     plain = (str(one).lower() for one in found)
@@ -86,17 +86,17 @@ def explanations() -> list[dict[str, Any]]:
 
 
 def explains(entry: Mapping[str, Any], case: str, verdict: str) -> bool:
-    """Tell whether an entry is about this verdict on this case."""
+    """Tell whether an entry explains this verdict on this case."""
     names = (case, f"{section_of(case)}.*")
     return verdict == entry["verdict"] and any(n in entry["cases"] for n in names)
 
 
 def is_explained(case: str, verdict: str) -> bool:
-    """Tell whether a verdict may stand."""
+    """Tell whether a verdict is good or explained."""
     return verdict == OK or any(explains(e, case, verdict) for e in explanations())
 
 
-# -- what was recorded -------------------------------------------------------------
+# -- records ----------------------------------------------------------------------
 
 
 def recorded(engine: str) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def _file(engine: str) -> Path:
 def record(
     engine: str, facts: Mapping[str, str], verdicts: Mapping[str, Verdicts]
 ) -> None:
-    """Keep a run."""
+    """Record a run."""
     run = {"facts": facts}
     for mode, found in verdicts.items():
         run[mode] = {case: found[case] for case in sorted(found, key=in_order)}
@@ -122,7 +122,7 @@ def record(
 
 
 def surprises(verdicts: Verdicts, expected: Verdicts) -> Iterator[str]:
-    """Yield what nobody has explained, and what is not as it was recorded."""
+    """Yield unexplained verdicts, and those that differ from the record."""
     for case in sorted(verdicts.keys() | expected.keys(), key=in_order):
         found = verdicts.get(case, "missing")
         if found in (FAILED, "missing"):

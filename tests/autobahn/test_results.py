@@ -1,4 +1,4 @@
-"""What was recorded is explained, and a run that is not like it is noticed."""
+"""Recorded verdicts are explained, and other verdicts in a run are reported."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def test_every_explanation_is_needed() -> None:
             assert any(explains(alone, *one) for one in cases), name
 
 
-def test_nothing_explains_a_failure() -> None:
+def test_a_failure_cannot_be_explained() -> None:
     assert FAILED not in {entry["verdict"] for entry in explanations()}
 
 
@@ -50,13 +50,13 @@ def test_nothing_explains_a_failure() -> None:
         ("7.1.6", OK, "7.1.6 is ok, it was recorded as informational"),
     ],
 )
-def test_a_verdict_of_another_kind_is_a_surprise(
+def test_another_verdict_than_the_recorded_one_is_reported(
     case: str, found: str, surprise: str
 ) -> None:
     assert list(surprises({**RUN["server"], case: found}, RUN["server"])) == [surprise]
 
 
-def test_a_case_that_was_not_reported_is_a_surprise() -> None:
+def test_a_case_without_a_verdict_is_reported() -> None:
     run = {case: verdict for case, verdict in RUN["client"].items() if case != "9.1.1"}
     assert list(surprises(run, RUN["client"])) == ["9.1.1 is missing"]
 

@@ -1,1 +1,1 @@
-"""The pages in a browser: of the examples, and of the inspector."""
+"""The pages of the examples and of the inspector, in a browser."""

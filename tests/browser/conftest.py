@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
 FLAGS: Final = (
-    "--no-sandbox",  # As root, and it sees nothing but our own page.
+    "--no-sandbox",  # Needed as root; Chromium only opens our own pages.
     "--disable-gpu",
     "--disable-quic",
     "--disable-sync",
@@ -23,8 +23,8 @@ FLAGS: Final = (
     "--disable-component-update",
     "--no-first-run",
 )
-PATIENCE: Final = 20_000
-"""Milliseconds to wait for what should happen at once."""
+TIMEOUT: Final = 20_000
+"""Milliseconds to wait for an effect on the page."""
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +37,7 @@ def browser() -> Iterator["Browser"]:
 
     executable = shutil.which("chromium")
     assert executable is not None, "there is no chromium: install Debian's package"
-    expect.set_options(timeout=PATIENCE)
+    expect.set_options(timeout=TIMEOUT)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
         yield browser
@@ -45,7 +45,7 @@ def browser() -> Iterator["Browser"]:
 
 
 class Visitors:
-    """Opens pages of a server, as often as one likes."""
+    """Opens pages of a server, any number of times."""
 
     def __init__(self, browser: "Browser", url: str) -> None:
         self.browser = browser
@@ -76,7 +76,7 @@ class Visitors:
 
 @pytest.fixture
 def visitors(browser: "Browser", url: str) -> Iterator[Visitors]:
-    """Visitors of `url`, none of whom may see a script fail, or a dialog."""
+    """Open pages of `url`; scripts may not fail or open dialogs."""
     visitors = Visitors(browser, url)
     yield visitors
     for context in visitors.contexts:
@@ -94,7 +94,9 @@ def keep(
 
     def keep(page: "Page", name: str) -> None:
         file = folder / f"{subject}-{name}.png"
-        page.screenshot(path=file, animations="disabled")  # It makes the folder.
+        page.screenshot(
+            path=file, animations="disabled"
+        )  # Playwright makes the folder.
         assert file.read_bytes().startswith(b"\x89PNG")
 
     return keep

@@ -32,11 +32,11 @@ chat_room: Any = load_example("chat_room")
 
 
 class Server:
-    """The example in a thread of its own, where a test reaches its rooms."""
+    """The example in another thread; a test can reach its rooms."""
 
     def __init__(self) -> None:
         self.built = 0
-        """How often a room has come into memory."""
+        """How often a room was constructed."""
         self.port = 0
 
     @property
@@ -44,7 +44,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}/"
 
     def start(self) -> None:
-        """Begin to serve: at first on a free port, then on the same one again."""
+        """Start to serve: first on a free port, then on the same one again."""
         started: SimpleQueue[None] = SimpleQueue()
         self._thread = Thread(target=trio.run, args=(self._run, started))
         self._thread.start()
@@ -55,7 +55,7 @@ class Server:
         self._thread.join(20)
 
     def evict(self) -> None:
-        """Let the lobby leave memory."""
+        """Evict the lobby from memory."""
         self._call(lambda: self._rooms.evict(self._rooms.id_from_name("lobby")))
 
     def _call(self, function: Callable[[], None]) -> None:
@@ -95,7 +95,7 @@ def url(server: Server) -> str:
 Keep = Callable[[Page, str], None]
 
 
-# What a user of a screen reader would find, and do.
+# The structure that a screen reader finds.
 
 
 def state(page: Page) -> Locator:
@@ -128,7 +128,7 @@ def enter(page: Page, name: str) -> None:
 
 
 def come(visitors: "Visitors", room: str = "lobby", **options: Any) -> Page:
-    """Open the page; nobody has joined."""
+    """Open the page, without joining."""
     return visitors.open(f"rooms/{room}", **options)
 
 
@@ -155,9 +155,9 @@ def test_two_pages_talk_to_each_other(visitors: "Visitors", keep: Keep) -> None:
     expect(text_field(ada)).to_be_focused()
     say(ada, "Did the server survive the night?")
     expect_last(bob, "Ada", "Did the server survive the night?")
-    say(bob, "It did. All the rooms were asleep, and nobody has noticed.")
+    say(bob, "It did. All the rooms were asleep, and it did not show.")
     expect_last(ada, "Bob", "It did.")
-    expect(button(ada, "Send")).to_be_disabled()  # There is nothing to send.
+    expect(button(ada, "Send")).to_be_disabled()  # The field is empty.
     say(ada, "  ")
     text_field(ada).fill("Good.")
     button(ada, "Send").click()
@@ -169,7 +169,7 @@ def test_two_pages_talk_to_each_other(visitors: "Visitors", keep: Keep) -> None:
     keep(bob, "wide-dark")
 
 
-def test_a_name_has_its_own_colour_and_it_is_the_same_on_every_page(
+def test_each_name_has_one_colour_on_every_page(
     visitors: "Visitors",
 ) -> None:
     ada, bob = join(visitors, "Ada"), join(visitors, "Bob")
@@ -187,7 +187,9 @@ def test_a_name_has_its_own_colour_and_it_is_the_same_on_every_page(
     assert len(set(colours(ada))) == 2
 
 
-def test_one_sees_who_is_here_who_joins_and_who_leaves(visitors: "Visitors") -> None:
+def test_the_page_shows_the_members_and_who_joins_or_leaves(
+    visitors: "Visitors",
+) -> None:
     ada = join(visitors, "Ada")
     expect(people(ada)).to_have_text([re.compile("Ada.*you")])
     bob = join(visitors, "Bob")
@@ -205,7 +207,7 @@ def test_one_sees_who_is_here_who_joins_and_who_leaves(visitors: "Visitors") -> 
     expect_last(ada, "Eva has joined")
 
 
-def test_who_joins_sees_what_was_said_before(visitors: "Visitors") -> None:
+def test_a_new_member_sees_the_earlier_messages(visitors: "Visitors") -> None:
     ada, bob = join(visitors, "Ada"), join(visitors, "Bob")
     say(ada, "one")
     expect_last(bob, "one")
@@ -217,7 +219,7 @@ def test_who_joins_sees_what_was_said_before(visitors: "Visitors") -> None:
     expect(log(elsewhere)).to_contain_text(["Ada has joined"])
 
 
-def test_a_name_that_is_taken_is_refused_and_another_one_will_do(
+def test_a_taken_name_is_refused_and_another_one_accepted(
     visitors: "Visitors", keep: Keep
 ) -> None:
     ada = join(visitors, "Ada")
@@ -234,7 +236,7 @@ def test_a_name_that_is_taken_is_refused_and_another_one_will_do(
     expect(people(ada)).to_have_count(2)
 
 
-def test_who_is_too_fast_is_told_so_and_keeps_the_text(
+def test_a_sender_that_is_too_fast_gets_a_notice_and_keeps_the_text(
     visitors: "Visitors", keep: Keep
 ) -> None:
     ada, bob = join(visitors, "Ada", theme="dark"), join(visitors, "Bob")
@@ -262,7 +264,7 @@ def test_html_is_text(visitors: "Visitors") -> None:
         expect(page.locator(".room :is(img, .text *)")).to_have_count(0)
 
 
-def test_nobody_notices_that_the_room_has_left_memory(
+def test_eviction_of_the_room_is_not_visible(
     visitors: "Visitors", server: Server
 ) -> None:
     ada, bob = join(visitors, "Ada"), join(visitors, "Bob")
@@ -297,7 +299,7 @@ def test_the_page_comes_back_when_the_server_does(
     for page in (ada, bob):
         expect(page.get_by_text(lost)).to_be_visible()
         expect(state(page)).to_have_text(re.compile("Not connected|Reconnecting"))
-    say(ada, "is anybody there?")  # It stays in the field.
+    say(ada, "is this still on?")  # The text stays in the field.
     keep(ada, "lost-light")
     keep(bob, "lost-phone-dark")
     server.start()
@@ -305,16 +307,16 @@ def test_the_page_comes_back_when_the_server_does(
         expect(state(page)).to_have_text("Connected")
         expect(page.get_by_text(lost)).to_be_hidden()
         expect(people(page)).to_contain_text(["Ada", "Bob"])
-    expect(text_field(ada)).to_have_value("is anybody there?")
+    expect(text_field(ada)).to_have_value("is this still on?")
     text_field(ada).press("Enter")
-    expect_last(bob, "is anybody there?")
+    expect_last(bob, "is this still on?")
     expect(log(bob).filter(has_text="before")).to_have_count(1)
 
 
 def test_the_page_notices_that_the_network_is_silent_and_comes_back(
     visitors: "Visitors",
 ) -> None:
-    """Its old socket is still there then, under its name, until the server notices."""
+    """The old socket keeps its name until the server notices the silence."""
     servers: list[WebSocketRoute] = []
     said: list[str | bytes] = []
     silent = False
@@ -335,7 +337,7 @@ def test_the_page_notices_that_the_network_is_silent_and_comes_back(
         ws.on_message(to_server)
         server.on_message(to_page)
         if first:
-            ws.on_close(lambda *_: None)  # The server does not hear of it.
+            ws.on_close(lambda *_: None)  # The server doesn't know of the end.
 
     page = come(visitors)
     page.route_web_socket(re.compile("/ws$"), connect)
@@ -345,7 +347,7 @@ def test_the_page_notices_that_the_network_is_silent_and_comes_back(
     for pings in range(1, 4):
         page.clock.run_for(20_000)
         expect(state(page)).to_have_text("Connected")
-        page.wait_for_timeout(200)  # Until the answer is there.
+        page.wait_for_timeout(200)  # Until the answer has come.
         assert said.count("ping") == pings
     silent = True
     page.clock.run_for(20_000)
@@ -361,7 +363,7 @@ def test_the_page_notices_that_the_network_is_silent_and_comes_back(
     expect(people(page)).to_have_count(1)
 
 
-def test_lines_are_broken_and_long_texts_counted(visitors: "Visitors") -> None:
+def test_long_lines_wrap_and_long_texts_are_counted(visitors: "Visitors") -> None:
     ada, bob = join(visitors, "Ada"), join(visitors, "Bob")
     text_field(ada).press_sequentially("first")
     ada.keyboard.press("Shift+Enter")
@@ -374,7 +376,7 @@ def test_lines_are_broken_and_long_texts_counted(visitors: "Visitors") -> None:
     expect_last(bob, "x" * (chat_room.MAX_TEXT - 7))
 
 
-def test_the_newest_message_stays_in_sight_unless_one_reads_above(
+def test_the_newest_message_stays_in_sight_unless_the_view_was_scrolled_up(
     visitors: "Visitors",
 ) -> None:
     ada, bob = join(visitors, "Ada", height=500), join(visitors, "Bob", height=500)
@@ -393,7 +395,7 @@ def test_the_newest_message_stays_in_sight_unless_one_reads_above(
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_it_fits_on_a_phone(
+def test_the_page_fits_on_a_phone(
     visitors: "Visitors", keep: Keep, theme: Literal["light", "dark"]
 ) -> None:
     ada = join(visitors, "Ada", width=360, height=740, theme=theme)

@@ -24,7 +24,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "click_counter.py"
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    """Where the example serves its page."""
+    """The URL of the example's page."""
     command = [sys.executable, "-W", "error", str(EXAMPLE), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -43,7 +43,7 @@ def connect(visitors: "Visitors", **options: Any) -> Page:
     return page
 
 
-# What a user of a screen reader would find.
+# The structure that a screen reader finds.
 
 
 def state(page: Page) -> Locator:
@@ -62,7 +62,7 @@ def expect_count(page: Page, count: str) -> None:
     expect(page.get_by_text(re.compile(r"^\S+ clicks?$"))).to_have_text(count)
 
 
-def test_a_click_goes_out_and_the_count_comes_back(
+def test_a_click_is_sent_and_the_count_comes_back(
     visitors: "Visitors", keep: Callable[[Page, str], None]
 ) -> None:
     page = connect(visitors)
@@ -85,7 +85,7 @@ def test_the_count_is_pushed_to_every_page(visitors: "Visitors") -> None:
     expect_count(connect(visitors), "2 clicks")
 
 
-def test_an_unknown_message_is_told(
+def test_an_unknown_message_is_shown_as_an_error(
     visitors: "Visitors", keep: Callable[[Page, str], None]
 ) -> None:
     page = connect(visitors, theme="dark")
@@ -98,7 +98,7 @@ def test_an_unknown_message_is_told(
     expect(page.get_by_role("alert")).to_be_empty()
 
 
-def test_closing_is_clean_and_one_can_connect_again(
+def test_the_page_closes_cleanly_and_connects_again(
     visitors: "Visitors", keep: Callable[[Page, str], None]
 ) -> None:
     page = connect(visitors)
@@ -118,7 +118,7 @@ def test_closing_is_clean_and_one_can_connect_again(
     expect_count(page, "2 clicks")
 
 
-def test_it_fits_on_a_phone(
+def test_the_page_fits_on_a_phone(
     visitors: "Visitors", keep: Callable[[Page, str], None]
 ) -> None:
     page = connect(visitors, width=360, height=740, theme="dark")

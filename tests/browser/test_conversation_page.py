@@ -38,7 +38,7 @@ Open = Callable[..., Page]
 
 @pytest.fixture
 def open_page(browser: Browser, tmp_path: Path) -> Iterator[Open]:
-    """Open the page as a file, in which no script may fail, and nothing be refused."""
+    """Open the page as a file; scripts may not fail, and nothing may be blocked."""
     file = tmp_path / "conversation.html"
     file.write_text(draw_html(NAMES, ENTRIES), "utf-8")
     errors: list[object] = []
@@ -82,7 +82,7 @@ def button(page: Page, name: str) -> Locator:
 
 
 def look(page: Page, words: str) -> Locator:
-    """Open a row; return what is shown of it."""
+    """Open a row; return the element with its contents."""
     row(page, words).first.click()
     return page.locator(".details:visible")
 
@@ -132,7 +132,7 @@ def test_frames_are_opened_and_shown_whole(
     expect(payload(page)).to_have_count(0)
 
 
-def test_long_payloads_are_folded_until_one_wants_all(open_page: Open) -> None:
+def test_long_payloads_are_folded_until_opened(open_page: Open) -> None:
     page = open_page()
     expect(look(page, "long long")).to_contain_text("10,000 characters")
     assert len(payload(page).text_content() or "") == 4000
@@ -141,7 +141,7 @@ def test_long_payloads_are_folded_until_one_wants_all(open_page: Open) -> None:
     expect(payload(page)).to_be_focused()
 
 
-def test_hostile_words_are_shown_and_do_nothing(open_page: Open) -> None:
+def test_hostile_text_is_shown_and_not_run(open_page: Open) -> None:
     page = open_page()
     look(page, "onerror")
     expect(payload(page)).to_have_text(HOSTILE)
@@ -158,13 +158,13 @@ def test_binary_messages_are_dumped(open_page: Open) -> None:
     expect(button(page, "Text")).to_have_count(0)
 
 
-def test_an_unclean_end_tells_why(open_page: Open) -> None:
+def test_an_unclean_end_shows_the_reason(open_page: Open) -> None:
     details = look(open_page(), "closed 1006")
     expect(details).to_contain_text("Clean")
     expect(details).to_contain_text("ProtocolError: no")
 
 
-def test_all_can_be_done_with_keys(open_page: Open) -> None:
+def test_the_page_can_be_used_with_the_keyboard_alone(open_page: Open) -> None:
     page = open_page()
     rows(page).first.focus()
     page.keyboard.press("ArrowDown")
@@ -187,7 +187,9 @@ def test_all_can_be_done_with_keys(open_page: Open) -> None:
     expect(row(page, "00 01 ff").first).to_be_focused()
 
 
-def test_it_fits_on_a_phone(open_page: Open, keep: Callable[[Page, str], None]) -> None:
+def test_the_page_fits_on_a_phone(
+    open_page: Open, keep: Callable[[Page, str], None]
+) -> None:
     page = open_page(theme="dark", width=360)
     look(page, "(768 bytes)")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
@@ -195,7 +197,7 @@ def test_it_fits_on_a_phone(open_page: Open, keep: Callable[[Page, str], None]) 
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])
-def test_a_failure_marks_its_row_and_stays_whatever_is_filtered(
+def test_a_failure_marks_its_row_and_stays_visible_under_every_filter(
     browser: Browser, tmp_path: Path, theme: Literal["dark", "light"]
 ) -> None:
     failure = FailedStep(

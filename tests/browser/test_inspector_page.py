@@ -36,7 +36,7 @@ pytestmark = pytest.mark.browser
 
 
 async def fetch(request: Request) -> Response:
-    """Answer every message with itself."""
+    """Echo every message."""
     client, server = WebSocketPair()
 
     @server.on("message")
@@ -48,13 +48,13 @@ async def fetch(request: Request) -> Response:
 
 
 class Server:
-    """An inspected server in a thread of its own, and its clients."""
+    """An inspected server in another thread, and its clients."""
 
     def __init__(self) -> None:
         self.port = 0
 
     def start(self) -> None:
-        """Begin; a second time, the page is where it was."""
+        """Start; a second time, the page has the same URL."""
         started: SimpleQueue[None] = SimpleQueue()
         self._thread = Thread(target=trio.run, args=(self._run, started))
         self._thread.start()
@@ -68,7 +68,7 @@ class Server:
         trio.from_thread.run_sync(function, *args, trio_token=self._token)
 
     def connect(self, path: str) -> WebSocket:
-        """Open a connection, which is not watched on this side of it."""
+        """Open a connection whose client half isn't inspected."""
 
         async def connect_there() -> WebSocket:
             ws = await connect(self.server_url + path, nursery=self._clients)
@@ -109,7 +109,7 @@ Keep = Callable[[Page, str], None]
 
 @pytest.fixture
 def open_page(browser: Browser, server: Server) -> Iterator[Open]:
-    """Open the page. No script may fail, and the policy be breached nowhere."""
+    """Open the page; scripts may not fail or break the content security policy."""
     contexts: list[BrowserContext] = []
     errors: list[str] = []
 
@@ -138,7 +138,7 @@ def open_page(browser: Browser, server: Server) -> Iterator[Open]:
     assert errors == []
 
 
-# What a user of a screen reader would find.
+# The structure that a screen reader finds.
 
 
 def connections(page: Page) -> Locator:
@@ -254,7 +254,7 @@ def test_frames_are_filtered(server: Server, open_page: Open) -> None:
     expect(frames(page)).to_have_count(1)
 
 
-def test_a_pause_holds_the_frames_and_the_list_goes_on(
+def test_a_pause_stops_the_frames_and_not_the_list(
     server: Server, open_page: Open
 ) -> None:
     page = open_page()
@@ -273,7 +273,9 @@ def test_a_pause_holds_the_frames_and_the_list_goes_on(
     expect(frames(page).last).to_be_in_viewport()
 
 
-def test_one_can_read_above_while_frames_come(server: Server, open_page: Open) -> None:
+def test_the_view_stays_in_place_while_frames_come(
+    server: Server, open_page: Open
+) -> None:
     page = open_page(height=600)
     ws = server.connect("busy")
     choose(page, "/busy")
@@ -282,7 +284,7 @@ def test_one_can_read_above_while_frames_come(server: Server, open_page: Open) -
     expect(frames(page).last).to_contain_text("number 99.")
     frames(page).filter(has_text="number 20.").first.scroll_into_view_if_needed()
     expect(button(page, "↓ To the newest")).to_be_visible()
-    for number in range(100, 240):  # So many that the first ones go.
+    for number in range(100, 240):  # So many that the first ones are dropped.
         server.call(ws.send, f"number {number}.")
     expect(frames(page).last).to_contain_text("number 239.")
     expect(frames(page).filter(has_text="number 20.").first).to_be_in_viewport()
@@ -290,12 +292,14 @@ def test_one_can_read_above_while_frames_come(server: Server, open_page: Open) -
     expect(frames(page).last).to_be_in_viewport()
 
 
-def test_the_keyboard_is_enough(server: Server, open_page: Open) -> None:
+def test_the_page_can_be_used_with_the_keyboard_alone(
+    server: Server, open_page: Open
+) -> None:
     page = open_page()
     ws = server.connect("one")
     server.connect("two")
     expect(connections(page)).to_contain_text(["/two", "/one"])  # The newest first.
-    page.bring_to_front()  # A page without the focus hears no key.
+    page.bring_to_front()  # A page without the focus gets no key events.
     page.keyboard.press("Tab")
     expect(connections(page).first).to_be_focused()
     page.keyboard.press("ArrowDown")
@@ -333,7 +337,7 @@ def test_the_page_comes_back_when_the_server_does(
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_it_fits_on_a_phone(
+def test_the_page_fits_on_a_phone(
     server: Server, open_page: Open, keep: Keep, theme: Literal["dark", "light"]
 ) -> None:
     page = open_page(width=360, height=740, theme=theme)

@@ -1,1 +1,1 @@
-"""What Cloudflare's runtime does, and the means to compare it with ours: see README."""
+"""Recordings of Cloudflare's runtime, compared with this library: see README."""

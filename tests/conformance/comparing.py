@@ -1,4 +1,4 @@
-"""Whether a trace of ours is the trace that was recorded."""
+"""Compares a trace of our halves with the recorded one."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from .values import pythonic
 Errors = dict[str | None, tuple[type[Exception], ...]]
 
 ERRORS: Errors = {
-    # The wrong type, the wrong state, a property or an item that can't be assigned.
+    # A wrong type or state, or a property or item that can't be assigned.
     "TypeError": (TypeError, InvalidStateError, ConnectionClosedError, AttributeError),
     "InvalidAccessError": (ValueError,),  # close() with a code that it does not take
     "SyntaxError": (ValueError,),  # close() with a reason too long
@@ -19,11 +19,11 @@ ERRORS: Errors = {
     "Error": (ValueError, ScenarioError),  # one too large; what a listener raises
     None: (ScenarioError,),  # a listener throws what is no error
 }
-"""What ours raise where Workers throw an error of this name."""
+"""Our exceptions for the errors of Workers, by their names."""
 
 
 def same_trace(recorded: dict[str, Any], ours: dict[str, Any]) -> bool:
-    """Compare what each half heard, and what each step gave."""
+    """Compare the events of each half, and the result of each step."""
     return recorded.keys() - {"lostConnectionErrors"} == ours.keys() and all(
         _same_response(recorded[key], part)
         if key == "response"
@@ -63,7 +63,7 @@ def _same_event(recorded: list[Any], ours: list[Any]) -> bool:
 def stands_for(
     error: Exception, recorded: dict[str, Any], errors: Errors = ERRORS
 ) -> bool:
-    """Compare an error with one that was recorded: its kind, not its words."""
+    """Compare an error with a recorded one: its type, not its text."""
     return "error" in recorded and isinstance(error, errors[recorded["error"]])
 
 

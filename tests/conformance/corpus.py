@@ -1,4 +1,4 @@
-"""What was recorded, and which of it ours does differently."""
+"""The recorded scenarios, and the known differences."""
 
 import json
 import tomllib
@@ -24,7 +24,7 @@ def scenarios(folder: Path = HERE) -> list[Scenario]:
 
 
 def makes_sense_on_the_wire(scenario: Scenario) -> bool:
-    """Tell whether a scenario is about two halves that can be far from each other."""
+    """Tell whether the halves of a scenario can be joined by a connection."""
     steps = {step["op"] for step in scenario["steps"]}
     return "return" not in scenario and not steps & {"pair", "response"}
 
@@ -53,5 +53,5 @@ def differing_in_memory() -> dict[str, dict[str, Any]]:
 
 
 def differing_on_the_wire() -> dict[str, dict[str, Any]]:
-    """Return the same for a connection, where some of them make no sense."""
+    """Return the same for a connection, to which some reasons don't apply."""
     return differing("difference", "javascript", "wire")

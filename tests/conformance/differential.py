@@ -1,6 +1,6 @@
-"""Random programs, played on Cloudflare's runtime and on ours: `nox -s differential`.
+"""Random programs, played on Cloudflare's runtime and here: `nox -s differential`.
 
-The first whose traces differ is made as small as it gets, and printed as a scenario.
+The first program whose traces differ is minimized, and printed as a scenario.
 """
 
 import argparse
@@ -24,11 +24,11 @@ from conformance.programs import Step, programs
 HERE = Path(__file__).parent
 LOST = "Uncaught Error: Network connection lost."
 CALM = (5, 15, 30)
-"""Turns of workerd's event loop without a move after which it counts as settled."""
+"""Idle turns of workerd's event loop after which a program counts as settled."""
 
 
 class MismatchError(Exception):
-    """A program whose traces differ: the scenario, and the trace of ours."""
+    """A program whose traces differ: the scenario, and our trace."""
 
 
 class Workerd:
@@ -38,7 +38,7 @@ class Workerd:
         self._connection = HTTPConnection("127.0.0.1", port, timeout=30)
 
     def play(self, steps: list[Step], calm: int) -> tuple[dict[str, Any], bool]:
-        """Return the trace of a program, and whether luck had a part in it."""
+        """Return the trace of a program, and whether it depends on timing."""
         self._connection.request(
             "POST", "/", json.dumps({"steps": steps, "calm": calm})
         )
@@ -49,14 +49,14 @@ class Workerd:
         played = json.loads(text)
         trace: dict[str, Any] = played["trace"]
         for half in "ab":
-            # Whether it comes after the close event is luck, too, and of no effect.
+            # Its place before or after the close event depends on timing, too.
             trace[half] = [e for e in trace[half] if e[2].get("message") != LOST]
         return trace, played["lost"]
 
 
 @contextmanager
 def running(program: str) -> Generator[Workerd]:
-    """Start workerd for a block, on a socket of its own."""
+    """Run workerd for a block, on a new socket."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         fd = listener.fileno()
         config = str(HERE / "workerd" / "worker.capnp")
@@ -69,7 +69,7 @@ def running(program: str) -> Generator[Workerd]:
 
 
 def search(workerd: Workerd, count: int, luck: int) -> Counter[str]:
-    """Play so many programs; raise MismatchError with the smallest that differs."""
+    """Play programs; raise MismatchError with the smallest that differs."""
     seen: Counter[str] = Counter()
 
     @seed(luck)

@@ -1,4 +1,4 @@
-"""The steps of a scenario, taken on halves of ours, and the trace of what came."""
+"""Takes the steps of a scenario on our halves, and records the trace."""
 
 import hashlib
 from collections.abc import Awaitable, Callable
@@ -23,7 +23,7 @@ Step = dict[str, Any]
 Event = MessageEvent | CloseEvent | ErrorEvent
 
 LONG = 512
-"""Longer messages (in UTF-16 units or bytes) stand in a trace as size and hash."""
+"""Messages beyond it (UTF-16 units or bytes) are in traces as size and hash."""
 
 _ANSWERING = {"readyState", "get", "attachment", "response", "pair"}
 _PROPERTIES = {
@@ -39,11 +39,11 @@ _PROPERTIES = {
 
 
 class ScenarioError(Exception):
-    """What a listener of a scenario raises."""
+    """The error that a listener of a scenario raises."""
 
 
 class ScenarioTypeError(ScenarioError, TypeError):
-    """The same, of a kind."""
+    """The same, as a `TypeError`."""
 
 
 @attrs.frozen
@@ -71,8 +71,8 @@ class Player:
     ) -> list[Any]:
         """Take the steps of the top level, and return their results.
 
-        Nothing is delivered between two steps but in `settle()`, which returns when
-        nothing moves any more, and is called at the end, too.
+        Nothing is delivered between two steps except in `settle()`, which returns when
+        all tasks are blocked, and is also called at the end.
         """
         results: list[Any] = []
         for number, step in enumerate(steps):
@@ -86,13 +86,13 @@ class Player:
     def perform(
         self, steps: list[Step], results: list[Any], event: Event | None = None
     ) -> None:
-        """Take steps that wait for nothing."""
+        """Take steps that don't wait."""
         for number, step in enumerate(steps):
             if "when" not in step or step["when"] == getattr(event, "data", None):
                 self._take(number, step, results, event)
 
     def heard(self) -> dict[str, list[Any]]:
-        """Return what each half has heard so far."""
+        """Return the events of each half so far."""
         return {label: list(events) for label, events in self.events.items()}
 
     def _take(
@@ -229,7 +229,7 @@ def _missing(pair: WebSocketPair, index: int) -> str:
 
 
 def attribute(step: Step) -> str:
-    """Return what the property of a step is called here."""
+    """Return the Python name of the property of a step."""
     name = step["property"]
     if name not in _PROPERTIES:
         raise JavaScriptOnlyError(f"the property {name}")
@@ -256,7 +256,7 @@ def _send(half: WebSocket, step: Step) -> None:
         start = step.get("offset", 0)
         stop = start + step.get("length", len(whole) - start)
         half.send(memoryview(whole)[start:stop])
-        if "then" in step:  # Python can't take a buffer away: it is overwritten, too.
+        if "then" in step:  # Python can't detach a buffer: it is overwritten, too.
             whole[:] = b"\xee" * len(whole)
     else:
         half.send(decode(step["value"]))
@@ -278,7 +278,7 @@ def _detail(event: Event) -> dict[str, Any]:
 
 
 def message_detail(data: str | bytes) -> dict[str, Any]:
-    """Return a message as it stands in a trace."""
+    """Return a message as in a trace."""
     raw = data if isinstance(data, bytes) else data.encode()
     sha256 = hashlib.sha256(raw).hexdigest()
     if isinstance(data, bytes):

@@ -1,8 +1,7 @@
 """Random programs, in the language of the scenarios.
 
-A listener acts on its own half only, as the order between two halves is nobody's
-promise. What is answered with a message is a smaller number, so that every program
-comes to its end.
+A listener acts on its own half only, as the order between two halves is not
+specified. An answer to a message is a smaller number, so that every program ends.
 """
 
 from typing import Any
@@ -18,7 +17,7 @@ REASONS = st.sampled_from(["", "bye", "é€😀", "x" * 123, "x" * 124])
 CODES = st.sampled_from(
     [0, 999, 1000, 1001, 1004, 1005, 1006, 1014, 1015, 1016, 2999, 3000, 4999, 5000]
 )
-"""Those at the edges of what `close()` takes."""
+"""Codes at the limits of what `close()` accepts."""
 
 
 def _step(op: str, half: str, **arguments: st.SearchStrategy[Any] | str) -> Any:
@@ -31,7 +30,7 @@ def _step(op: str, half: str, **arguments: st.SearchStrategy[Any] | str) -> Any:
 
 
 def _verbs(half: str) -> st.SearchStrategy[Step]:
-    """Return what can be done to a half everywhere, but for sending."""
+    """Return the steps that are legal everywhere, without sending."""
     return st.one_of(
         _step("accept", half),
         _step("accept", half, allowHalfOpen=st.booleans()),
@@ -61,7 +60,7 @@ def _listen(draw: st.DrawFn, half: str, depth: int = 2) -> Step:
     step: Step = {"op": op, "half": half, "type": kind, "id": _name(draw, half, kind)}
     if op == "listen" and draw(st.booleans()):
         step["once"] = True
-    # The `error` that workerd fires by luck must not do anything.
+    # Whether workerd fires this `error` depends on timing: its listener does nothing.
     if depth and kind != "error" and draw(st.booleans()):
         step["do"] = draw(st.lists(_reaction(half, kind, depth - 1), max_size=3))
     return step
@@ -109,6 +108,6 @@ def programs(draw: st.DrawFn) -> list[Step]:
                 accept["allowHalfOpen"] = half_open
             steps.append(accept)
     steps += draw(st.lists(HALVES.flatmap(_anything), max_size=14))
-    # What each half has come to belongs to every trace.
+    # The final state of each half belongs to every trace.
     steps += [{"op": "settle"}, *({"op": "readyState", "half": half} for half in "ab")]
     return steps

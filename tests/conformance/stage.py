@@ -1,4 +1,4 @@
-"""Where scenarios are played: in memory, or on either side of a connection."""
+"""Plays scenarios: in memory, or on either side of a connection."""
 
 import fcntl
 import os
@@ -33,7 +33,7 @@ Play = Callable[[Scenario], Awaitable[Trace]]
 
 
 def run(play: Play, scenario: Scenario, *, seed: int = 0) -> Trace:
-    """Play a scenario in a Trio of its own, with this luck of its scheduler.
+    """Play a scenario in a new Trio run, with this seed for the order of tasks.
 
     The clock stands still until the scenario is over, so that no deadline passes in it.
     """
@@ -105,7 +105,7 @@ async def _with_handler(scenario: Scenario) -> Trace:
 async def _ask(
     server: Server, nursery: trio.Nursery, *, upgrade: bool
 ) -> tuple[int, WebSocket | None]:
-    """Return the status that the server answers with, and the half that comes."""
+    """Return the status of the response, and its half."""
     if upgrade:
         try:
             return 101, await connect(server.url, nursery=nursery)
@@ -118,7 +118,7 @@ async def _ask(
 
 @asynccontextmanager
 async def _home() -> AsyncGenerator[trio.Nursery]:
-    """Open a nursery for halves. When a listener raises, it falls, and no more."""
+    """Open a nursery for halves; an error of a listener only ends this nursery."""
 
     async def home(task_status: trio.TaskStatus[trio.Nursery]) -> None:
         try:
@@ -144,13 +144,13 @@ async def _serving(
 
 
 def let_time_pass() -> None:
-    """Let the clock run from now on, as fast as can be."""
+    """Let the virtual clock jump from now on."""
     clock = trio.lowlevel.current_clock()
     assert isinstance(clock, MockClock)
     clock.autojump_threshold = 0
 
 
-# -- when nothing moves any more, on the network ---------------------------------
+# -- quiet, on the network -------------------------------------------------------
 
 _TCP_INFO = struct.Struct("=128xQ64xQQ")
 """In Linux' `struct tcp_info`: bytes received, bytes sent, and those sent again."""
@@ -164,10 +164,10 @@ async def network_settled() -> None:
 
 
 def _under_way() -> bool:
-    """Look for bytes that one socket of this process wrote, and none has read yet."""
+    """Tell whether bytes that a socket of this process wrote are still unread."""
     sent, received, unread = {}, {}, 0
     for fd in map(int, os.listdir("/proc/self/fd")):
-        with suppress(OSError):  # for all that is no connected TCP socket
+        with suppress(OSError):  # a descriptor that isn't a connected TCP socket
             end = socket.socket(fileno=fd)
             try:
                 info = end.getsockopt(

@@ -1,6 +1,6 @@
-"""Every scenario that was recorded from Workers, played on halves of ours.
+"""Every scenario that was recorded from Workers, played on our halves.
 
-Its trace is the one that was recorded, whatever the luck of Trio's scheduler (G11), or
+Its trace is the recorded one, whatever the order of Trio's tasks (G11), or
 `differences.toml` says why not.
 """
 
@@ -25,7 +25,7 @@ ON_THE_WIRE = [name for name, one in ALL.items() if makes_sense_on_the_wire(one)
 
 @pytest.fixture(autouse=True)
 def quiet(caplog: pytest.LogCaptureFixture) -> None:
-    """Keep to itself what servers say of handlers that fail on purpose."""
+    """Don't show the log records of handlers that fail on purpose."""
     caplog.set_level(logging.CRITICAL)
 
 
@@ -54,6 +54,6 @@ def test_g11_a_connection_does_what_workers_do(name: str) -> None:
     check(ALL[name], stage.on_the_wire, 3, matches=matches)
 
 
-def test_whatever_differs_is_a_scenario() -> None:
+def test_every_listed_difference_names_a_scenario() -> None:
     assert differing_in_memory().keys() <= ALL.keys()
     assert differing_on_the_wire().keys() <= ALL.keys()

@@ -1,4 +1,4 @@
-"""Every scenario that was recorded from Durable Objects, played by an object of ours.
+"""Every scenario that was recorded from Durable Objects, played by our object.
 
 Its trace is the one that was recorded, whatever the luck of Trio's scheduler (G11), or
 `hibernation/differences.toml` says why not, and which parts of the trace differ.
@@ -20,12 +20,12 @@ ALL = {scenario["name"]: scenario for scenario in corpus.scenarios()}
 
 @pytest.fixture(autouse=True)
 def quiet(caplog: pytest.LogCaptureFixture) -> None:
-    """Keep to itself what is said of handlers that fail on purpose."""
+    """Don't show the log records of handlers that fail on purpose."""
     caplog.set_level(logging.CRITICAL)
 
 
 def constructs(scenario: dict[str, Any]) -> bool:
-    """Tell whether it is seen when an object is built."""
+    """Tell whether the trace shows when an object is constructed."""
     return "construct" in scenario.get("handlers", {})
 
 
@@ -56,19 +56,21 @@ def test_g11_an_object_does_what_workers_do_over_sockets(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if not constructs(ALL[name])])
-def test_it_makes_no_difference_that_an_object_leaves_memory(name: str) -> None:
+def test_an_object_that_leaves_memory_has_the_same_trace_as_one_that_stays(
+    name: str,
+) -> None:
     for seed in range(5):
         awake = run(stage.awake, ALL[name], seed=seed)
         asleep = run(stage.always_asleep, ALL[name], seed=seed)
         assert plain(asleep) == plain(awake)
 
 
-def test_an_object_that_leaves_memory_after_every_event_loses_what_is_in_it() -> None:
+def test_an_object_that_leaves_memory_after_every_event_loses_its_attributes() -> None:
     forgetful = partial(stage.always_asleep, lasting=False)
     trace = run(forgetful, ALL["messages/order"])
     names = [(entry["event"], entry["ws"]) for entry in trace["object"]]
     assert names == [("connect", "c1"), *([("message", "?")] * 3)]
 
 
-def test_whatever_differs_is_a_scenario() -> None:
+def test_every_listed_difference_names_a_scenario() -> None:
     assert corpus.differing().keys() <= ALL.keys()

@@ -8,11 +8,11 @@ from typing import Any
 
 
 class JavaScriptOnlyError(Exception):
-    """A scenario asks for something that only JavaScript has."""
+    """A scenario needs a feature that only JavaScript has."""
 
 
 class Speaking:
-    """An object with a text of its own."""
+    """An object whose `str()` returns a text."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -22,7 +22,7 @@ class Speaking:
 
 
 class Silent:
-    """An object that refuses to be made a text."""
+    """An object whose `str()` raises."""
 
     def __str__(self) -> str:
         raise ValueError("no string for you")
@@ -108,7 +108,7 @@ def encode(value: Any, outer: tuple[int, ...] = ()) -> Any:
 
 
 def pythonic(value: Any) -> Any:
-    """Return recorded tagged JSON without the distinctions that Python has not.
+    """Return recorded tagged JSON without the distinctions that Python lacks.
 
     There is one `None`, one type of integers, one of bytes, and one of mappings.
     """

@@ -1,6 +1,6 @@
-"""The chat room: what people in it hear, whether or not it has left memory meanwhile.
+"""The chat room: the messages that its members get, with and without eviction.
 
-All but the last test run in virtual time; tests/browser looks at the page.
+All tests but the last run in virtual time; tests/browser tests the page.
 """
 
 import json
@@ -39,7 +39,7 @@ chat_room: Any = load_example("chat_room")
 
 
 class Visitor:
-    """Somebody at one end of a WebSocket."""
+    """A client of the chat room."""
 
     def __init__(self, ws: WebSocket) -> None:
         self.ws = ws
@@ -52,7 +52,7 @@ class Visitor:
         return news
 
     async def hears(self, **expected: object) -> None:
-        """Check the next message, as far as it is told what is in it."""
+        """Check the given fields of the next message."""
         news = await self.hear()
         assert {key: news.get(key) for key in expected} == expected, news
 
@@ -61,7 +61,7 @@ class Visitor:
             await self.hear()
 
     async def join(self, name: str) -> list[str]:
-        """Join, and return the texts that are replayed."""
+        """Join, and return the replayed texts."""
         self.send(type="join", name=name)
         welcome = await self.hear()
         assert (welcome["type"], welcome["name"]) == ("welcome", name)
@@ -69,7 +69,7 @@ class Visitor:
         return [said["text"] for said in welcome["messages"]]
 
     async def hears_only(self, speaker: "Visitor", text: str) -> None:
-        """See that nothing comes before what `speaker` says now."""
+        """Check that nothing comes before a new message of `speaker`."""
         speaker.send(type="say", text=text)
         await self.hears(type="said", text=text)
         if speaker is not self:
@@ -90,7 +90,7 @@ class Chat:
 
     @asynccontextmanager
     async def two(self) -> AsyncGenerator[tuple[Visitor, Visitor]]:
-        """Have Ada and Bob in the lobby, who have heard of each other."""
+        """Join the lobby as Ada and Bob, and read the notices."""
         async with self.visit() as ada, self.visit() as bob:
             await ada.join("Ada")
             await bob.join("Bob")
@@ -122,7 +122,7 @@ async def open_chat(
 async def chat(
     request: pytest.FixtureRequest,
 ) -> AsyncGenerator[Chat]:
-    """A chat; once as it is, and once with rooms that leave memory at any moment."""
+    """A chat: once as it is, and once with rooms evicted after every event."""
     with memory_network():
         async with open_chat() as chat:
             forgetful = request.param == "forgetful"
@@ -135,7 +135,7 @@ async def chat(
 # -- joining --------------------------------------------------------------------
 
 
-async def test_everybody_hears_who_joins_and_who_is_here(
+async def test_every_member_gets_the_names_of_members_and_of_new_ones(
     chat: Chat, autojump_clock: MockClock
 ) -> None:
     async with chat.visit() as ada, chat.visit() as bob:
@@ -161,7 +161,7 @@ async def test_everybody_hears_who_joins_and_who_is_here(
         (" aDA ", "The name aDA is taken"),
     ],
 )
-async def test_a_name_that_is_not_fit_is_refused(
+async def test_an_unsuitable_name_is_refused(
     chat: Chat, autojump_clock: MockClock, name: str, reason: str
 ) -> None:
     async with chat.visit() as ada, chat.visit() as other:
@@ -170,11 +170,11 @@ async def test_a_name_that_is_not_fit_is_refused(
         news = await other.hear()
         assert news["type"] == "error"
         assert reason in news["text"]
-        await ada.hears_only(ada, "nobody has come")
-        assert await other.join("x" * 24) == ["nobody has come"]
+        await ada.hears_only(ada, "the room is empty")
+        assert await other.join("x" * 24) == ["the room is empty"]
 
 
-async def test_one_joins_once(chat: Chat, autojump_clock: MockClock) -> None:
+async def test_a_second_join_is_refused(chat: Chat, autojump_clock: MockClock) -> None:
     async with chat.visit() as ada:
         await ada.join("Ada")
         ada.send(type="join", name="Grace")
@@ -183,7 +183,7 @@ async def test_one_joins_once(chat: Chat, autojump_clock: MockClock) -> None:
         await ada.hears(type="said", name="Ada")
 
 
-async def test_who_has_not_joined_hears_nothing_and_is_not_here(
+async def test_a_client_that_has_not_joined_gets_no_messages_and_is_not_listed(
     chat: Chat, autojump_clock: MockClock
 ) -> None:
     async with chat.visit() as ada, chat.visit() as lurker:
@@ -199,7 +199,7 @@ async def test_who_has_not_joined_hears_nothing_and_is_not_here(
 # -- talking --------------------------------------------------------------------
 
 
-async def test_everybody_hears_what_is_said_in_order(
+async def test_every_member_gets_the_messages_in_order(
     chat: Chat, autojump_clock: MockClock
 ) -> None:
     async with chat.two() as (ada, bob):
@@ -214,9 +214,7 @@ async def test_everybody_hears_what_is_said_in_order(
         assert times == sorted(times)
 
 
-async def test_rooms_know_nothing_of_each_other(
-    chat: Chat, autojump_clock: MockClock
-) -> None:
+async def test_rooms_are_independent(chat: Chat, autojump_clock: MockClock) -> None:
     async with chat.visit("north") as ada, chat.visit("south") as namesake:
         await ada.join("Ada")
         assert await namesake.join("Ada") == []
@@ -251,7 +249,7 @@ async def test_rooms_know_nothing_of_each_other(
     ],
     ids=lambda message: repr(message[:30]),
 )
-async def test_a_message_that_makes_no_sense_is_answered_to_its_sender_alone(
+async def test_an_invalid_message_is_answered_to_its_sender_alone(
     chat: Chat, autojump_clock: MockClock, message: str | bytes
 ) -> None:
     async with chat.visit() as ada, chat.visit() as stranger:
@@ -268,7 +266,7 @@ async def test_a_message_that_makes_no_sense_is_answered_to_its_sender_alone(
 # -- leaving --------------------------------------------------------------------
 
 
-async def test_everybody_hears_who_leaves_and_the_name_is_free(
+async def test_every_member_is_notified_of_a_leaver_and_the_name_is_free(
     chat: Chat, autojump_clock: MockClock
 ) -> None:
     async with chat.visit() as ada:
@@ -280,7 +278,7 @@ async def test_everybody_hears_who_leaves_and_the_name_is_free(
             await ada.hears(type="left", name="Bob", people=["Ada"])
 
 
-async def test_who_leaves_without_having_joined_is_not_missed(
+async def test_a_client_that_leaves_without_joining_is_not_announced(
     chat: Chat, autojump_clock: MockClock
 ) -> None:
     async with chat.visit() as ada:
@@ -288,12 +286,12 @@ async def test_who_leaves_without_having_joined_is_not_missed(
         async with chat.visit() as stranger:
             stranger.send(type="join", name="")
             await stranger.hears(type="error")
-        await ada.hears_only(ada, "did somebody knock?")
+        await ada.hears_only(ada, "was there a knock?")
 
 
 @pytest.mark.parametrize("forgetful", [False, True])
 @pytest.mark.parametrize("last_bytes", [b"", b"\xff\xff\xff\xff"])
-async def test_who_vanishes_or_breaks_the_protocol_has_left(
+async def test_a_client_that_vanishes_or_breaks_the_protocol_has_left(
     autojump_clock: MockClock, last_bytes: bytes, forgetful: bool
 ) -> None:
     streams: list[trio.abc.Stream] = []
@@ -320,10 +318,10 @@ async def test_who_vanishes_or_breaks_the_protocol_has_left(
             await ada.hears_only(ada, "that was once")
 
 
-# -- what was said before -------------------------------------------------------
+# -- earlier messages -----------------------------------------------------------
 
 
-async def test_the_last_messages_are_replayed_also_when_all_had_left(
+async def test_the_last_messages_are_replayed_after_all_members_left(
     chat: Chat,
     autojump_clock: MockClock,
 ) -> None:
@@ -350,10 +348,10 @@ def test_the_messages_of_the_busiest_rooms_are_kept() -> None:
     assert histories.of("1") == histories.of("never heard of") == []
 
 
-# -- not too fast ---------------------------------------------------------------
+# -- the rate limit -------------------------------------------------------------
 
 
-async def test_who_says_too_much_is_told_so_and_nobody_else_is(
+async def test_a_member_that_sends_too_fast_gets_a_notice_alone(
     chat: Chat, autojump_clock: MockClock
 ) -> None:
     async with chat.two() as (ada, bob):
@@ -397,14 +395,14 @@ class Watched(chat_room.Room):  # type: ignore[misc] # of a module without types
 
 @pytest.fixture
 async def sleepy() -> AsyncGenerator[Chat]:
-    """A chat that watches its one room, which leaves memory after ten seconds."""
+    """A chat with one counted room, which leaves memory after ten seconds."""
     Watched.built = 0
     with memory_network():
         async with open_chat(Watched) as chat:
             yield chat
 
 
-async def test_a_silent_room_leaves_memory_and_wakes_as_if_nothing_had_been(
+async def test_a_silent_room_leaves_memory_and_wakes_with_its_state(
     sleepy: Chat,
     autojump_clock: MockClock,
 ) -> None:
@@ -435,7 +433,7 @@ async def test_the_heartbeat_is_answered_and_does_not_wake_the_room(
         assert Watched.built == 1
 
 
-async def test_leaving_memory_is_no_way_round_the_limit(
+async def test_the_rate_limit_survives_eviction(
     sleepy: Chat, autojump_clock: MockClock
 ) -> None:
     async with sleepy.visit() as ada:
@@ -449,10 +447,10 @@ async def test_leaving_memory_is_no_way_round_the_limit(
         assert Watched.built > 5
 
 
-# -- who does not listen --------------------------------------------------------
+# -- slow members ---------------------------------------------------------------
 
 
-async def test_who_is_too_far_behind_has_to_go(
+async def test_a_member_that_is_too_far_behind_is_closed(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chat_room, "MAX_BACKLOG", 10_000)
@@ -532,7 +530,7 @@ async def ask(
         ),
     ],
 )
-async def test_each_request_gets_what_it_is_due(
+async def test_each_request_gets_its_response(
     autojump_clock: MockClock,
     path: str,
     headers: dict[str, str],
@@ -550,9 +548,9 @@ async def test_each_request_gets_what_it_is_due(
             assert response.headers["Content-Type"] == "text/html;charset=UTF-8"
 
 
-def test_the_page_needs_nothing_else_and_knows_the_limits() -> None:
+def test_the_page_is_self_contained_and_has_the_limits() -> None:
     page = chat_room.PAGE
-    # What it refers to is in it, and the one URL is the name of SVG.
+    # It refers to itself only; the one URL is the namespace of SVG.
     assert re.findall(r"(?:src|href)=.{6}", page) == ['href="data:']
     assert set(re.findall(r"https?://[^'\"]+", page)) == {"http://www.w3.org/2000/svg"}
     assert "innerHTML" not in page
@@ -563,7 +561,7 @@ def test_the_page_needs_nothing_else_and_knows_the_limits() -> None:
     }
 
 
-async def test_it_runs_as_a_stranger_would_run_it() -> None:
+async def test_the_example_runs_as_a_program() -> None:
     command = [
         sys.executable,
         "-W",
@@ -586,7 +584,7 @@ async def test_it_runs_as_a_stranger_would_run_it() -> None:
             async with open_websocket(address) as ws:
                 visitor = Visitor(ws)
                 await visitor.join("Ada")
-                await trio.sleep(0.1)  # It has left memory, most likely.
+                await trio.sleep(0.1)  # By now the room has probably left memory.
                 await visitor.hears_only(visitor, "hello")
                 process.send_signal(signal.SIGINT)
                 with pytest.raises(ConnectionClosedError) as caught:

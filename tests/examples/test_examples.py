@@ -1,4 +1,4 @@
-"""Each example does what it says, run as a stranger would run it."""
+"""Each example, run as a program, does what its docstring says."""
 
 import json
 import re
@@ -57,7 +57,7 @@ async def server(
 
 
 async def run(name: str, *arguments: str) -> str:
-    """Run an example to its end; give what it prints."""
+    """Run an example to its end; return its output."""
     with trio.fail_after(20):
         done = await trio.run_process(command(name, *arguments), capture_stdout=True)
     return done.stdout.decode()
@@ -89,7 +89,7 @@ async def test_the_echo_client_prints_what_comes_back() -> None:
     assert output == "hello\nworld\n"
 
 
-async def test_the_echo_client_tells_why_there_is_no_connection() -> None:
+async def test_the_echo_client_prints_why_it_cannot_connect() -> None:
     with trio.fail_after(20):
         done = await trio.run_process(
             command("echo_client.py", "ws://127.0.0.1:1/", "hello"),
@@ -124,7 +124,7 @@ async def test_the_traced_server_prints_a_span_of_each_connection() -> None:
         await ws.aclose(3000)
 
 
-async def test_the_proxy_passes_messages_and_close_codes_on() -> None:
+async def test_the_proxy_forwards_messages_and_close_codes() -> None:
     async with (
         server("echo_server.py") as upstream,
         server("proxy.py", upstream) as url,
@@ -139,7 +139,7 @@ async def test_the_proxy_passes_messages_and_close_codes_on() -> None:
         assert (caught.value.code, caught.value.was_clean) == (4321, True)
 
 
-async def test_the_proxy_refuses_when_there_is_no_upstream() -> None:
+async def test_the_proxy_refuses_without_an_upstream() -> None:
     async with server("proxy.py", "ws://127.0.0.1:1/") as url:
         with pytest.raises(HandshakeError) as caught:
             async with open_websocket(url):
@@ -147,7 +147,7 @@ async def test_the_proxy_refuses_when_there_is_no_upstream() -> None:
         assert caught.value.status == 502
 
 
-async def test_a_broadcast_reaches_everybody() -> None:
+async def test_a_broadcast_reaches_every_client() -> None:
     async with (
         server("broadcast.py") as url,
         open_websocket(url) as one,
@@ -194,11 +194,11 @@ async def test_the_command_serves_the_proxy_too() -> None:
     assert status == 426
 
 
-# -- the click counter, but for its page, which tests/browser looks at ----------
+# -- the click counter; tests/browser tests its page ---------------------------
 
 
 def get(url: str, path: str) -> tuple[int, str, str]:
-    """Return the status, the content type and the body that a path is answered with."""
+    """Return the status, content type and body of the response for a path."""
     with closing(HTTPConnection(urlsplit(url).netloc, timeout=20)) as connection:
         connection.request("GET", path)
         response = connection.getresponse()
@@ -206,17 +206,17 @@ def get(url: str, path: str) -> tuple[int, str, str]:
         return response.status, content_type, response.read().decode()
 
 
-async def test_the_click_counter_serves_a_page_that_needs_nothing_else() -> None:
+async def test_the_click_counter_serves_a_self_contained_page() -> None:
     async with server("click_counter.py") as url:
         status, content_type, page = await trio.to_thread.run_sync(get, url, "/")
     assert (status, content_type) == (200, "text/html;charset=UTF-8")
     assert "<title>Click counter</title>" in page
-    # What it refers to is in it, and the one URL is the name of SVG.
+    # It refers to itself only; the one URL is the namespace of SVG.
     assert re.findall(r"(?:src|href)=.{6}", page) == ['href="data:']
     assert set(re.findall(r"https?://[^'\"]+", page)) == {"http://www.w3.org/2000/svg"}
 
 
-async def test_the_click_counter_refuses_what_is_not_for_it() -> None:
+async def test_the_click_counter_refuses_other_requests() -> None:
     async with server("click_counter.py") as url:
         for path, expected in [("/ws", 400), ("/other", 404), ("/ws/", 404)]:
             status, _, _ = await trio.to_thread.run_sync(get, url, path)
@@ -230,7 +230,7 @@ async def test_the_click_counter_refuses_what_is_not_for_it() -> None:
         assert caught.value.status == 403
 
 
-async def test_the_click_counter_pushes_the_count_to_everybody() -> None:
+async def test_the_click_counter_pushes_the_count_to_every_client() -> None:
     async with server("click_counter.py") as url:
         address = url.replace("http", "ws") + "ws"
         async with (
@@ -255,6 +255,6 @@ async def test_the_click_counter_pushes_the_count_to_everybody() -> None:
 
 
 async def hear(ws: WebSocket) -> object:
-    """Return what the next message says."""
+    """Return the parsed next message."""
     with trio.fail_after(20):
         return json.loads(await ws.receive())

@@ -1,1 +1,1 @@
-"""Hostile bytes: made at random, sent to both sides, and judged by one checker."""
+"""Hostile bytes: random, sent to server and client, and judged by one checker."""

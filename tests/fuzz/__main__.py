@@ -1,6 +1,6 @@
-"""Hostile bytes, for as long as one likes: `nox -s fuzz -- --seconds N --seed N`.
+"""Hostile bytes for a given time: `nox -s fuzz -- --seconds N --seed N`.
 
-Prints the smallest case that was found, to be given to `fuzz.checking.check()`.
+Prints the smallest case found, as a call of `fuzz.checking.check()`.
 """
 
 import argparse
@@ -18,16 +18,16 @@ from fuzz.cases import cases
 from fuzz.checking import Finding, check
 
 ROUND = 250
-"""So many cases are made with one seed."""
+"""The number of cases for one seed."""
 PATIENCE = 20
-"""Seconds of real time that no case may take."""
+"""Seconds of real time after which a case takes too long."""
 
 
 def search(side: Literal["server", "client"], luck: int) -> Counter[str]:
-    """Attack one side with a round of cases; return what they have come to.
+    """Attack one side with a round of cases; return their outcomes.
 
     Raises:
-        Finding: The smallest case for which something does not hold.
+        Finding: The smallest case that breaks a rule.
     """
     outcomes: Counter[str] = Counter()
 
@@ -53,13 +53,13 @@ def search(side: Literal["server", "client"], luck: int) -> Counter[str]:
 
 
 def give_up(*_: object) -> None:
-    """Say that a case takes too long."""
+    """Report that a case takes too long."""
     msg = f"more than {PATIENCE} s of real time"
     raise TimeoutError(msg)
 
 
 def written(case: Case) -> str:
-    """Return a case as Python; what comes byte by byte is not told byte by byte."""
+    """Return a case as Python code; bytes that come one by one are joined."""
     if len(case.chunks) > 1 and {len(chunk) for chunk in case.chunks} == {1}:
         pieces = f"tuple(bytes([byte]) for byte in {b''.join(case.chunks)!r})"
         return repr(case).replace(repr(case.chunks), pieces)

@@ -1,17 +1,17 @@
-"""What an attack is, and what it has come to."""
+"""An attack, and what was observed."""
 
 from typing import Literal
 
 import attrs
 
+from fuzz.applications import ApplicationName, Observed
 from fuzz.network import Ending
-from fuzz.takers import TakerName, Taking
 from trio_wspair import HandshakeError
 from trio_wspair.testing._scripted_peer import UPGRADE, accept_key, head
 
 GOOD_REQUEST = head(*UPGRADE)
 ACCEPT = b"@" * 28
-"""Stands for what a server has to answer to the key of a client."""
+"""A placeholder for the `Sec-WebSocket-Accept` of the client's key."""
 GOOD_ANSWER = head(
     "Upgrade: websocket",
     "Connection: Upgrade",
@@ -22,39 +22,39 @@ GOOD_ANSWER = head(
 
 @attrs.frozen
 class Case:
-    """What one side sends, and who takes the messages on the other."""
+    """The bytes that one side sends, and the application on the other."""
 
     side: Literal["server", "client"]
-    """Who is attacked."""
+    """The side under attack."""
     chunks: tuple[bytes, ...]
-    """What it is sent, piece by piece; `ACCEPT` in it is filled in."""
+    """The pieces that it is sent; `ACCEPT` is replaced in them."""
     ending: Ending = "eof"
-    taker: TakerName = "listener"
+    application: ApplicationName = "listener"
     patient: bool = False
-    """A chunk comes only when the one before has had all its effects."""
+    """Whether a chunk comes only after all effects of the one before."""
     limit: int = 1000
-    """The bytes that a message may have."""
+    """The limit of bytes for a message."""
     room: int = 2**20
-    """The bytes that may wait to be taken."""
+    """The limit of buffered bytes."""
 
 
 @attrs.frozen
 class Seen:
-    """What a case has come to."""
+    """What was observed in a case."""
 
     received: bytes
-    """What the side under attack has been sent."""
+    """The bytes that the side under attack received."""
     sent: bytes
-    """What it has sent itself."""
-    takings: list[Taking]
-    """What the application has heard, for each half that it has taken."""
+    """The bytes that it sent."""
+    observed: list[Observed]
+    """The events of the application, for each half that it has taken."""
     refusal: HandshakeError | None = None
-    """Why a client has no half."""
+    """The error that a client got instead of a half."""
     hung_up: bool = False
-    """A silent peer had to hang up in the end, or it might have taken for ever."""
+    """Whether the silent peer had to end the connection."""
 
 
 def with_accept(template: bytes, request: bytes) -> bytes:
-    """Put what has to be answered to a request into a template of the answer."""
+    """Fill the accept value for a request into a template of the response."""
     key = request.partition(b"Sec-WebSocket-Key: ")[2].partition(b"\r\n")[0]
     return template.replace(ACCEPT, accept_key(key.decode()).encode())

@@ -1,20 +1,20 @@
-"""Cases at random: a good skeleton, spoilt in its structure, its bytes, its pieces."""
+"""Random cases: valid input with errors in its structure, its bytes and its pieces."""
 
 from itertools import pairwise
 from typing import Literal
 
 from hypothesis import strategies as st
 
+from fuzz.applications import APPLICATIONS
 from fuzz.case import GOOD_ANSWER, GOOD_REQUEST, Case
 from fuzz.frames import streams
 from fuzz.heads import heads, interim_answers
 from fuzz.network import ENDINGS
-from fuzz.takers import TAKERS
 
 LIMITS = (1000, 2, 2**17)
 """For `max_message_bytes`."""
 SMALL = 2_000
-"""What is larger is not taken apart byte by byte, to save time."""
+"""Larger inputs aren't split byte by byte, to save time."""
 
 
 @st.composite
@@ -63,7 +63,7 @@ def cases(draw: st.DrawFn, side: Literal["server", "client"]) -> Case:
         side,
         draw(cut(data)),
         ending=draw(st.sampled_from(ENDINGS)),
-        taker=draw(st.sampled_from(TAKERS)),
+        application=draw(st.sampled_from(APPLICATIONS)),
         patient=draw(st.booleans()),
         limit=draw(st.sampled_from(LIMITS)),
         room=draw(st.sampled_from([2**20, 1])),

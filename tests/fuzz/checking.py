@@ -1,4 +1,4 @@
-"""`check()`: what has to hold whatever bytes come, in whatever pieces.
+"""`check()`: the rules that hold for all bytes, in all pieces.
 
 Server and client run as they are, on a network in memory and in virtual time.
 """
@@ -12,10 +12,10 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from fuzz.applications import Observed, take
 from fuzz.case import GOOD_REQUEST, Case, Seen, with_accept
 from fuzz.judging import judge_client, judge_server
 from fuzz.network import ScriptedStream, dialling_in_memory, listening_in_memory
-from fuzz.takers import Taking, take
 from trio_wspair import (
     HandshakeError,
     Request,
@@ -30,11 +30,11 @@ HANDSHAKE = 10.0
 GRACE = 5.0
 """Seconds for a closing one."""
 GOOD_CLIENT = (GOOD_REQUEST, b"\x81\x81\1\2\3\4i\x88\x80\1\2\3\4")
-"""Opens a WebSocket, says h, and closes it."""
+"""Opens a WebSocket, sends "h", and closes it."""
 
 
 class Finding(Exception):  # noqa: N818 - to find one is no error
-    """Something does not hold: a case, and what is wrong."""
+    """A case that breaks a rule, and which one."""
 
     def __init__(self, case: Case, what: str) -> None:
         super().__init__(case, what)
@@ -43,10 +43,10 @@ class Finding(Exception):  # noqa: N818 - to find one is no error
 
 
 def check(case: Case) -> str:
-    """Attack with a case, and see that everything holds; return what it comes to.
+    """Attack with a case, and check all rules; return the outcome.
 
     Raises:
-        Finding: It does not.
+        Finding: A rule is broken.
     """
     attack = attack_server if case.side == "server" else attack_client
     logged: list[str] = []
@@ -60,7 +60,7 @@ def check(case: Case) -> str:
 
 
 def reasons(exc: BaseException) -> list[str]:
-    """Return what went wrong, one line for each exception in a group."""
+    """Return the errors, one line for each exception in a group."""
     if isinstance(exc, BaseExceptionGroup):
         return [reason for inner in exc.exceptions for reason in reasons(inner)]
     return [f"{type(exc).__name__}: {exc}"]
@@ -68,7 +68,7 @@ def reasons(exc: BaseException) -> list[str]:
 
 @contextmanager
 def log_kept_in(logged: list[str]) -> Generator[None]:
-    """Keep what is logged in the block, from warnings on."""
+    """Keep the warnings and errors that are logged in the block."""
 
     class Keeper(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -83,15 +83,15 @@ def log_kept_in(logged: list[str]) -> Generator[None]:
 
 
 async def attack_server(case: Case) -> str:
-    """Attack a server, and see that it lives on."""
+    """Attack a server, and check that it goes on serving."""
     outcomes: list[str] = []
-    takings: list[Taking] = []
+    observed: list[Observed] = []
 
     async def fetch(request: Request) -> Response:
         if not request.wants_websocket:
             return Response("This is for WebSockets.", status=426)
         client, server = WebSocketPair()
-        takings.append(take(case.taker, server, request.nursery))
+        observed.append(take(case.application, server, request.nursery))
         return Response(None, status=101, web_socket=client)
 
     server = partial(
@@ -99,7 +99,7 @@ async def attack_server(case: Case) -> str:
         fetch,
         0,
         handshake_timeout=HANDSHAKE,
-        idle_timeout=0,  # One request each: what follows is tried elsewhere.
+        idle_timeout=0,  # One request for each connection; other tests send several.
         close_grace=GRACE,
         max_message_bytes=case.limit,
         receive_buffer_bytes=case.room,
@@ -107,8 +107,11 @@ async def attack_server(case: Case) -> str:
     with listening_in_memory() as dial:
         async with trio.open_nursery() as nursery:
             await nursery.start(server)
-            for attack in (case, Case("server", GOOD_CLIENT, taker=case.taker)):
-                takings.clear()
+            for attack in (
+                case,
+                Case("server", GOOD_CLIENT, application=case.application),
+            ):
+                observed.clear()
                 async with no_task_left():
                     stream = ScriptedStream(
                         attack.chunks, attack.ending, patient=attack.patient
@@ -116,7 +119,7 @@ async def attack_server(case: Case) -> str:
                     dial(stream)
                     hung_up = await until_closed(stream, attack)
                 received = b"".join(attack.chunks)
-                seen = Seen(received, bytes(stream.sent), takings, hung_up=hung_up)
+                seen = Seen(received, bytes(stream.sent), observed, hung_up=hung_up)
                 outcomes.append(judge_server(attack, seen))
             nursery.cancel_scope.cancel()
     return outcomes[0]
@@ -136,7 +139,7 @@ async def attack_client(case: Case) -> str:
     stream = ScriptedStream(
         case.chunks, case.ending, patient=case.patient, fill_in=fill_in
     )
-    takings: list[Taking] = []
+    observed: list[Observed] = []
     refusal = None
     with dialling_in_memory(stream):
         async with no_task_left(), trio.open_nursery() as nursery:
@@ -149,19 +152,19 @@ async def attack_client(case: Case) -> str:
                     max_message_bytes=case.limit,
                     receive_buffer_bytes=case.room,
                 )
-                takings.append(take(case.taker, socket, nursery))
+                observed.append(take(case.application, socket, nursery))
             except HandshakeError as exc:
                 refusal = exc
             hung_up = await until_closed(stream, case)
     seen = Seen(
-        b"".join(received), bytes(stream.sent), takings, refusal, hung_up=hung_up
+        b"".join(received), bytes(stream.sent), observed, refusal, hung_up=hung_up
     )
     return judge_client(case, seen)
 
 
 @asynccontextmanager
 async def no_task_left() -> AsyncGenerator[None]:
-    """See that after the block as many tasks are running as before."""
+    """Check that after the block as many tasks run as before."""
     await trio.testing.wait_all_tasks_blocked()
     before = trio.lowlevel.current_statistics().tasks_living
     yield
@@ -171,7 +174,7 @@ async def no_task_left() -> AsyncGenerator[None]:
 
 
 async def until_closed(stream: ScriptedStream, case: Case) -> bool:
-    """See that a connection is closed in time; return whether the peer had to hang up.
+    """Check that a connection is closed in time; return whether the peer had to end it.
 
     With a peer that is silent this may take as long as each timeout; else no time.
     """

@@ -1,4 +1,4 @@
-"""Frames as they should be and as they should not, and streams of them at random."""
+"""Valid and invalid frames, and random streams of them."""
 
 import struct
 from itertools import pairwise
@@ -31,12 +31,12 @@ BAD_UTF8 = (
 CODES = (0, 999, *range(1000, 1018), 1999, 2000, 2999, 3000, 3999, 4000, 4999, 5000)
 LENGTHS = (0, 1, 125, 126, 127, 128, 999, 1000, 1001, 2**16 - 1, 2**16, 2**16 + 1)
 CLAIMS = (0, 1, 126, 2**16, 2**31, 2**32, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
-"""Lengths that a header may tell."""
+"""Lengths for headers."""
 
 
 @attrs.frozen
 class Frame:
-    """A frame, which may be wrong in every way."""
+    """A frame, in which everything may be wrong."""
 
     opcode: int
     payload: bytes = b""
@@ -44,11 +44,11 @@ class Frame:
     reserved: int = 0
     mask: bytes = b""
     masked: bool | None = None
-    """Whether it says so; `None` for the truth."""
+    """The mask bit; `None` for the right one."""
     width: int = 0
-    """The bytes of its extended length; 0 for as few as will do."""
+    """The number of bytes of its extended length; 0 for the shortest."""
     claim: int | None = None
-    """The length that it tells; `None` for the truth."""
+    """The length in the header; `None` for the right one."""
 
     def encode(self) -> bytes:
         """Return its bytes."""
@@ -102,7 +102,7 @@ CLOSES = st.builds(Frame, st.just(CLOSE), CLOSE_PAYLOADS)
 
 @st.composite
 def messages(draw: st.DrawFn) -> list[Frame]:
-    """Make a message of some fragments, with control frames between them."""
+    """Make a message of several fragments, with control frames between them."""
     opcode = draw(st.sampled_from([TEXT, BINARY]))
     payload = draw(PAYLOADS)
     cuts = draw(st.lists(st.integers(0, len(payload)), max_size=4).map(sorted))
@@ -129,7 +129,7 @@ WRONGS = st.one_of(
     ),
     st.fixed_dictionaries({"payload": PAYLOADS}),
 )
-"""What may be wrong with a frame."""
+"""Errors of a frame."""
 
 
 @st.composite

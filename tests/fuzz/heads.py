@@ -1,4 +1,4 @@
-"""Heads of requests and of answers, with something wrong at random."""
+"""Heads of requests and responses, with random errors."""
 
 from hypothesis import strategies as st
 
@@ -101,7 +101,7 @@ ODD_ENDS = (
     (b"\r\n\n\r\n", b"\r\n\r\n"),
     (b" ", b"\r\n\r\n"),
 )
-"""What may be before a head, and at its end."""
+"""Bytes before a head, and its end."""
 BODIES = (
     (b"X: y", b""),
     (b"X: y", b"hello"),
@@ -114,12 +114,12 @@ BODIES = (
     (b"Transfer-Encoding: chunked", b"5\r\nhelloworld"),
     (b"Transfer-Encoding: chunked", b"f" * 17 + b"\r\n"),
 )
-"""What may come behind a head, with the header that tells of it."""
+"""The bytes after a head, with the header that announces them."""
 
 
 @st.composite
 def heads(draw: st.DrawFn, *, of_answer: bool) -> bytes:
-    """Make a head with one thing or two that are odd, and what may come behind it."""
+    """Make a head with one or two oddities, and the bytes after it."""
     start, *lines = (GOOD_ANSWER if of_answer else GOOD_REQUEST).split(b"\r\n")[:-2]
     before, between, end, body = b"", b"\r\n", b"\r\n\r\n", b""
     odd = st.sampled_from(
@@ -147,7 +147,7 @@ def heads(draw: st.DrawFn, *, of_answer: bool) -> bytes:
 
 @st.composite
 def interim_answers(draw: st.DrawFn) -> bytes:
-    """Make what a server may say before its answer."""
+    """Make an interim response."""
     head = b"HTTP/1.1 %d Wait\r\nX: %s\r\n\r\n"
     statuses = draw(st.lists(st.sampled_from([100, 102, 103, 199]), max_size=3))
     return b"".join(head % (status, b"x" * 50) for status in statuses)

@@ -1,30 +1,30 @@
-"""What has to hold for a connection that has ended, from its bytes and its events."""
+"""The rules for a connection that has ended, checked on its bytes and its events."""
 
 import re
 
+from fuzz.applications import LAST_MESSAGE, OWN_CODE, Observed
 from fuzz.case import GOOD_ANSWER, GOOD_REQUEST, Case, Seen, with_accept
 from fuzz.reference import Broken, Clean, End, Expected, Vanished, expected
-from fuzz.takers import LAST_WORDS, OWN_CODE, Taking
 from trio_wspair import CloseEvent, ErrorEvent, ProtocolError
 from trio_wspair.testing._scripted_peer import Said, accept_key, read_frame
 
 STATUSES = {101, 400, 408, 426, 431, 501, 505}
-"""What a server may answer here (`_server/test_serving.py` says to what)."""
+"""The statuses that a server may send (`_server/test_serving.py` says when)."""
 ANSWER = re.compile(
     rb"HTTP/1\.1 (\d{3}) [ -~]*\r\n((?:[!#-'*+.0-9A-Z^-z|~-]+: [ -~]*\r\n)*)\r\n"
 )
 END_OF_HEAD = re.compile(rb"\n\r?\n")
 INTERIM = re.compile(rb"(HTTP/1\.1 1(?!01)\d\d [ -~]*\r\n(X: [ -~]*\r\n)*\r\n)*")
-"""What a server may say before its answer."""
+"""The statuses of interim responses."""
 MAX_REQUEST, MAX_ANSWER = 2**15, 2**16
-"""The bytes that a head may have."""
+"""The limit of bytes for a head."""
 
 
 def judge_server(case: Case, seen: Seen) -> str:
-    """See that a server has done right; return what it has come to.
+    """Check what a server has done; return a name of the outcome.
 
     Raises:
-        AssertionError: It has not.
+        AssertionError: It has broken a rule.
     """
     if not seen.sent:
         assert case.ending != "silence", "no answer to a request that is late"
@@ -47,7 +47,7 @@ def judge_server(case: Case, seen: Seen) -> str:
     assert not seen.hung_up, "a connection of no use is kept"
     assert int(answer[1]) in STATUSES, f"status {answer[1]!r}"
     assert not seen.received.startswith(GOOD_REQUEST), "a good request is refused"
-    assert not seen.takings, "a half, but no 101"
+    assert not seen.observed, "a half, but no 101"
     assert header(answer, b"Connection").startswith(b"close"), "it doesn't close"
     length = int(header(answer, b"Content-Length"))
     request = seen.received.lstrip(b"\r\n")
@@ -58,7 +58,7 @@ def judge_server(case: Case, seen: Seen) -> str:
 
 
 def header(answer: re.Match[bytes], name: bytes) -> bytes:
-    """Return the value of a header that has to be there, once."""
+    """Return the value of a header that has to be there exactly once."""
     values = re.findall(rb"(?i)(?:^|\n)%s: (.*)\r\n" % name, answer[2])
     assert len(values) == 1, f"{name!r} is there {len(values)} times"
     value: bytes = values[0]
@@ -66,10 +66,10 @@ def header(answer: re.Match[bytes], name: bytes) -> bytes:
 
 
 def judge_client(case: Case, seen: Seen) -> str:
-    """See that a client has done right; return what it has come to.
+    """Check what a client has done; return a name of the outcome.
 
     Raises:
-        AssertionError: It has not.
+        AssertionError: It has broken a rule.
     """
     if not seen.sent:
         assert case.ending == "reset", "no request"
@@ -86,7 +86,7 @@ def judge_client(case: Case, seen: Seen) -> str:
         return judge_frames(case, seen, frames, rest)
     assert not seen.hung_up, "a connection of no use is kept"
     assert str(seen.refusal), "no reason"
-    assert not seen.takings, "a half, but no WebSocket"
+    assert not seen.observed, "a half, but no WebSocket"
     assert not rest, "something is sent although there is no WebSocket"
     good = with_accept(GOOD_ANSWER, request + end)
     answer = INTERIM.sub(b"", seen.received, count=1)
@@ -108,14 +108,14 @@ def head_and_frames(data: bytes) -> tuple[bytes, bytes]:
 
 
 def judge_frames(case: Case, seen: Seen, received: bytes, sent: bytes) -> str:
-    """See that the conversation after a handshake has gone right."""
+    """Check the conversation after a handshake."""
     is_server = case.side == "server"
     wanted = expected(received, masked=is_server, limit=case.limit)
     said, rest = read_frames(sent, masked=not is_server)
     assert not rest or case.ending == "reset", f"torn: {rest[:40]!r}"
     closes = [code for one in said if (code := close_code(one)) is not None]
-    (taking,) = seen.takings
-    end = judge_events(case, taking, wanted, closes)
+    (observed,) = seen.observed
+    end = judge_events(case, observed, wanted, closes)
     assert end in wanted.ends, f"it has ended with {end}, not {wanted.ends}"
     assert not seen.hung_up or end == Vanished(), "a connection of no use is kept"
     judge_said(case, said, wanted, end)
@@ -124,7 +124,7 @@ def judge_frames(case: Case, seen: Seen, received: bytes, sent: bytes) -> str:
 
 
 def read_frames(data: bytes, *, masked: bool) -> tuple[list[Said], bytes]:
-    """Return what whole frames say, and what is left."""
+    """Return the contents of the whole frames, and the remaining bytes."""
     said: list[Said] = []
     while (found := read_frame(data, masked=masked)) is not None:
         said.append(found[0])
@@ -138,60 +138,62 @@ def close_code(said: Said) -> int | None:
 
 
 def judge_events(
-    case: Case, taking: Taking, wanted: Expected, closes: list[int]
+    case: Case, observed: Observed, wanted: Expected, closes: list[int]
 ) -> End:
-    """See that all was heard, then one error at most, then one close; return which."""
-    heard = list(taking.heard)
+    """Check the events: messages, at most one error, one close; return the close."""
+    heard = list(observed.heard)
     assert heard, "no close event"
     closed = heard.pop()
     assert isinstance(closed, CloseEvent), f"the last event is no close: {closed!r}"
     error = heard.pop() if heard and isinstance(heard[-1], ErrorEvent) else None
     assert heard == wanted.messages, f"heard {heard!r}, not {wanted.messages!r}"
-    if case.taker == "puller":
+    if case.application == "puller":
         quiet = closed.code in {1000, 1001, 1005}
-        assert taking.raised == ([] if quiet else [closed.code]), "wrong iteration"
+        assert observed.raised == ([] if quiet else [closed.code]), "wrong iteration"
     if closed.was_clean:
         assert error is None, f"an error, and a clean close: {error!r}"
         return Clean(closed.code, closed.reason)
     assert closed.code == 1006, f"{closed.code} is not clean"
-    if case.taker == "puller":  # It hears of no error event.
-        if case.ending == "reset" and not closes:  # Nor is it told to the peer.
+    if case.application == "puller":  # A puller gets no error event.
+        if (
+            case.ending == "reset" and not closes
+        ):  # Nor does the peer get a Close for it.
             return next(end for end in wanted.ends if not isinstance(end, Clean))
         return Broken(closes[0]) if closes else Vanished()
     if isinstance(error, ErrorEvent) and isinstance(error.error, ProtocolError):
         return Broken(error.error.code)
     if isinstance(error, ErrorEvent):
         assert isinstance(error.error, TimeoutError), f"an error like {error!r}"
-        waits = case.taker == "closer" and case.ending == "silence"
+        waits = case.application == "closer" and case.ending == "silence"
         assert waits, f"a timeout for nothing: {error!r}"
     return Vanished()
 
 
 def judge_said(case: Case, said: list[Said], wanted: Expected, end: End) -> None:
-    """See that what was said is whole, in order, and ends with the Close."""
+    """Check that the frames sent are whole, in order, and end with the Close."""
     echoes = [one for one in said if isinstance(one, (str, bytes))]
     pongs = [one[1] for one in said if isinstance(one, tuple) and one[0] == "pong"]
-    right = list(wanted.messages) if case.taker != "closer" else []
-    if case.taker == "half-open" and isinstance(end, Clean):
-        right.append(LAST_WORDS)
+    right = list(wanted.messages) if case.application != "closer" else []
+    if case.application == "half-open" and isinstance(end, Clean):
+        right.append(LAST_MESSAGE)
     assert echoes == right[: len(echoes)], f"said {echoes!r}, not {right!r}"
-    if end == Broken(1009):  # Characters are read on for a while, until counted.
+    if end == Broken(1009):  # Characters are read on until they are counted.
         pongs = pongs[: len(wanted.pings)]
     assert pongs == wanted.pings[: len(pongs)], f"{pongs!r} for {wanted.pings!r}"
     if not isinstance(end, Vanished) and case.ending != "reset":
         assert len(echoes) == len(right), f"said only {echoes!r} of {right!r}"
         all_pongs = len(pongs) >= wanted.sure_pings
-        assert all_pongs or case.taker == "closer", "a ping without its pong"
+        assert all_pongs or case.application == "closer", "a ping without its pong"
     assert all(close_code(one) is None for one in said[:-1]), f"after a Close: {said}"
 
 
 def closes_for(case: Case, wanted: Expected, end: End) -> list[list[int]]:
-    """Return the Closes of ours that are right; each as a list of codes."""
-    itself = case.taker == "closer" and wanted.messages
+    """Return the Closes that we may send, each as a list of codes."""
+    itself = case.application == "closer" and wanted.messages
     if isinstance(end, Clean):
-        own = itself or case.taker == "half-open"
+        own = itself or case.application == "half-open"
         right = [[OWN_CODE]] if own else [[end.code]]
-    else:  # The peer may be faster with what it does wrong.
+    else:  # The error of the peer may come first.
         right = [[end.code] if isinstance(end, Broken) else []]
         right += [[OWN_CODE]] if itself else []
     if case.ending == "reset":

@@ -1,4 +1,4 @@
-"""A network in memory, on which `serve()` and `connect()` run as they are.
+"""A network in memory for `serve()` and `connect()`, with scripted input.
 
 The input of a connection is written down before: that makes virtual time possible,
 and every split of the bytes exact.
@@ -14,18 +14,18 @@ import trio
 import trio.testing
 
 Ending = Literal["eof", "silence", "reset"]
-"""What comes after the last byte."""
+"""The event after the last byte."""
 ENDINGS: tuple[Ending, ...] = get_args(Ending)
 
 
 class ScriptedStream(trio.abc.HalfCloseableStream):
-    """One end of a connection, whose other end says what is written in a script.
+    """One end of a connection whose other end is a script.
 
     Args:
-        chunks: What is received, one piece each time.
-        ending: What is received after that.
-        patient: A piece comes only when the one before has had all its effects.
-        fill_in: Makes the pieces from these and what was sent, before the first.
+        chunks: The pieces that are received, one by one.
+        ending: The event after the last piece.
+        patient: A piece comes only after all effects of the one before.
+        fill_in: Makes the final pieces from these and the bytes sent so far.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class ScriptedStream(trio.abc.HalfCloseableStream):
         self._over = trio.Event()
         self._reset = False
         self.sent = bytearray()
-        """All that was sent into it."""
+        """All bytes sent to it."""
         self.ended_sending = False
         self.closed = trio.Event()
 
@@ -71,7 +71,7 @@ class ScriptedStream(trio.abc.HalfCloseableStream):
         return b""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Keep what is sent."""
+        """Keep the sent bytes."""
         await trio.lowlevel.checkpoint()
         if self.closed.is_set():
             raise trio.ClosedResourceError
@@ -81,11 +81,11 @@ class ScriptedStream(trio.abc.HalfCloseableStream):
         self.sent += data
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Return: it never does."""
+        """Return at once, as sending never blocks."""
         await trio.lowlevel.checkpoint()
 
     async def send_eof(self) -> None:
-        """Take no more."""
+        """End the sending direction."""
         await trio.lowlevel.checkpoint()
         self.ended_sending = True
 
@@ -96,23 +96,23 @@ class ScriptedStream(trio.abc.HalfCloseableStream):
         await trio.lowlevel.checkpoint()
 
     def hang_up(self) -> None:
-        """Let a silent peer end its half of the connection."""
+        """Let a silent peer end its direction of the connection."""
         self._over.set()
 
 
 class ScriptedListener(trio.abc.Listener[trio.abc.Stream]):
-    """Where a server in memory listens."""
+    """A listener in memory."""
 
     def __init__(self) -> None:
         self.dialled, self._streams = trio.open_memory_channel[trio.abc.Stream](1000)
 
     @property
     def socket(self) -> "ScriptedListener":
-        """Itself, as it has a name."""
+        """The listener itself, which has `getsockname()`."""
         return self
 
     def getsockname(self) -> tuple[str, int]:
-        """Return a name."""
+        """Return an address."""
         return "127.0.0.1", 80
 
     async def accept(self) -> trio.abc.Stream:
@@ -120,13 +120,13 @@ class ScriptedListener(trio.abc.Listener[trio.abc.Stream]):
         return await self._streams.receive()
 
     async def aclose(self) -> None:
-        """Listen no more."""
+        """Close the listener."""
         await self._streams.aclose()
 
 
 @contextmanager
 def listening_in_memory() -> Generator[Callable[[trio.abc.Stream], None]]:
-    """Let a `serve()` that starts in the block listen here; give what dials it."""
+    """Let `serve()` listen in memory; give a function that dials it."""
     listener = ScriptedListener()
 
     async def open_tcp_listeners(*_: object, **__: object) -> list[ScriptedListener]:
@@ -139,7 +139,7 @@ def listening_in_memory() -> Generator[Callable[[trio.abc.Stream], None]]:
 
 @contextmanager
 def dialling_in_memory(stream: trio.abc.Stream) -> Generator[None]:
-    """Let a `connect()` in the block get this stream."""
+    """Let `connect()` get this stream during the block."""
 
     async def open_tcp(*_: object, **__: object) -> trio.abc.Stream:
         await trio.lowlevel.checkpoint()

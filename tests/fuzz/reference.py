@@ -1,7 +1,7 @@
-"""What a stream of frames has to come to: the reading side of RFC 6455, once more.
+"""The expected result of a stream of frames: a second implementation of RFC 6455.
 
-Written from the RFC, not from the library, and for whole inputs: it knows nothing of
-splits. Where the RFC leaves it open when an error is noticed, several ends are right.
+Written from the RFC, not from the library, and for whole inputs, without splits. Where
+the RFC leaves open when an error is noticed, several ends are right.
 """
 
 import codecs
@@ -20,12 +20,12 @@ from trio_wspair.testing._scripted_peer import (
 )
 
 NEVER_SENT = frozenset({1004, 1005, 1006, 1015})
-"""Close codes that mean something, but not on the wire (RFC 6455, section 7.4.1)."""
+"""Close codes that are never on the wire (RFC 6455, section 7.4.1)."""
 
 
 @attrs.frozen
 class Clean:
-    """The peer says Close."""
+    """The peer sends a Close."""
 
     code: int
     reason: str
@@ -33,14 +33,14 @@ class Clean:
 
 @attrs.frozen
 class Broken:
-    """The peer breaks the protocol, and is told this close code."""
+    """The peer breaks the protocol, and is sent this close code."""
 
     code: int
 
 
 @attrs.frozen
 class Vanished:
-    """The bytes end, with nothing wrong so far."""
+    """The bytes end without an error."""
 
 
 End = Clean | Broken | Vanished
@@ -48,19 +48,19 @@ End = Clean | Broken | Vanished
 
 @attrs.frozen
 class Expected:
-    """What has to be read from a stream of frames."""
+    """The expected result of reading a stream of frames."""
 
     messages: list[str | bytes]
     pings: list[bytes]
-    """Those that may be answered."""
+    """The pings that may be answered."""
     sure_pings: int
-    """How many of them come before any end that is possible."""
+    """How many of them come before every possible end."""
     ends: set[End]
-    """One of these ends it."""
+    """The ends that are right."""
 
 
 class FoundError(Exception):
-    """The stream ends here; the arguments are ends that are right."""
+    """The stream ends here; the arguments are the right ends."""
 
 
 class Reader:
@@ -77,17 +77,17 @@ class Reader:
         self._limit = limit
         self._at = 0
         self._opcode: int | None = None
-        """That of the message that has begun."""
+        """The opcode of the message that has begun."""
         self._payload = b""
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._possible: set[End] = set()
-        """Ends that may have come already."""
+        """Ends that may have happened already."""
         self._messages: list[str | bytes] = []
         self._pings: list[bytes] = []
         self._sure_pings = 0
 
     def read(self) -> Expected:
-        """Read everything."""
+        """Read the whole input."""
         try:
             while True:
                 self._read_frame()
@@ -96,7 +96,7 @@ class Reader:
             return Expected(self._messages, self._pings, self._sure_pings, ends)
 
     def _take(self, size: int, wrong: set[End]) -> bytes:
-        """Take so many bytes; if they are not there, what is wrong may be noticed."""
+        """Take a number of bytes; if they are missing, an error may be noticed."""
         if len(self._data) < self._at + size:
             raise FoundError(Vanished(), *wrong)
         self._at += size
@@ -152,12 +152,12 @@ class Reader:
             ends.add(Broken(1007))
             reason = ""
         ends = ends or {Clean(code, reason)}
-        if code == 1014:  # Registered after the RFC: wsproto does not know it.
+        if code == 1014:  # Registered after the RFC; wsproto doesn't accept it.
             ends.add(Broken(1002))
         return ends
 
     def _piece(self, opcode: int, size: int, mask: bytes, *, fin: bool) -> None:
-        """Read the payload of a data frame, as far as it is there."""
+        """Read the available part of the payload of a data frame."""
         payload = masked_with(mask, self._data[self._at : self._at + size])
         whole = len(payload) == size
         wrong: set[End] = set()
@@ -167,10 +167,10 @@ class Reader:
             self._opcode = self._opcode or opcode
             wrong |= self._decode(payload, final=whole and fin)
         if len(self._payload) + size > self._limit:
-            self._possible.add(Broken(1009))  # It could be told from the length.
+            self._possible.add(Broken(1009))  # The length alone shows the error.
         self._payload += payload
         if len(self._payload) > self._limit:
-            # Who counts characters, of 4 bytes at most, may go on for a while.
+            # An engine that counts characters, of up to 4 bytes, may read on.
             late = len(self._payload) < 4 * self._limit + 4 and not (whole and fin)
             (self._possible if late else wrong).add(Broken(1009))
         if wrong and whole:
@@ -193,5 +193,5 @@ class Reader:
 
 
 def expected(data: bytes, *, masked: bool, limit: int) -> Expected:
-    """Return what these bytes have to come to."""
+    """Return the expected result of these bytes."""
     return Reader(data, masked=masked, limit=limit).read()

@@ -1,13 +1,13 @@
-"""The judge of hostile bytes: it takes what is right, and sees what is wrong."""
+"""The judge of hostile bytes accepts right results, and finds wrong ones."""
 
 from typing import Any
 
 import pytest
 
+from fuzz.applications import Observed
 from fuzz.case import GOOD_ANSWER, GOOD_REQUEST, Case, Seen, with_accept
 from fuzz.frames import MASK, Frame
 from fuzz.judging import judge_client, judge_server
-from fuzz.takers import Taking
 from trio_wspair import CloseEvent, ErrorEvent, HandshakeError, ProtocolError
 from trio_wspair.testing._scripted_peer import (
     CLOSE,
@@ -34,13 +34,13 @@ HELLO = (
 
 
 def verdict(sent: bytes, heard: list[Any]) -> str:
-    """Let a server be judged that was told hi and a Close."""
+    """Judge a server that was sent "hi" and a Close."""
     data = GOOD_REQUEST + HELLO
     case = Case("server", (data,))
-    return judge_server(case, Seen(data, sent, [Taking(heard)]))
+    return judge_server(case, Seen(data, sent, [Observed(heard)]))
 
 
-def test_the_judge_takes_what_is_right() -> None:
+def test_the_judge_accepts_a_right_result() -> None:
     assert verdict(OPEN + HI + BYE, ["hi", CLOSED]) == "clean 1000"
 
 
@@ -65,7 +65,7 @@ def test_the_judge_takes_what_is_right() -> None:
         OPEN.replace(b"101", b"400"),
     ],
 )
-def test_the_judge_sees_bytes_that_are_wrong(sent: bytes) -> None:
+def test_the_judge_finds_wrong_bytes(sent: bytes) -> None:
     with pytest.raises(AssertionError):
         verdict(sent, ["hi", CLOSED])
 
@@ -85,12 +85,12 @@ def test_the_judge_sees_bytes_that_are_wrong(sent: bytes) -> None:
         ["hi", CloseEvent(1001, "", was_clean=True)],
     ],
 )
-def test_the_judge_sees_events_that_are_wrong(heard: list[Any]) -> None:
+def test_the_judge_finds_wrong_events(heard: list[Any]) -> None:
     with pytest.raises(AssertionError):
         verdict(OPEN + HI + BYE, heard)
 
 
-def test_the_judge_sees_a_refusal_of_what_is_good() -> None:
+def test_the_judge_finds_the_refusal_of_a_valid_request() -> None:
     case = Case("client", (GOOD_ANSWER,))
     request = head(*UPGRADE)
     answer = with_accept(GOOD_ANSWER, request)

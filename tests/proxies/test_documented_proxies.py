@@ -1,4 +1,4 @@
-"""The proxies of docs/serving.rst, real: each block is taken from the page itself."""
+"""The proxies of docs/serving.rst, run with the configuration on that page."""
 
 import json
 import os
@@ -33,11 +33,11 @@ pytestmark = pytest.mark.proxies
 
 PAGE = (Path(__file__).parents[2] / "docs" / "serving.rst").read_text()
 CLIENT = "127.0.0.5"
-"""Where the client dials from; the proxy itself is 127.0.0.1."""
+"""The address of the client; that of the proxy is 127.0.0.1."""
 
 
 def block(title: str) -> str:
-    """Return the block of configuration that the page has for a proxy."""
+    """Return the page's configuration for a proxy."""
     pattern = rf"\n{title}\n   \.\. code-block:: \w+\n\n((?:      .*\n|\n)+)"
     found = re.search(pattern, PAGE)
     assert found, f"no block for {title}"
@@ -45,7 +45,7 @@ def block(title: str) -> str:
 
 
 def changed(text: str, **changes: str) -> str:
-    """Return a block with the values of a test in place of those of the page."""
+    """Return a configuration with the values of a test."""
     for old, new in changes.items():
         assert text.count(old) == 1, f"{old!r} in {text}"
         text = text.replace(old, new)
@@ -54,17 +54,17 @@ def changed(text: str, **changes: str) -> str:
 
 @attrs.frozen
 class Place:
-    """What a proxy has to know."""
+    """The ports and files of a proxy."""
 
     folder: Path
     port: int
     upstream: int | Path
     """The port of the server, or its Unix socket."""
     pem: Path | None
-    """The certificate and its key, if it speaks TLS."""
+    """The file with the certificate and its key, with TLS."""
 
     def at(self, port: str, *, unix: str) -> str:
-        """Return where the server is, in one of two forms."""
+        """Return the address of the server, in one of two forms."""
         form = unix if isinstance(self.upstream, Path) else port
         return form.format(self.upstream)
 
@@ -130,7 +130,7 @@ Command = Callable[[Place], list[str]]
 
 
 async def fetch(request: Request) -> Response:
-    """Answer with what the request says, or echo."""
+    """Respond with the facts of the request, or echo."""
     facts = {
         "url": request.url,
         "client": request.client,
@@ -151,13 +151,13 @@ async def fetch(request: Request) -> Response:
 
 
 async def ticking() -> AsyncGenerator[str]:
-    """Give a piece, and then nothing for as long as the client stays."""
+    """Yield a piece, then wait until the client has gone."""
     yield "first piece\n"
     await trio.sleep_forever()
 
 
 def free_port() -> int:
-    """Return a port that nothing listens on."""
+    """Return a free port."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
@@ -165,7 +165,7 @@ def free_port() -> int:
 
 @attrs.frozen
 class Proxied:
-    """A proxy that runs, and a server behind it."""
+    """A running proxy, and a server behind it."""
 
     port: int
     context: ssl.SSLContext | None
@@ -178,7 +178,7 @@ class Proxied:
         return f"{self.origin.replace('http', 'ws', 1)}{path}"
 
     async def dial(self, host: str, port: int) -> trio.SocketStream:
-        """Connect from an address by which the client is known."""
+        """Connect from the address of the client."""
         assert host == "localhost"
         return await trio.open_tcp_stream("127.0.0.1", port, local_address=CLIENT)
 
@@ -191,7 +191,7 @@ class Proxied:
         )
 
     async def get(self, path: str, *headers: str, until: bytes = b"") -> bytes:
-        """Return the answer to a request, to its end or to these bytes."""
+        """Return the response to a request, to its end or to these bytes."""
         stream = await self.open_stream()
         lines = [f"GET {path} HTTP/1.1", *headers, "Connection: close", "", ""]
         answer = b""
@@ -217,7 +217,7 @@ async def proxied(
     pem = None
     if tls is not None:
         pem = folder / "cert.pem"
-        # The key first or last: nginx, Caddy and HAProxy take both.
+        # nginx, Caddy and HAProxy accept the key first or last.
         pem.write_bytes(tls.pem)
     async with trio.open_nursery() as nursery:
         path = folder / "app.sock"
@@ -248,7 +248,7 @@ async def proxied(
 
 
 async def until_it_listens(port: int, process: trio.Process) -> None:
-    """Wait until something accepts on a port; the caller bounds the time."""
+    """Wait until a port accepts connections; the caller bounds the time."""
     while True:
         assert process.returncode is None, "the proxy has ended"
         with suppress(OSError):
@@ -270,14 +270,14 @@ NAMES = ["nginx", "Caddy", "HAProxy"]
 async def proxy(
     request: pytest.FixtureRequest, tmp_path: Path, tls_or_not: Tls | None
 ) -> AsyncGenerator[Proxied]:
-    """Each of the proxies, plain and with TLS, on a port that is not the usual one."""
+    """Each proxy, plain and with TLS, on an unusual port."""
     with trio.fail_after(30):
         async with proxied(request.param, tmp_path, tls_or_not) as running:
             yield running
 
 
 def expected(proxy: Proxied, path: str) -> dict[str, Any]:
-    """Return what the handler has to see."""
+    """Return the facts that the handler has to see."""
     return {
         "url": f"{proxy.origin}{path}",
         "client": CLIENT,
@@ -287,7 +287,7 @@ def expected(proxy: Proxied, path: str) -> dict[str, Any]:
 
 
 async def converse(proxy: Proxied) -> None:
-    """Open a WebSocket as a page of the same origin does, talk, and close it."""
+    """Open a WebSocket as a page of the same origin does, use it, and close it."""
     async with open_websocket(
         proxy.url("/ws?a=b%20c"),
         headers={"Origin": proxy.origin},
@@ -311,7 +311,7 @@ async def test_a_websocket_of_the_same_origin_gets_through(proxy: Proxied) -> No
 
 @pytest.mark.parametrize("command", COMMANDS, ids=NAMES)
 async def test_a_server_on_a_unix_socket_is_reached(command: Command, tls: Tls) -> None:
-    # pytest's folders have long names, longer than the path of a socket may be.
+    # The paths of pytest's folders are too long for a socket.
     with (
         trio.fail_after(30),
         tempfile.TemporaryDirectory(prefix="wspair") as folder,
@@ -340,7 +340,7 @@ async def test_a_page_of_another_origin_gets_403(proxy: Proxied, wrong: str) -> 
 
 
 def facts_in(answer: bytes) -> dict[str, Any]:
-    """Return what the handler has seen; the body may be in chunks."""
+    """Return the facts that the handler has seen; the body may be chunked."""
     assert answer.startswith(b"HTTP/1.1 200 "), answer
     _, _, body = answer.partition(b"\r\n\r\n")
     facts: dict[str, Any] = json.loads(body[body.index(b"{") : body.rindex(b"}") + 1])
@@ -358,7 +358,7 @@ LIES = (
 
 @pytest.mark.parametrize("lies", [(), LIES], ids=["honest", "lying"])
 @pytest.mark.parametrize("with_port", [True, False], ids=["port", "no port"])
-async def test_what_a_client_says_of_itself_is_not_believed(
+async def test_headers_of_a_client_about_itself_are_not_trusted(
     proxy: Proxied, lies: tuple[str, ...], *, with_port: bool
 ) -> None:
     origin = proxy.origin if with_port else proxy.origin.rpartition(":")[0]
@@ -371,7 +371,7 @@ async def test_what_a_client_says_of_itself_is_not_believed(
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=NAMES)
-async def test_a_server_that_does_not_believe_it_knows_host_and_port(
+async def test_a_server_that_trusts_no_proxy_still_knows_host_and_port(
     tmp_path: Path, command: Command
 ) -> None:
     with trio.fail_after(30):
@@ -381,6 +381,6 @@ async def test_a_server_that_does_not_believe_it_knows_host_and_port(
     assert facts == {**expected(proxy, "/page"), "client": "127.0.0.1"}
 
 
-async def test_a_streamed_answer_comes_piece_by_piece(proxy: Proxied) -> None:
+async def test_a_streamed_response_comes_piece_by_piece(proxy: Proxied) -> None:
     host = f"Host: localhost:{proxy.port}"
     assert b"first piece" in await proxy.get("/stream", host, until=b"first piece\n")

@@ -1,4 +1,4 @@
-"""``python -m soak [--seconds N] [--seed N] [--engine NAME]``: run it, and tell."""
+"""``python -m soak [--seconds N] [--seed N] [--engine NAME]``: run, and report."""
 
 import argparse
 import faulthandler
@@ -15,7 +15,7 @@ from soak.report import Report
 
 DEFAULT_SECONDS: Final = 120.0
 OVERTIME: Final = 90.0
-"""Seconds that it may take longer, when everything hangs that can."""
+"""Seconds that it may take longer when connections hang."""
 MAX_TOLD: Final = 20
 
 

@@ -1,4 +1,4 @@
-"""What handlers of the soak's server do: every way to use a half, and to misuse it.
+"""The handlers of the soak's server: every way to use and misuse a half.
 
 Which one answers is in the path of the request. Its query has two numbers: ``n``, after
 how many messages something happens, and ``code``, with what is closed.
@@ -23,13 +23,13 @@ from trio_wspair import (
 
 GRACE: Final = 0.3
 MOMENT: Final = 0.03
-"""Seconds that slow handlers take for something."""
+"""Seconds that slow handlers wait."""
 PATIENCE: Final = 1.0
-"""Seconds after which the most patient handler gives up."""
+"""Seconds after which a handler stops waiting."""
 
 
 class Planned(Exception):  # noqa: N818 - it is no error that something is planned
-    """A failure that is part of the soak."""
+    """A failure on purpose."""
 
 
 def is_planned(exc: BaseException) -> bool:
@@ -49,7 +49,7 @@ class Call:
 
     request: Request
     half: WebSocket
-    """The half that the handler keeps."""
+    """The handler's half."""
     n: int
     code: int
     accept: Callable[..., None]
@@ -64,7 +64,7 @@ Behaviour = Callable[[Call], None]
 
 
 def echo(call: Call) -> None:
-    """Answer every message with itself."""
+    """Echo every message."""
     half = call.half
 
     @half.on("message")
@@ -75,7 +75,7 @@ def echo(call: Call) -> None:
 
 
 def drain(call: Call) -> None:
-    """The same, and wait until the client has taken it."""
+    """Echo every message, and wait until the client has read it."""
     half = call.half
 
     @half.on("message")
@@ -87,7 +87,7 @@ def drain(call: Call) -> None:
 
 
 def pull(call: Call, pause: float = 0) -> None:
-    """The same, by iteration."""
+    """Echo every message, by iteration."""
     half = call.half
 
     async def answer() -> None:
@@ -98,9 +98,9 @@ def pull(call: Call, pause: float = 0) -> None:
                 await half.drain()
                 await trio.sleep(pause)
         except ConnectionClosedError:
-            pass  # The client may have gone at any moment.
+            pass  # The client may be gone at any moment.
         finally:
-            # Who pulls no more has to say so: there may be more messages.
+            # A puller that stops has to close: more messages may come.
             await half.aclose()
 
     call.accept(pull=True)
@@ -108,7 +108,7 @@ def pull(call: Call, pause: float = 0) -> None:
 
 
 def later(call: Call) -> None:
-    """The same, but accept the half only after a moment."""
+    """Echo every message, but accept the half only after a moment."""
 
     async def take() -> None:
         await trio.sleep(MOMENT)
@@ -118,7 +118,7 @@ def later(call: Call) -> None:
 
 
 def slow(call: Call) -> None:
-    """Take a moment for each message, and answer none."""
+    """Take a moment for each message, without an answer."""
 
     @call.half.on("message")
     async def dawdle(event: MessageEvent) -> None:
@@ -128,7 +128,7 @@ def slow(call: Call) -> None:
 
 
 def relay(call: Call, upstream: WebSocket) -> None:
-    """Pass everything on, to and from another server."""
+    """Pass messages on to another server, and its answers back."""
 
     def forward(source: WebSocket, target: WebSocket) -> None:
         @source.on("message")
@@ -150,11 +150,11 @@ def relay(call: Call, upstream: WebSocket) -> None:
 
 
 def never(call: Call) -> None:
-    """Never accept the half, and see only later that this leads nowhere."""
+    """Leave the half unaccepted, and close it later."""
 
     async def give_up() -> None:
         await trio.sleep(PATIENCE)
-        call.request.nursery.cancel_scope.cancel(reason="nobody needs this")
+        call.request.nursery.cancel_scope.cancel(reason="not needed")
 
     call.start(give_up)
 
@@ -198,7 +198,7 @@ def fail(call: Call) -> None:
 
 
 def fail_late(call: Call) -> None:
-    """Fail in an async listener, which has said something before."""
+    """Fail in an async listener, after it has sent a message."""
 
     @call.half.on("message")
     async def answer(event: MessageEvent) -> None:
@@ -210,7 +210,7 @@ def fail_late(call: Call) -> None:
 
 
 def fail_at_end(call: Call) -> None:
-    """Fail in the listener for the end."""
+    """Fail in the close listener."""
 
     @call.half.on("close")
     async def fail_now(event: CloseEvent) -> None:
@@ -221,7 +221,7 @@ def fail_at_end(call: Call) -> None:
 
 
 def fail_beside(call: Call) -> None:
-    """Fail in a task beside the half."""
+    """Fail in another task of the request."""
 
     async def fail_soon() -> None:
         await trio.sleep(MOMENT * call.n)
@@ -242,13 +242,13 @@ def half_open(call: Call) -> None:
             half.send("the rest")
             half.close(call.code)
         except ConnectionClosedError:
-            pass  # That was no Close: the client has gone.
+            pass  # The client has vanished without a Close.
 
     call.accept(allow_half_open=True)
 
 
 def flood(call: Call) -> None:
-    """Send much, at the pace of the client."""
+    """Send much, as fast as the client reads."""
 
     async def send() -> None:
         try:
@@ -263,7 +263,7 @@ def flood(call: Call) -> None:
 
 
 def overflow(call: Call) -> None:
-    """Send more than may be queued, at no pace at all."""
+    """Send more than fits into the buffer, without waiting."""
     call.accept()
     try:
         while True:

@@ -1,7 +1,7 @@
-"""The clients of the soak that use the library, and leave in every way it offers.
+"""The clients of the soak that use the library, and end in every possible way.
 
-Each is called with the connection to make and with its own luck, and returns how that
-has ended, in words for the report.
+Each is called with the connection to make and a random generator, and returns how the
+connection ended, in words for the report.
 """
 
 import ssl
@@ -32,11 +32,11 @@ LIMITS: Final[dict[str, Any]] = {
 }
 CODES: Final = [1000, 1000, 1001, 1011, 3000, 4999]
 SOON: Final = 0.03
-"""The mean of the seconds until something happens to a client."""
+"""The mean of the seconds until an event in the life of a client."""
 
 
 class WrongEchoError(Exception):
-    """An echo was not what was sent."""
+    """An echo differs from the message sent."""
 
 
 @attrs.frozen
@@ -46,21 +46,21 @@ class Target:
     host: str
     port: int
     context: ssl.SSLContext | None
-    """With which TLS is spoken, if it is."""
+    """The TLS context, if any."""
     resource: str
     """The path and query."""
     echoes: bool
-    """Every message will come back."""
+    """Whether the server echoes every message."""
 
     @property
     def url(self) -> str:
-        """The URL of it."""
+        """The URL of the connection."""
         scheme = "ws" if self.context is None else "wss"
         return f"{scheme}://{self.host}:{self.port}{self.resource}"
 
     @property
     def options(self) -> dict[str, Any]:
-        """How our own clients connect."""
+        """Options of `connect()` for all clients."""
         return {"ssl_context": self.context, **LIMITS}
 
     def open(self) -> AbstractAsyncContextManager[WebSocket]:
@@ -92,19 +92,19 @@ async def talk(target: Target, ws: WebSocket, luck: Random) -> None:
 
 
 def told(event: CloseEvent) -> str:
-    """Return what a close event says."""
+    """Return a close event as text."""
     return f"closed with {event.code}"
 
 
 async def leave(target: Target, luck: Random) -> str:
-    """Talk, and leave the block."""
+    """Exchange messages, and leave the block."""
     async with target.open() as ws:
         await talk(target, ws, luck)
     return told(await ws.wait_closed())
 
 
 async def raise_in_block(target: Target, luck: Random) -> str:
-    """Talk, and leave the block by an exception."""
+    """Exchange messages, and leave the block by an exception."""
     async with target.open() as ws:
         await talk(target, ws, luck)
         raise Planned
@@ -120,7 +120,7 @@ async def be_cancelled(target: Target, luck: Random) -> str:
 
 
 async def close(target: Target, luck: Random) -> str:
-    """Listen, talk at once, and close with some code."""
+    """Listen, send at once, and close with some code."""
     async with trio.open_nursery() as nursery:
         ws = await connect(target.url, nursery=nursery, **target.options)
         heard: list[str | bytes] = []
@@ -142,7 +142,7 @@ async def close(target: Target, luck: Random) -> str:
 
 
 async def aclose(target: Target, luck: Random) -> str:
-    """Close and wait for the end, but not always until it comes."""
+    """Close and wait for the end, sometimes for too short a time."""
     async with target.open() as ws:
         await talk(target, ws, luck)
         with trio.move_on_after(luck.choice([1, 0.01, 0])):
@@ -151,7 +151,7 @@ async def aclose(target: Target, luck: Random) -> str:
 
 
 async def lose_the_nursery(target: Target, luck: Random) -> str:
-    """Be in a nursery that is cancelled; the half may not have been accepted."""
+    """Cancel the nursery of the half, which may be unaccepted."""
     async with trio.open_nursery() as nursery:
         ws = await connect(target.url, nursery=nursery, **target.options)
         if luck.random() < 0.7:
@@ -208,7 +208,7 @@ async def take_too_little(target: Target, luck: Random) -> str:
 
 
 async def ping(target: Target, luck: Random) -> str:
-    """Ping, which may be cancelled, while others talk."""
+    """Ping, sometimes cancelled, while messages are exchanged."""
     async with target.open() as ws, trio.open_nursery() as nursery:
         for _ in range(luck.randrange(1, 4)):
             nursery.start_soon(ws.ping)
@@ -220,7 +220,7 @@ async def ping(target: Target, luck: Random) -> str:
 
 
 async def be_slow(target: Target, luck: Random) -> str:
-    """Let messages wait before they are pulled, and pull only some of them."""
+    """Pull messages late, and only some of them."""
     async with target.open() as ws:
         for _ in range(luck.randrange(10)):
             ws.send(some_message(luck))

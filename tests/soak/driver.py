@@ -1,7 +1,7 @@
 """The soak itself: a server, a crowd of clients, and the numbers before and after.
 
-What a connection does depends on the seed and on its number alone, but when it does it
-is up to the machine: the same seed gives the same mixture, not the same run.
+The actions of a connection depend on the seed and its number only, but their times
+depend on the machine: the same seed gives the same mixture, not the same run.
 """
 
 import math
@@ -33,16 +33,16 @@ AT_A_TIME: Final = 50
 SECURE_SHARE: Final = 0.15
 RAW_SHARE: Final = 0.5
 PHASES: Final = {"warmed up": 0.2, "middle": 0.4, "end": 0.4}
-"""The moments at which is counted, and the share of the time before each."""
+"""The moments of counting, and the share of the time before each."""
 PATIENCE: Final = 30.0
-"""Seconds after which a connection hangs: the longest take a few."""
+"""Seconds after which a connection counts as hanging; the longest take a few."""
 QUIET_SECONDS: Final = 10.0
-"""Seconds in which all is over when no client is left."""
+"""Seconds in which everything ends after the last client."""
 STOP_AFTER: Final = 0.5
 
 
 async def soak(seconds: float, seed: int, report: Report) -> None:
-    """Run it for about so many seconds, and report."""
+    """Run the soak for about this time, and report."""
     authority = trustme.CA()
     context = ssl.create_default_context()
     authority.configure_trust(context)
@@ -56,7 +56,7 @@ async def soak(seconds: float, seed: int, report: Report) -> None:
             said = await _count_when_quiet(name, server, report)
             await crowd.talk()
         _take(said, report)
-        # Last, it stops while everybody is there.
+        # Last, the server stops while clients are connected.
         async with trio.open_nursery() as nursery:
             nursery.start_soon(crowd.run, math.inf)
             await trio.sleep(STOP_AFTER)
@@ -67,7 +67,7 @@ async def soak(seconds: float, seed: int, report: Report) -> None:
 
 
 async def _count_when_quiet(name: str, server: ServerProcess, report: Report) -> Said:
-    """Count when nothing goes on any more, or nothing ought to."""
+    """Count when everything has ended, or should have ended."""
     start = report.moments[0]
     deadline = trio.current_time() + QUIET_SECONDS
     while True:
@@ -80,7 +80,7 @@ async def _count_when_quiet(name: str, server: ServerProcess, report: Report) ->
 
 
 def _take(said: Said, report: Report) -> None:
-    """Report what the server has said in the end."""
+    """Add the final numbers of the server to the report."""
     report.endings["The handlers have seen"] = said.endings
     report.endings["The server has logged"] = said.logged
     report.wrong += said.unplanned
@@ -91,7 +91,7 @@ def _take(said: Said, report: Report) -> None:
 
 
 class _Crowd:
-    """Many clients, each of which makes one connection after the other."""
+    """Many clients, each with one connection after the other."""
 
     def __init__(
         self,
@@ -110,14 +110,14 @@ class _Crowd:
         self._leaves = False
 
     async def run(self, seconds: float) -> None:
-        """Let all of them go on for some time, and wait until they are done."""
+        """Let the clients run for some time, and wait for their ends."""
         self._deadline = trio.current_time() + seconds
         async with trio.open_nursery() as nursery:
             for _ in range(AT_A_TIME):
                 nursery.start_soon(self._run_one)
 
     async def talk(self) -> None:
-        """See that the server lives: have two conversations that have to go well."""
+        """Check that the server works, by two conversations."""
         for kind, base in self._urls.items():
             url = f"{base}echo?n=0&code=1000"
             context = self._context if kind == "secure" else None
@@ -143,7 +143,7 @@ class _Crowd:
             await self._connect(self._report.connections)
 
     async def _connect(self, number: int) -> None:
-        """Make a connection, and see it to its end."""
+        """Make a connection, and wait for its end."""
         luck = Random(f"{self._seed}/{number}")
         raw = luck.random() < RAW_SHARE
         client = luck.choice(RAW_CLIENTS if raw else CLIENTS)
@@ -178,7 +178,7 @@ class _Crowd:
         )
 
     def _name_of(self, exc: BaseException) -> str | None:
-        """Return how to count what a client may meet; `None` for what it must not."""
+        """Return the words for an expected error of a client; `None` for any other."""
         match exc:
             case BaseExceptionGroup():
                 names = [self._name_of(e) for e in exc.exceptions]

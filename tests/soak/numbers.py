@@ -1,4 +1,4 @@
-"""What a process holds: descriptors, tasks, halves and memory, and what is too much."""
+"""The resources of a process: descriptors, tasks, halves, memory; and their limits."""
 
 import gc
 import os
@@ -29,12 +29,12 @@ MAX_MEMORY: Final = 16 * 2**20
 
 @attrs.frozen
 class Numbers:
-    """What a process holds at one moment."""
+    """The resources of a process at one moment."""
 
     descriptors: dict[str, int]
-    """How many of each kind, such as ``socket``."""
+    """The number of descriptors of each kind, such as ``socket``."""
     tasks: dict[str, int]
-    """How many run each function."""
+    """The number of tasks that run each function."""
     halves: int
     """Objects of the class `WebSocket`."""
     blocks: int
@@ -45,7 +45,9 @@ class Numbers:
 
 def take_numbers() -> Numbers:
     """Count, after the garbage has been collected. Called in a Trio task."""
-    for _ in range(3):  # What a finalizer lets go is garbage of the next round.
+    for _ in range(
+        3
+    ):  # Objects that a finalizer releases are collected in the next round.
         gc.collect()
     with open("/proc/self/statm") as statm:
         pages = int(statm.read().split()[1])
@@ -60,7 +62,7 @@ def take_numbers() -> Numbers:
 
 def _descriptors() -> Iterator[str]:
     for number in os.listdir("/proc/self/fd"):
-        with suppress(OSError):  # The one that listed the others.
+        with suppress(OSError):  # The descriptor that lists the folder.
             yield os.readlink(f"/proc/self/fd/{number}").split(":[")[0]
 
 
@@ -75,12 +77,12 @@ def _tasks() -> Iterator[str]:
 
 
 def is_back(before: Numbers, after: Numbers) -> bool:
-    """Return whether what can be counted exactly is what it was."""
+    """Return whether the exact counts are unchanged."""
     return not _exact_differences(before, after)
 
 
 def what_is_left(first: Numbers, middle: Numbers, last: Numbers) -> list[str]:
-    """Return a sentence for each number that is not back in the end."""
+    """Return a sentence for each number that is too large in the end."""
     wrong = _exact_differences(first, last)
     blocks = last.blocks - middle.blocks
     if blocks > MAX_BLOCKS:

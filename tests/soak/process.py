@@ -1,4 +1,4 @@
-"""The process with the server, as the clients' process sees it."""
+"""The server process, as seen from the process of the clients."""
 
 import json
 import subprocess
@@ -19,16 +19,16 @@ from soak.numbers import Numbers
 
 @attrs.frozen
 class Said:
-    """What the server has said of itself."""
+    """The numbers that the server has reported."""
 
     numbers: Numbers
     endings: Counter[str]
-    """How its connections have ended, as its handlers have seen it."""
+    """How its connections have ended, from the view of its handlers."""
     accepted: int
     """How many halves its handlers have accepted."""
     logged: Counter[str]
     unplanned: list[str]
-    """What should not have happened."""
+    """The faults that it has seen."""
 
 
 @attrs.frozen
@@ -36,11 +36,11 @@ class ServerProcess:
     """The running process."""
 
     urls: dict[str, str]
-    """Where it serves, ``plain`` and ``secure``."""
+    """Its ports, ``plain`` and ``secure``."""
     _process: trio.Process
 
     async def ask(self) -> Said:
-        """Ask it for its numbers."""
+        """Ask the server for its numbers."""
         assert self._process.stdin is not None
         await self._process.stdin.send_all(b"?")
         said = await _read_line(self._process)

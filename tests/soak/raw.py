@@ -1,4 +1,4 @@
-"""The clients of the soak that are made of bytes, and keep no rule of a protocol.
+"""The clients of the soak that send raw bytes, and break rules of the protocols.
 
 Called and reported as those of `clients`.
 """
@@ -27,7 +27,7 @@ from trio_wspair.testing._scripted_peer import (
 )
 
 PATIENCE: Final = 20.0
-"""Seconds in which the server has to end a connection that it wants to end."""
+"""Seconds in which the server has to end a connection."""
 MASKED: Final = 0x80
 
 
@@ -41,7 +41,7 @@ class NoWebSocketError(Exception):
 
 @asynccontextmanager
 async def dialled(target: Target) -> AsyncGenerator[ScriptedPeer]:
-    """Open TCP or TLS for a block; what becomes of it is the block's."""
+    """Open TCP or TLS for a block, which has to close it."""
     tcp = await trio.open_tcp_stream(target.host, target.port)
     try:
         stream: trio.abc.Stream = tcp
@@ -67,7 +67,7 @@ def below(peer: ScriptedPeer) -> trio.SocketStream:
 
 
 def reset(peer: ScriptedPeer) -> None:
-    """Make the end of TCP a reset, which destroys what is under way."""
+    """Make the end of TCP a reset, which drops bytes in transit."""
     linger = struct.pack("ii", 1, 0)
     below(peer).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
@@ -83,12 +83,12 @@ async def opened(target: Target) -> AsyncGenerator[ScriptedPeer]:
 
 
 def status_of(answer: str) -> str:
-    """Return what is said of an HTTP answer."""
+    """Return the text of the report for an HTTP response."""
     return f"HTTP {answer.split(' ')[1]}" if answer else "ended in the handshake"
 
 
 def said_last(said: list[str | bytes | tuple[int, str] | tuple[str, bytes]]) -> str:
-    """Return the Close that the server has said, if any."""
+    """Return the Close that the server has sent, if any."""
     last = said[-1] if said else None
     if isinstance(last, tuple) and isinstance(last[0], int):
         return f"heard Close {last[0]}"
@@ -99,7 +99,7 @@ def said_last(said: list[str | bytes | tuple[int, str] | tuple[str, bytes]]) -> 
 
 
 def conversation(peer: ScriptedPeer, target: Target, luck: Random) -> list[bytes]:
-    """Return what a good client says, in pieces that are whole."""
+    """Return the bytes of a good client, in whole frames."""
     return [
         head(*UPGRADE, start=f"GET {target.resource} HTTP/1.1"),
         peer.text_frame("x" * luck.choice([1, 200, 70_000])),
@@ -111,7 +111,7 @@ def conversation(peer: ScriptedPeer, target: Target, luck: Random) -> list[bytes
 
 
 async def vanish(target: Target, luck: Random) -> str:
-    """Say a good conversation up to any byte, and end TCP in any way."""
+    """Send a good conversation up to any byte, and end TCP in any way."""
     how = luck.choice(["ended", "reset", "half-closed"])
     async with dialled(target) as peer:
         pieces = conversation(peer, target, luck)
@@ -135,7 +135,7 @@ async def vanish(target: Target, luck: Random) -> str:
 
 
 async def be_deaf(target: Target, luck: Random) -> str:
-    """Talk and read nothing, then vanish."""
+    """Send without reading, then vanish."""
     async with opened(target) as peer:
         with trio.move_on_after(luck.expovariate(1 / SOON) * 5):
             while True:
@@ -147,7 +147,7 @@ async def be_deaf(target: Target, luck: Random) -> str:
 
 
 async def be_mute(target: Target, luck: Random) -> str:
-    """Listen, and answer nothing: no ping, no Close."""
+    """Read, and answer neither pings nor Closes."""
     async with opened(target) as peer:
         await peer.send(peer.text_frame("go on"))
         with trio.move_on_after(luck.expovariate(1 / SOON) * 10):
@@ -155,11 +155,11 @@ async def be_mute(target: Target, luck: Random) -> str:
     return "mute, and vanished"
 
 
-# -- peers that say Close -----------------------------------------------------
+# -- peers that send a Close --------------------------------------------------
 
 
 async def close(target: Target, luck: Random) -> str:
-    """Close in good order, and hear the answer, if the handler gives one."""
+    """Close cleanly, and read the answer, if the handler sends one."""
     async with opened(target) as peer:
         texts = [peer.text_frame("x" * luck.choice([1, 20_000]))] * luck.randrange(4)
         await peer.send(*texts, peer.close_frame(luck.choice([None, *CODES])))
@@ -169,7 +169,7 @@ async def close(target: Target, luck: Random) -> str:
 
 
 async def close_and_talk_on(target: Target, luck: Random) -> str:
-    """Send after the Close, which nobody may."""
+    """Send after the Close, which is illegal."""
     async with opened(target) as peer:
         await peer.send(peer.text_frame("x"), peer.close_frame(1000))
         try:
@@ -182,14 +182,14 @@ async def close_and_talk_on(target: Target, luck: Random) -> str:
     return "said Close, and talked on"
 
 
-# -- peers that say what they must not ----------------------------------------
+# -- peers that break the protocol --------------------------------------------
 
 
 def bad_frames(peer: ScriptedPeer, luck: Random) -> list[bytes]:
-    """Return bytes that end a connection, each for a reason of its own."""
+    """Return bytes that end a connection, each for another reason."""
     size = LIMITS["max_message_bytes"] + 1
     return [
-        peer.frame(TEXT, b"\xff\xfe"),  # No UTF-8.
+        peer.frame(TEXT, b"\xff\xfe"),  # Invalid UTF-8.
         peer.frame(TEXT, "é".encode()[:1], fin=False) + peer.frame(CONTINUATION, b"x"),
         peer.frame(CONTINUATION, b"nothing was begun"),
         peer.frame(TEXT, b"x", fin=False) + peer.text_frame("another"),
@@ -198,7 +198,7 @@ def bad_frames(peer: ScriptedPeer, luck: Random) -> list[bytes]:
         peer.frame(PING, b"", fin=False),
         bytes([0xC1]) + peer.text_frame("x")[1:],  # A reserved bit.
         ScriptedPeer(peer.stream, masks=False).text_frame("not masked"),
-        peer.frame(CLOSE, b"\x03"),  # Half a code.
+        peer.frame(CLOSE, b"\x03"),  # Half a close code.
         peer.frame(CLOSE, struct.pack("!H", luck.choice([0, 999, 1005, 1006, 5000]))),
         peer.frame(CLOSE, struct.pack("!H", 1000) + b"\xff"),
         peer.frame(BINARY, bytes(size)),
@@ -224,19 +224,19 @@ async def flood_with_pings(target: Target, luck: Random) -> str:
     async with opened(target) as peer:
         with trio.move_on_after(0.2):
             await peer.send(peer.frame(PING, bytes(125)) * 2000)
-            await peer.send(peer.frame(PONG, b"nobody asked") * 10)
-        # A record of TLS that was cut off up there ends it all, frames included.
+            await peer.send(peer.frame(PONG, b"unasked") * 10)
+        # A TLS record that was cut off above ends everything, with its frames.
         with trio.move_on_after(SOON), suppress(TornFrameError):
             for _ in range(luck.randrange(1000)):
                 await peer.receive()
     return "many pings, and vanished"
 
 
-# -- peers that speak HTTP, or nothing at all ---------------------------------
+# -- peers that send plain HTTP, or neither -----------------------------------
 
 
 def bad_heads(luck: Random) -> list[bytes]:
-    """Return requests that get no WebSocket, each for a reason of its own."""
+    """Return requests that don't get a WebSocket, each for another reason."""
     host = "Host: 127.0.0.1"
     return [
         head(host, start=f"{luck.choice(['GET', 'HEAD', 'DELETE'])} / HTTP/1.1"),
@@ -262,7 +262,7 @@ async def ask_wrongly(target: Target, luck: Random) -> str:
 
 
 async def be_slow(target: Target, luck: Random) -> str:
-    """Send a head so slowly that the server gives up."""
+    """Send a head so slowly that the server times out."""
     async with dialled(target) as peer, trio.open_nursery() as nursery:
 
         async def trickle() -> None:
@@ -279,7 +279,7 @@ async def be_slow(target: Target, luck: Random) -> str:
 
 
 async def speak_no_tls(target: Target, luck: Random) -> str:
-    """Send what is no TLS, and no HTTP, below what the server takes for either."""
+    """Send bytes that are neither TLS nor HTTP, below any handshake."""
     async with dialled(target) as peer:
         await below(peer).send_all(luck.randbytes(luck.randrange(1, 500)))
         with trio.move_on_after(PATIENCE):

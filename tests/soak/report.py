@@ -1,4 +1,4 @@
-"""What has come of a soak, and whether that is well."""
+"""The result of a soak, and the faults in it."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ MEGABYTE: Final = 2**20
 
 @attrs.frozen
 class Moment:
-    """The numbers of both processes when no connection was open."""
+    """The numbers of both processes at a moment without connections."""
 
     name: str
     server: Numbers
@@ -22,22 +22,22 @@ class Moment:
 
 @attrs.define
 class Report:
-    """What was counted."""
+    """The counts of a soak."""
 
     connections: int = 0
     seconds: float = 0.0
     moments: list[Moment] = attrs.Factory(list)
     endings: dict[str, Counter[str]] = attrs.Factory(dict)
-    """Who has seen connections end how, and how often."""
+    """How often each kind of client or handler has seen each kind of end."""
     wrong: list[str] = attrs.Factory(list)
-    """What should not be."""
+    """The faults."""
 
     def note(self, unraisable: Any) -> None:
-        """Keep what could not be raised, such as a warning of a finalizer."""
+        """Keep an unraisable error, such as a warning of a finalizer."""
         self.wrong.append(f"the clients: {unraisable.exc_value!r}")
 
     def judge(self) -> None:
-        """Compare the last moment with those before.
+        """Compare the last moment with the earlier ones.
 
         What is counted exactly has to be back where it was before the first
         connection. Memory is compared with the middle of the run, as it takes some
@@ -50,7 +50,7 @@ class Report:
             self.wrong += [f"{name}: {what}" for what in left]
 
     def text(self) -> str:
-        """Return it for people."""
+        """Return the report as text."""
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
@@ -64,9 +64,9 @@ class Report:
             yield _row("memory (MiB)", [f"{n.memory / MEGABYTE:.2f}" for n in every])
             yield _row("memory (blocks)", [n.blocks for n in every])
             yield _row("halves", [n.halves for n in every])
-        for who, counts in self.endings.items():
+        for kind, counts in self.endings.items():
             yield ""
-            yield f"{who}:"
+            yield f"{kind}:"
             for what, count in sorted(counts.items()):
                 yield f"{count:8}  {what}"
 

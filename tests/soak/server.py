@@ -1,4 +1,4 @@
-"""The server of the soak: a process that serves, and tells its numbers when asked.
+"""The server of the soak: a process that serves, and reports its numbers on request.
 
 ``python -m soak.server CERTIFICATE``. Each byte on standard input is answered with a
 line of JSON; the end of the input stops it.
@@ -43,7 +43,7 @@ LIMITS: Final[dict[str, Any]] = {
     "ping_timeout": 0.5,
     "receive_buffer_bytes": 2**16,
 }
-"""Small ones, so that all of them are met."""
+"""Small limits, so that all of them are reached."""
 PATHS: Final = [
     *BEHAVIOURS,
     "proxy",
@@ -54,14 +54,14 @@ PATHS: Final = [
     "cancel",
 ]
 STOP_SECONDS: Final = 10.0
-"""Seconds after which a server that is to stop will never do so."""
+"""Seconds after which a server that doesn't stop counts as hanging."""
 
 
 class Handlers:
     """The `fetch` handler, which counts."""
 
     url: str
-    """Where it is served."""
+    """The ports that it is served on."""
 
     def __init__(self) -> None:
         self.endings: Counter[str] = Counter()
@@ -133,7 +133,7 @@ class Handlers:
 
 
 class Log(logging.Handler):
-    """Counts what is logged, and keeps what should not have happened."""
+    """Counts the log records, and keeps those that are faults."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -141,9 +141,9 @@ class Log(logging.Handler):
         self.unplanned: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Look at a record."""
+        """Count a record."""
         exc = record.exc_info[1] if record.exc_info else None
-        if exc is None:  # What is wrong comes after the request.
+        if exc is None:  # The error comes after the request.
             self.counts[record.getMessage().split(": ", 1)[-1]] += 1
         else:
             self.counts[f"failed: {', '.join(sorted(_names(exc)))}"] += 1
@@ -151,7 +151,7 @@ class Log(logging.Handler):
             self.unplanned.append(logging.Formatter().format(record))
 
     def note(self, unraisable: Any) -> None:
-        """Keep what could not be raised, such as a warning of a finalizer."""
+        """Keep an unraisable error, such as a warning of a finalizer."""
         self.unplanned.append(f"the server: {unraisable.exc_value!r}")
 
 

@@ -1,4 +1,4 @@
-"""The soak in small, and whether it notices. `nox -s soak` runs it at full length."""
+"""A short soak, and whether it finds leaks. `nox -s soak` runs it at full length."""
 
 import os
 import subprocess
@@ -33,7 +33,7 @@ def test_g10_hundreds_of_connections_leave_nothing_behind(engine: str) -> None:
 NUMBERS = Numbers({"socket": 4}, {"main": 1}, 0, 100_000, 50 * 2**20)
 
 
-def test_the_soak_is_content_when_all_is_as_before() -> None:
+def test_a_report_without_differences_has_no_faults() -> None:
     assert what_is_left(NUMBERS, NUMBERS, NUMBERS) == []
 
 
@@ -47,9 +47,7 @@ def test_the_soak_is_content_when_all_is_as_before() -> None:
         ({"memory": 70 * 2**20}, "memory: 20971520 bytes more"),
     ],
 )
-def test_the_soak_complains_of_what_is_left(
-    last: dict[str, Any], complaint: str
-) -> None:
+def test_a_report_names_what_is_left(last: dict[str, Any], complaint: str) -> None:
     after = attrs.evolve(NUMBERS, **last)
     (said,) = what_is_left(NUMBERS, NUMBERS, after)
     assert said.startswith(complaint)

@@ -1,4 +1,4 @@
-"""What is made of samples."""
+"""Results of benchmarks: ratios, goals and plots, made from samples."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_a_limit_stands_beside_ours() -> None:
     assert "at most 5,120 missed" in markdown(rows(idle, work))
 
 
-def test_remarks_name_who_was_left_out_and_how_busy_others_were(
+def test_remarks_name_skipped_contestants_and_other_load(
     echoed: Results,
 ) -> None:
     left_out, others = remarks(echoed, ECHO)
@@ -76,7 +76,7 @@ def test_remarks_name_who_was_left_out_and_how_busy_others_were(
     assert others == "Others kept up to 0.25 cores busy."
 
 
-def test_results_are_the_same_after_they_were_a_file(
+def test_results_read_from_a_file_equal_the_ones_written(
     echoed: Results, tmp_path: Path
 ) -> None:
     file = tmp_path / "results.json"
@@ -90,7 +90,7 @@ def test_the_plot_has_a_mark_for_each_other_contestant(echoed: Results) -> None:
     assert sorted(map(str, tips)) == ["trio-websocket: 3.00", "workerd: 1.00"]
 
 
-def test_the_plot_has_no_yardsticks() -> None:
+def test_the_plot_leaves_out_yardsticks() -> None:
     (work,) = (w for w in SECTIONS["In memory"] if w.name == "large")
     samples = {name: taken(1) for name in work.contestants}
     picture = plot(Results(FACTS, {work.name: samples}))
@@ -98,7 +98,7 @@ def test_the_plot_has_no_yardsticks() -> None:
     assert not any(yardstick in picture for yardstick in work.yardsticks)
 
 
-def test_contestants_take_turns_and_one_that_fails_is_left_out() -> None:
+def test_contestants_take_turns_and_a_failing_one_is_left_out() -> None:
     seen: list[str] = []
 
     def take(_work: Work, contestant: str, _seconds: float) -> Sample:
@@ -128,7 +128,7 @@ def test_contestants_take_turns_and_one_that_fails_is_left_out() -> None:
         ([0.99, 0.99, 0.99, 0.99], False),
     ],
 )
-def test_a_commit_is_slower_if_three_of_four_rounds_say_so(
+def test_a_commit_is_slower_if_it_is_slower_in_three_of_four_rounds(
     ratios: list[float], *, slower: bool
 ) -> None:
     assert Comparison("burst", "ours", Spread(ratios)).is_slower(0.95) is slower

@@ -1,4 +1,4 @@
-"""Every work in memory is done once, so that benchmarks do not rot."""
+"""Every work in memory runs once, so that the benchmarks keep working."""
 
 import pytest
 
@@ -26,14 +26,14 @@ def test_a_work_in_memory_runs(
 ) -> None:
     monkeypatch.setattr(lifetime, "IDLE_PAIRS", 2000)
     value = work.contestants[contestant](0.001)[VALUE]
-    # What other tests have freed may be all the memory that an idle pair takes.
+    # An idle pair may fit into the memory that other tests have freed.
     assert value > 0 or work.name.startswith("idle")
 
 
 @pytest.mark.parametrize(
     "work", [work for works in SECTIONS.values() for work in works]
 )
-def test_goals_and_yardsticks_are_of_contestants_that_there_are(work: Work) -> None:
+def test_goals_and_yardsticks_name_existing_contestants(work: Work) -> None:
     assert any(map(is_ours, work.contestants))
     assert {goal.theirs for goal in work.goals} <= work.contestants.keys()
     assert set(work.yardsticks) < work.contestants.keys()

@@ -15,12 +15,12 @@ from typing import Any, Literal
 import attrs
 import pytest
 import trio
+from fuzz.applications import APPLICATIONS, take
 from fuzz.case import GOOD_ANSWER, GOOD_REQUEST, Case
 from fuzz.cases import cases
 from fuzz.checking import GOOD_CLIENT, GRACE, HANDSHAKE, check
 from fuzz.frames import BAD_UTF8, CODES, MASK, Frame, close
 from fuzz.network import ScriptedStream, dialling_in_memory, listening_in_memory
-from fuzz.takers import TAKERS, take
 from hypothesis import given, settings
 from network import Logged, Network
 from trio.testing import MockClock
@@ -121,12 +121,14 @@ def test_g12_a_conversation_is_the_same_wherever_it_is_cut(side: Side) -> None:
 
 
 @both_sides
-@pytest.mark.parametrize("taker", TAKERS)
-def test_g12_a_conversation_is_the_same_byte_by_byte(side: Side, taker: Any) -> None:
+@pytest.mark.parametrize("application", APPLICATIONS)
+def test_g12_a_conversation_is_the_same_byte_by_byte(
+    side: Side, application: Any
+) -> None:
     data = handshake(side) + stream(side, *TALK)
     pieces = tuple(data[at : at + 1] for at in range(len(data)))
     for patient in (False, True):
-        case = Case(side, pieces, taker=taker, patient=patient, room=1)
+        case = Case(side, pieces, application=application, patient=patient, room=1)
         assert check(case) == "clean 1000"
 
 
@@ -295,8 +297,8 @@ def test_g12_codes_that_may_be_sent_and_others(side: Side) -> None:
 
 
 @both_sides
-@pytest.mark.parametrize("taker", TAKERS)
-def test_g12_nothing_counts_after_a_close(side: Side, taker: Any) -> None:
+@pytest.mark.parametrize("application", APPLICATIONS)
+def test_g12_nothing_counts_after_a_close(side: Side, application: Any) -> None:
     end = Frame(CLOSE, close(3000))
     for after in (
         [Frame(TEXT, b"late"), Frame(PING, b"late")],
@@ -306,7 +308,9 @@ def test_g12_nothing_counts_after_a_close(side: Side, taker: Any) -> None:
         [bytes(2**17)],
     ):
         for patient in (False, True):
-            outcome = attack(side, end, *after, taker=taker, patient=patient)
+            outcome = attack(
+                side, end, *after, application=application, patient=patient
+            )
             assert outcome == "clean 3000"
 
 

@@ -1,4 +1,4 @@
-"""What the conversations have in common: the handshake and the closing."""
+"""The handshake and the closing that all conversations share."""
 
 from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qs
@@ -62,7 +62,7 @@ async def _hold(server: WebSocket, talk: Talk, echo_close: bool) -> None:
 
 
 def say(*messages: str) -> Talk:
-    """Send these and return."""
+    """Send messages and return."""
 
     async def talk(ws: WebSocket) -> None:
         for message in messages:
@@ -78,7 +78,7 @@ async def until_closed(ws: WebSocket) -> None:
 
 
 async def echo_until_goodbye(ws: WebSocket) -> None:
-    """Echo, Goodbye included."""
+    """Echo messages up to Goodbye, which is echoed, too."""
     message: str | bytes = ""
     while message != "Goodbye":
         message = await ws.receive()
@@ -86,7 +86,7 @@ async def echo_until_goodbye(ws: WebSocket) -> None:
 
 
 async def discard_until_goodbye(ws: WebSocket) -> None:
-    """Say nothing."""
+    """Send nothing."""
     while await ws.receive() != "Goodbye":
         pass
 

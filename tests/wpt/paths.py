@@ -1,4 +1,4 @@
-"""The paths that tests under `websockets/` use, as far as a `Response` can say it."""
+"""The paths of tests under `websockets/` that a `Response` can answer."""
 
 import trio
 
@@ -93,7 +93,7 @@ async def basic_auth(request: Request) -> Response:
     return Response(status=401, headers={"WWW-Authenticate": 'Basic realm="camelot"'})
 
 
-# -- cookies and other headers of the answer -----------------------------------
+# -- cookies and other headers of the response ---------------------------------
 
 
 def set_cookies(request: Request, *cookies: str) -> Response:

@@ -1,7 +1,7 @@
-"""The paths that need bytes which no `Response` and no half can say.
+"""The paths that need bytes that a `Response` or a half can't send.
 
-They speak through wsproto. `RawPaths` is the listener that picks their connections out
-of those which go to `serve()`.
+They use wsproto. `RawPaths` is a listener that serves their connections, and passes
+all others to `serve()`.
 """
 
 import math
@@ -25,7 +25,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Peer:
-    """A client, on a stream from which nothing was read yet."""
+    """A client, on a stream that is unread."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.stream = stream
@@ -50,7 +50,7 @@ class Peer:
         return event
 
     async def hear_message(self) -> bytes | None:
-        """Return the next message; `None` if there is none any more."""
+        """Return the next message; `None` after the last one."""
         message = bytearray()
         while True:
             event = await self.hear()
@@ -65,7 +65,7 @@ class Peer:
                     return bytes(message)
 
     async def close(self) -> None:
-        """Say Close 1000, and wait for the answer unless it is one."""
+        """Send Close 1000; wait for the answer, unless this is one."""
         await self.stream.send_all(self.say(CloseConnection(code=1000)))
         while self._protocol.state is not ConnectionState.CLOSED:
             if await self.hear() is None:
@@ -73,7 +73,7 @@ class Peer:
 
 
 Talk = Callable[[Peer], Awaitable[None]]
-"""TCP ends when it returns."""
+"""Handles a client; TCP ends when it returns."""
 
 
 async def invalid(peer: Peer) -> None:
@@ -104,7 +104,7 @@ async def handshake_protocol(peer: Peer) -> None:
 
 
 async def simple_handshake(peer: Peer) -> None:
-    """Say a Close together with the 101."""
+    """Send a Close together with the 101."""
     answer = await peer.answer([(b"Set-Cookie", b"ws_test=test")])
     close = peer.say(CloseConnection(code=1001, reason="PASS"))
     await peer.stream.send_all(answer + close)
@@ -126,7 +126,7 @@ async def abrupt_close(peer: Peer) -> None:
 
 
 async def passive_close_abort(peer: Peer) -> None:
-    """Answer no Close."""
+    """Don't answer a Close."""
     await peer.stream.send_all(await peer.answer())
     while await peer.hear_message() is not None:
         pass
@@ -152,7 +152,7 @@ PATHS: dict[str, Talk] = {
 
 
 def find(head: bytes) -> Talk | None:
-    """Return what answers the request that begins so, if that is one of these paths."""
+    """Return the handler for a request that begins so, if the path is one of these."""
     request_line = head.partition(b"\r\n")[0].decode("latin-1").split(" ")
     path, _, query = "".join(request_line[1:2]).partition("?")
     if path == "/remote-close" and "abrupt=1" in query.split("&"):
@@ -161,7 +161,7 @@ def find(head: bytes) -> Talk | None:
 
 
 class RawPaths(trio.abc.Listener[trio.SocketStream]):
-    """Answers requests for the paths above, and gives all other connections on."""
+    """Answers requests for the paths above, and passes on all other connections."""
 
     def __init__(self, listener: trio.SocketListener) -> None:
         self.socket = listener.socket
@@ -185,7 +185,7 @@ class RawPaths(trio.abc.Listener[trio.SocketStream]):
     async def _sort(self, stream: trio.SocketStream) -> None:
         ours = True
         try:
-            # Whoever is behind shall still find all of it.
+            # The bytes stay in the socket for `serve()`.
             head = await stream.socket.recv(2**16, socket.MSG_PEEK)
             talk = find(head)
             if talk is not None:
@@ -194,7 +194,7 @@ class RawPaths(trio.abc.Listener[trio.SocketStream]):
                 self._send.send_nowait(stream)
                 ours = False
         except (OSError, trio.BrokenResourceError, ProtocolError):
-            pass  # The client has gone, or fails what it is to fail.
+            pass  # The client has gone, or breaks the protocol on purpose.
         finally:
             if ours:
                 await trio.aclose_forcefully(stream)

@@ -1,4 +1,4 @@
-"""Paths whose connections share something, for tests in other folders of WPT."""
+"""Paths whose connections share data, for tests in other folders of WPT."""
 
 import json
 import math
@@ -21,7 +21,7 @@ class Channel:
 
 
 class Setting:
-    """A value that one can wait for."""
+    """A value that a task can wait for."""
 
     def __init__(self) -> None:
         self.value: Any = None

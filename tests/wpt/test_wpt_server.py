@@ -34,7 +34,7 @@ def protocols(*names: str) -> str:
 
 
 async def hear_to_the_end(peer: "ScriptedPeer") -> list[Said]:
-    """Answer a Close as a browser does; return all that was said."""
+    """Answer a Close as a browser does; return all messages and control frames."""
     heard: list[Said] = []
     while (said := await peer.receive()) is not None:
         heard.append(said)
@@ -126,7 +126,7 @@ async def test_a_handshake_succeeds(
         ("/origin", []),
     ],
 )
-async def test_an_answer_sets_cookies(
+async def test_a_response_sets_cookies(
     net: Network, server: Server, target: str, cookies: list[str]
 ) -> None:
     async with net.dial(server) as peer:
@@ -136,7 +136,7 @@ async def test_an_answer_sets_cookies(
     assert found == cookies
 
 
-async def test_an_answer_has_policies(net: Network, server: Server) -> None:
+async def test_a_response_has_policies(net: Network, server: Server) -> None:
     async with net.dial(server) as peer:
         target = "/set-co-policies?coep=require-corp&corp=same-origin"
         lines = (await peer.handshake(target=target)).lower().split("\r\n")
@@ -144,13 +144,13 @@ async def test_an_answer_has_policies(net: Network, server: Server) -> None:
     assert "cross-origin-resource-policy: same-origin" in lines
 
 
-async def test_an_answer_may_be_no_http(net: Network, server: Server) -> None:
+async def test_a_response_may_be_invalid_http(net: Network, server: Server) -> None:
     async with net.dial(server) as peer:
         await peer.send(net.head(*net.UPGRADE, start="GET /invalid HTTP/1.1"))
         assert await peer.read_all() == b"FOO BAR BAZ\r\n\r\n"
 
 
-async def test_an_answer_may_have_a_wrong_key(net: Network, server: Server) -> None:
+async def test_a_response_may_have_a_wrong_key(net: Network, server: Server) -> None:
     async with net.dial(server) as peer:
         answer = await peer.handshake(target="/wrong_accept_key")
         assert "Sec-WebSocket-Accept: thisisawrongacceptkey\r\n" in answer
@@ -168,7 +168,7 @@ async def test_a_close_may_come_with_the_101(net: Network, server: Server) -> No
         assert await peer.read_all() == b""
 
 
-# -- one side speaks ------------------------------------------------------------
+# -- only the server sends -------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ async def test_a_close_may_come_with_the_101(net: Network, server: Server) -> No
         ("/protocol_array", protocols("foo", "bar"), "foo"),
     ],
 )
-async def test_something_is_told_and_the_server_closes(
+async def test_the_server_sends_a_report_and_closes(
     net: Network, server: Server, target: str, header: str, said: str | None
 ) -> None:
     if said is None:
@@ -215,7 +215,7 @@ async def test_the_server_closes_as_the_query_says(
 # -- conversations ----------------------------------------------------------------
 
 
-async def test_an_echo_keeps_types_and_ends_at_goodbye(
+async def test_an_echo_keeps_types_and_ends_at_the_message_goodbye(
     net: Network, server: Server
 ) -> None:
     async with net.peer(server, target="/echo") as peer:
@@ -238,7 +238,7 @@ async def test_a_message_of_8_mib_is_discarded(
         assert await hear_to_the_end(peer) == [NORMAL]
 
 
-async def test_payloads_are_written_without_a_frame(
+async def test_payloads_are_written_without_a_frame_header(
     net: Network, server: Server
 ) -> None:
     async with net.peer(server, target="/echo_raw") as peer:
@@ -249,7 +249,7 @@ async def test_payloads_are_written_without_a_frame(
 
 
 @pytest.mark.parametrize(("text", "verdict"), [("", "pass"), ("x", "fail")])
-async def test_the_empty_message_is_told_from_others(
+async def test_an_empty_message_gets_a_different_answer(
     net: Network, server: Server, text: str, verdict: str
 ) -> None:
     async with net.peer(server, target="/empty-message") as peer:
@@ -292,7 +292,7 @@ async def test_a_handshake_takes_two_seconds(net: Network, server: Server) -> No
         assert await hear_to_the_end(peer) == [NORMAL]
 
 
-async def test_who_leaves_during_the_handshake_does_no_harm(
+async def test_a_client_that_leaves_during_the_handshake_does_no_harm(
     net: Network, server: Server
 ) -> None:
     async with net.dial(server) as peer:
@@ -303,7 +303,9 @@ async def test_who_leaves_during_the_handshake_does_no_harm(
         assert await hear_to_the_end(peer) == ["", NORMAL]
 
 
-async def test_nothing_is_read_for_two_seconds(net: Network, server: Server) -> None:
+async def test_the_server_reads_nothing_for_two_seconds(
+    net: Network, server: Server
+) -> None:
     sent = trio.Event()
 
     async def send(peer: "ScriptedPeer") -> None:
@@ -346,7 +348,7 @@ async def test_messages_are_read_slowly_and_counted(
         assert await peer.receive_all() == ["65536", "65536", "65536", "3", NORMAL]
 
 
-# -- what connections share ---------------------------------------------------------
+# -- shared by connections -----------------------------------------------------------
 
 
 async def test_a_channel_joins_connections(net: Network, server: Server) -> None:
@@ -388,7 +390,7 @@ async def test_a_stash_outlives_connections(net: Network, server: Server) -> Non
     assert await ask("action=take") is None
 
 
-async def test_a_setting_can_be_waited_for(net: Network, server: Server) -> None:
+async def test_a_test_can_wait_for_a_setting(net: Network, server: Server) -> None:
     target = "/stash_responder_blocking"
     async with (
         net.peer(server, target=target) as getter,

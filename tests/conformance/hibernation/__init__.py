@@ -1,1 +1,1 @@
-"""What Cloudflare's Durable Objects do with WebSockets: see README."""
+"""WebSockets of Cloudflare's Durable Objects, recorded and compared: see README."""

@@ -1,4 +1,4 @@
-"""Clients as those of the recorder: they answer a Close, and wait 1.5 s for one."""
+"""Clients like those of the recorder: they answer a Close, and wait 1.5 s for one."""
 
 from contextlib import suppress
 from typing import Any
@@ -16,7 +16,7 @@ _GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 class Client:
-    """The client's end of a connection, and what it saw."""
+    """The client's end of a connection, and the events there."""
 
     def __init__(self, peer: ScriptedPeer) -> None:
         self.events: list[Any] = []
@@ -75,7 +75,7 @@ class Client:
             case {"bytes": data} if not self._closing:
                 await self._say(self._peer.frame(BINARY, bytes.fromhex(data)))
             case {"text": _} | {"bytes": _}:
-                pass  # Nothing is sent any more.
+                pass  # The client sends nothing more.
             case _:
                 raise AssertionError(f"no such step: {step}")
 
@@ -92,7 +92,7 @@ class Client:
                 self.events.append(["message", message_detail(said)])
 
     async def _close(self, code: int | None = None, reason: str = "") -> None:
-        """Send a Close, unless there was one; and don't wait forever from then on."""
+        """Send a Close, unless it was sent; then wait 1.5 s for the end."""
         if not self._closing:
             self._closing = True
             self._scope.deadline = trio.current_time() + CLOSE_TIMEOUT
@@ -100,7 +100,7 @@ class Client:
 
     async def _say(self, frame: bytes) -> None:
         async with self._sending:
-            with suppress(*_GONE):  # It has not heard of that yet.
+            with suppress(*_GONE):  # The client doesn't know of the end yet.
                 await self._peer.send(frame)
 
     async def _end(self) -> None:

@@ -1,4 +1,4 @@
-"""Whether a trace of an object of ours is the trace that was recorded."""
+"""Compares a trace of our object with the recorded one."""
 
 from typing import Any
 
@@ -13,14 +13,14 @@ STATE_ERRORS: Errors = {
     # The wrong state, or a limit exceeded.
     "Error": (*ERRORS["Error"], InvalidStateError),
 }
-"""What ours raise where Workers throw an error of this name."""
+"""Our exceptions for the errors of Workers, by their names."""
 
 EVENT_ERRORS: Errors = {"Error": (ProtocolError,)}
-"""What `web_socket_error()` gets where theirs gets an error of this name."""
+"""The arguments of `web_socket_error()` for the errors of Workers, by their names."""
 
 
 def differing_parts(recorded: Trace, ours: Trace) -> set[str]:
-    """Return which parts of a trace differ from what was recorded."""
+    """Return the parts of a trace that differ from the recorded ones."""
     assert recorded.keys() == ours.keys()
     return {part for part in ours if not _same(pythonic(recorded[part]), ours[part])}
 
@@ -53,7 +53,7 @@ def _same(recorded: Any, ours: Any) -> bool:
 
 
 def plain(ours: Any) -> Any:
-    """Return a trace of ours with types for errors, to compare it with another one."""
+    """Return one of our traces with types in place of errors, for comparing."""
     match ours:
         case Failed(step, error):
             return step, type(error)

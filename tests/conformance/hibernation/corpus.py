@@ -1,4 +1,4 @@
-"""What was recorded, and which of it ours does differently."""
+"""The recorded scenarios, and the known differences."""
 
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,6 @@ def differing() -> dict[str, dict[str, Any]]:
 
 
 def differing_parts(name: str) -> set[str]:
-    """Return which parts of the trace of a scenario are known to differ."""
+    """Return the parts of a scenario's trace that are known to differ."""
     entry = differing().get(name)
     return set() if entry is None else set(entry["scenarios"][name])

@@ -1,9 +1,8 @@
-"""Random programs for objects, played on Cloudflare's runtime and on ours.
+"""Random programs for objects, played on Cloudflare's runtime and here.
 
-`nox -s differential-objects`. Each program is played on a live workerd, and by an
-object of ours in memory and over sockets. Where traces differ and none of the rules of
-`explaining` says why, the program is made as small as it gets, and printed as a
-scenario.
+`nox -s differential-objects`. Each program is played on a live workerd, and by our
+object in memory and over sockets. Where traces differ and no rule of `explaining` says
+why, the program is minimized, and printed as a scenario.
 """
 
 import argparse
@@ -29,7 +28,7 @@ from .programs import Program, program, smaller
 from .room import World
 
 CALM = (6, 15, 30)
-"""Looks without a move after which a program on workerd counts as settled."""
+"""Idle polls after which a program on workerd counts as settled."""
 BATCH = 64
 PLACES: dict[str, Callable[..., Awaitable[Trace]]] = {
     "in memory": stage.in_memory,
@@ -39,7 +38,7 @@ PLACES: dict[str, Callable[..., Awaitable[Trace]]] = {
 
 @attrs.frozen
 class Mismatch:
-    """A program whose traces differ, and nobody knows why."""
+    """A program whose traces differ without a known reason."""
 
     program: Program
     recorded: Trace
@@ -48,7 +47,7 @@ class Mismatch:
 
 
 def compared(made: Program, recorded: Trace, luck: int) -> Mismatch | str:
-    """Return how a program of ours differs from what was recorded, or why it may."""
+    """Return how our traces differ from the recorded one, or why they may."""
     why = ""
     for place, play in PLACES.items():
         world = World(made)
@@ -73,7 +72,7 @@ def played(
 
 
 def confirmed(port: int, mismatches: list[Mismatch], luck: int) -> list[Mismatch]:
-    """Play programs again, with more patience; return those that were no luck."""
+    """Play programs again, with more idle polls; return those that still differ."""
     for calm in CALM[1:]:
         again = played(port, [one.program for one in mismatches], calm, luck)
         mismatches = [
@@ -85,7 +84,7 @@ def confirmed(port: int, mismatches: list[Mismatch], luck: int) -> list[Mismatch
 
 
 def smallest(port: int, mismatch: Mismatch, luck: int) -> Mismatch:
-    """Leave out of a program whatever is not needed for the mismatch."""
+    """Remove every part of a program that the mismatch does not need."""
     while True:
         for batch in _batches(smaller(mismatch.program)):
             outcomes = played(port, batch, CALM[0], luck)
@@ -106,7 +105,7 @@ def _batches(programs: list[Program]) -> Iterator[list[Program]]:
 def search(
     path: str, count: int, luck: int, *, hibernating: int
 ) -> tuple[Counter[str], Mismatch | None]:
-    """Play so many programs, and return one whose traces differ, made small."""
+    """Play this number of programs; return one whose traces differ, minimized."""
     programs = [program(luck, number, hibernates=False) for number in range(count)]
     programs += [program(luck, -n - 1, hibernates=True) for n in range(hibernating)]
     seen: Counter[str] = Counter({"programs": len(programs)})
@@ -123,7 +122,7 @@ def search(
 
 
 def recorded(path: str, file: Path) -> None:
-    """Write into a file of scenarios what workerd does, three times alike."""
+    """Record in a file of scenarios what workerd does the same way three times."""
     scenarios = json.loads(file.read_text("utf-8"))
     with live.running(path) as port:
         traces, *others = [live.play_all(port, scenarios, CALM[1]) for _ in range(3)]
@@ -150,7 +149,7 @@ def main() -> None:
     if options.record is not None:
         recorded(options.workerd, options.record)
         return
-    logging.disable(logging.CRITICAL)  # Objects tell of handlers that fail.
+    logging.disable(logging.CRITICAL)  # Failing handlers are logged.
     seen, mismatch = search(
         options.workerd,
         options.programs,

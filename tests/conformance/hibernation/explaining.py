@@ -1,7 +1,7 @@
-"""What may differ between the traces of a random program, as `differences.toml` says.
+"""Known differences between the traces of a random program (`differences.toml`).
 
-A rule that is about one thing turns a trace of ours into that of Workers. One whose
-consequences go further only explains.
+A rule about one entry turns our trace into that of Workers. A rule with wider
+consequences only explains.
 """
 
 import copy
@@ -23,15 +23,15 @@ LOST = ["closed", {"code": 1006, "reason": ""}]
 
 
 def as_workers(program: Program, recorded: Trace, ours: Trace) -> Trace:
-    """Return a trace of ours with what is different on purpose as Workers have it."""
+    """Return our trace with the intended differences replaced by those of Workers."""
     ours = copy.deepcopy(ours)
     for name, events in ours["clients"].items():
         theirs = recorded["clients"].get(name, [])
         if events[-2:] == RESET and theirs[-1:] == [LOST]:
-            # A reset: there the connection ends, and what was sent just before is lost.
+            # A reset: Workers end the connection and lose the last messages.
             sent = theirs[:-1]
             events[:] = theirs if sent == events[: len(sent)] else [*events[:-2], LOST]
-        # A Close that the handler has not answered: ours is.
+        # A Close without an answer of the handler: we answer it.
         if theirs[-1:] == [LOST] and events[-2:-1] and events[-2][0] == "closeFrame":
             closes = [
                 s["close"] for s in program["steps"] if s.get("close") is not None
@@ -42,7 +42,7 @@ def as_workers(program: Program, recorded: Trace, ours: Trace) -> Trace:
             ]:
                 events[-2:] = [LOST]
     for entry, theirs in zip(ours["object"], recorded["object"], strict=False):
-        # abort() does not return there.
+        # In Workers, abort() does not return.
         if "results" in entry and "results" not in theirs and _aborts(program):
             del entry["results"]
         elif "results" in entry and "results" in theirs:
@@ -71,12 +71,12 @@ def _resets(program: Program) -> bool:
 
 
 def _with_their_errors(ours: list[Any], theirs: list[Any]) -> list[Any]:
-    """Leave out or put in errors that only one of the two raises."""
+    """Remove or add errors that only one of the two raises."""
     found = {result["step"]: result for result in theirs}
     results: list[Any] = []
     for result in ours:
         if isinstance(result, Failed):
-            # send() after an end says nothing there.
+            # In Workers, send() after an end does nothing.
             late = isinstance(result.error, ConnectionClosedError)
             if not late or result.step in found:
                 results.append(result)
@@ -88,7 +88,7 @@ def _with_their_errors(ours: list[Any], theirs: list[Any]) -> list[Any]:
 
 
 def _leave_out_own_socket(entry: dict[str, Any], theirs: dict[str, Any]) -> None:
-    """Change the lists that a close handler gets after it has waited."""
+    """Change the lists of sockets that a close handler gets after it has waited."""
     own = entry["gate"].rpartition("/")[2]
     values = {result["step"]: result.get("value") for result in theirs["results"]}
     for result in entry["results"]:
@@ -102,7 +102,7 @@ def _leave_out_own_socket(entry: dict[str, Any], theirs: dict[str, Any]) -> None
 
 
 def explanation(program: Program, recorded: Trace, ours: Trace, *, queued: bool) -> str:
-    """Return why traces may differ so much that they can't be compared, if they may."""
+    """Return the reason why traces may differ too much to be compared, if any."""
     if queued:
         return "with handlers of a socket that overlap"
     if _goes_on_while_blocked(ours["object"]):
@@ -118,7 +118,7 @@ def explanation(program: Program, recorded: Trace, ours: Trace, *, queued: bool)
 
 
 def _goes_on_while_blocked(log: list[Any]) -> bool:
-    """Return whether a handler went on while the object was blocked."""
+    """Return whether a handler resumed while the object was blocked."""
     blocked: str | None = None
     for entry in log:
         if entry["event"] == "blocking":

@@ -1,4 +1,4 @@
-"""The stage on which Cloudflare's runtime plays: an object of a running workerd.
+"""Plays scenarios on Cloudflare's runtime: an object of a running workerd.
 
 The clients are the same as on our own stage, and so is the language of the scenarios,
 as far as `workerd/worker.js` speaks it. Time is real there: a scenario has settled when
@@ -26,7 +26,7 @@ from .stage import Stage
 _CONFIG = Path(__file__).parent / "workerd" / "worker.capnp"
 _rooms = count()
 _POLL = 0.005
-"""Seconds between two looks at what has moved."""
+"""Seconds between two polls of the rooms."""
 
 
 class Workerd:
@@ -38,7 +38,7 @@ class Workerd:
         self._polled = trio.Event()
 
     async def watch(self) -> None:
-        """Look at what moves, for all scenarios at once."""
+        """Poll the rooms of all scenarios at once."""
         while True:
             status, moves = await self.ask("GET", "/moves")
             assert status == 200
@@ -48,7 +48,7 @@ class Workerd:
             await trio.sleep(_POLL)
 
     async def next_moves(self, room: str) -> int:
-        """Return how often something has moved in a room, by the next look."""
+        """Return the number of events in a room at the next poll."""
         await self._polled.wait()
         return self._moves.get(room, 0)
 
@@ -74,7 +74,7 @@ class Workerd:
                 try:
                     event = http.next_event()
                 except h11.RemoteProtocolError:
-                    return 500, None  # The object was reset while it answered.
+                    return 500, None  # The object was reset during the response.
                 match event:
                     case h11.NEED_DATA:
                         http.receive_data(await stream.receive_some())
@@ -87,7 +87,7 @@ class Workerd:
         return status, json.loads(received) if received[:1] in {b"[", b"{"} else None
 
     async def play(self, scenario: Scenario, calm: int) -> Trace:
-        """Return the trace of a scenario, settled after so many quiet looks."""
+        """Return the trace of a scenario, settled after so many idle polls."""
         async with trio.open_nursery() as nursery:
             stage = _LiveStage(self, f"room-{next(_rooms)}", nursery, calm)
             trace = await stage.play(scenario)
@@ -152,7 +152,7 @@ class _LiveStage(Stage):
 
 @contextmanager
 def running(program: str) -> Generator[int]:
-    """Start workerd for a block, on a port of its own."""
+    """Run workerd for a block, on a free port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         fd = listener.fileno()
         command = [program, "serve", str(_CONFIG), f"--socket-fd=player={fd}"]

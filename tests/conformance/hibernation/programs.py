@@ -1,8 +1,8 @@
 """Random programs for an object, in the language of the scenarios.
 
-Each gate belongs to one operation of one socket, so that what goes on when it opens is
-nobody's luck. Sockets keep their names in attachments: what an instance remembers is
-not seen. All gates are opened in the end.
+Each gate belongs to one operation of one socket, so that opening it has one result.
+Sockets keep their names in attachments, as instances forget. All gates are opened in
+the end.
 """
 
 from random import Random
@@ -32,7 +32,7 @@ class _Writer:
     # -- operations ----------------------------------------------------------------
 
     def operation(self, *, at_socket: bool) -> Operation:
-        """Return one that doesn't wait."""
+        """Return an operation that doesn't wait."""
         ops: list[Operation] = [
             {"op": "states"},
             {"op": "getWebSockets", "tag": self.luck.choice("xy")},
@@ -152,7 +152,7 @@ class _Writer:
         steps += self.connect()
         for number in range(1, 6):
             self.gates[f"construct/{number}"] = None
-        # Blocked for 30 s, an object of Workers is reset.
+        # Workers reset an object that is blocked for 30 s.
         naps = 2 if self.hibernates else 0
         kinds = [self.say] * 5 + [self.ask] * 2 + [self.open] * 2 + [self.end]
         for _ in range(self.luck.randint(2, 9)):
@@ -175,7 +175,7 @@ def program(seed: int, number: int, *, hibernates: bool) -> Program:
 
 
 def smaller(program: Program) -> list[Program]:
-    """Return programs that lack something of this one, those that lack most first."""
+    """Return this program without some of its parts, the smallest first."""
     found: list[Program] = []
     steps, handlers = program["steps"], program["handlers"]
     found += [{**program, "steps": less} for less in _shorter(steps)]
@@ -200,7 +200,7 @@ def smaller(program: Program) -> list[Program]:
 
 
 def _shorter(steps: list[Program]) -> list[list[Program]]:
-    """Return the lists that lack a part of this one."""
+    """Return this list without one part, for each part."""
     found: list[list[Program]] = []
     size = max(len(steps) // 2, 1)
     while size:
@@ -211,7 +211,7 @@ def _shorter(steps: list[Program]) -> list[list[Program]]:
 
 
 def _fewer(ops: list[Operation]) -> list[list[Operation]]:
-    """Return the lists that lack one operation of this one."""
+    """Return this list without one operation, for each operation."""
     found: list[list[Operation]] = []
     for number, op in enumerate(ops):
         before, after = ops[:number], ops[number + 1 :]

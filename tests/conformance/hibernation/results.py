@@ -1,4 +1,4 @@
-"""What comes of playing all scenarios: for the documentation."""
+"""Results of playing all scenarios, for the documentation."""
 
 from functools import cache
 
@@ -10,7 +10,7 @@ from .comparing import differing_parts, plain
 
 @cache
 def same_as_workers(play: Play) -> set[str]:
-    """Return the scenarios whose whole trace is the one that was recorded."""
+    """Return the scenarios whose whole trace matches the recorded one."""
     return {
         scenario["name"]
         for scenario in corpus.scenarios()
@@ -20,7 +20,7 @@ def same_as_workers(play: Play) -> set[str]:
 
 @cache
 def same_asleep() -> set[str]:
-    """Return the scenarios in which it doesn't matter that an object leaves memory."""
+    """Return the scenarios that go the same way when the object leaves memory."""
     return {
         scenario["name"]
         for scenario in corpus.scenarios()

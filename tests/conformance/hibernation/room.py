@@ -1,4 +1,4 @@
-"""A Durable Object that does what a scenario says, and logs what happens."""
+"""A Durable Object that plays a scenario, and logs its events."""
 
 import datetime as dt
 from collections.abc import Awaitable, Callable
@@ -30,12 +30,12 @@ _VERBS = {
     "setEventTimeout",
     "abort",
 }
-"""What returns nothing."""
+"""Operations without a result."""
 _WAITS = {"wait", "block"}
 
 
 class Names:
-    """What the sockets are called."""
+    """The names of the sockets."""
 
     def __init__(self) -> None:
         self.sockets: dict[str, WebSocket] = {}
@@ -47,7 +47,7 @@ class Names:
 
 
 class World:
-    """What outlasts an object: what it shall do, and what it logs.
+    """The `env` of an object, which outlives it: its instructions, and its log.
 
     In a `lasting` world the names do, too, and instances are not counted: it doesn't
     matter there how often the object leaves memory.
@@ -62,7 +62,7 @@ class World:
         self._names = Names() if lasting else None
         self._gates: dict[str, trio.Event] = {}
         self.queued = False
-        """Something has waited for a handler of its own socket."""
+        """Whether an operation has waited for a handler of its own socket."""
 
     def enter(self) -> Names:
         """Count an instance; return the names that it knows."""
@@ -72,11 +72,11 @@ class World:
         return Names()
 
     def gate(self, name: str) -> trio.Event:
-        """Return what an operation waits for, until a step opens it."""
+        """Return the event that an operation waits for, until a step sets it."""
         return self._gates.setdefault(name, trio.Event())
 
     async def opened(self, name: str) -> None:
-        """Wait until a gate is open; no checkpoint if it is."""
+        """Wait until a gate is open; not a checkpoint if it is."""
         if not self.gate(name).is_set():
             await self.gate(name).wait()
 
@@ -118,7 +118,7 @@ class Room(DurableObject):
         await self._perform(operations, server, connected, "connect")
         return Response(None, status=101, web_socket=client)
 
-    # How many arguments there are is recorded, too.
+    # The number of arguments is recorded, too.
 
     async def web_socket_message(self, *arguments: Any) -> None:
         socket, data = arguments
@@ -192,7 +192,7 @@ class Room(DurableObject):
         entry: dict[str, Any],
         of: str,
     ) -> None:
-        """Perform operations. After one that waits, a new entry has the results."""
+        """Perform operations; after one that waits, the results go to a new entry."""
         while True:
             waits = [n for n, op in enumerate(operations) if op["op"] in _WAITS]
             now = operations[: waits[0]] if waits else operations
@@ -213,7 +213,7 @@ class Room(DurableObject):
             operations = operations[waits[0] + 1 :]
 
     def _gate(self, operation: Operation, own: WebSocket | None) -> str:
-        """Return the name of a gate, which may contain that of the socket."""
+        """Return the name of a gate, with the name of the socket filled in."""
         gate: str = operation["gate"]
         if own is not None:
             gate = gate.replace("%ws", self._name(own))
@@ -343,7 +343,7 @@ class Room(DurableObject):
 
 
 def _given(op: Operation, key: str) -> list[Any]:
-    """Return the arguments for a call: what is `undefined` is left out."""
+    """Return the arguments for a call, without those that are `undefined`."""
     return [] if op.get(key, UNDEFINED) == UNDEFINED else [decode(op[key])]
 
 
@@ -351,5 +351,5 @@ def _encode(value: object) -> Any:
     if isinstance(value, WebSocketRequestResponsePair):
         return {"request": value.request, "response": value.response}
     if isinstance(value, dt.datetime):
-        return {"$": "date"}  # The moment itself is not recorded.
+        return {"$": "date"}  # The time itself isn't recorded.
     return encode(value)

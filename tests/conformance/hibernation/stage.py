@@ -1,4 +1,4 @@
-"""Where scenarios are played: one object behind a server, and its clients."""
+"""Plays scenarios: one object behind a server, and its clients."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
@@ -36,13 +36,13 @@ async def on_the_wire(scenario: Scenario, world: World | None = None) -> Trace:
 
 
 async def awake(scenario: Scenario) -> Trace:
-    """Play a scenario in memory, in a world that lasts."""
+    """Play a scenario in memory, in a world that keeps the names."""
     with memory_network():
         return await _play(scenario, World(scenario, lasting=True))
 
 
 async def always_asleep(scenario: Scenario, *, lasting: bool = True) -> Trace:
-    """Play it so, with an object that leaves memory after every event."""
+    """Play it the same way, with an object that leaves memory after every event."""
     with memory_network():
         world = World(scenario, lasting=lasting)
         return await _play(scenario, world, sleeping=hibernate_after_every_event)
@@ -59,7 +59,7 @@ async def _play(
         trio.open_nursery() as nursery,
         DurableObjectNamespace(Room, env=world) as rooms,
     ):
-        room = rooms.get_by_name("room")  # As the stage calls it, too.
+        room = rooms.get_by_name("room")  # The stage calls it this way, too.
 
         async def fetch(request: Request) -> Response:
             return await room.fetch(request)
@@ -88,7 +88,7 @@ class Stage(ABC):
         self.nursery = nursery
 
     async def take(self, number: int, step: dict[str, Any]) -> None:
-        """Take a step; wait until nothing happens any more, unless it says not to."""
+        """Take a step; wait until all tasks are blocked, unless it says not to."""
         match step:
             case {"connect": name}:
                 client = Client(ScriptedPeer(await self.open_stream(), masks=True))
@@ -101,7 +101,7 @@ class Stage(ABC):
             case {"client": name} if name in self.clients:
                 await self.clients[name].take(step)
             case {"client": _}:
-                pass  # It has not connected, in a program that was made smaller.
+                pass  # The client hasn't connected, in a minimized program.
             case {"sleep": milliseconds}:
                 await self.let_pass(milliseconds / 1000)
             case {"open": gate}:
@@ -114,7 +114,7 @@ class Stage(ABC):
 
     @abstractmethod
     async def settle(self) -> None:
-        """Wait until nothing happens any more."""
+        """Wait until all tasks are blocked."""
 
     @abstractmethod
     async def open_stream(self) -> trio.abc.Stream:
@@ -122,23 +122,23 @@ class Stage(ABC):
 
     @abstractmethod
     def target(self, number: int, step: dict[str, Any], /) -> str:
-        """Return what a client asks for in this step."""
+        """Return the request of a client in this step."""
 
     @abstractmethod
     async def ask(self, number: int, step: dict[str, Any]) -> None:
-        """Have the object perform what the step says."""
+        """Have the object perform the operations of the step."""
 
     @abstractmethod
     async def open_gate(self, gate: str) -> bool:
-        """Let the operations go on that wait for this; return whether there are any."""
+        """Open a gate; return whether an operation waits for it."""
 
     @abstractmethod
     async def let_pass(self, seconds: float) -> None:
-        """Let time pass."""
+        """Wait for this time."""
 
 
 class _OurStage(Stage):
-    """With an object of ours. The clock stands still, but in steps that need time."""
+    """Plays on our object. The clock stands still, except in steps that need time."""
 
     def __init__(
         self,
@@ -156,14 +156,14 @@ class _OurStage(Stage):
 
     async def settle(self) -> None:
         await self._settle()
-        # A message or a Close waits behind a handler of its socket.
+        # A message or a Close waits for a handler of its socket to end.
         for actor in self._rooms._actors.values():
             for half in map(half_of, actor.sockets.listed(None)):
                 taken = half.inbox.end is None or half.state.end is not None
                 self._world.queued |= half.inbox.weight > 0 or not taken
 
     async def end(self) -> None:
-        """Wait for the last of all, also for clients that wait for a Close."""
+        """Wait for the end of everything, including clients that wait for a Close."""
         await self.settle()
         if any(client.closing for client in self.clients.values()):
             await self.let_pass(CLOSE_TIMEOUT)
