@@ -21,7 +21,7 @@ from trio_wspair.testing import ScriptedPeer
 
 @pytest.fixture(scope="module")
 def engine() -> None:
-    """Run them on one engine: they are not about the wire."""
+    """Run each test on one engine, as the engine doesn't matter here."""
 
 
 class Gate:

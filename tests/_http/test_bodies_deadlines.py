@@ -1,4 +1,4 @@
-"""Waiting for the body of a request: its deadlines, and who asks for it."""
+"""Waiting for the body of a request: deadlines, and 100 Continue."""
 
 import pytest
 import trio
@@ -21,16 +21,16 @@ EXPECT = "Expect: 100-continue"
 
 
 async def mirror(request: Request) -> Response:
-    """Answer with the body of the request."""
+    """Respond with the body of the request."""
     return Response(await request.bytes())
 
 
 async def ignore(request: Request) -> Response:
-    """Answer, and read nothing."""
+    """Respond without reading the body."""
     return Response("ok")
 
 
-# -- in time ---------------------
+# -- deadlines ---------------------
 
 
 async def test_a_body_that_stops_coming_is_a_408(
@@ -46,7 +46,7 @@ async def test_a_body_that_stops_coming_is_a_408(
         await client.aclose()
 
 
-async def test_a_body_has_its_time_for_each_piece(
+async def test_each_piece_of_a_body_has_the_time_limit(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with served(mirror, body_timeout=7.0) as client:
@@ -58,7 +58,7 @@ async def test_a_body_has_its_time_for_each_piece(
         assert parse_answers(await read_all(client))[0].body == b"x" * 10
 
 
-async def test_a_body_that_came_too_slowly_stays_lost(
+async def test_a_body_that_came_too_slowly_stays_unreadable(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -75,7 +75,7 @@ async def test_a_body_that_came_too_slowly_stays_lost(
     assert (got.body, got.keeps_alive) == (b"never mind", False)
 
 
-async def test_a_handler_that_takes_its_time_before_it_reads_costs_the_client_nothing(
+async def test_time_that_a_handler_takes_before_reading_does_not_count(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -89,7 +89,7 @@ async def test_a_handler_that_takes_its_time_before_it_reads_costs_the_client_no
 
 
 async def interim_and_rest(fetch: Fetch, *headers: str) -> tuple[bytes, bytes]:
-    """Wait for an answer to a head alone, then send the body; return both answers."""
+    """Wait for the response to a head, then send the body; return both responses."""
     async with served(fetch, max_body_bytes=100) as client:
         await client.send_all(request_bytes("POST", "/", EXPECT, *headers))
         first = bytes(await client.receive_some())
@@ -100,7 +100,7 @@ async def interim_and_rest(fetch: Fetch, *headers: str) -> tuple[bytes, bytes]:
 
 
 @pytest.mark.parametrize("header", ["Content-Length: 3", CHUNKED])
-async def test_a_client_that_waits_is_told_to_go_on_when_the_handler_reads(
+async def test_a_waiting_client_gets_100_when_the_handler_reads(
     header: str,
 ) -> None:
     first, rest = await interim_and_rest(mirror, header)
@@ -109,7 +109,7 @@ async def test_a_client_that_waits_is_told_to_go_on_when_the_handler_reads(
     assert (got.status, got.body, got.keeps_alive) == (200, b"abc", True)
 
 
-async def test_a_client_is_told_to_go_on_once() -> None:
+async def test_a_client_gets_100_only_once() -> None:
     async def fetch(request: Request) -> Response:
         await request.text()
         return Response(await request.bytes())
@@ -121,7 +121,7 @@ async def test_a_client_is_told_to_go_on_once() -> None:
     assert (got.interim, got.body) == ([100], b"abc")
 
 
-async def test_a_client_that_does_not_wait_is_not_told_to() -> None:
+async def test_a_client_that_does_not_wait_gets_no_100() -> None:
     for request in (
         request_bytes("POST", body=b"abc"),
         request_bytes("POST", "/", EXPECT, body=b"abc"),
@@ -131,13 +131,13 @@ async def test_a_client_that_does_not_wait_is_not_told_to() -> None:
         assert (await answer_to(mirror, request)).interim == []
 
 
-async def test_http_1_0_knows_no_interim_answers() -> None:
+async def test_a_client_of_http_1_0_gets_no_100() -> None:
     head = b"POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"
     got = await answer_to(mirror, head, b"abc")
     assert (got.interim, got.body) == ([], b"abc")
 
 
-async def test_a_body_that_nobody_reads_is_not_asked_for() -> None:
+async def test_an_unread_body_is_not_asked_for() -> None:
     first, rest = await interim_and_rest(ignore, "Content-Length: 3")
     got = parse_answers(first, "POST")[0]
     assert (got.status, got.keeps_alive, got.interim) == (200, False, [])
@@ -150,13 +150,13 @@ async def test_a_body_that_is_too_large_is_not_asked_for() -> None:
     assert rest == b""
 
 
-async def test_a_request_that_is_refused_is_not_asked_for_its_body() -> None:
+async def test_a_refused_request_gets_no_100() -> None:
     first, rest = await interim_and_rest(mirror, "Content-Length: 3", "Host: again")
     assert parse_answers(first, "POST")[0].status == 400
     assert rest == b""
 
 
-async def test_a_request_after_one_that_was_asked_is_answered() -> None:
+async def test_a_request_after_one_with_100_gets_its_response() -> None:
     request = request_bytes("POST", "/", EXPECT, "Content-Length: 3")
     data = await converse(mirror, request, b"abc", request, b"def" + request_bytes())
     answers = parse_answers(data, "POST", "POST", "GET")

@@ -1,4 +1,4 @@
-"""The bodies of requests: lengths, chunks, limits, deadlines, and who asks for them."""
+"""The bodies of requests: lengths, chunks, reading, limits, and errors."""
 
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -27,16 +27,16 @@ EXPECT = "Expect: 100-continue"
 
 
 async def mirror(request: Request) -> Response:
-    """Answer with the body of the request."""
+    """Respond with the body of the request."""
     return Response(await request.bytes())
 
 
 async def ignore(request: Request) -> Response:
-    """Answer, and read nothing."""
+    """Respond without reading the body."""
     return Response("ok")
 
 
-# -- as the handler reads it ---------------------
+# -- reading ---------------------
 
 
 async def test_a_body_by_length_is_read_whole() -> None:
@@ -85,7 +85,7 @@ async def test_every_method_may_have_a_body(method: str) -> None:
     assert (await answer_to(mirror, request_bytes(method, body=b"x"))).body == b"x"
 
 
-async def test_a_body_is_read_once_and_given_as_often_as_it_is_asked_for() -> None:
+async def test_a_body_can_be_read_several_times() -> None:
     results: list[object] = []
 
     async def fetch(request: Request) -> Response:
@@ -98,7 +98,7 @@ async def test_a_body_is_read_once_and_given_as_often_as_it_is_asked_for() -> No
     assert results == [raw, raw, raw.decode(), {"a": [1, "\N{EURO SIGN}"]}]
 
 
-async def test_tasks_that_read_at_once_read_the_same() -> None:
+async def test_tasks_that_read_at_once_get_the_same_body() -> None:
     results: list[bytes] = []
 
     async def fetch(request: Request) -> Response:
@@ -129,7 +129,7 @@ async def test_reading_a_body_is_always_a_checkpoint(
     assert (await answer_to(fetch, request_bytes("POST", body=b"1"))).status == 200
 
 
-async def test_g5_a_reader_that_is_cancelled_loses_nothing(
+async def test_g5_a_cancelled_reader_loses_nothing(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -146,7 +146,7 @@ async def test_g5_a_reader_that_is_cancelled_loses_nothing(
         assert parse_answers(await read_all(client))[0].body == b"12345678"
 
 
-async def test_a_body_may_be_read_while_the_answer_is_being_sent() -> None:
+async def test_a_body_may_be_read_while_the_response_is_being_sent() -> None:
     async def fetch(request: Request) -> Response:
         async def shout() -> AsyncGenerator[bytes]:
             yield b"you said: "
@@ -160,7 +160,7 @@ async def test_a_body_may_be_read_while_the_answer_is_being_sent() -> None:
         assert (got.body, got.complete) == (b"you said: HELLO", True)
 
 
-async def test_a_request_that_is_over_keeps_its_own_body() -> None:
+async def test_a_finished_request_keeps_its_own_body() -> None:
     requests: list[Request] = []
 
     async def fetch(request: Request) -> Response:
@@ -183,7 +183,9 @@ async def test_a_request_that_is_over_keeps_its_own_body() -> None:
     assert await requests[0].bytes() == b"one"
 
 
-async def test_reading_after_the_connection_has_ended_is_an_error_of_the_body() -> None:
+async def test_reading_after_the_end_of_the_connection_raises_request_body_error() -> (
+    None
+):
     requests: list[Request] = []
 
     async def fetch(request: Request) -> Response:
@@ -212,7 +214,9 @@ async def test_reading_after_the_connection_has_ended_is_an_error_of_the_body() 
     ],
     ids=ascii,
 )
-async def test_text_is_utf_8_without_its_mark(body: bytes, text: str) -> None:
+async def test_text_is_utf_8_without_its_byte_order_mark(
+    body: bytes, text: str
+) -> None:
     texts: list[str] = []
 
     async def fetch(request: Request) -> Response:
@@ -228,7 +232,7 @@ async def test_text_is_utf_8_without_its_mark(body: bytes, text: str) -> None:
     [b"", b"{", b"nonsense", b"\xff", b"[" * 90_000, b"1" * 5000, b'{"a": 1}}'],
     ids=lambda body: f"{body[:8]!r}",
 )
-async def test_g12_what_is_no_json_is_a_value_error(body: bytes) -> None:
+async def test_g12_invalid_json_is_a_value_error(body: bytes) -> None:
     async def fetch(request: Request) -> Response:
         with pytest.raises(ValueError, match=r".") as caught:
             await request.json()
@@ -240,7 +244,7 @@ async def test_g12_what_is_no_json_is_a_value_error(body: bytes) -> None:
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists))
 @settings(max_examples=30, deadline=None)
-def test_what_a_client_says_in_json_arrives_and_comes_back(data: object) -> None:
+def test_json_of_a_client_arrives_and_comes_back(data: object) -> None:
     async def fetch(request: Request) -> Response:
         return Response.json(await request.json())
 
@@ -279,7 +283,7 @@ async def test_a_limit_of_0_lets_empty_bodies_pass() -> None:
     assert (await answer_to(mirror, post, max_body_bytes=0)).status == 413
 
 
-async def test_g12_a_body_that_says_it_is_too_large_is_refused_before_it_comes(
+async def test_g12_a_body_whose_length_is_too_large_is_refused_before_it_comes(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with served(mirror, max_body_bytes=100) as client:
@@ -317,7 +321,7 @@ async def test_g12_chunks_without_end_are_read_no_further_than_the_limit() -> No
     [b"1;" + b"x" * 1000, b"0\r\n" + b"X: y\r\n" * 200, b"000000" * 200],
     ids=["an extension", "trailers", "a size"],
 )
-async def test_g12_what_surrounds_chunks_is_bounded_too(endless: bytes) -> None:
+async def test_g12_chunk_headers_and_trailers_are_bounded(endless: bytes) -> None:
     rest = endless.partition(b"\r\n")[2] or endless[2:]
     more = [rest * 100 for _ in range(10)]
     got = await answer_to(mirror, request_bytes("POST", "/", CHUNKED) + endless, *more)
@@ -350,7 +354,7 @@ async def test_g12_bad_chunks_get_400_and_end_the_connection(chunks: bytes) -> N
 
 
 @pytest.mark.parametrize("chunks", [b"x\r\n", b"1\r\nab\r\n"])
-async def test_g12_bad_chunks_end_the_connection_also_if_nobody_reads_them(
+async def test_g12_unread_bad_chunks_end_the_connection(
     chunks: bytes,
 ) -> None:
     request = request_bytes("POST", "/", CHUNKED) + chunks + request_bytes()
@@ -366,12 +370,12 @@ async def test_g12_bad_chunks_end_the_connection_also_if_nobody_reads_them(
     ],
     ids=["by length", "in chunks"],
 )
-async def test_a_body_that_is_broken_off_is_a_400(request_: bytes) -> None:
+async def test_an_incomplete_body_is_a_400(request_: bytes) -> None:
     got = await answer_to(mirror, request_)
     assert (got.status, got.keeps_alive) == (400, False)
 
 
-async def test_a_client_that_goes_in_its_body_is_no_error_of_ours(
+async def test_a_client_that_leaves_within_its_body_causes_no_error(
     logged: Logged,
 ) -> None:
     for headers in ([], [EXPECT]):
@@ -388,7 +392,7 @@ async def test_a_client_that_goes_in_its_body_is_no_error_of_ours(
             await client.aclose()
 
 
-# -- what a handler makes of it ---------------------
+# -- errors in a handler ---------------------
 
 
 async def test_an_error_of_the_body_can_be_caught() -> None:
@@ -406,7 +410,7 @@ async def test_an_error_of_the_body_can_be_caught() -> None:
     assert [error.status for error in errors] == [413, 413]
 
 
-async def test_an_error_of_the_body_that_is_not_caught_is_no_500(
+async def test_an_uncaught_error_of_the_body_is_not_a_500(
     logged: Logged,
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -414,10 +418,10 @@ async def test_an_error_of_the_body_that_is_not_caught_is_no_500(
 
     got = await answer_to(fetch, request_bytes("POST", body=b"12345"), max_body_bytes=4)
     assert (got.status, got.keeps_alive) == (413, True)
-    # It has come whole; and `logged` has seen that nothing was logged.
+    # The body has come whole, and nothing was logged.
 
 
-async def test_a_body_that_nobody_reads_is_skipped_if_it_has_come() -> None:
+async def test_an_unread_body_is_skipped_if_it_has_come() -> None:
     post = request_bytes("POST", body=b"GET /evil HTTP/1.1\r\nHost: x\r\n\r\n")
     chunks = request_bytes("POST", "/", CHUNKED) + chunked(b"abc", b"de")
     answers = parse_answers(
@@ -426,7 +430,7 @@ async def test_a_body_that_nobody_reads_is_skipped_if_it_has_come() -> None:
     assert [got.status for got in answers] == [200, 200, 200]
 
 
-async def test_a_body_that_has_not_come_whole_ends_the_connection_if_nobody_reads_it(
+async def test_an_unread_body_that_is_incomplete_ends_the_connection(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     for whole in (
@@ -442,7 +446,7 @@ async def test_a_body_that_has_not_come_whole_ends_the_connection_if_nobody_read
         assert (got.status, got.keeps_alive) == (200, False)
 
 
-# -- however it is cut ---------------------
+# -- in any pieces ---------------------
 
 
 def cut(data: bytes, places: Sequence[int]) -> list[bytes]:
@@ -456,7 +460,7 @@ def cut(data: bytes, places: Sequence[int]) -> list[bytes]:
     in_chunks=st.booleans(),
 )
 @settings(max_examples=60, deadline=None)
-def test_however_a_body_is_cut_it_arrives(
+def test_a_body_arrives_in_any_pieces(
     pieces: list[bytes], places: list[int], *, in_chunks: bool
 ) -> None:
     body = b"".join(pieces)

@@ -1,4 +1,4 @@
-"""Bodies of answers that come piece by piece, and what may happen to them."""
+"""Bodies of responses that are sent in pieces, and their errors."""
 
 import gc
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -21,7 +21,7 @@ from trio_wspair import Request, Response
 
 
 def streaming(*pieces: Any, headers: dict[str, str] | None = None) -> Fetch:
-    """Return a handler that answers with these pieces."""
+    """Return a handler that responds with these pieces."""
 
     async def fetch(request: Request) -> Response:
         async def body() -> AsyncGenerator[Any]:
@@ -33,7 +33,7 @@ def streaming(*pieces: Any, headers: dict[str, str] | None = None) -> Fetch:
     return fetch
 
 
-# -- as they come ---------------------
+# -- sending ---------------------
 
 
 async def test_pieces_are_sent_in_chunks_and_the_connection_is_kept() -> None:
@@ -93,7 +93,7 @@ async def test_a_large_piece_arrives_whole() -> None:
     assert got.body == b"<" + piece + b">"
 
 
-async def test_a_length_that_the_handler_says_is_not_sent() -> None:
+async def test_a_length_of_the_handler_is_not_sent() -> None:
     fetch = streaming("abc", headers={"Content-Length": "2", "X-Name": "a"})
     got = await answer_to(fetch, request_bytes())
     assert got.body == b"abc"
@@ -101,7 +101,7 @@ async def test_a_length_that_the_handler_says_is_not_sent() -> None:
     assert got.headers["x-name"] == "a"
 
 
-async def test_empty_pieces_starve_nobody() -> None:
+async def test_empty_pieces_do_not_starve_other_tasks() -> None:
     log: list[str] = []
 
     async def fetch(request: Request) -> Response:
@@ -124,11 +124,11 @@ async def test_empty_pieces_starve_nobody() -> None:
     assert log == ["counted", "exhausted"]
 
 
-# -- where they come from ---------------------
+# -- sources ---------------------
 
 
 class Countdown:
-    """An async iterable that is no generator."""
+    """An async iterable that isn't a generator."""
 
     def __init__(self) -> None:
         self.left = 3
@@ -200,10 +200,10 @@ async def test_the_generator_is_closed_before_the_next_request(
     assert log == ["asked /1", "closed /1", "asked /2", "closed /2"]
 
 
-# -- requests that can't have one in chunks ---------------------
+# -- requests without chunks ---------------------
 
 
-async def test_a_head_request_gets_the_head_and_the_body_is_not_begun() -> None:
+async def test_a_head_request_gets_the_head_and_the_body_is_not_started() -> None:
     log: list[str] = []
 
     async def fetch(request: Request) -> Response:
@@ -219,10 +219,10 @@ async def test_a_head_request_gets_the_head_and_the_body_is_not_begun() -> None:
     del head.headers["date"], get.headers["date"]
     assert head.headers == get.headers
     assert log == ["GET"]
-    gc.collect()  # Nothing is left that would complain.
+    gc.collect()  # No generator is left that would warn.
 
 
-async def test_http_1_0_gets_pieces_without_chunks_and_the_end_by_the_end() -> None:
+async def test_http_1_0_gets_pieces_without_chunks_and_then_the_end() -> None:
     data = await converse(streaming("a", "", b"bc"), b"GET / HTTP/1.0\r\n\r\n")
     assert data.endswith(b"\r\n\r\nabc")
     (got,) = parse_answers(data)
@@ -234,7 +234,7 @@ async def test_http_1_0_gets_pieces_without_chunks_and_the_end_by_the_end() -> N
 
 
 @pytest.mark.parametrize("piece", [5, None, ["x"], bytearray(b"x")], ids=repr)
-async def test_a_piece_of_another_type_breaks_the_answer_off_and_is_logged(
+async def test_a_piece_of_another_type_aborts_the_response_and_is_logged(
     piece: object, logged: Logged
 ) -> None:
     got = await answer_to(streaming("a", piece, "b"), request_bytes())
@@ -251,7 +251,7 @@ async def test_a_piece_of_another_type_breaks_the_answer_off_and_is_logged(
     [KeyError("secret"), trio.BrokenResourceError("secret"), ValueError("secret")],
     ids=lambda error: type(error).__name__,
 )
-async def test_g7_a_body_that_fails_breaks_the_answer_off_and_is_logged(
+async def test_g7_a_failing_body_aborts_the_response_and_is_logged(
     after: str, error: Exception, logged: Logged
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -272,7 +272,7 @@ async def test_g7_a_body_that_fails_breaks_the_answer_off_and_is_logged(
     assert "Traceback" in record
 
 
-async def test_g7_a_task_that_fails_breaks_the_answer_off_and_is_logged(
+async def test_g7_a_failing_task_aborts_the_response_and_is_logged(
     logged: Logged,
 ) -> None:
     closed: list[str] = []
@@ -299,7 +299,7 @@ async def test_g7_a_task_that_fails_breaks_the_answer_off_and_is_logged(
     assert b"secret" not in data
 
 
-async def test_a_body_that_ends_its_own_nursery_is_broken_off() -> None:
+async def test_a_body_that_cancels_its_own_nursery_is_aborted() -> None:
     async def fetch(request: Request) -> Response:
         async def body() -> AsyncGenerator[str]:
             yield "some"
@@ -312,7 +312,7 @@ async def test_a_body_that_ends_its_own_nursery_is_broken_off() -> None:
     assert (got.body, got.complete) == (b"some", False)
 
 
-# -- clients that go, or take nothing ---------------------
+# -- clients that leave, or read nothing ---------------------
 
 
 async def test_the_body_ends_when_the_client_has_gone(
@@ -340,7 +340,7 @@ async def test_the_body_ends_when_the_client_has_gone(
         assert log == ["closed"]
 
 
-async def test_the_body_ends_when_the_client_takes_nothing(
+async def test_the_body_ends_when_the_client_reads_nothing(
     autojump_clock: trio.testing.MockClock, logged: Logged
 ) -> None:
     log: list[float] = []
@@ -367,7 +367,7 @@ async def test_the_body_ends_when_the_client_takes_nothing(
 
 
 @pytest.mark.parametrize("in_pieces", [False, True], ids=["bytes", "one piece"])
-async def test_a_slow_client_has_its_time_for_each_part_of_what_is_large(
+async def test_a_slow_client_has_the_time_limit_for_each_part_of_a_large_piece(
     autojump_clock: trio.testing.MockClock, *, in_pieces: bool
 ) -> None:
     large = bytes(2**20)

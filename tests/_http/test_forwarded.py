@@ -1,4 +1,4 @@
-"""What proxies say of a request, and how much of it is believed."""
+"""Headers of proxies: how they are read, and how far they are trusted."""
 
 from typing import Any, cast
 
@@ -40,7 +40,7 @@ def said(
         ("[fe80::1%25eth0]:1", "fe80::1%eth0"),
     ],
 )
-def test_a_node_with_an_address_has_it(node: str, address: str) -> None:
+def test_a_node_with_an_address_is_that_address(node: str, address: str) -> None:
     assert node_address(node) == address
 
 
@@ -54,12 +54,12 @@ def test_a_node_with_an_address_has_it(node: str, address: str) -> None:
         *("192.0.2.1 ", "192.0.2.1\n", "\u0661.2.3.4", "::1/64"),
     ],
 )
-def test_a_node_without_an_address_has_none(node: str) -> None:
+def test_a_node_without_an_address_is_empty(node: str) -> None:
     assert node_address(node) is None
 
 
 @given(st.ip_addresses(), st.integers(0, 65535))
-def test_every_address_is_understood_in_all_forms(address: Any, port: int) -> None:
+def test_every_address_is_read_in_all_forms(address: Any, port: int) -> None:
     forms = [f"[{address}]:{port}", f"[{address}]"]
     if address.version == 4:
         forms = [f"{address}:{port}"]
@@ -67,7 +67,7 @@ def test_every_address_is_understood_in_all_forms(address: Any, port: int) -> No
 
 
 @given(st.text())
-def test_a_node_gives_no_text_that_is_no_address(node: str) -> None:
+def test_a_node_is_an_address_or_empty(node: str) -> None:
     address = node_address(node) or ""
     assert address.isascii()
     assert address.isprintable()
@@ -80,7 +80,7 @@ FOR, PROTO, HOST, PORT = (
 )
 
 
-def test_nothing_is_believed_unless_asked_for() -> None:
+def test_nothing_is_trusted_by_default() -> None:
     headers = [(FOR, "192.0.2.1"), ("Forwarded", "for=192.0.2.2;host=evil")]
     assert said(*headers, kind=False) == Forwarded()
 
@@ -98,14 +98,14 @@ def test_nothing_is_believed_unless_asked_for() -> None:
         ([], 1, None),
     ],
 )
-def test_the_client_is_the_one_that_the_first_known_proxy_names(
+def test_the_client_is_the_one_that_the_first_trusted_proxy_names(
     headers: list[str], proxies: int, client: str | None
 ) -> None:
     pairs = [(FOR, value) for value in headers]
     assert said(*pairs, proxies=proxies).client == client
 
 
-def test_the_parts_of_the_url_are_believed_as_far_as_the_client_is() -> None:
+def test_the_parts_of_the_url_are_trusted_as_far_as_the_client_is() -> None:
     headers = [
         (PROTO, "ftp, https, http"),
         (HOST, "evil/, Example.com, inner:8000"),
@@ -129,9 +129,7 @@ def test_the_parts_of_the_url_are_believed_as_far_as_the_client_is() -> None:
         *((PORT, port) for port in ("x", "-1", "65536", "1.5", "80:80", "99999999")),
     ],
 )
-def test_what_would_change_the_url_and_is_not_valid_is_an_error(
-    header: str, value: str
-) -> None:
+def test_an_invalid_part_of_the_url_is_an_error(header: str, value: str) -> None:
     with pytest.raises(ValueError, match=r"scheme|host|port|address"):
         said((header, value))
 
@@ -149,7 +147,7 @@ def test_what_would_change_the_url_and_is_not_valid_is_an_error(
         ("[::1]", 8, "http", "[::1]:8"),
     ],
 )
-def test_a_port_is_for_a_host_that_has_none(
+def test_a_port_is_used_for_a_host_without_one(
     host: str | None, port: int | None, scheme: str, authority: str
 ) -> None:
     headers = [] if host is None else [(HOST, host)]
@@ -185,7 +183,7 @@ def test_a_port_is_for_a_host_that_has_none(
         (" , ", Forwarded()),
     ],
 )
-def test_forwarded_is_read_by_its_standard(value: str, expected: Forwarded) -> None:
+def test_forwarded_is_read_as_in_rfc_7239(value: str, expected: Forwarded) -> None:
     assert said(("Forwarded", value), kind="forwarded") == expected
 
 
@@ -211,7 +209,7 @@ def test_forwarded_in_another_form_or_with_a_wrong_url_is_an_error(value: str) -
 
 
 def test_an_element_may_have_many_parameters() -> None:
-    """A reader that looks at all of them for each of them would take minutes."""
+    """A reader with quadratic time would take minutes."""
     value = ";".join(f"a{number}=b" for number in range(100_000))
     header = ("Forwarded", f"{value};for=192.0.2.1")
     assert said(header, kind="forwarded") == Forwarded("192.0.2.1")
@@ -219,7 +217,7 @@ def test_an_element_may_have_many_parameters() -> None:
         said(("Forwarded", f"{value};A0=b"), kind="forwarded")
 
 
-def test_forwarded_is_believed_for_so_many_proxies() -> None:
+def test_forwarded_is_trusted_for_the_number_of_proxies() -> None:
     value = "for=192.0.2.9;host=evil, for=192.0.2.1;proto=https, for=192.0.2.2;host=in"
     header = ("Forwarded", value)
     found = said(header, kind="forwarded", proxies=2)
@@ -235,7 +233,7 @@ PROXY = 'for="[2001:db8::1]:47";proto=https;host="example.com:8443"'
     | st.text(st.characters(codec="latin-1")),
     st.sampled_from(["its own line", "the same line"]),
 )
-def test_a_client_can_not_change_what_the_proxy_says(text: str, place: str) -> None:
+def test_a_client_cannot_change_the_values_of_the_proxy(text: str, place: str) -> None:
     headers = Headers()
     try:
         if place == "its own line":
@@ -254,7 +252,9 @@ def test_a_client_can_not_change_what_the_proxy_says(text: str, place: str) -> N
     st.lists(st.text(st.characters(codec="latin-1"))),
     st.integers(1, 3),
 )
-def test_a_client_can_not_change_what_proxies_add(values: list[str], hops: int) -> None:
+def test_a_client_cannot_change_the_values_of_several_proxies(
+    values: list[str], hops: int
+) -> None:
     chain = [f"192.0.2.{number}" for number in range(1, hops + 1)]
     headers = Headers()
     try:
@@ -267,7 +267,7 @@ def test_a_client_can_not_change_what_proxies_add(values: list[str], hops: int) 
     assert forwarded_by(headers, True, hops).client == "192.0.2.1"  # noqa: FBT003
 
 
-def test_a_kind_is_true_or_forwarded() -> None:
+def test_proxy_headers_is_true_or_forwarded() -> None:
     assert [checked_proxy_headers(k) for k in (True, False)] == [True, False]
     assert checked_proxy_headers("forwarded") == "forwarded"
     for wrong in ("x-forwarded", None, 1):

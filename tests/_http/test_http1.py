@@ -1,4 +1,4 @@
-"""The heads of requests, over streams in memory: what is read, what is refused."""
+"""The heads of requests, over streams in memory: valid, refused, and upgrades."""
 
 import base64
 from itertools import pairwise
@@ -24,7 +24,7 @@ def upgrade(
     without: str = "",
     **changed: str,
 ) -> bytes:
-    """Return a good handshake, but for what is said; `_` stands for `-`."""
+    """Return a good handshake with changes; `_` stands for `-`."""
     headers = {
         "host": "example.com",
         "upgrade": "websocket",
@@ -43,7 +43,7 @@ def http_over(stream: trio.abc.Stream) -> HTTPConnection:
 
 
 def arriving(*chunks: bytes) -> HTTPConnection:
-    """Return a connection where these pieces arrive, each for itself, then the end."""
+    """Return a connection on which these pieces arrive one by one, then the end."""
     _, server = trio.testing.memory_stream_pair()
     left = iter(chunks)
 
@@ -60,7 +60,7 @@ def arriving(*chunks: bytes) -> HTTPConnection:
 
 
 async def read(*chunks: bytes) -> Head | None:
-    """Read a head that arrives in these pieces."""
+    """Read a head that arrives in pieces."""
     with trio.fail_after(5):
         return await arriving(*chunks).read_head()
 
@@ -72,7 +72,7 @@ async def read_good(*chunks: bytes) -> Head:
 
 
 async def rest_of(*chunks: bytes) -> bytes:
-    """Return what was received beyond the head when that was read."""
+    """Return the bytes received beyond the head."""
     http = arriving(*chunks)
     with trio.fail_after(5):
         assert await http.read_head() is not None
@@ -80,14 +80,14 @@ async def rest_of(*chunks: bytes) -> bytes:
 
 
 async def refusal(*chunks: bytes) -> Response:
-    """Read a head that is refused, and return the answer."""
+    """Read a head that is refused, and return the response."""
     with pytest.raises(Refusal) as caught:
         await read(*chunks)
     return caught.value.response
 
 
 def words_of(response: Response) -> str:
-    """Return what a refusal tells."""
+    """Return the text of a refusal."""
     assert isinstance(response.body, bytes)
     return response.body.decode()
 
@@ -95,7 +95,7 @@ def words_of(response: Response) -> str:
 # -- good heads ---------------------
 
 
-async def test_a_head_tells_method_target_and_headers() -> None:
+async def test_a_head_has_method_target_and_headers() -> None:
     head = await read_good(PLAIN)
     assert head.method == "GET"
     assert str(head.target) == "/path?query=1"
@@ -115,7 +115,7 @@ async def test_the_values_of_headers_are_latin_1() -> None:
     assert (await read_good(data)).headers["x-name"] == "caf\xe9\x80\xff"
 
 
-async def test_headers_of_one_name_stay_apart() -> None:
+async def test_headers_of_one_name_stay_separate() -> None:
     data = b"GET / HTTP/1.1\r\nHost: x\r\nA: 1\r\nB: 2\r\na: 3\r\n\r\n"
     head = await read_good(data)
     assert head.headers.get_all("A") == ["1", "3"]
@@ -149,7 +149,7 @@ async def test_a_head_may_arrive_byte_by_byte_over_a_stream() -> None:
     "rest", [b"", b"\r\n", b"\x81\x85\0\0\0\0hello", PLAIN, b"\xff" * 5000], ids=len
 )
 @pytest.mark.parametrize("data", [PLAIN, upgrade()], ids=["plain", "upgrade"])
-async def test_what_was_read_after_the_head_is_kept_exactly(
+async def test_bytes_read_after_the_head_are_kept_exactly(
     data: bytes, rest: bytes
 ) -> None:
     assert await rest_of(data + rest) == rest
@@ -168,7 +168,7 @@ async def test_nothing_is_read_beyond_the_piece_that_ends_the_head() -> None:
 
 @st.composite
 def pieces(draw: st.DrawFn) -> tuple[bytes, list[bytes]]:
-    """Return a head, and the same with something after it, cut anywhere."""
+    """Return a head, and the same with more after it, in any pieces."""
     data = draw(st.sampled_from([PLAIN, upgrade(), PLAIN.replace(b"\r\n", b"\n")]))
     everything = data + draw(st.binary(max_size=20))
     cuts = draw(st.sets(st.integers(1, len(everything) - 1), max_size=8))
@@ -178,7 +178,7 @@ def pieces(draw: st.DrawFn) -> tuple[bytes, list[bytes]]:
 
 @given(pieces())
 @settings(max_examples=60, deadline=None)
-def test_however_a_head_is_cut_it_is_the_same_head(
+def test_a_head_in_any_pieces_is_the_same_head(
     cut: tuple[bytes, list[bytes]],
 ) -> None:
     data, chunks = cut
@@ -187,17 +187,17 @@ def test_however_a_head_is_cut_it_is_the_same_head(
     assert head.headers == trio.run(read_good, data).headers
 
 
-# -- no head at all ---------------------
+# -- no head ---------------------
 
 
 @pytest.mark.parametrize("sent", [0, 1, 3, 20, len(PLAIN) - 1])
-async def test_a_peer_that_goes_before_the_end_of_its_head_gets_no_answer(
+async def test_a_peer_that_leaves_before_the_end_of_its_head_gets_no_response(
     sent: int,
 ) -> None:
     assert await read(*([PLAIN[:sent]] if sent else [])) is None
 
 
-async def test_a_connection_that_breaks_before_the_end_of_a_head_gets_no_answer() -> (
+async def test_a_connection_that_breaks_before_the_end_of_a_head_gets_no_response() -> (
     None
 ):
     client, server = trio.testing.memory_stream_pair()
@@ -266,7 +266,7 @@ async def test_g12_a_head_without_an_end_is_refused_after_a_bounded_number_of_by
     assert received <= 2 * MAX_HEAD
 
 
-# -- garbage ---------------------
+# -- invalid heads ---------------------
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ async def test_g12_a_head_without_an_end_is_refused_after_a_bounded_number_of_by
         ),
     ],
 )
-async def test_g12_what_is_not_http_is_refused_with_400(data: bytes) -> None:
+async def test_g12_input_that_is_not_http_is_refused_with_400(data: bytes) -> None:
     answer = await refusal(data)
     assert answer.status == 400
     assert words_of(answer).endswith("\n")
@@ -353,7 +353,7 @@ CHUNKS = b"2\r\nab\r\n0\r\n\r\n"
         pytest.param(request("Host: x", "X: a\rContent-Length: 2"), id="bare CR"),
     ],
 )
-async def test_g12_a_head_that_others_may_read_otherwise_is_refused_with_400(
+async def test_g12_an_ambiguous_head_is_refused_with_400(
     data: bytes,
 ) -> None:
     assert (await refusal(data + CHUNKS)).status == 400
@@ -373,13 +373,13 @@ async def test_g12_a_head_that_others_may_read_otherwise_is_refused_with_400(
     ],
     ids=" ".join,
 )
-async def test_g12_a_field_of_one_value_that_comes_twice_is_refused_with_400(
+async def test_g12_a_single_valued_field_that_comes_twice_is_refused_with_400(
     headers: tuple[str, ...],
 ) -> None:
     assert (await refusal(request("Host: x", *headers, body=b"ab"))).status == 400
 
 
-async def test_cookies_and_lists_that_come_twice_are_joined_by_their_own_rule() -> None:
+async def test_repeated_cookies_and_lists_are_joined_by_their_rules() -> None:
     cookies = ("Cookie: a=b, c", "Cookie: d=e")
     lists = ("Accept: text/html", "Accept: */*")
     head = await read_good(request("Host: x", *cookies, *lists))
@@ -391,7 +391,7 @@ async def test_cookies_and_lists_that_come_twice_are_joined_by_their_own_rule() 
 @pytest.mark.parametrize(
     "coding", ["gzip, chunked", "chunked, chunked", "identity", "xchunked", "chunked;a"]
 )
-async def test_g12_a_coding_that_is_not_plainly_chunked_is_refused(coding: str) -> None:
+async def test_g12_a_transfer_coding_other_than_chunked_is_refused(coding: str) -> None:
     data = request("Host: x", f"Transfer-Encoding: {coding}", body=CHUNKS)
     assert (await refusal(data)).status in {400, 501}
 
@@ -425,7 +425,7 @@ async def test_names_and_addresses_are_hosts(host: str) -> None:
     assert head.headers["host"] == host
 
 
-async def test_a_tunnel_is_refused_with_501() -> None:
+async def test_connect_is_refused_with_501() -> None:
     answer = await refusal(request("Host: x", start="CONNECT example.com:80 HTTP/1.1"))
     assert answer.status == 501
 
@@ -451,7 +451,7 @@ def check_outcome(result: Head | Response | None) -> None:
 
 @given(st.sampled_from([PLAIN, upgrade()]), st.data())
 @settings(max_examples=150, deadline=None)
-def test_g12_whatever_byte_is_wrong_the_outcome_is_a_head_or_a_refusal(
+def test_g12_with_any_wrong_byte_the_outcome_is_a_head_or_a_refusal(
     data: bytes, draw: st.DataObject
 ) -> None:
     place = draw.draw(st.integers(0, len(data) - 1))
@@ -463,7 +463,7 @@ def test_g12_whatever_byte_is_wrong_the_outcome_is_a_head_or_a_refusal(
 @given(st.lists(st.binary(min_size=1, max_size=30), max_size=4))
 @example([b"GET / HTTP/1.1\r\nHost: x\r\nA: \x01\r\n\r\n"])
 @settings(max_examples=60, deadline=None)
-def test_g12_whatever_arrives_the_outcome_is_nothing_a_head_or_a_refusal(
+def test_g12_with_any_input_the_outcome_is_nothing_a_head_or_a_refusal(
     chunks: list[bytes],
 ) -> None:
     check_outcome(trio.run(outcome, *chunks))
@@ -499,7 +499,7 @@ async def test_handshakes_may_be_written_in_several_ways(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("without", ["upgrade", "connection"])
-async def test_without_upgrade_it_is_a_plain_request_and_without_connection_a_wrong_one(
+async def test_without_upgrade_it_is_a_plain_request_and_without_connection_an_error(
     without: str,
 ) -> None:
     if without == "upgrade":
@@ -578,7 +578,7 @@ async def test_a_wrong_handshake_is_refused_with_400_and_says_why(
 
 
 @pytest.mark.parametrize("version", ["12", "14", "8", "13, 8", "013", "", "thirteen"])
-async def test_another_version_is_refused_with_426_and_the_one_that_is_spoken(
+async def test_another_version_is_refused_with_426_and_version_13(
     version: str,
 ) -> None:
     answer = await refusal(upgrade(sec_websocket_version=version))
@@ -587,7 +587,7 @@ async def test_another_version_is_refused_with_426_and_the_one_that_is_spoken(
     assert "version 13" in words_of(answer)
 
 
-async def test_a_missing_version_is_refused_with_426_too() -> None:
+async def test_a_missing_version_is_refused_with_426() -> None:
     answer = await refusal(upgrade(without="sec-websocket-version"))
     assert answer.status == 426
     assert answer.headers["sec-websocket-version"] == "13"

@@ -1,4 +1,4 @@
-"""The answers of a server, over streams in memory: the bytes that they make."""
+"""The responses of a server, over streams in memory: their bytes."""
 
 import http
 import time
@@ -17,7 +17,7 @@ from trio_wspair._rules.limits import Limits
 
 
 async def sent(response: Response, request: bytes = request_bytes()) -> bytes:
-    """Return the bytes that a response to this request makes."""
+    """Return the bytes of a response to this request."""
     client, server = trio.testing.memory_stream_pair()
     http1 = HTTPConnection(server, Limits(max_body_bytes=1000, body_timeout=5))
     with trio.fail_after(5):
@@ -29,12 +29,12 @@ async def sent(response: Response, request: bytes = request_bytes()) -> bytes:
 
 
 async def answer(response: Response, request: bytes = request_bytes()) -> Answer:
-    """Return what a client understands of the answer to this request."""
+    """Return the parsed response to this request."""
     method = request.split(b" ")[0].decode()
     return parse_answers(await sent(response, request), method)[0]
 
 
-async def test_an_answer_is_http_1_1_with_its_length_and_its_date() -> None:
+async def test_a_response_is_http_1_1_with_its_length_and_its_date() -> None:
     before = int(time.time())
     data = await sent(Response("no\n", status=403, headers={"X-Name": "a"}))
     assert data.startswith(b"HTTP/1.1 403 Forbidden\r\n")
@@ -50,7 +50,7 @@ async def test_an_answer_is_http_1_1_with_its_length_and_its_date() -> None:
     ]
 
 
-async def test_the_date_of_the_handler_is_not_touched() -> None:
+async def test_a_date_of_the_handler_is_kept() -> None:
     date = "Sun, 06 Nov 1994 08:49:37 GMT"
     got = await answer(Response("", headers={"Date": date}))
     assert got.headers.get_all("date") == [date]
@@ -62,7 +62,7 @@ async def test_the_length_is_counted_in_bytes() -> None:
     assert got.body == b"\xe2\x82\xac"
 
 
-async def test_an_empty_answer_has_length_0() -> None:
+async def test_an_empty_response_has_length_0() -> None:
     got = await answer(Response(None))
     assert list(got.headers) == ["date", "content-length", "connection"]
     assert (got.headers["content-length"], got.body) == ("0", b"")
@@ -73,7 +73,7 @@ async def test_a_large_body_arrives_whole() -> None:
     assert (await answer(Response(body))).body == body
 
 
-async def test_an_answer_to_head_has_the_headers_and_no_body() -> None:
+async def test_a_response_to_head_has_the_headers_and_no_body() -> None:
     data = await sent(Response("hello"), request_bytes("HEAD"))
     (got,) = parse_answers(data, "HEAD")
     assert (got.status, got.body) == (200, b"")
@@ -81,7 +81,7 @@ async def test_an_answer_to_head_has_the_headers_and_no_body() -> None:
     assert data.endswith(b"\r\n\r\n")
 
 
-async def test_framing_and_connection_are_not_for_the_handler_to_say() -> None:
+async def test_framing_and_connection_headers_of_the_handler_are_replaced() -> None:
     response = Response(
         "hello",
         headers=[
@@ -104,7 +104,7 @@ async def test_framing_and_connection_are_not_for_the_handler_to_say() -> None:
     [request_bytes("GET", "/", "Connection: close"), b"GET / HTTP/1.0\r\n\r\n"],
     ids=["asked for", "HTTP/1.0"],
 )
-async def test_the_answer_to_the_last_request_says_that_it_is_the_last(
+async def test_the_response_to_the_last_request_says_close(
     request_: bytes,
 ) -> None:
     got = await answer(Response("x"), request_)
@@ -112,7 +112,7 @@ async def test_the_answer_to_the_last_request_says_that_it_is_the_last(
     assert got.body == b"x"
 
 
-async def test_sending_leaves_the_headers_of_the_response_alone() -> None:
+async def test_sending_does_not_change_the_headers_of_the_response() -> None:
     response = Response("x", headers={"Content-Length": "99"})
     before = response.headers.pairs()
     await sent(response)
@@ -138,7 +138,7 @@ async def test_a_named_status_is_sent_as_its_number() -> None:
 
 
 @pytest.mark.parametrize("status", [204, 304])
-async def test_an_answer_that_never_has_a_body_has_no_length(status: int) -> None:
+async def test_a_response_that_cannot_have_a_body_has_no_length(status: int) -> None:
     # RFC 9110, section 8.6: never with 204; with 304 only that of the 200.
     got = await answer(Response(None, status=status, headers={"Content-Length": "3"}))
     assert "content-length" not in got.headers
@@ -146,12 +146,12 @@ async def test_an_answer_that_never_has_a_body_has_no_length(status: int) -> Non
     assert got.keeps_alive
 
 
-async def test_an_empty_205_says_so() -> None:
+async def test_an_empty_205_has_length_0() -> None:
     got = await answer(Response(None, status=205))
     assert got.headers["content-length"] == "0"
 
 
-async def test_a_426_says_what_to_upgrade_to() -> None:
+async def test_a_426_has_an_upgrade_header() -> None:
     # RFC 9110, sections 15.5.22 and 7.8.
     got = await answer(Response("WebSockets only", status=426))
     assert got.headers["upgrade"] == "websocket"
@@ -176,7 +176,7 @@ good_headers = st.lists(
 
 @given(good_headers, st.binary(max_size=50), st.sampled_from([200, 299, 404, 500, 599]))
 @settings(max_examples=60, deadline=None)
-def test_whatever_a_response_can_hold_can_be_sent(
+def test_every_valid_response_can_be_sent(
     items: Iterable[tuple[str, str]], body: bytes, status: int
 ) -> None:
     response = Response(body, status=status, headers=items)
@@ -186,11 +186,11 @@ def test_whatever_a_response_can_hold_can_be_sent(
     assert got.headers.pairs()[: len(expected)] == expected
 
 
-# -- headers that can't be more than one ---------------------
+# -- header injection ---------------------
 
 
 @pytest.mark.parametrize("text", ["a\r\nX-Evil: 1", "a\nX-Evil: 1", "a\rX-Evil: 1"])
-async def test_g12_no_header_makes_another_one(text: str) -> None:
+async def test_g12_no_header_value_makes_another_header(text: str) -> None:
     response = Response("x")
     for act in (
         lambda: response.headers.append("X-Name", text),
@@ -213,10 +213,10 @@ async def test_headers_that_were_replaced_are_checked_when_they_are_sent() -> No
         await sent(response)
 
 
-# -- answers that nobody takes, and refusals ---------------------
+# -- clients that have gone, and refusals ---------------------
 
 
-async def test_an_answer_to_a_client_that_has_gone_says_that_it_has_gone() -> None:
+async def test_a_response_to_a_client_that_has_gone_raises_client_gone_error() -> None:
     client, server = trio.testing.memory_stream_pair()
     http1 = HTTPConnection(server, Limits(max_body_bytes=1000, body_timeout=5))
     await client.send_all(request_bytes())
@@ -227,7 +227,7 @@ async def test_an_answer_to_a_client_that_has_gone_says_that_it_has_gone() -> No
             await http1.send_response(Response("x"))
 
 
-async def test_every_refusal_can_be_sent_as_it_is_and_is_the_last_answer() -> None:
+async def test_every_refusal_can_be_sent_and_is_the_last_response() -> None:
     upgrade = "Upgrade: websocket"
     large = f"X: {'x' * 33_000}"
     for data in (
@@ -254,7 +254,7 @@ async def test_every_refusal_can_be_sent_as_it_is_and_is_the_last_answer() -> No
         assert got.headers.get_all("connection") == ["close"]
 
 
-async def test_the_answer_to_a_broken_head_after_a_head_request_has_a_body() -> None:
+async def test_the_refusal_of_a_broken_head_after_a_head_request_has_a_body() -> None:
     client, server = trio.testing.memory_stream_pair()
     http1 = HTTPConnection(server, Limits(max_body_bytes=1000, body_timeout=5))
     await client.send_all(request_bytes("HEAD") + b"nonsense\r\n\r\n")

@@ -1,4 +1,4 @@
-"""Several requests on one connection: their order, their limits, their deadlines."""
+"""Several requests on one connection: order, limits, and deadlines."""
 
 from collections.abc import AsyncGenerator
 from contextlib import suppress
@@ -28,12 +28,12 @@ from trio_wspair import Request, Response
 
 
 async def name(request: Request) -> Response:
-    """Answer with the path of the request."""
+    """Respond with the path of the request."""
     return Response(request.path)
 
 
 async def mirror(request: Request) -> Response:
-    """Answer with the body of the request."""
+    """Respond with the body of the request."""
     return Response(await request.bytes())
 
 
@@ -54,7 +54,7 @@ async def test_a_connection_is_kept_for_the_next_request() -> None:
             assert parse_answers(answer)[0].keeps_alive
 
 
-async def test_pipelined_requests_are_answered_in_their_order() -> None:
+async def test_pipelined_requests_get_their_responses_in_order() -> None:
     methods = ["GET", "HEAD", "POST"] * 10
     data = b"".join(
         request_bytes(method, f"/{i}", body=b"x" * i if method == "POST" else None)
@@ -65,7 +65,7 @@ async def test_pipelined_requests_are_answered_in_their_order() -> None:
         assert got.body == (b"" if method == "HEAD" else f"/{i}".encode())
 
 
-async def test_a_pipelined_request_waits_until_the_one_before_is_answered(
+async def test_a_pipelined_request_waits_for_the_response_before(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     log: list[str] = []
@@ -88,7 +88,7 @@ async def test_a_pipelined_request_waits_until_the_one_before_is_answered(
     assert log == ["asked /1", "sent /1", "asked /2", "sent /2"]
 
 
-async def test_many_pipelined_requests_starve_nobody() -> None:
+async def test_many_pipelined_requests_do_not_starve_other_tasks() -> None:
     turns = 0
 
     async def count() -> None:
@@ -116,7 +116,7 @@ async def test_many_pipelined_requests_starve_nobody() -> None:
     ],
     ids=["close", "close in a list", "HTTP/1.0", "HTTP/1.0 and keep-alive"],
 )
-async def test_nothing_is_answered_after_the_last_request(last: bytes) -> None:
+async def test_no_response_follows_the_last_request(last: bytes) -> None:
     async with served(name) as client:
         await client.send_all(
             request_bytes("GET", "/0") + last + request_bytes("GET", "/2")
@@ -126,7 +126,7 @@ async def test_nothing_is_answered_after_the_last_request(last: bytes) -> None:
     assert (second.body, second.keeps_alive) == (b"/1", False)
 
 
-async def test_a_client_may_say_that_nothing_more_comes_and_gets_its_answers() -> None:
+async def test_a_client_that_ends_its_direction_gets_its_responses() -> None:
     data = await converse(name, request_bytes("GET", "/0") + request_bytes("GET", "/1"))
     assert [got.keeps_alive for got in parse_answers(data, "GET", "GET")] == [
         True,
@@ -147,7 +147,7 @@ async def test_the_connection_is_kept_after_a_failure_of_the_handler(
     assert "KeyError: 'secret'" in logged.take()
 
 
-async def test_a_websocket_that_is_refused_costs_the_connection_nothing() -> None:
+async def test_a_refused_websocket_leaves_the_connection_open() -> None:
     async def fetch(request: Request) -> Response:
         if request.wants_websocket:
             return Response("no", status=403)
@@ -174,7 +174,7 @@ async def test_a_websocket_that_is_refused_costs_the_connection_nothing() -> Non
         (b"GET / HTTP/1.2\r\nHost: x\r\n\r\n", 505),
     ],
 )
-async def test_g12_a_request_that_is_refused_is_the_last(
+async def test_g12_a_refused_request_is_the_last(
     bad: bytes, status: int, logged: Logged
 ) -> None:
     for before in ("GET", "HEAD"):
@@ -187,7 +187,7 @@ async def test_g12_a_request_that_is_refused_is_the_last(
         assert len(second.body) > 10
 
 
-async def test_a_client_that_goes_without_its_answer_is_no_error(
+async def test_a_client_that_leaves_before_its_response_is_not_an_error(
     logged: Logged,
 ) -> None:
     for data in (b"nonsense\r\n\r\n", request_bytes(), b"GET / HT", b""):
@@ -205,7 +205,7 @@ def head_of(size: int) -> bytes:
 
 
 @pytest.mark.parametrize("piece", [1_000_000, 10_000], ids=["at once", "in pieces"])
-async def test_each_head_has_the_limit_for_itself(piece: int) -> None:
+async def test_the_limit_of_heads_is_for_each(piece: int) -> None:
     data = (
         head_of(32_768) * 5
         + request_bytes("POST", body=bytes(50_000))
@@ -251,7 +251,7 @@ async def test_a_connection_without_a_request_ends_after_its_time(
         assert trio.current_time() == pytest.approx(7)
 
 
-async def test_a_connection_is_kept_for_as_long_as_it_may_be_idle_and_no_longer(
+async def test_an_idle_connection_is_kept_for_its_time_and_no_longer(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with served(name, handshake_timeout=7.0, idle_timeout=60.0) as client:
@@ -266,7 +266,7 @@ async def test_a_connection_is_kept_for_as_long_as_it_may_be_idle_and_no_longer(
         assert trio.current_time() == pytest.approx(since + 60)
 
 
-async def test_a_connection_that_may_not_be_idle_ends_after_its_answer(
+async def test_with_an_idle_time_of_zero_a_connection_ends_after_its_response(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with served(name, idle_timeout=0) as client:
@@ -275,7 +275,7 @@ async def test_a_connection_that_may_not_be_idle_ends_after_its_answer(
         assert trio.current_time() < 1
 
 
-async def test_a_later_head_has_its_time_from_its_first_byte_on(
+async def test_the_time_limit_of_a_later_head_starts_with_its_first_byte(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with served(name, handshake_timeout=7.0) as client:
@@ -291,7 +291,7 @@ async def test_a_later_head_has_its_time_from_its_first_byte_on(
         assert trio.current_time() == pytest.approx(since + 7)
 
 
-async def test_the_handler_may_take_its_time(
+async def test_a_handler_has_no_time_limit(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -301,7 +301,7 @@ async def test_the_handler_may_take_its_time(
     assert (await answer_to(fetch, request_bytes())).body == b"at last"
 
 
-async def test_a_client_that_takes_no_answer_is_left_after_its_time(
+async def test_a_client_that_reads_no_response_is_dropped_after_its_time(
     autojump_clock: trio.testing.MockClock, logged: Logged
 ) -> None:
     client, server = trio.testing.lockstep_stream_pair()
@@ -323,17 +323,17 @@ async def test_an_ended_connection_waits_for_the_client_no_longer_than_its_grace
         since = trio.current_time()
         with suppress(trio.BrokenResourceError):
             while trio.current_time() - since < 10:
-                await client.send_all(b"more")  # It is discarded.
+                await client.send_all(b"more")  # The rest is discarded.
                 await trio.sleep(0.5)
         assert trio.current_time() - since == pytest.approx(5, abs=1)
 
 
-# -- any requests, cut anywhere ---------------------
+# -- any requests, in any pieces ---------------------
 
 
 @attrs.frozen
 class Asked:
-    """A request, and what the handler does with it."""
+    """A request, and the behaviour of its handler."""
 
     method: str
     body: bytes | None
@@ -358,7 +358,7 @@ class Asked:
 
     @property
     def may_be_the_last(self) -> bool:
-        """A body that is not read and has not come whole ends the connection."""
+        """An unread body that is incomplete ends the connection."""
         has_a_body = self.body is not None and (self.in_chunks or bool(self.body))
         return has_a_body and not self.reads
 
@@ -390,7 +390,7 @@ asked = st.builds(
 
 
 def check(request: Asked, number: int, got: Answer) -> None:
-    """See that this is the answer to this request."""
+    """Check that this is the response to this request."""
     assert got.headers["x-number"] == str(number)
     assert got.complete
     if request.answers == "nothing":
@@ -405,7 +405,7 @@ def check(request: Asked, number: int, got: Answer) -> None:
     st.lists(st.integers(0, 2000), max_size=8),
 )
 @settings(max_examples=120, deadline=None)
-def test_whatever_is_asked_and_however_it_is_cut_each_request_gets_its_answer(
+def test_in_any_pieces_each_request_gets_its_response(
     requests: list[Asked], places: list[int]
 ) -> None:
     data = b"".join(request.as_bytes(i) for i, request in enumerate(requests))
@@ -426,7 +426,7 @@ def test_whatever_is_asked_and_however_it_is_cut_each_request_gets_its_answer(
     st.integers(0, 2000),
 )
 @settings(max_examples=120, deadline=None)
-def test_g12_whatever_bytes_are_wrong_nothing_fails_and_nothing_lasts(
+def test_g12_with_any_wrong_bytes_the_connection_ends_without_failures(
     requests: list[Asked], wrong: list[tuple[int, bytes]], place: int
 ) -> None:
     data = b"".join(request.as_bytes(i) for i, request in enumerate(requests))
@@ -441,7 +441,7 @@ def test_g12_whatever_bytes_are_wrong_nothing_fails_and_nothing_lasts(
 
 @given(st.binary(max_size=200), st.integers(0, 3))
 @settings(max_examples=60, deadline=None)
-def test_g12_whatever_follows_good_requests_they_are_answered(
+def test_g12_good_requests_get_responses_whatever_follows_them(
     rest: bytes, count: int
 ) -> None:
     heard = run(lambda: converse(name, request_bytes("GET", "/good") * count + rest))

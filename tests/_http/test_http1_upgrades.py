@@ -1,4 +1,4 @@
-"""Requests around an upgrade, and lines before one: what RFC 9112 lets a client do."""
+"""Requests before an upgrade, and empty lines before requests (RFC 9112)."""
 
 import pytest
 import trio
@@ -13,7 +13,7 @@ ECHO = b"\x81\x03abc" + b"\x88\x02\x03\xe8"
 
 
 async def fetch(request: Request) -> Response:
-    """Answer with the path, or with a WebSocket that echoes."""
+    """Respond with the path, or with an echo WebSocket."""
     if not request.wants_websocket:
         await request.bytes()
         return Response(request.path)
@@ -24,7 +24,7 @@ async def fetch(request: Request) -> Response:
 
 
 async def told(data: bytes, *, pieces: int = 0, handler: Fetch = fetch) -> bytes:
-    """Return what a server answers to bytes, sent at once or in pieces."""
+    """Return the response of a server to bytes, sent at once or in pieces."""
     size = pieces or len(data)
     with trio.fail_after(5):
         async with served(handler) as client:
@@ -39,14 +39,14 @@ async def told(data: bytes, *, pieces: int = 0, handler: Fetch = fetch) -> bytes
 
 
 def upgraded(answer: bytes) -> bytes:
-    """Return what comes behind a 101, which is checked."""
+    """Check a 101, and return the bytes after it."""
     head, _, rest = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 101 ")
     return rest
 
 
 @pytest.mark.parametrize("length", ["Content-Length: 0", "Content-Length: 00"])
-async def test_an_upgrade_may_say_that_it_has_no_body(
+async def test_an_upgrade_may_have_a_content_length_of_0(
     length: str, autojump_clock: trio.testing.MockClock
 ) -> None:
     data = request_bytes("GET", "/ws", *UPGRADE, length) + MESSAGE + CLOSE
@@ -78,7 +78,7 @@ async def test_empty_lines_between_requests_are_ignored(
     assert [a.body for a in answers] == [b"/a", b"", b"/c"]
 
 
-async def test_empty_lines_are_no_request(
+async def test_empty_lines_are_not_a_request(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     assert await told(b"\r\n" * 1000) == b""
@@ -122,7 +122,7 @@ async def test_another_upgrade_is_a_plain_request(
     assert [(a.status, a.body) for a in answers] == [(200, b"/a"), (200, b"/b")]
 
 
-async def test_an_upgrade_is_asked_for_in_lists_without_regard_to_case(
+async def test_the_headers_of_an_upgrade_are_lists_without_case(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     headers = ["Upgrade: h2c", "upgrade: WebSocket", "connection: keep-alive"]

@@ -1,4 +1,4 @@
-"""Requests and headers, as a `fetch` handler meets them."""
+"""`Request` and `Headers`, as a `fetch` handler uses them."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -37,7 +37,7 @@ def test_headers_ignore_the_case_of_names() -> None:
     assert headers.get_all("CONTENT-TYPE") == ["text/plain"]
 
 
-def test_several_values_of_a_name_read_as_one_joined() -> None:
+def test_several_values_of_a_name_are_read_as_one_joined_value() -> None:
     headers = Headers([("Accept", "a"), ("X", "1"), ("accept", "b")])
     assert headers["accept"] == "a, b"
     assert headers.get_all("accept") == ["a", "b"]
@@ -63,14 +63,14 @@ def test_names_come_once_each_in_lower_case_and_in_order() -> None:
     assert headers.pairs() == [("B", "1"), ("A", "2"), ("b", "3")]
 
 
-def test_no_headers_are_false_and_have_no_names() -> None:
+def test_empty_headers_are_false_and_have_no_names() -> None:
     assert not Headers()
     assert len(Headers()) == 0
     assert list(Headers()) == []
     assert Headers().pairs() == []
 
 
-def test_the_repr_of_headers_makes_them_again() -> None:
+def test_the_repr_of_headers_can_be_evaluated() -> None:
     headers = Headers([("B", "1"), ("A", "2"), ("b", "3")])
     assert repr(headers) == "Headers([('B', '1'), ('A', '2'), ('b', '3')])"
     assert eval(repr(headers)) == headers  # noqa: S307 - that is the point
@@ -122,7 +122,7 @@ def test_headers_are_made_of_pairs_or_of_a_mapping(source: Mapping[str, str]) ->
     assert Headers(source).pairs() == [("A", "1"), ("B", "2")]
 
 
-def test_copied_headers_keep_every_value_and_go_their_own_way() -> None:
+def test_copied_headers_keep_every_value_and_are_independent() -> None:
     first = Headers([("Set-Cookie", "a"), ("set-cookie", "b")])
     second = Headers(first)
     assert second.pairs() == first.pairs()
@@ -132,7 +132,7 @@ def test_copied_headers_keep_every_value_and_go_their_own_way() -> None:
 
 @given(pairs)
 @settings(max_examples=50, deadline=None)
-def test_whatever_is_appended_comes_out_in_order(items: list[tuple[str, str]]) -> None:
+def test_appended_values_are_kept_in_order(items: list[tuple[str, str]]) -> None:
     headers = Headers(items)
     assert headers.pairs() == items
     assert Headers(headers).pairs() == items
@@ -143,7 +143,7 @@ def test_whatever_is_appended_comes_out_in_order(items: list[tuple[str, str]]) -
     assert list(headers) == list(dict.fromkeys(name.lower() for name, _ in items))
 
 
-# -- headers: what can't be one ---------------------
+# -- headers: invalid ones ---------------------
 
 
 def test_no_error_about_a_header_shows_its_value() -> None:
@@ -168,7 +168,7 @@ def test_no_error_about_a_header_shows_its_value() -> None:
     ],
     ids=ascii,
 )
-def test_a_name_that_is_no_token_is_refused(name: str) -> None:
+def test_a_name_that_is_not_a_token_is_refused(name: str) -> None:
     headers = Headers({"A": "1"})
     for act in (
         lambda: headers.append(name, "v"),
@@ -190,7 +190,7 @@ def test_a_name_that_is_no_token_is_refused(name: str) -> None:
     ],
     ids=ascii,
 )
-def test_a_value_that_would_not_be_one_header_is_refused(value: str) -> None:
+def test_a_value_with_invalid_characters_is_refused(value: str) -> None:
     headers = Headers({"A": "1"})
     for act in (
         lambda: headers.append("X-Name", value),
@@ -218,14 +218,14 @@ def test_every_character_is_either_refused_or_printable_latin_1() -> None:
 
 
 @pytest.mark.parametrize("value", [" a", "a ", "\ta\t", "  a \t "], ids=ascii)
-def test_space_around_a_value_is_no_part_of_it(value: str) -> None:
+def test_space_around_a_value_is_removed(value: str) -> None:
     headers = Headers({"a": value})
     headers["b"] = value
     assert headers.get_all("a") == headers.get_all("b") == ["a"]
 
 
 @pytest.mark.parametrize("wrong", [1, None, b"a", ["a"], True], ids=repr)
-def test_names_and_values_that_are_no_str_are_type_errors(wrong: object) -> None:
+def test_names_and_values_that_are_not_str_are_type_errors(wrong: object) -> None:
     headers = Headers({"A": "1"})
     text = cast("str", wrong)
     with pytest.raises(TypeError, match="a header's name is a str, not "):
@@ -250,7 +250,9 @@ def test_names_and_values_that_are_no_str_are_type_errors(wrong: object) -> None
         pytest.param(None, id="None"),
     ],
 )
-def test_headers_that_are_no_pairs_are_refused_in_plain_words(wrong: object) -> None:
+def test_headers_that_are_not_pairs_are_refused_with_a_helpful_error(
+    wrong: object,
+) -> None:
     source = cast("Mapping[str, str]", wrong)
     with pytest.raises((TypeError, ValueError), match="pairs"):
         Headers(source)
@@ -271,7 +273,7 @@ def make_request(nursery: trio.Nursery) -> Request:
     )
 
 
-async def test_a_request_tells_what_was_asked_and_by_whom(
+async def test_a_request_has_its_method_url_headers_and_client(
     nursery: trio.Nursery,
 ) -> None:
     request = make_request(nursery)
@@ -282,7 +284,7 @@ async def test_a_request_tells_what_was_asked_and_by_whom(
     assert request.client == "127.0.0.1"
 
 
-async def test_a_request_does_not_change_and_equals_only_itself(
+async def test_a_request_is_immutable_and_equals_only_itself(
     nursery: trio.Nursery,
 ) -> None:
     request = make_request(nursery)
@@ -292,7 +294,7 @@ async def test_a_request_does_not_change_and_equals_only_itself(
     assert len({request, request, make_request(nursery)}) == 2
 
 
-async def test_a_request_tells_its_path_and_whether_it_came_over_tls(
+async def test_a_request_has_its_path_and_whether_it_came_over_tls(
     nursery: trio.Nursery,
 ) -> None:
     def at(url: str) -> Request:
@@ -309,7 +311,7 @@ async def test_a_request_tells_its_path_and_whether_it_came_over_tls(
     assert at("http://x/").client == ""
 
 
-async def test_a_request_is_made_of_little_and_shows_no_secret(
+async def test_a_request_needs_few_arguments_and_its_repr_shows_no_secret(
     nursery: trio.Nursery,
 ) -> None:
     request = Request(
@@ -334,7 +336,7 @@ UPGRADE = {
 }
 
 
-async def test_a_request_tells_whether_it_wants_a_websocket(
+async def test_a_request_knows_whether_it_wants_a_websocket(
     nursery: trio.Nursery,
 ) -> None:
     def wanted(method: str = "GET", **changed: str) -> bool:
@@ -373,7 +375,7 @@ async def test_a_request_without_a_body_has_an_empty_one(
         await request.json()
 
 
-def test_an_error_of_a_body_tells_the_status_that_answers_it() -> None:
+def test_an_error_of_a_body_has_the_status_of_its_response() -> None:
     error = RequestBodyError(413, "too large")
     assert (error.status, str(error)) == (413, "too large")
     assert not isinstance(error, WebSocketError)

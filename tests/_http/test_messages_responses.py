@@ -1,4 +1,4 @@
-"""Responses, as a `fetch` handler makes them, and how they can't be made."""
+"""`Response`, as a `fetch` handler makes it, and wrong arguments."""
 
 import http
 import json
@@ -26,19 +26,19 @@ def test_an_empty_response_is_a_200_without_headers() -> None:
     ("text", "body"),
     [("", b""), ("no", b"no"), ("\N{EURO SIGN}", b"\xe2\x82\xac")],
 )
-def test_text_is_sent_as_utf8_and_says_so(text: str, body: bytes) -> None:
+def test_text_is_sent_as_utf8_with_its_content_type(text: str, body: bytes) -> None:
     response = Response(text, status=403)
     assert response.body == body
     assert response.headers.pairs() == [("Content-Type", "text/plain;charset=UTF-8")]
     assert repr(response) == "<Response 403>"
 
 
-def test_a_content_type_of_ones_own_stays() -> None:
+def test_a_given_content_type_is_kept() -> None:
     response = Response("<p>", headers={"content-type": "text/html"})
     assert response.headers.pairs() == [("content-type", "text/html")]
 
 
-def test_bytes_have_no_content_type_of_their_own() -> None:
+def test_bytes_have_no_default_content_type() -> None:
     response = Response(b"\x00\xff")
     assert response.body == b"\x00\xff"
     assert response.headers.pairs() == []
@@ -76,7 +76,7 @@ def test_101_needs_a_websocket() -> None:
 
 
 @pytest.mark.parametrize("status", [204, 205, 304])
-def test_statuses_without_a_body_refuse_one(status: int) -> None:
+def test_a_status_without_a_body_refuses_one(status: int) -> None:
     for body in ("x", b"x"):
         with pytest.raises(TypeError, match=f"response with status {status} has no b"):
             Response(body, status=status)
@@ -85,7 +85,7 @@ def test_statuses_without_a_body_refuse_one(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", ["200", 200.0, True, None, b"200"], ids=repr)
-def test_a_status_that_is_no_int_is_a_type_error(status: object) -> None:
+def test_a_status_that_is_not_an_int_is_a_type_error(status: object) -> None:
     with pytest.raises(TypeError, match="a status is an int such as 200, not") as err:
         Response("", status=cast("int", status))
     assert repr(status) in str(err.value)
@@ -96,7 +96,7 @@ async def pieces() -> AsyncGenerator[str]:
 
 
 class Pieces:
-    """An async iterable that is no generator."""
+    """An async iterable that isn't a generator."""
 
     def __aiter__(self) -> AsyncIterator[str]:
         return pieces()
@@ -121,7 +121,7 @@ def test_statuses_without_a_body_refuse_an_async_iterable_too(status: int) -> No
     [pieces, iter(["x"]), ("x" for _ in range(1))],
     ids=lambda b: type(b).__name__,
 )
-def test_what_is_iterable_otherwise_is_no_body(body: object) -> None:
+def test_a_sync_iterable_is_not_a_body(body: object) -> None:
     with pytest.raises(TypeError, match="an async iterable or None, not ") as caught:
         Response(cast("str", body))
     assert type(body).__name__ in str(caught.value)
@@ -140,7 +140,7 @@ def test_what_is_iterable_otherwise_is_no_body(body: object) -> None:
         (0, "0"),
     ],
 )
-def test_json_is_sent_as_utf_8_and_says_so(data: object, text: str) -> None:
+def test_json_is_sent_as_utf_8_with_its_content_type(data: object, text: str) -> None:
     response = Response.json(data)
     assert response.status == 200
     assert response.body == text.encode()
@@ -156,25 +156,25 @@ def test_json_may_have_a_status_and_headers() -> None:
 
 
 @pytest.mark.parametrize("data", [object(), {1, 2}, b"x", {(1, 2): 3}], ids=type)
-def test_what_is_no_json_is_a_type_error(data: object) -> None:
+def test_a_value_that_json_cannot_hold_is_a_type_error(data: object) -> None:
     with pytest.raises(TypeError):
         Response.json(data)
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
-def test_numbers_that_json_does_not_know_are_value_errors(number: float) -> None:
+def test_numbers_that_json_cannot_hold_are_value_errors(number: float) -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         Response.json({"a": [number]})
 
 
-def test_json_has_a_body_and_so_no_status_without_one() -> None:
+def test_json_refuses_a_status_without_a_body() -> None:
     with pytest.raises(TypeError, match="a response with status 204 has no body"):
         Response.json(None, status=204)
     with pytest.raises(ValueError, match="200-599"):
         Response.json({}, status=99)
 
 
-def test_a_lone_surrogate_is_sent_as_the_web_does() -> None:
+def test_a_lone_surrogate_is_sent_as_in_browsers() -> None:
     # WHATWG: a USVString in text, an escape in JSON. Clients can send them in JSON.
     assert Response("a\ud800b").body == b"a\xef\xbf\xbdb"
     assert Response.json(["\xe9", "\ud800"]).body == b'["\xc3\xa9", "\\ud800"]'
@@ -185,7 +185,7 @@ def test_a_lone_surrogate_is_sent_as_the_web_does() -> None:
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_says_where_to(status: int) -> None:
+def test_a_redirect_has_a_location(status: int) -> None:
     response = Response.redirect("https://example.com/a?b", status)
     assert (response.status, response.body) == (status, b"")
     assert response.headers.pairs() == [("Location", "https://example.com/a?b")]
@@ -217,7 +217,7 @@ def test_another_status_does_not_redirect(status: object) -> None:
     ],
     ids=ascii,
 )
-def test_where_a_redirect_goes_is_percent_encoded(url: str, location: str) -> None:
+def test_the_location_of_a_redirect_is_percent_encoded(url: str, location: str) -> None:
     assert Response.redirect(url).headers["location"] == location
     assert Response(headers={"Location": url}).headers["location"] == location
     response = Response()
@@ -225,7 +225,7 @@ def test_where_a_redirect_goes_is_percent_encoded(url: str, location: str) -> No
     assert response.headers["location"] == location
 
 
-def test_where_a_redirect_goes_is_a_str() -> None:
+def test_the_location_of_a_redirect_must_be_a_str() -> None:
     with pytest.raises(TypeError, match="is a str, not int"):
         Response.redirect(cast("str", 5))
 
@@ -237,7 +237,7 @@ def test_a_body_of_another_type_is_a_type_error(body: object) -> None:
     assert type(body).__name__ in str(caught.value)
 
 
-# -- responses with a WebSocket, as workerd takes and refuses them ---------------------
+# -- responses with a WebSocket, with the rules of workerd ---------------------
 
 
 async def test_a_101_carries_a_half(nursery: trio.Nursery) -> None:
@@ -297,13 +297,15 @@ async def test_a_pair_is_not_a_half(nursery: trio.Nursery) -> None:
         Response(None, status=101, web_socket=pair)
 
 
-async def test_no_half_is_the_same_as_none(nursery: trio.Nursery) -> None:
+async def test_web_socket_none_means_no_half(nursery: trio.Nursery) -> None:
     assert Response(None, status=200, web_socket=None).web_socket is None
     with pytest.raises(ValueError, match="200-599"):
         Response(None, status=101, web_socket=None)
 
 
-async def test_a_response_does_not_use_the_half_up(nursery: trio.Nursery) -> None:
+async def test_a_response_can_be_made_again_with_the_same_half(
+    nursery: trio.Nursery,
+) -> None:
     client, server = WebSocketPair(nursery)
     first = Response(None, status=101, web_socket=client)
     second = Response(None, status=101, web_socket=client)
@@ -315,7 +317,7 @@ async def test_a_response_does_not_use_the_half_up(nursery: trio.Nursery) -> Non
         assert await server.receive() == "x"
 
 
-async def test_whether_the_half_is_free_is_not_asked_before_it_is_returned(
+async def test_a_response_does_not_check_whether_its_half_is_free(
     nursery: trio.Nursery,
 ) -> None:
     client, server = WebSocketPair(nursery)

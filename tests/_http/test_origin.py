@@ -1,4 +1,4 @@
-"""Whose page is asking."""
+"""`same_origin()`: the origin of the page that sends a request."""
 
 from typing import cast
 
@@ -30,11 +30,11 @@ async def asked(url: str, *origins: str) -> Request:
         ("http://a_b/", "http://a_b"),
     ],
 )
-async def test_a_page_of_the_server_may_ask(url: str, origin: str) -> None:
+async def test_a_page_of_the_server_is_allowed(url: str, origin: str) -> None:
     assert same_origin(await asked(url, origin))
 
 
-async def test_a_program_that_names_no_page_may_ask() -> None:
+async def test_a_program_without_an_origin_is_allowed() -> None:
     assert same_origin(await asked("http://example.com/ws"))
 
 
@@ -66,7 +66,7 @@ async def test_a_program_that_names_no_page_may_ask() -> None:
         "capacitor://localhost",
     ],
 )
-async def test_another_page_may_not(origin: str) -> None:
+async def test_another_page_is_refused(origin: str) -> None:
     assert not same_origin(await asked("http://example.com/ws", origin))
 
 
@@ -75,7 +75,7 @@ async def test_an_origin_that_comes_twice_is_refused() -> None:
     assert not same_origin(await asked("http://example.com/ws", origin, origin))
 
 
-async def test_a_host_that_no_browser_takes_is_nobodys_origin() -> None:
+async def test_a_host_that_no_browser_accepts_is_not_an_origin() -> None:
     request = await asked("http://1.2.3.256/", "http://1.2.3.256")
     assert not same_origin(request)
     other = await asked("http://1.2.3.256/", "http://example.com")
@@ -133,7 +133,7 @@ async def test_more_origins_can_be_allowed(allowed: str, origin: str) -> None:
         ("null", ""),
     ],
 )
-async def test_what_is_allowed_is_nothing_else(allowed: str, origin: str) -> None:
+async def test_no_other_origins_are_allowed(allowed: str, origin: str) -> None:
     request = await asked("http://example.org/ws", origin)
     assert not same_origin(request, allow=[allowed])
 
@@ -155,7 +155,7 @@ async def test_what_is_allowed_is_nothing_else(allowed: str, origin: str) -> Non
         *("file:///x", "file:", "https:example.com", "", "https://x\n", "https://x?y"),
     ],
 )
-async def test_an_allowed_origin_that_is_none_is_an_error_with_right_ones(
+async def test_an_invalid_allowed_origin_is_an_error_with_valid_examples(
     wrong: str,
 ) -> None:
     request = await asked("http://example.com/ws")
@@ -163,7 +163,7 @@ async def test_an_allowed_origin_that_is_none_is_an_error_with_right_ones(
         same_origin(request, allow=[wrong])
 
 
-async def test_allowed_origins_are_a_list() -> None:
+async def test_allowed_origins_must_be_a_list() -> None:
     request = await asked("http://example.com/ws")
     with pytest.raises(TypeError, match=r"allow=\['https://a.example'\]"):
         same_origin(request, allow=cast("list[str]", "https://a.example"))

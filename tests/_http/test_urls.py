@@ -1,4 +1,4 @@
-"""The parts of URLs: authorities, names of hosts, targets, and what they form."""
+"""The parts of URLs: authorities, host names, targets, and whole URLs."""
 
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
@@ -71,7 +71,7 @@ def test_what_is_not_an_authority_is_refused(text: str) -> None:
 
 
 @given(authority_like | any_text)
-def test_an_authority_stays_one_in_a_url(text: str) -> None:
+def test_an_authority_stays_the_same_in_a_url(text: str) -> None:
     try:
         authority = parse_authority(text)
     except ValueError:
@@ -129,7 +129,7 @@ def test_an_authority_stays_one_in_a_url(text: str) -> None:
         ("fe80::1%25Eth0", "fe80::1%Eth0"),
     ],
 )
-def test_a_host_is_what_browsers_make_of_it(host: str, ascii_form: str) -> None:
+def test_a_host_is_normalized_as_in_browsers(host: str, ascii_form: str) -> None:
     assert ascii_host(host) == ascii_form
     assert ascii_host(ascii_form) == ascii_form
 
@@ -157,14 +157,14 @@ def test_a_host_is_what_browsers_make_of_it(host: str, ascii_form: str) -> None:
         "a" * 1001,
     ],
 )
-def test_what_no_browser_takes_is_no_host(host: str) -> None:
+def test_a_name_that_no_browser_accepts_is_not_a_host(host: str) -> None:
     with pytest.raises(ValueError, match=r"host|address"):
         ascii_host(host)
 
 
 @given(any_text)
 @example("xn--wgv71a.a")
-def test_the_name_of_a_host_is_ascii_and_stable(host: str) -> None:
+def test_a_normalized_host_is_ascii_and_stable(host: str) -> None:
     try:
         found = ascii_host(host)
     except ValueError:
@@ -190,7 +190,9 @@ def test_the_name_of_a_host_is_ascii_and_stable(host: str) -> None:
         ("\ufeffa", "%EF%BB%BFa"),
     ],
 )
-def test_what_can_not_be_in_a_url_is_percent_encoded(text: str, encoded: str) -> None:
+def test_characters_that_a_url_cannot_have_are_percent_encoded(
+    text: str, encoded: str
+) -> None:
     assert percent_encoded(text) == encoded
 
 
@@ -280,12 +282,12 @@ def test_a_target_is_a_path_and_a_query(text: str, target: Target) -> None:
         ),
     ],
 )
-def test_what_is_not_a_target_is_refused(text: str) -> None:
+def test_an_invalid_target_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"path|query|scheme|host|port|address"):
         parse_target("GET", text)
 
 
-def test_options_asks_about_the_server_as_a_whole() -> None:
+def test_options_may_be_for_the_whole_server() -> None:
     assert parse_target("OPTIONS", "*") == Target("", None)
     target = parse_target("OPTIONS", "http://h")
     url = RequestURL("http", Authority("h"), target)
@@ -294,7 +296,7 @@ def test_options_asks_about_the_server_as_a_whole() -> None:
     assert str(parse_target("OPTIONS", "http://h/?x")) == "/?x"
 
 
-def test_a_path_is_made_without_a_question_mark() -> None:
+def test_a_path_has_no_question_mark() -> None:
     with pytest.raises(ValueError, match="not percent-encoded"):
         make_target("/a?b", "c")
 
@@ -320,7 +322,7 @@ def test_the_path_and_the_url_never_disagree(method: str, text: str) -> None:
 
 
 @given(st.binary())
-def test_a_path_means_the_bytes_that_were_sent(data: bytes) -> None:
+def test_a_decoded_path_has_the_bytes_that_were_sent(data: bytes) -> None:
     path = f"/{data.decode('latin-1')}"
     try:
         target = make_target(path, None)
@@ -329,7 +331,7 @@ def test_a_path_means_the_bytes_that_were_sent(data: bytes) -> None:
     assert unquote_to_bytes(target.path) == unquote_to_bytes(path.encode("latin-1"))
 
 
-# -- URLs that a program writes --------------------------------------------------------
+# -- URLs from programs ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -349,7 +351,7 @@ def test_a_path_means_the_bytes_that_were_sent(data: bytes) -> None:
         ("http://h/100%", "http://h/100%25", "/100%"),
     ],
 )
-def test_a_url_is_read_in_parts(text: str, url: str, path: str) -> None:
+def test_a_url_is_split_into_its_parts(text: str, url: str, path: str) -> None:
     parsed = parse_url(text)
     assert (str(parsed), parsed.path) == (url, path)
     assert parsed.secure is url.startswith("https:")
@@ -370,13 +372,13 @@ def test_a_url_is_read_in_parts(text: str, url: str, path: str) -> None:
         ("http://[1]/", "not an IPv6 address"),
     ],
 )
-def test_a_url_that_no_request_has_is_refused(text: str, why: str) -> None:
+def test_a_url_that_a_request_cannot_have_is_refused(text: str, why: str) -> None:
     with pytest.raises(ValueError, match=why) as caught:
         parse_url(text)
     assert "secret" not in str(caught.value)
 
 
-def test_only_http_is_a_scheme() -> None:
+def test_only_http_and_https_are_accepted() -> None:
     assert http_scheme("WSS") == "https"
     with pytest.raises(ValueError, match="javascript"):
         http_scheme("javascript")

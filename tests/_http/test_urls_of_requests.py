@@ -1,4 +1,4 @@
-"""A client can't lie about the URL that a handler reads: what isn't valid gets 400."""
+"""The URL of a request: an invalid host, target or proxy header gets 400."""
 
 import logging
 import ssl
@@ -91,19 +91,19 @@ GOOD = [
 
 
 class Seen:
-    """The requests that a handler has got."""
+    """The requests that a handler got."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
 
     async def fetch(self, request: Request) -> Response:
-        """Answer with the URL."""
+        """Respond with the URL."""
         self.requests.append(request)
         return Response(request.url)
 
 
 async def answer_of(net: Network, server: Any, data: bytes) -> bytes:
-    """Return what a server answers to bytes."""
+    """Return the response of a server to bytes."""
     with trio.fail_after(5):
         async with net.dial(server) as peer:
             await peer.send(data)
@@ -121,7 +121,7 @@ def asked(net: Network, target: str, *headers: str) -> bytes:
 
 
 @pytest.mark.parametrize("upgrade", [False, True], ids=["plain", "upgrade"])
-async def test_g12_a_host_that_is_none_gets_400_before_the_handler(
+async def test_g12_an_invalid_host_gets_400_before_the_handler(
     net: Network, caplog: pytest.LogCaptureFixture, upgrade: bool
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -136,7 +136,7 @@ async def test_g12_a_host_that_is_none_gets_400_before_the_handler(
     assert silent(caplog)
 
 
-async def test_g12_a_target_that_is_none_gets_400_before_the_handler(
+async def test_g12_an_invalid_target_gets_400_before_the_handler(
     net: Network, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -149,7 +149,7 @@ async def test_g12_a_target_that_is_none_gets_400_before_the_handler(
     assert silent(caplog)
 
 
-async def test_g12_what_a_proxy_says_of_the_url_is_valid_or_gets_400(
+async def test_g12_an_invalid_url_in_a_proxy_header_gets_400(
     net: Network, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -179,7 +179,7 @@ async def test_the_path_of_the_target_is_the_path_of_the_url(net: Network) -> No
         assert not request.secure
 
 
-async def test_an_absolute_target_counts_and_not_the_host(net: Network) -> None:
+async def test_an_absolute_target_takes_precedence_over_the_host(net: Network) -> None:
     seen = Seen()
     async with net.serve(seen.fetch) as server:
         for target in ("http://B:1/x", "HTTP://b:1/x"):
@@ -191,7 +191,7 @@ async def test_an_absolute_target_counts_and_not_the_host(net: Network) -> None:
         assert same_origin(request)
 
 
-async def test_a_request_about_the_server_as_a_whole_has_a_star(net: Network) -> None:
+async def test_a_request_for_the_whole_server_has_a_star(net: Network) -> None:
     seen = Seen()
     async with net.serve(seen.fetch) as server:
         for target in ("*", "http://a:1"):
@@ -202,7 +202,7 @@ async def test_a_request_about_the_server_as_a_whole_has_a_star(net: Network) ->
     assert [(r.url, r.path) for r in seen.requests] == 2 * [("http://a:1", "*")]
 
 
-async def test_without_a_host_the_url_has_the_address_of_the_server(
+async def test_without_a_host_header_the_url_has_the_address_of_the_server(
     net: Network,
 ) -> None:
     seen = Seen()
@@ -216,7 +216,7 @@ async def test_without_a_host_the_url_has_the_address_of_the_server(
     }
 
 
-async def test_on_a_unix_socket_a_url_without_a_host_has_that_of_this_machine(
+async def test_on_a_unix_socket_a_url_without_a_host_has_localhost(
     net: Network, tmp_path: Path
 ) -> None:
     seen = Seen()
@@ -231,7 +231,7 @@ async def test_on_a_unix_socket_a_url_without_a_host_has_that_of_this_machine(
     assert [request.url for request in seen.requests] == ["http://localhost/x"]
 
 
-async def test_a_server_for_https_takes_targets_of_https_only(net: Network) -> None:
+async def test_a_server_for_https_accepts_https_targets_only(net: Network) -> None:
     authority = trustme.CA()
     server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(server_context)
@@ -295,7 +295,7 @@ async def test_a_server_for_https_takes_targets_of_https_only(net: Network) -> N
         ),
     ],
 )
-async def test_proxies_are_believed_as_far_as_they_are_known(
+async def test_proxies_are_trusted_up_to_their_number(
     net: Network, headers: list[str], options: dict[str, Any], expected: str
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -306,7 +306,7 @@ async def test_proxies_are_believed_as_far_as_they_are_known(
     assert answer.decode().partition("\r\n\r\n")[2] == expected
 
 
-async def test_a_number_of_proxies_that_are_not_believed_is_refused() -> None:
+async def test_a_number_of_proxies_without_proxy_headers_is_refused() -> None:
     with pytest.raises(ValueError, match="pass proxy_headers=True or"):
         await serve(Seen().fetch, 0, proxies=2)
 
@@ -321,13 +321,13 @@ async def test_the_number_of_proxies_is_at_least_one(proxies: Any) -> None:
 
 
 async def over_asgi(seen: Seen, **scope: Any) -> int:
-    """Return the status that an application answers with."""
+    """Return the status of an application's response."""
     with trio.fail_after(5):
         server = await ASGIServer(HTTP, piece(b""), **scope).run(ASGIApp(seen.fetch))
     return server.status
 
 
-async def test_g12_over_asgi_a_host_that_is_none_gets_400(
+async def test_g12_over_asgi_an_invalid_host_gets_400(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -341,7 +341,7 @@ async def test_g12_over_asgi_a_host_that_is_none_gets_400(
     assert silent(caplog)
 
 
-async def test_g12_over_asgi_a_target_that_is_none_gets_400(
+async def test_g12_over_asgi_an_invalid_target_gets_400(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -360,7 +360,7 @@ async def test_g12_over_asgi_a_target_that_is_none_gets_400(
     assert silent(caplog)
 
 
-async def test_over_asgi_the_path_is_that_of_the_url(
+async def test_over_asgi_the_path_is_the_path_of_the_url(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     seen = Seen()
@@ -373,7 +373,7 @@ async def test_over_asgi_the_path_is_that_of_the_url(
         assert request.path == decoded == unquote(urlsplit(request.url).path)
 
 
-async def test_over_asgi_a_request_without_a_host_has_that_of_the_server(
+async def test_over_asgi_a_request_without_a_host_has_the_address_of_the_server(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     seen = Seen()

@@ -1,4 +1,4 @@
-"""How many connections a server has, and what one too many is told."""
+"""Limits of connections, in all and for each client, and the refusals beyond them."""
 
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -34,16 +34,16 @@ from trio_wspair._server.admission import MAX_REFUSALS, Admission, client_key
 
 @pytest.fixture(scope="module")
 def engine() -> None:
-    """Run them on one engine: they are not about the wire."""
+    """Run each test on one engine, as the engine doesn't matter here."""
 
 
 async def name(request: Request) -> Response:
-    """Answer with the path of the request."""
+    """Respond with the path of the request."""
     return Response(request.path)
 
 
 class Held:
-    """A handler that answers when the test lets it."""
+    """A handler that waits for the test before it responds."""
 
     def __init__(self) -> None:
         self.begun = 0
@@ -56,13 +56,13 @@ class Held:
 
 
 def refusal(data: bytes) -> tuple[int, str]:
-    """Return the status and ``Retry-After`` of the one answer, which ends with it."""
+    """Return the status and ``Retry-After`` of the last response."""
     (answer,) = parse_answers(data)
     assert not answer.keeps_alive
     return answer.status, answer.headers["retry-after"]
 
 
-# -- whose connection it is ---------------------------------------------------
+# -- the client of a connection -----------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_client_is_an_ipv4_address_or_a_network_of_ipv6(
 
 
 @pytest.mark.parametrize("address", ["", "unknown", "_hidden", "1.2.3", "é", "[::1]"])
-def test_an_address_that_is_unknown_is_no_client(address: str) -> None:
+def test_an_unknown_address_is_not_counted(address: str) -> None:
     assert client_key(address) is None
     admission = Admission(Limits(max_connections_per_client=1))
     with admission.client(address) as first, admission.client(address) as second:
@@ -94,7 +94,7 @@ def test_an_address_that_is_unknown_is_no_client(address: str) -> None:
         assert second
 
 
-def test_a_place_is_free_again_however_it_is_left() -> None:
+def test_a_place_is_free_again_however_a_connection_ends() -> None:
     admission = Admission(Limits(max_connections=1, max_connections_per_client=1))
 
     def come_and_fail() -> None:
@@ -112,14 +112,14 @@ def test_a_place_is_free_again_however_it_is_left() -> None:
     assert not admission._clients, "it remembers clients that have gone"
 
 
-# -- in all ---------------------------------------------------------------------
+# -- the limit in all -----------------------------------------------------------
 
 
-async def test_one_connection_too_many_gets_503_and_when_to_come_again(
+async def test_one_connection_too_many_gets_503_and_retry_after(
     net: Network, logged: Logged
 ) -> None:
     async with net.serve(net.echo, max_connections=1) as server, net.peer(server):
-        for _ in range(3):  # The log has it once a minute.
+        for _ in range(3):  # It is logged once a minute.
             async with net.dial(server) as peer:
                 assert refusal(await peer.read_all()) == (503, "5")
     assert "answering 503: there are 1 connections, which is max_connections" in (
@@ -127,7 +127,7 @@ async def test_one_connection_too_many_gets_503_and_when_to_come_again(
     )
 
 
-async def test_with_tls_one_too_many_is_told_so_too(
+async def test_with_tls_one_connection_too_many_gets_503(
     net: Network, logged: Logged, tls: Tls
 ) -> None:
     options: dict[str, Any] = {"ssl_context": tls.client}
@@ -143,7 +143,7 @@ async def test_with_tls_one_too_many_is_told_so_too(
     logged.take()
 
 
-async def test_a_client_that_never_begins_with_tls_is_dropped_soon(
+async def test_a_client_that_never_starts_tls_is_dropped_soon(
     net: Network, logged: Logged, tls: Tls
 ) -> None:
     serving = net.serve(net.echo, max_connections=1, ssl_context=tls.server)
@@ -156,7 +156,7 @@ async def test_a_client_that_never_begins_with_tls_is_dropped_soon(
     logged.take()
 
 
-async def test_refusals_under_way_are_bounded_in_number_and_time(
+async def test_pending_refusals_are_bounded_in_number_and_time(
     logged: Logged, autojump_clock: MockClock
 ) -> None:
     held = Held()
@@ -166,7 +166,7 @@ async def test_refusals_under_way_are_bounded_in_number_and_time(
     async def ask_in_vain(nursery: trio.Nursery) -> None:
         client, server = trio.testing.memory_stream_pair()
         nursery.start_soon(serve_one, serving, server)
-        outcomes.append(await read_all(client))  # And never ends its own side.
+        outcomes.append(await read_all(client))  # The client never ends its direction.
 
     async with trio.open_nursery() as nursery:
         client, server = trio.testing.memory_stream_pair()
@@ -183,7 +183,7 @@ async def test_refusals_under_way_are_bounded_in_number_and_time(
         assert trio.current_time() - began <= 1
         await trio.sleep(2)
         assert serving.admission.refusals == 0
-        # Those who come later have their chance.
+        # Later clients are refused with a response again.
         await ask_in_vain(nursery)
         held.go.set()
         await client.aclose()
@@ -194,7 +194,7 @@ async def test_refusals_under_way_are_bounded_in_number_and_time(
     logged.take()
 
 
-# -- of one client ------------------------------------------------------------
+# -- the limit of one client --------------------------------------------------
 
 
 async def test_a_client_may_have_any_number_unless_it_is_limited(
@@ -229,7 +229,7 @@ async def test_one_connection_too_many_of_a_client_gets_429(
     )
 
 
-async def test_with_tls_one_too_many_of_a_client_gets_429(
+async def test_with_tls_one_connection_too_many_of_a_client_gets_429(
     net: Network, logged: Logged, tls: Tls
 ) -> None:
     serving = net.serve(net.echo, max_connections_per_client=1, ssl_context=tls.server)
@@ -242,7 +242,7 @@ async def test_with_tls_one_too_many_of_a_client_gets_429(
     logged.take()
 
 
-async def test_clients_that_are_turned_away_take_no_place_of_others(
+async def test_refused_clients_do_not_take_places_of_others(
     net: Network, logged: Logged
 ) -> None:
     limits = {"max_connections": 2, "max_connections_per_client": 1}
@@ -253,7 +253,7 @@ async def test_clients_that_are_turned_away_take_no_place_of_others(
     ):
         for stream in greedy:
             assert (await stream.receive_some()).startswith(b"HTTP/1.1 429 ")
-        # They don't hang up, but the second place is free.
+        # The refused clients stay connected, but the second place is free.
         other = await trio.open_tcp_stream(
             "127.0.0.1", server.port, local_address="127.0.0.2"
         )
@@ -282,13 +282,13 @@ async def test_a_place_is_free_after_each_kind_of_end(
     }
 
     async def have_it(server: Server, data: bytes) -> None:
-        """Be let in, although there is one place only, and end."""
+        """Connect to a server with one place, and end."""
         while True:
             async with net.dial(server) as peer:
                 await peer.send(data)
                 head = await peer.read_head()
                 if head.startswith("HTTP/1.1 503 "):
-                    continue  # The one before has not quite gone.
+                    continue  # The connection before has not quite ended.
                 return
 
     async with net.serve(fetch, **limits) as server:
@@ -308,7 +308,7 @@ async def test_a_place_is_free_after_each_kind_of_end(
     logged.records.clear()
 
 
-async def test_connections_over_unix_sockets_have_no_address_to_count(
+async def test_connections_over_unix_sockets_are_not_counted_by_client(
     net: Network, tmp_path: Path
 ) -> None:
     path = str(tmp_path / "app.sock")
@@ -341,7 +341,7 @@ def of(client: str) -> str:
 
 
 async def status_from(stream: trio.abc.Stream, data: bytes = b"") -> int:
-    """Send this and return the status of the answer, whose body is read, too."""
+    """Send a request, read the response, and return its status."""
     await stream.send_all(data)
     answer = b""
     while not answer.endswith((b"/1", b"/2", b"/3", b"/4", b"later.\n")):
@@ -379,14 +379,14 @@ async def test_behind_a_proxy_requests_of_one_client_are_counted(
         held.go.set()
         assert await status_from(first) == 200
         assert await status_from(third) == 200
-        # The connection of the proxy is kept, for requests of all clients.
+        # The proxy keeps its connection, for requests of all clients.
         request = request_bytes("GET", "/4", of("2001:db8::2"))
         assert await status_from(second, request) == 200
     assert "1 connections of 2001:db8::2" in logged.take()
 
 
 @pytest.mark.parametrize("told", [(), (of("unknown"),), (of("_hidden"),)])
-async def test_behind_a_proxy_clients_that_it_does_not_tell_are_not_counted(
+async def test_behind_a_proxy_clients_that_it_does_not_name_are_not_counted(
     net: Network, told: tuple[str, ...]
 ) -> None:
     held = Held()
@@ -401,7 +401,7 @@ async def test_behind_a_proxy_clients_that_it_does_not_tell_are_not_counted(
         assert [await status_from(stream) for stream in streams] == [200, 200, 200]
 
 
-async def test_behind_a_proxy_a_websocket_holds_its_place_to_the_end(
+async def test_behind_a_proxy_a_websocket_keeps_its_place_to_the_end(
     net: Network, logged: Logged
 ) -> None:
     async with behind_a_proxy(net, net.echo) as server:

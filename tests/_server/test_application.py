@@ -1,4 +1,4 @@
-"""Applications: what they are, and when they are opened and left; in virtual time."""
+"""Applications: their forms, and when they are opened and left; in virtual time."""
 # ruff: noqa: ARG002, ARG005 - handlers have the arguments that they get
 
 import logging
@@ -55,7 +55,7 @@ class Site:
 
 
 class OpenedSite(Site):
-    """One that is opened, and is its own handler then."""
+    """A context manager that is its own handler when opened."""
 
     is_open = False
 
@@ -72,14 +72,14 @@ class OpenedSite(Site):
 
 
 class CallableSite:
-    """A handler with a state."""
+    """A callable object with state."""
 
     async def __call__(self, request: Request) -> Response:
         return await fetch(request)
 
 
 class Room(DurableObject):
-    """A handler that is reached through a stub."""
+    """A Durable Object, whose stub is a handler."""
 
     async def fetch(self, request: Request) -> Response:
         client, server = WebSocketPair()
@@ -102,7 +102,7 @@ async def with_settings(first: int, *, second: int = 0) -> AsyncGenerator[FetchH
 
 
 def logged(handler: FetchHandler) -> FetchHandler:
-    """Decorate a handler with a function that is not async itself."""
+    """Wrap a handler in a function that isn't async."""
 
     @wraps(handler)
     def logging_handler(request: Request) -> Awaitable[Response]:
@@ -139,7 +139,7 @@ async def test_an_application_is_served(autojump_clock: MockClock, kind: str) ->
         await client.expect("hello")
 
 
-# -- what is none ---------------------------------------------------------------------
+# -- objects that are no applications -------------------------------------------------
 
 
 def sync_fetch(request: Request) -> Response:
@@ -167,7 +167,7 @@ def sync_opener() -> Generator[FetchHandler]:
 
 
 def refusal_of(app: object) -> str:
-    """See that this is no application, for nobody; return what is said."""
+    """Check that every function refuses this application; return the error."""
     with pytest.raises(TypeError) as caught:
         ASGIApp(app)  # type: ignore[arg-type] # on purpose
     return str(caught.value)
@@ -199,13 +199,15 @@ async def opener_that_returns() -> Any:
         (types.SimpleNamespace(fetch=5), "of the type SimpleNamespace"),
     ],
 )
-def test_what_is_no_application_is_refused_with_a_hint(app: object, words: str) -> None:
+def test_an_object_that_is_no_application_is_refused_with_a_hint(
+    app: object, words: str
+) -> None:
     text = refusal_of(app)
     assert words in text
     assert "\n" not in text
 
 
-def test_of_what_is_not_written_in_python_nothing_is_known() -> None:
+def test_a_callable_that_is_not_written_in_python_is_accepted() -> None:
     unknown: Any = getattr
     ASGIApp(unknown)
 
@@ -226,7 +228,7 @@ async def test_a_coroutine_is_refused_without_a_second_warning() -> None:
     ],
 )
 @bounded
-async def test_what_is_yielded_and_no_handler_is_refused_before_listening(
+async def test_a_context_manager_without_a_handler_is_refused_before_listening(
     autojump_clock: MockClock, yielded: Any, words: str
 ) -> None:
     left = False
@@ -247,7 +249,7 @@ async def test_what_is_yielded_and_no_handler_is_refused_before_listening(
 
 
 class Untouched(trio.abc.Listener[trio.abc.Stream]):
-    """A listener on which nothing may be accepted."""
+    """A listener that must not be used."""
 
     async def accept(self) -> trio.abc.Stream:
         raise AssertionError
@@ -256,7 +258,7 @@ class Untouched(trio.abc.Listener[trio.abc.Stream]):
         await trio.lowlevel.checkpoint()
 
 
-async def test_a_namespace_is_no_application_as_it_has_no_fetch() -> None:
+async def test_a_namespace_has_no_fetch_and_is_refused_as_an_application() -> None:
     namespace: Any = DurableObjectNamespace(Room)
     with pytest.raises(TypeError, match="this is <DurableObjectNamespace of Room>"):
         await serve(namespace, 0)
@@ -266,7 +268,7 @@ async def test_a_namespace_is_no_application_as_it_has_no_fetch() -> None:
 
 
 class Steps:
-    """An application that tells what happens, and in which order."""
+    """An application that logs its steps in order."""
 
     def __init__(self) -> None:
         self.steps: list[str] = []
@@ -308,7 +310,7 @@ async def open_connection(nursery: trio.Nursery, port: MemoryPort) -> None:
 
 
 @bounded
-async def test_it_is_open_before_listening_and_until_the_last_connection_has_ended(
+async def test_an_application_is_open_until_the_last_connection_has_ended(
     autojump_clock: MockClock,
 ) -> None:
     app, port = Steps(), MemoryPort()
@@ -321,7 +323,7 @@ async def test_it_is_open_before_listening_and_until_the_last_connection_has_end
 
 
 @bounded
-async def test_cancelled_while_it_opens_it_is_not_shielded(
+async def test_opening_an_application_can_be_cancelled(
     autojump_clock: MockClock,
 ) -> None:
     @asynccontextmanager
@@ -335,7 +337,7 @@ async def test_cancelled_while_it_opens_it_is_not_shielded(
 
 
 @bounded
-async def test_what_it_raises_on_entering_comes_out_of_serve(
+async def test_an_error_on_entering_is_raised_by_serve(
     autojump_clock: MockClock,
 ) -> None:
     @asynccontextmanager
@@ -348,7 +350,7 @@ async def test_what_it_raises_on_entering_comes_out_of_serve(
 
 
 @bounded
-async def test_what_a_task_of_it_raises_ends_the_server_after_its_connections(
+async def test_an_error_in_an_application_task_ends_the_server_after_its_connections(
     autojump_clock: MockClock,
 ) -> None:
     app, port = Steps(), MemoryPort()
@@ -364,7 +366,7 @@ async def test_what_a_task_of_it_raises_ends_the_server_after_its_connections(
 
 
 @bounded
-async def test_objects_hear_of_each_close_when_the_server_stops(
+async def test_objects_get_each_close_event_when_the_server_stops(
     autojump_clock: MockClock,
 ) -> None:
     heard: list[tuple[int, bool]] = []
@@ -395,8 +397,8 @@ async def test_objects_hear_of_each_close_when_the_server_stops(
 async def in_lifespan(
     asgi_app: ASGIApp, while_open: Callable[[], Awaitable[None]]
 ) -> list[str]:
-    """Play the life of a server, and return what the application says."""
-    said: list[str] = []
+    """Play the lifespan of a server; return the events of the application."""
+    sent: list[str] = []
     events = [START, SHUTDOWN]
 
     async def receive() -> Event:
@@ -405,14 +407,14 @@ async def in_lifespan(
         return events.pop(0)
 
     async def send(event: Any) -> None:
-        said.append(event["type"] + (f": {event['message']}" if len(event) > 1 else ""))
+        sent.append(event["type"] + (f": {event['message']}" if len(event) > 1 else ""))
 
     await asgi_app(LIFESPAN, receive, send)
-    return said
+    return sent
 
 
 @bounded
-async def test_asgi_opens_it_at_startup_and_leaves_it_at_shutdown(
+async def test_asgi_opens_the_application_at_startup_and_leaves_it_at_shutdown(
     autojump_clock: MockClock,
 ) -> None:
     steps: list[str] = []
@@ -434,15 +436,15 @@ async def test_asgi_opens_it_at_startup_and_leaves_it_at_shutdown(
         server = await ASGIServer(HTTP, {"type": "http.request"}).run(asgi_app)
         assert server.sent[0]["status"] == 200
 
-    said = await in_lifespan(asgi_app, ask)
-    assert said == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    sent = await in_lifespan(asgi_app, ask)
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
     assert steps == ["opened", "asked", "left"]
     with pytest.raises(InvalidStateError, match="this server has shut down"):
         await ask()
 
 
 @bounded
-async def test_a_server_that_shuts_down_leaves_it_open_for_another_server(
+async def test_a_server_that_shuts_down_leaves_the_application_open_for_another(
     autojump_clock: MockClock,
 ) -> None:
     asgi_app = ASGIApp(with_room)
@@ -472,7 +474,7 @@ async def test_a_server_that_shuts_down_leaves_it_open_for_another_server(
 
 @pytest.mark.parametrize("scope", [HTTP, WEBSOCKET], ids=["http", "websocket"])
 @bounded
-async def test_a_server_that_does_not_open_it_is_told_what_to_do(
+async def test_without_a_lifespan_the_error_says_what_to_do(
     autojump_clock: MockClock, scope: Event
 ) -> None:
     with pytest.raises(InvalidStateError, match="Switch its lifespan support on; if"):
@@ -480,7 +482,7 @@ async def test_a_server_that_does_not_open_it_is_told_what_to_do(
 
 
 @bounded
-async def test_a_failure_at_startup_is_told_to_the_server_and_the_log(
+async def test_a_failure_at_startup_is_sent_to_the_server_and_logged(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     @asynccontextmanager
@@ -500,7 +502,7 @@ async def test_a_failure_at_startup_is_told_to_the_server_and_the_log(
 
 
 @bounded
-async def test_a_failure_at_shutdown_is_told_to_the_server(
+async def test_a_failure_at_shutdown_is_sent_to_the_server(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     @asynccontextmanager
@@ -509,9 +511,9 @@ async def test_a_failure_at_shutdown_is_told_to_the_server(
         raise ValueError("not saved")
 
     with caplog.at_level(logging.CRITICAL):
-        said = await in_lifespan(ASGIApp(app), trio.lowlevel.checkpoint)
+        sent = await in_lifespan(ASGIApp(app), trio.lowlevel.checkpoint)
     failed = "lifespan.shutdown.failed: ValueError: not saved"
-    assert said == ["lifespan.startup.complete", failed]
+    assert sent == ["lifespan.startup.complete", failed]
 
 
 @bounded

@@ -1,4 +1,4 @@
-"""What is read from an ASGI scope: all that servers send, and what they should not."""
+"""Reading ASGI scopes, as servers send them, valid and invalid."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -44,14 +44,14 @@ def url(**changes: Any) -> str:
         ("/x", b"/x", None, "/x"),
     ],
 )
-def test_the_path_is_as_it_was_on_the_wire(
-    path: Any, raw: Any, query: Any, seen: str
-) -> None:
+def test_the_path_is_as_on_the_wire(path: Any, raw: Any, query: Any, seen: str) -> None:
     assert url(path=path, raw_path=raw, query_string=query) == f"http://test{seen}"
 
 
 @pytest.mark.parametrize("kind", [HTTP, WEBSOCKET], ids=["http", "websocket"])
-def test_an_absolute_target_counts_and_not_the_host(kind: dict[str, Any]) -> None:
+def test_an_absolute_target_takes_precedence_over_the_host(
+    kind: dict[str, Any],
+) -> None:
     target = {"path": "http://EXAMPLE:81/x", "raw_path": b"http://EXAMPLE:81/x"}
     headers = [(b"host", b"other"), (b"a", b"b")]
     request = read_scope({**kind, **target, "headers": headers})
@@ -63,7 +63,7 @@ def test_an_absolute_target_counts_and_not_the_host(kind: dict[str, Any]) -> Non
         read_scope({**kind, **target, "scheme": "https"})
 
 
-def test_the_path_that_routers_look_at_decides() -> None:
+def test_the_path_of_the_scope_decides() -> None:
     request = read_scope(scope(path="/public", raw_path=b"/admin"))
     assert request.url.path == "/public"
     assert str(request.url) == "http://test/public"
@@ -72,12 +72,12 @@ def test_the_path_that_routers_look_at_decides() -> None:
 @pytest.mark.parametrize(
     ("root", "path", "raw", "seen"),
     [
-        # The whole path, as the specification has it.
+        # The whole path, as the specification says.
         ("/live", "/live/a b", b"/live/a%20b", "/live/a%20b"),
         ("/live", "/live/a b", ..., "/live/a%20b"),
         ("/live", "/live", b"/live", "/live"),
         ("/live/", "/live/a", b"/live/a", "/live/a"),
-        # Without what it is mounted at; the raw path may be the whole, or not be.
+        # Without the root path; the raw path may be whole, or missing.
         ("/live", "/a b", b"/live/a%20b", "/live/a%20b"),
         ("/live", "/a b", b"/a%20b", "/live/a%20b"),
         ("/live", "/a b", ..., "/live/a%20b"),
@@ -86,24 +86,24 @@ def test_the_path_that_routers_look_at_decides() -> None:
         ("/live", "/", b"/live/", "/live/"),
         ("/li ve", "/a", b"/a", "/li%20ve/a"),
         ("/live", "/livestock", ..., "/live/livestock"),
-        # What it is mounted at may come twice.
+        # The root path may come twice.
         ("/a", "/a/b", b"/a/b", "/a/b"),
         ("/a", "/a/b", b"/a/a/b", "/a/a/b"),
-        # Nothing that a raw path says of another path is believed.
+        # A raw path of another path is ignored.
         ("/live", "/a", b"/admin", "/live/a"),
         ("", "/a", b"/a", "/a"),
         (None, "/a", b"/a", "/a"),
         (..., "/a", b"/a", "/a"),
     ],
 )
-def test_a_mounted_application_sees_the_whole_path(
+def test_a_mounted_application_gets_the_whole_path(
     root: Any, path: str, raw: Any, seen: str
 ) -> None:
     assert url(root_path=root, path=path, raw_path=raw) == f"http://test{seen}"
 
 
 @given(st.text(), st.text(), st.binary(), st.binary())
-def test_whatever_the_paths_are_they_have_a_valid_url_or_are_refused(
+def test_paths_make_a_valid_url_or_are_refused(
     path: str, root: str, raw: bytes, query: bytes
 ) -> None:
     changed = scope(path=path, root_path=root, raw_path=raw, query_string=query)
@@ -116,12 +116,12 @@ def test_whatever_the_paths_are_they_have_a_valid_url_or_are_refused(
 
 
 @given(st.text(st.characters(codec="utf-8")))
-def test_a_path_comes_through_as_it_is(text: str) -> None:
+def test_a_valid_path_is_unchanged(text: str) -> None:
     path = f"/{text}"
     assert read_scope(scope(path=path, raw_path=...)).url.path == path
 
 
-def test_options_may_ask_for_the_server_as_a_whole() -> None:
+def test_options_may_be_for_the_whole_server() -> None:
     request = read_scope(scope(method="OPTIONS", path="*", raw_path=b"*"))
     assert request.url.path == "*"
     mounted = scope(method="OPTIONS", path="*", raw_path=b"*", root_path="/live")
@@ -160,7 +160,7 @@ def test_a_path_without_a_slash_is_refused(path: str) -> None:
     ],
 )
 @pytest.mark.parametrize("headers", [[], [(b"host", b"")]])
-def test_without_a_host_the_server_says_where_it_is(
+def test_without_a_host_header_the_address_of_the_server_is_used(
     server: Any, scheme: Any, headers: Any, seen: str
 ) -> None:
     assert url(server=server, scheme=scheme, headers=headers, path="/") == seen
@@ -174,7 +174,7 @@ def test_without_a_host_the_server_says_where_it_is(
         (b"[::1]:8000", "[::1]:8000"),
     ],
 )
-def test_the_host_is_what_the_client_says(header: bytes, seen: str) -> None:
+def test_the_host_is_that_of_the_host_header(header: bytes, seen: str) -> None:
     assert url(headers=[(b"host", header)]) == f"http://{seen}/"
 
 
@@ -182,7 +182,7 @@ def test_the_host_is_what_the_client_says(header: bytes, seen: str) -> None:
     "header",
     [b"a/b", b"a?b", b"a#b", b"user@a", b"a\\b", b"[1]", b"[::1:]", b"a:b", b"a:99999"],
 )
-def test_a_host_that_is_none_is_refused(header: bytes) -> None:
+def test_an_invalid_host_is_refused(header: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         url(headers=[(b"host", header)])
 
@@ -194,7 +194,7 @@ def test_other_schemes_are_refused(scheme: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["GE T", "", "GET\n", "G\x1b[2JT"])
-def test_a_method_that_is_no_token_is_refused(method: str) -> None:
+def test_a_method_that_is_not_a_token_is_refused(method: str) -> None:
     with pytest.raises(ValueError, match="is not a token") as caught:
         read_scope(scope(method=method))
     assert str(caught.value).isprintable()
@@ -213,7 +213,7 @@ def test_a_method_that_is_no_token_is_refused(method: str) -> None:
     ],
     ids=["tuples", "lists", "a tuple", "an iterator"],
 )
-def test_headers_are_pairs_of_any_kind_and_case(headers: Iterable[Any]) -> None:
+def test_header_pairs_may_be_any_sequences_in_any_case(headers: Iterable[Any]) -> None:
     request = read_scope(scope(headers=headers))
     assert request.headers["x-name"] == "Zoë"
     assert str(request.url) == "http://test/"
@@ -227,25 +227,25 @@ def test_there_may_be_no_headers_at_all(headers: Any) -> None:
 @pytest.mark.parametrize(
     "name", [b"Host", b"Content-Length", b"Origin", b"Sec-WebSocket-Key"]
 )
-def test_a_field_with_one_value_that_comes_twice_is_refused(name: bytes) -> None:
+def test_a_single_valued_field_that_comes_twice_is_refused(name: bytes) -> None:
     headers = [(name, b"1"), (name.lower(), b"1")]
     with pytest.raises(ValueError, match="comes more than once"):
         read_scope(scope(headers=headers))
 
 
 @pytest.mark.parametrize("length", [b"-1", b"1.5", b"x", b"", b"9" * 30, b"1, 1"])
-def test_a_length_that_is_none_is_refused(length: bytes) -> None:
+def test_an_invalid_length_is_refused(length: bytes) -> None:
     with pytest.raises(ValueError, match="Content-Length"):
         read_scope(scope(method="POST", headers=[(b"content-length", length)]))
 
 
-def test_a_length_beside_an_encoding_is_refused() -> None:
+def test_a_length_beside_a_transfer_encoding_is_refused() -> None:
     headers = [(b"content-length", b"1"), (b"transfer-encoding", b"chunked")]
     with pytest.raises(ValueError, match="ends is not clear"):
         read_scope(scope(method="POST", headers=headers))
 
 
-def test_the_length_of_a_body_is_known_or_not() -> None:
+def test_the_length_of_a_body_may_be_unknown() -> None:
     assert read_scope(scope(headers=[])).body_length is None
     assert read_scope(scope(headers=[(b"content-length", b"7")])).body_length == 7
     websocket = {**WEBSOCKET, "headers": [(b"content-length", b"0")]}
@@ -259,7 +259,7 @@ def test_the_length_of_a_body_is_known_or_not() -> None:
     ("offered", "seen"),
     [(["a", "b"], ["a", "b"]), (("a",), ["a"]), ([], []), (None, []), (..., [])],
 )
-def test_subprotocols_are_a_list_for_every_websocket(offered: Any, seen: Any) -> None:
+def test_every_websocket_has_a_list_of_subprotocols(offered: Any, seen: Any) -> None:
     changed = {**WEBSOCKET, "subprotocols": offered}
     if offered is ...:
         del changed["subprotocols"]
@@ -269,7 +269,7 @@ def test_subprotocols_are_a_list_for_every_websocket(offered: Any, seen: Any) ->
     assert request.headers["upgrade"] == "websocket"
 
 
-def test_a_subprotocol_that_is_no_token_is_refused() -> None:
+def test_a_subprotocol_that_is_not_a_token_is_refused() -> None:
     with pytest.raises(ValueError, match="no list of tokens"):
         read_scope({**WEBSOCKET, "subprotocols": ["a b"]})
 
@@ -293,13 +293,13 @@ def test_a_plain_request_offers_no_subprotocols() -> None:
         ((), ""),
     ],
 )
-def test_the_client_has_an_address_if_the_server_tells_it(
+def test_the_client_has_an_address_if_the_scope_has_it(
     client: Any, address: str
 ) -> None:
     assert client_of(scope(client=client)) == address
 
 
-# -- servers that are wrong ----------------------------------------------------
+# -- scopes that break the specification ---------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ def test_the_client_has_an_address_if_the_server_tells_it(
         ),
     ],
 )
-def test_what_servers_do_wrong_is_an_error_that_says_so(
+def test_a_scope_that_breaks_the_specification_is_an_error_that_says_so(
     changes: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(TypeError, match="the ASGI server violates") as caught:
@@ -337,6 +337,6 @@ def test_what_servers_do_wrong_is_an_error_that_says_so(
     assert "secret" not in str(caught.value)
 
 
-def test_a_client_that_is_no_address_is_an_error_that_says_so() -> None:
+def test_a_client_that_is_not_an_address_is_an_error_that_says_so() -> None:
     with pytest.raises(TypeError, match="'client' of a scope is a host and a port"):
         client_of(scope(client="192.0.2.1"))

@@ -1,4 +1,4 @@
-"""One request and its answer: handlers that fail, proxies, and the access log."""
+"""One request over HTTP/1.1: failing handlers, proxies, and the access log."""
 
 import logging
 from collections.abc import AsyncGenerator
@@ -21,12 +21,12 @@ from trio_wspair import Request, RequestBodyError, Response, WebSocketPair
 
 
 async def name(request: Request) -> Response:
-    """Answer with the path of the request."""
+    """Respond with the path of the request."""
     return Response(request.path)
 
 
 async def show(request: Request) -> Response:
-    """Answer with who has asked for what."""
+    """Respond with the client, the URL, and whether it is secure."""
     return Response(f"{request.client or '-'} {request.url} {request.secure}")
 
 
@@ -34,7 +34,7 @@ async def show(request: Request) -> Response:
 
 
 class SecretError(Exception):
-    """Not for the client."""
+    """An error with a text that the client must not see."""
 
 
 async def raises(request: Request) -> Response:
@@ -77,7 +77,7 @@ async def raises_because_of_the_body(request: Request) -> Response:
         raises_because_of_the_body,
     ],
 )
-async def test_g7_a_failure_is_a_500_without_internals_and_a_log_with_them(
+async def test_g7_a_failure_is_a_500_without_internals_and_logged_with_them(
     fetch: object, logged: Logged
 ) -> None:
     assert callable(fetch)
@@ -103,7 +103,7 @@ async def test_a_failure_is_logged_as_an_error_of_the_library(
     logged.take()
 
 
-async def test_an_answer_that_cannot_be_sent_ends_the_connection_and_is_logged(
+async def test_a_response_that_cannot_be_sent_ends_the_connection_and_is_logged(
     logged: Logged,
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -115,7 +115,7 @@ async def test_an_answer_that_cannot_be_sent_ends_the_connection_and_is_logged(
     assert "a connection has failed" in logged.take()
 
 
-async def test_an_error_of_the_body_is_its_answer_also_if_the_handler_makes_it(
+async def test_an_error_of_the_body_that_a_handler_raises_is_its_response(
     logged: Logged,
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -129,7 +129,7 @@ async def test_an_error_of_the_body_is_its_answer_also_if_the_handler_makes_it(
     )
 
 
-# -- who has asked for what ---------------------
+# -- the client and the URL ---------------------
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ async def test_an_error_of_the_body_is_its_answer_also_if_the_handler_makes_it(
         (b"GET /x HTTP/1.0\r\n\r\n", "http://localhost/x"),
     ],
 )
-async def test_the_url_is_made_of_what_the_client_says(
+async def test_the_url_has_the_host_and_target_of_the_request(
     request_: bytes, url: str
 ) -> None:
     assert (await answer_to(show, request_)).body.decode() == f"- {url} False"
@@ -156,7 +156,7 @@ FORWARDED = (
 )
 
 
-async def test_what_proxies_say_is_not_believed_unless_told_so() -> None:
+async def test_headers_of_proxies_are_ignored_by_default() -> None:
     got = await answer_to(show, request_bytes("GET", "/x", *FORWARDED))
     assert got.body == b"- http://test/x False"
 
@@ -191,10 +191,10 @@ async def test_what_proxies_say_is_not_believed_unless_told_so() -> None:
         (("X-Forwarded-Host: a, b.example",), "- http://b.example/x False"),
     ],
 )
-async def test_what_the_nearest_proxy_says_is_believed_if_told_so(
+async def test_headers_of_the_nearest_proxy_are_trusted_if_configured(
     headers: tuple[str, ...], shown: str
 ) -> None:
-    # Any of them may be sent by the client; only the last is the proxy's own.
+    # The client may send all but the last, which is the proxy's.
     request = request_bytes("GET", "/x", *headers)
     assert (await answer_to(show, request, proxy_headers=True)).body.decode() == shown
 
@@ -204,7 +204,7 @@ async def test_what_the_nearest_proxy_says_is_believed_if_told_so(
 
 @pytest.fixture
 def access(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """Keep what is written into the access log."""
+    """Keep the records of the access log."""
     caplog.set_level(logging.INFO, "trio_wspair.access")
     return caplog
 
@@ -227,7 +227,7 @@ async def test_each_request_is_a_line_in_the_access_log(
     assert {record.levelno for record in access.records} == {logging.INFO}
 
 
-async def test_the_access_log_names_the_client_that_the_proxy_names(
+async def test_the_access_log_has_the_client_that_the_proxy_names(
     access: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
 ) -> None:
     await converse(name, request_bytes("GET", "/", *FORWARDED), proxy_headers=True)
@@ -255,7 +255,7 @@ async def test_a_body_that_is_too_large_is_a_413_in_the_access_log(
     assert line.startswith('- "POST /" 413, ')
 
 
-async def test_a_streamed_answer_is_a_line_when_it_has_ended(
+async def test_a_streamed_response_is_a_line_when_it_has_ended(
     access: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -315,7 +315,7 @@ async def test_a_websocket_that_vanishes_is_closed_with_1006_in_the_log(
     assert "101, closed with 1006 after" in access.messages[-1]
 
 
-async def test_what_a_client_asks_for_makes_no_line_of_its_own(
+async def test_a_request_cannot_add_a_line_to_the_access_log(
     access: pytest.LogCaptureFixture,
 ) -> None:
     await converse(
@@ -327,7 +327,7 @@ async def test_what_a_client_asks_for_makes_no_line_of_its_own(
     ]
 
 
-async def test_nothing_is_logged_but_lines_of_access_while_all_is_well(
+async def test_only_access_lines_are_logged_without_errors(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)

@@ -1,4 +1,4 @@
-"""Where a server listens: ports, Unix sockets, and listeners that a program brings."""
+"""Where a server listens: ports, Unix sockets, and listeners of a program."""
 
 import contextlib
 import errno
@@ -31,11 +31,11 @@ Listener = trio.abc.Listener[Any]
 
 @pytest.fixture(scope="module")
 def engine() -> None:
-    """Run them on one engine: they are not about the wire."""
+    """Run each test on one engine, as the engine doesn't matter here."""
 
 
 async def show(request: Request) -> Response:
-    """Answer with what the request says about the connection."""
+    """Respond with the facts of the connection."""
     return Response(f"{request.url} {request.secure} {request.client or '-'}")
 
 
@@ -49,7 +49,7 @@ async def serving(**options: Any) -> AsyncGenerator[Server]:
 
 
 async def body_from(stream: trio.abc.Stream) -> str:
-    """Return the body of the answer to ``GET /x``."""
+    """Return the body of the response to ``GET /x``."""
     await stream.send_all(request_bytes("GET", "/x", "Connection: close"))
     data = b"".join([bytes(more) async for more in stream])
     await stream.aclose()
@@ -64,7 +64,7 @@ async def on_unix(path: Path) -> str:
 
 
 @pytest.mark.parametrize("host", [None, "localhost"])
-async def test_port_0_is_one_port_for_all_addresses(
+async def test_with_port_0_all_addresses_have_the_same_port(
     net: Network, host: str | None
 ) -> None:
     async with serving(port=0, host=host) as server:
@@ -78,7 +78,7 @@ async def test_port_0_is_one_port_for_all_addresses(
         assert len(server.urls) == len(server.addresses)
 
 
-async def test_a_port_that_one_address_has_not_free_is_not_the_one(
+async def test_with_port_0_a_port_is_free_at_all_addresses(
     net: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = trio.open_tcp_listeners
@@ -112,7 +112,7 @@ async def test_an_address_that_a_name_has_twice_is_one_address(
         assert server.addresses == (("127.0.0.1", server.port),)
 
 
-async def test_when_no_port_is_free_for_all_addresses_that_is_an_error(
+async def test_without_a_port_that_is_free_at_all_addresses_an_error_is_raised(
     net: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = trio.open_tcp_listeners
@@ -127,7 +127,7 @@ async def test_when_no_port_is_free_for_all_addresses_that_is_an_error(
         await serve(show, 0, host=None)
 
 
-async def test_a_host_that_can_be_none_is_an_error_that_shows_it(
+async def test_an_invalid_host_is_an_error_that_shows_it(
     net: Network,
 ) -> None:
     with pytest.raises(ValueError, match=f"'{'x' * 64}' is no host: "):
@@ -152,7 +152,7 @@ def test_a_url_reaches_the_address(address: tuple[str, int], url: str) -> None:
 
 
 class Silence(trio.abc.Listener[trio.abc.Stream]):
-    """A listener on a socket of which only the address is known."""
+    """A listener on a socket that has nothing but an address."""
 
     def __init__(self, family: socket.AddressFamily, address: object) -> None:
         class Socket(trio.socket.SocketType):
@@ -195,7 +195,7 @@ async def test_a_socket_of_another_family_has_no_address(net: Network) -> None:
 
 
 @pytest.mark.parametrize("kind", [str, Path])
-async def test_a_unix_socket_is_made_by_its_path_and_removed_in_the_end(
+async def test_a_unix_socket_is_created_at_its_path_and_removed_in_the_end(
     net: Network, tmp_path: Path, kind: type[Any]
 ) -> None:
     path = tmp_path / "app.sock"
@@ -239,7 +239,7 @@ async def test_the_umask_decides_who_may_connect(
 
 
 def leave_stale(path: Path) -> None:
-    """Leave the file of a socket whose server has died."""
+    """Leave a stale file, as of a server that has died."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(path))
         sock.listen()
@@ -284,7 +284,7 @@ async def test_the_file_of_a_server_that_was_killed_is_taken_over(
         assert await on_unix(path) == "http://test/x False -"
 
 
-async def test_a_file_is_never_taken_from_a_server_that_lives(
+async def test_a_file_is_never_taken_from_a_running_server(
     net: Network, tmp_path: Path
 ) -> None:
     path = tmp_path / "app.sock"
@@ -296,7 +296,7 @@ async def test_a_file_is_never_taken_from_a_server_that_lives(
         assert await on_unix(path) == "http://test/x False -"
 
 
-async def test_a_server_that_is_too_busy_to_accept_is_alive(
+async def test_a_server_that_is_too_busy_to_accept_counts_as_running(
     net: Network, tmp_path: Path
 ) -> None:
     path = tmp_path / "app.sock"
@@ -308,7 +308,7 @@ async def test_a_server_that_is_too_busy_to_accept_is_alive(
             await serve(show, unix=path)
 
 
-async def test_of_servers_that_start_together_one_gets_the_stale_file(
+async def test_one_of_several_starting_servers_gets_the_stale_file(
     net: Network, tmp_path: Path
 ) -> None:
     path = tmp_path / "app.sock"
@@ -334,7 +334,7 @@ async def test_of_servers_that_start_together_one_gets_the_stale_file(
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "link"])
-async def test_what_is_no_socket_is_left_alone(
+async def test_a_file_that_is_not_a_socket_is_left_in_place(
     net: Network, tmp_path: Path, kind: str
 ) -> None:
     path = tmp_path / "app.sock"
@@ -351,7 +351,7 @@ async def test_what_is_no_socket_is_left_alone(
 
 
 @pytest.mark.parametrize("then", ["another file", "nothing", "no folder"])
-async def test_a_file_that_is_not_its_own_any_more_is_not_removed(
+async def test_a_server_removes_only_its_own_file(
     net: Network, tmp_path: Path, then: str
 ) -> None:
     path = tmp_path / "run" / "app.sock"
@@ -382,7 +382,7 @@ async def test_a_missing_folder_is_an_error_that_names_it(
         await serve(show, unix=tmp_path / "nowhere" / "app.sock")
 
 
-async def test_what_the_system_refuses_is_an_error_with_the_path(
+async def test_an_error_of_the_system_has_the_path(
     net: Network, tmp_path: Path
 ) -> None:
     folder = tmp_path / ("x" * 90)
@@ -408,13 +408,13 @@ async def test_closing_a_listener_twice_removes_its_file_once(
 
 
 @pytest.mark.parametrize("unix", ["", "\0abstract", "a\0b"])
-async def test_a_path_that_no_file_has_is_refused(net: Network, unix: str) -> None:
+async def test_a_path_that_no_file_can_have_is_refused(net: Network, unix: str) -> None:
     with pytest.raises(ValueError, match="unix is the path of a file, not"):
         await serve(show, unix=unix)
 
 
 @pytest.mark.parametrize("unix", [5, b"/run/app.sock"])
-async def test_a_path_is_text(net: Network, unix: Any) -> None:
+async def test_a_path_must_be_text(net: Network, unix: Any) -> None:
     with pytest.raises(TypeError, match="unix is the path of a Unix socket, a str"):
         await serve(show, unix=unix)
 
@@ -455,7 +455,7 @@ async def test_a_folder_that_is_locked_for_a_moment_is_waited_for(
         nursery.cancel_scope.cancel()
 
 
-# -- listeners that a program brings ------------------------------------------
+# -- listeners of a program ---------------------------------------------------
 
 
 async def test_tls_listeners_are_secure(net: Network, tls: Tls) -> None:
@@ -471,11 +471,11 @@ async def test_tls_listeners_are_secure(net: Network, tls: Tls) -> None:
         assert await body_from(stream) == "https://test/x True 127.0.0.1"
 
 
-async def test_listeners_with_tls_and_without_are_mixed(
+async def test_listeners_with_and_without_tls_can_be_mixed(
     net: Network, tls: Tls, tmp_path: Path
 ) -> None:
     (plain,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    # As a program writes it who does not know of https_compatible.
+    # As in a program that doesn't know `https_compatible`.
     (secure,) = await trio.open_ssl_over_tcp_listeners(0, tls.server, host="127.0.0.1")
     sock = trio.socket.socket(socket.AF_UNIX)
     await sock.bind(str(tmp_path / "app.sock"))
@@ -515,7 +515,7 @@ async def test_listeners_with_tls_and_without_are_mixed(
         (TypeError, [None], "not NoneType; a socket becomes one by"),
     ],
 )
-async def test_listeners_that_are_none_are_refused(
+async def test_objects_that_are_not_listeners_are_refused(
     net: Network, error: type[Exception], listeners: Any, words: str
 ) -> None:
     with pytest.raises(error, match=words):
@@ -537,10 +537,10 @@ async def broken() -> AsyncGenerator[FetchHandler]:
 
 
 @pytest.mark.parametrize("app", [never_open, broken, show])
-async def test_listeners_are_closed_when_the_application_was_never_open(
+async def test_listeners_are_closed_when_the_application_fails_to_open(
     net: Network, app: Application
 ) -> None:
-    """Cancelled while it opens, failed, or cancelled before anything."""
+    """Cancel it while it opens, let it fail, or cancel it before the start."""
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     with trio.CancelScope() as scope, contextlib.suppress(OSError):
         if app is not broken:
@@ -549,7 +549,7 @@ async def test_listeners_are_closed_when_the_application_was_never_open(
     assert [listener.socket.fileno() for listener in listeners] == [-1]
 
 
-async def test_a_single_listener_is_no_sequence(net: Network) -> None:
+async def test_a_single_listener_is_not_a_sequence(net: Network) -> None:
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with listener:
         with pytest.raises(TypeError, match=r"a sequence of .*, not SocketListener"):
@@ -559,7 +559,7 @@ async def test_a_single_listener_is_no_sequence(net: Network) -> None:
             await serve(show, listeners=[bare])
 
 
-async def test_a_listener_that_is_closed_is_refused(net: Network) -> None:
+async def test_a_closed_listener_is_refused(net: Network) -> None:
     first, second = [
         (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0] for _ in range(2)
     ]
@@ -569,7 +569,7 @@ async def test_a_listener_that_is_closed_is_refused(net: Network) -> None:
     await first.aclose()
 
 
-async def test_tls_is_not_spoken_twice(net: Network, tls: Tls) -> None:
+async def test_tls_inside_tls_is_refused(net: Network, tls: Tls) -> None:
     listeners = await trio.open_ssl_over_tcp_listeners(0, tls.server, host="127.0.0.1")
     with pytest.raises(ValueError, match="speak TLS already: leave out ssl_context"):
         await serve(show, listeners=listeners, ssl_context=tls.server)
@@ -580,14 +580,14 @@ async def test_tls_is_not_spoken_twice(net: Network, tls: Tls) -> None:
 @pytest.mark.parametrize(
     "places", [{}, {"port": 0, "unix": "/x"}, {"unix": "/x", "listeners": []}]
 )
-async def test_a_server_listens_at_one_kind_of_place(
+async def test_ports_paths_and_listeners_exclude_each_other(
     net: Network, places: dict[str, Any]
 ) -> None:
     with pytest.raises(TypeError, match="pass one of port, unix and listeners"):
         await serve(show, **places)
 
 
-async def test_the_error_of_a_port_that_is_taken_names_the_address(
+async def test_the_error_for_a_port_in_use_has_the_address(
     net: Network,
 ) -> None:
     async with net.serve(net.echo) as server:

@@ -1,4 +1,4 @@
-"""What is logged, and the facts that a record has as attributes."""
+"""The log of requests: the records, and their facts as attributes."""
 
 import logging
 from typing import Any
@@ -23,7 +23,7 @@ PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "taskName"}
 
 
 def facts(record: logging.LogRecord) -> dict[str, Any]:
-    """Return what a record has beside what every record has."""
+    """Return the attributes of a record that other records lack."""
     return {name: value for name, value in vars(record).items() if name not in PLAIN}
 
 
@@ -122,7 +122,7 @@ async def test_a_failure_during_a_conversation_names_the_connection(
     assert isinstance(facts(record)["connection"], int)
 
 
-async def test_a_client_logs_its_connections_for_those_who_debug(
+async def test_a_client_logs_its_connections_at_debug_level(
     net: Network, caplog: pytest.LogCaptureFixture, nursery: trio.Nursery
 ) -> None:
     caplog.set_level(logging.DEBUG, "trio_wspair")
@@ -143,7 +143,7 @@ async def test_a_client_logs_its_connections_for_those_who_debug(
     assert facts(closed)["duration"] > 0
 
 
-async def test_what_fails_in_a_durable_object_names_it(logged: Logged) -> None:
+async def test_a_failure_in_a_durable_object_has_its_id(logged: Logged) -> None:
     async def fail(room: object, ws: WebSocket, message: str | bytes) -> None:
         msg = f"{room} {ws} {message!r}"
         raise ValueError(msg)
@@ -158,7 +158,7 @@ async def test_what_fails_in_a_durable_object_names_it(logged: Logged) -> None:
     assert facts(record) == {"object": "Room 'room'"}
 
 
-# -- secrets, and what is not printable ---------------------
+# -- secrets, and control characters ---------------------
 
 
 def everything_in(record: logging.LogRecord) -> str:
@@ -175,7 +175,7 @@ async def send_and_wait(net: Network, server: Server, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("log_query", [False, True])
-async def test_a_query_is_in_no_record_unless_asked_for(
+async def test_a_query_is_logged_only_if_configured(
     net: Network,
     caplog: pytest.LogCaptureFixture,
     logged: Logged,
@@ -206,7 +206,7 @@ async def test_a_query_is_in_no_record_unless_asked_for(
     assert any('"GET /a" 200' in text for text in texts) is not log_query
 
 
-async def test_what_a_client_sends_is_printable_in_the_log(
+async def test_text_of_a_client_is_printable_in_the_log(
     net: Network, caplog: pytest.LogCaptureFixture, logged: Logged
 ) -> None:
     caplog.set_level(logging.DEBUG)

@@ -1,4 +1,4 @@
-"""What a logged failure carries: the exception itself, and none where only a peer ends.
+"""Logged failures: the exception itself, and no error for a mere end of the peer.
 
 An error tracker groups records by the type of the exception in `exc_info`, and shows
 the line where it was raised.
@@ -31,7 +31,7 @@ Talk = Callable[[WebSocket], Awaitable[None]]
 
 
 class BugError(Exception):
-    """A mistake of the application."""
+    """A bug of the application."""
 
 
 def fail(*_: object) -> None:
@@ -40,7 +40,7 @@ def fail(*_: object) -> None:
 
 
 def only(logged: Logged) -> BaseException:
-    """Return the exception of the only record, which has to lead to the user's line."""
+    """Return the exception of the only record; its traceback ends in the test."""
     [record] = logged.records
     logged.records.clear()
     assert record.levelno == logging.ERROR
@@ -56,7 +56,7 @@ def only(logged: Logged) -> BaseException:
     return exc
 
 
-# -- where a handler fails -------------------------------------------------------
+# -- failures of handlers --------------------------------------------------------
 
 
 async def fail_in_a_task(request: Request) -> None:
@@ -80,7 +80,7 @@ async def fail_in_a_nursery(_request: Request) -> None:
 
 
 @pytest.mark.parametrize("how", [fail_in_fetch, fail_in_a_nursery, fail_in_a_task])
-async def test_what_a_handler_raises_is_logged_without_the_groups_of_nurseries(
+async def test_an_error_of_a_handler_is_logged_without_the_groups_of_nurseries(
     net: Network, logged: Logged, how: Callable[[Request], Awaitable[None]]
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -95,7 +95,7 @@ async def test_what_a_handler_raises_is_logged_without_the_groups_of_nurseries(
 
 
 @pytest.mark.parametrize("listener", ["sync", "async"])
-async def test_what_a_listener_raises_is_logged_as_itself(
+async def test_an_error_of_a_listener_is_logged_without_a_group(
     net: Network, logged: Logged, listener: str
 ) -> None:
     async def fail_later(_event: object) -> None:
@@ -114,7 +114,7 @@ async def test_what_a_listener_raises_is_logged_as_itself(
     assert exc.__context__ is None
 
 
-async def test_what_is_raised_together_is_logged_as_one_group(
+async def test_errors_raised_together_are_logged_as_one_group(
     net: Network, logged: Logged
 ) -> None:
     async with net.joined() as (client, server):
@@ -130,7 +130,7 @@ async def test_what_is_raised_together_is_logged_as_one_group(
     assert [type(one) for one in exc.exceptions] == [BugError, BugError]
 
 
-async def test_a_cause_is_kept(net: Network, logged: Logged) -> None:
+async def test_the_cause_of_an_error_is_kept(net: Network, logged: Logged) -> None:
     async def fetch(_request: Request) -> Response:
         try:
             fail()
@@ -150,7 +150,7 @@ async def test_a_cause_is_kept(net: Network, logged: Logged) -> None:
 # -- objects, and applications ------------------------------------------------------
 
 
-async def test_what_an_object_raises_is_logged_as_itself(logged: Logged) -> None:
+async def test_an_error_of_an_object_is_logged_without_a_group(logged: Logged) -> None:
     async def fail_in_groups(_room: Room, _ws: WebSocket, _message: object) -> None:
         async with trio.open_nursery(), trio.open_nursery():
             fail()
@@ -163,7 +163,7 @@ async def test_what_an_object_raises_is_logged_as_itself(logged: Logged) -> None
     assert type(only(logged)) is BugError
 
 
-async def test_what_a_task_of_an_object_raises_is_logged_as_itself(
+async def test_an_error_of_an_object_task_is_logged_without_a_group(
     logged: Logged,
 ) -> None:
     async def start(_room: Room, request: Request) -> Response:
@@ -183,7 +183,7 @@ async def test_what_a_task_of_an_object_raises_is_logged_as_itself(
     assert type(only(logged)) is BugError
 
 
-async def test_what_an_application_raises_as_it_starts_is_logged_as_itself(
+async def test_an_error_of_an_application_at_its_start_is_logged_without_a_group(
     logged: Logged,
 ) -> None:
     class Application:
@@ -208,7 +208,7 @@ async def test_what_an_application_raises_as_it_starts_is_logged_as_itself(
     assert sent[-1]["message"] == "BugError: the line of the user"
 
 
-# -- only the peer's end ---------------------------------------------------------------
+# -- a mere end of the peer ------------------------------------------------------------
 
 
 async def receive_all(ws: WebSocket) -> None:
@@ -266,7 +266,7 @@ async def break_the_protocol(peer: ScriptedPeer) -> None:
 @pytest.mark.parametrize(
     "talk", [receive_all, receive_one, several_tasks, drain, send_when_it_has_gone]
 )
-async def test_the_end_of_a_peer_is_no_error_of_the_handler(
+async def test_the_end_of_a_peer_is_not_logged_as_an_error(
     net: Network,
     logged: Logged,
     caplog: pytest.LogCaptureFixture,
@@ -286,7 +286,7 @@ async def test_the_end_of_a_peer_is_no_error_of_the_handler(
     async with net.serve(fetch, close_grace=0.1) as server, net.peer(server) as peer:
         await end(peer)
         await net.until(lambda: "closed with" in caplog.text)
-    # A task that only sends may be cancelled, as all has ended, before it knows.
+    # A task that only sends may be cancelled before it gets the error.
     assert told() or talk is send_when_it_has_gone
     for record in told():
         assert record.levelno == logging.DEBUG
@@ -295,7 +295,7 @@ async def test_the_end_of_a_peer_is_no_error_of_the_handler(
     assert "ConnectionClosedError" not in caplog.text
 
 
-async def test_a_bug_beside_the_end_of_a_peer_is_logged_alone(
+async def test_a_bug_beside_the_end_of_a_peer_is_logged_without_it(
     net: Network, logged: Logged
 ) -> None:
     async def talk(ws: WebSocket) -> None:
@@ -358,7 +358,7 @@ async def fail_and_name_the_end(ws: WebSocket) -> None:
 @pytest.mark.parametrize(
     "react", [fail_and_say_so, fail_and_say_so_cancelled, fail_and_name_the_end]
 )
-async def test_a_bug_is_not_hidden_by_the_end_of_the_peer_that_follows_it(
+async def test_a_bug_is_logged_although_the_peer_ends_after_it(
     net: Network, logged: Logged, react: Talk
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -393,12 +393,12 @@ async def end_without_what_was_before(ws: WebSocket) -> None:
     except ConnectionClosedError as end:
         try:
             fail()
-        except BugError:  # Which is taken care of.
+        except BugError:  # The handler catches it.
             raise end from None
 
 
 @pytest.mark.parametrize("talk", [end_when_it_has_ended, end_without_what_was_before])
-async def test_the_end_of_a_peer_is_no_error_when_only_that_was_before(
+async def test_an_end_of_the_peer_with_nothing_else_before_is_not_an_error(
     net: Network, logged: Logged, caplog: pytest.LogCaptureFixture, talk: Talk
 ) -> None:
     caplog.set_level(logging.DEBUG, "trio_wspair")
@@ -413,10 +413,10 @@ async def test_the_end_of_a_peer_is_no_error_when_only_that_was_before(
         await net.until(lambda: "has ended with its client" in caplog.text)
 
 
-async def test_the_end_of_another_peer_is_an_error(
+async def test_the_end_of_another_peer_is_logged_as_an_error(
     net: Network, logged: Logged
 ) -> None:
-    """A relay that does not expect it: its own client is still there."""
+    """A relay doesn't expect it: its own client is still connected."""
 
     async def fetch(_request: Request) -> Response:
         client, server = WebSocketPair()
@@ -434,7 +434,7 @@ async def test_the_end_of_another_peer_is_an_error(
     assert "of another connection" in logged.take()
 
 
-async def test_the_end_of_a_visitor_is_no_error_of_an_object(
+async def test_the_end_of_a_client_is_not_logged_as_an_error_of_an_object(
     net: Network, logged: Logged, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "trio_wspair")

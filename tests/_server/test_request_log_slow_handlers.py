@@ -1,4 +1,4 @@
-"""What the log is told while a client waits: for `fetch`, or for an `accept()`."""
+"""Warnings while a client waits: for `fetch`, or for an `accept()`."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ from trio_wspair import Request, Response, WebSocketPair
 from trio_wspair._http.messages import wrong_answer
 
 
-async def test_a_fetch_that_waits_for_a_message_is_told_once(
+async def test_a_fetch_that_waits_for_a_message_is_warned_about_once(
     logged: Logged, autojump_clock: MockClock
 ) -> None:
     async def fetch(request: Request) -> Response:
         client, server = WebSocketPair()
         with trio.move_on_after(60):
-            await server.receive()  # It comes only when fetch has returned.
+            await server.receive()  # The message comes only after fetch has returned.
         return Response(None, status=101, web_socket=client)
 
     async with served(fetch) as client:
@@ -32,7 +32,7 @@ async def test_a_fetch_that_waits_for_a_message_is_told_once(
         assert logged.records == []
 
 
-async def test_a_half_that_is_not_accepted_is_told_once(
+async def test_a_half_that_is_not_accepted_is_warned_about_once(
     logged: Logged, autojump_clock: MockClock
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -49,7 +49,7 @@ async def test_a_half_that_is_not_accepted_is_told_once(
     assert logged.records == []
 
 
-async def test_a_half_that_is_accepted_late_but_in_time_is_not_told(
+async def test_a_half_that_is_accepted_in_time_causes_no_warning(
     logged: Logged, autojump_clock: MockClock
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -68,7 +68,7 @@ async def test_a_half_that_is_accepted_late_but_in_time_is_not_told(
     assert logged.records == []
 
 
-async def test_a_slow_answer_without_a_websocket_is_not_told(
+async def test_a_slow_response_without_a_websocket_causes_no_warning(
     logged: Logged, autojump_clock: MockClock
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -82,7 +82,7 @@ async def test_a_slow_answer_without_a_websocket_is_not_told(
     assert logged.records == []
 
 
-async def test_a_body_that_is_not_json_gets_400_unless_it_is_handled(
+async def test_a_body_that_is_not_json_gets_400_unless_handled(
     logged: Logged,
 ) -> None:
     async def parse(request: Request) -> Response:
@@ -103,7 +103,7 @@ async def test_a_body_that_is_not_json_gets_400_unless_it_is_handled(
     assert logged.records == []
 
 
-async def test_what_a_handler_returns_in_place_of_a_response_is_explained() -> None:
+async def test_the_error_for_a_return_value_that_is_no_response_explains_it() -> None:
     async def answer() -> Response:
         return Response("never")
 

@@ -1,4 +1,4 @@
-"""`serve()`: requests and their answers, wrong handshakes, the cap, and stopping."""
+"""`serve()`: requests and responses, wrong handshakes and handlers, and stopping."""
 
 import gc
 import socket
@@ -38,7 +38,7 @@ CLIENT_CONTEXT.check_hostname = False
 
 
 def status_of(answer: str | bytes) -> int:
-    """Return the status of an HTTP answer."""
+    """Return the status of an HTTP response."""
     text = answer if isinstance(answer, str) else answer.decode("latin-1")
     protocol, status, _ = text.split(" ", 2)
     assert protocol == "HTTP/1.1"
@@ -46,7 +46,7 @@ def status_of(answer: str | bytes) -> int:
 
 
 async def exchange(net: Network, server: Server, data: bytes) -> bytes:
-    """Send bytes to a server, and no more; return all that it answers."""
+    """Send bytes to a server, end the sending, and return all that comes back."""
     async with net.dial(server) as peer:
         await peer.send(data)
         await half_close(peer)
@@ -54,13 +54,13 @@ async def exchange(net: Network, server: Server, data: bytes) -> bytes:
 
 
 async def half_close(peer: "ScriptedPeer") -> None:
-    """Say that nothing more is sent: the server needn't keep the connection."""
+    """End the sending direction, so that the server doesn't keep the connection."""
     assert isinstance(peer.stream, trio.SocketStream)
     await peer.stream.send_eof()
 
 
 async def assert_it_lives(net: Network, server: Server) -> None:
-    """Have a conversation with an echo server."""
+    """Exchange messages with an echo server."""
     async with net.peer(server) as peer:
         await peer.send(peer.text_frame("still there?"), peer.close_frame(1000))
         assert await peer.receive_all() == ["still there?", (1000, "")]
@@ -70,10 +70,10 @@ def without(headers: tuple[str, ...], name: str) -> list[str]:
     return [header for header in headers if not header.startswith(f"{name}:")]
 
 
-# -- requests and answers -----------------------------------------------------
+# -- requests and responses ---------------------------------------------------
 
 
-async def test_the_handler_sees_the_request(net: Network) -> None:
+async def test_the_handler_gets_the_request(net: Network) -> None:
     seen: list[Request] = []
 
     async def fetch(request: Request) -> Response:
@@ -93,7 +93,7 @@ async def test_the_handler_sees_the_request(net: Network) -> None:
     assert request.client == "127.0.0.1"
 
 
-async def test_an_absolute_target_is_the_url(net: Network) -> None:
+async def test_an_absolute_target_becomes_the_url(net: Network) -> None:
     async def fetch(request: Request) -> Response:
         return Response(request.url)
 
@@ -131,7 +131,7 @@ async def test_a_response_is_sent_whole_and_the_connection_is_kept(
     assert body.decode() == "grüß dich"
 
 
-async def test_an_answer_is_not_destroyed_by_a_reset_when_much_was_not_read(
+async def test_no_reset_destroys_a_response_after_an_unread_upload(
     net: Network,
 ) -> None:
     body = b"x" * 3_000_000
@@ -171,7 +171,9 @@ async def test_a_head_request_gets_no_body(net: Network) -> None:
 
 
 @pytest.mark.parametrize("status", [204, 205, 304])
-async def test_a_status_that_has_no_body_gets_none(net: Network, status: int) -> None:
+async def test_a_status_without_a_body_is_sent_without_one(
+    net: Network, status: int
+) -> None:
     async def fetch(request: Request) -> Response:
         return Response(None, status=status)
 
@@ -179,7 +181,7 @@ async def test_a_status_that_has_no_body_gets_none(net: Network, status: int) ->
         answer = await exchange(net, server, net.head("Host: a"))
     assert status_of(answer) == status
     assert answer.endswith(b"\r\n\r\n")
-    assert (b"Content-Length: 0" in answer) is (status == 205)  # RFC 9110, 8.6
+    assert (b"Content-Length: 0" in answer) is (status == 205)  # RFC 9110, section 8.6
 
 
 async def test_a_header_beyond_ascii_is_sent_as_latin_1(net: Network) -> None:
@@ -191,7 +193,7 @@ async def test_a_header_beyond_ascii_is_sent_as_latin_1(net: Network) -> None:
     assert b"X-Name: Zo\xeb\r\n" in answer
 
 
-async def test_a_client_without_an_address_has_an_empty_one(net: Network) -> None:
+async def test_a_client_without_an_address_has_an_empty_string(net: Network) -> None:
     memory, _ = trio.testing.memory_stream_pair()
     assert client_address(memory) == ""
     async with net.serve(net.echo) as server, net.dial(server) as peer:
@@ -202,7 +204,7 @@ async def test_a_client_without_an_address_has_an_empty_one(net: Network) -> Non
     assert client_address(peer.stream) == "", "it has gone"
 
 
-async def test_a_client_that_leaves_before_the_answer_is_no_error(
+async def test_a_client_that_leaves_before_the_response_is_not_an_error(
     net: Network,
 ) -> None:
     asked, gone = trio.Event(), trio.Event()
@@ -217,7 +219,7 @@ async def test_a_client_that_leaves_before_the_answer_is_no_error(
         async with net.dial(server) as peer:
             await peer.send(net.head("Host: a"))
             assert isinstance(peer.stream, trio.SocketStream)
-            linger = b"\x01\0\0\0\0\0\0\0"  # The end is a reset.
+            linger = b"\x01\0\0\0\0\0\0\0"  # The connection ends with a reset.
             peer.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             await asked.wait()
         gone.set()
@@ -230,13 +232,13 @@ async def test_the_handshake_is_answered_as_in_rfc_6455(net: Network) -> None:
         assert answer.startswith("http/1.1 101 ")
         assert "\r\nupgrade: websocket\r\n" in answer
         assert "\r\nconnection: upgrade\r\n" in answer
-        key = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # For the key of its section 1.3.
+        key = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # RFC 6455, section 1.3
         assert f"\r\nsec-websocket-accept: {key.lower()}\r\n" in answer
         assert "sec-websocket-protocol" not in answer
         assert "sec-websocket-extensions" not in answer
 
 
-async def test_frames_right_behind_the_handshake_are_not_lost(net: Network) -> None:
+async def test_frames_right_after_the_handshake_are_not_lost(net: Network) -> None:
     async with net.serve(net.echo) as server, net.dial(server) as peer:
         await peer.send(
             net.head(*net.UPGRADE), peer.text_frame("early"), peer.close_frame(1000)
@@ -312,7 +314,7 @@ GOOD = (
 
 
 def wrong_handshakes() -> dict[str, tuple[int, bytes]]:
-    """Return what is sent, and the status that it has to get."""
+    """Return a request, and the status that it has to get."""
 
     def request(*headers: str, start: str = "GET / HTTP/1.1") -> bytes:
         return "\r\n".join([start, *headers, "", ""]).encode("latin-1")
@@ -371,7 +373,7 @@ async def test_a_wrong_handshake_gets_an_http_error(net: Network, name: str) -> 
     "header",
     ["Host: é", "Sec-WebSocket-Protocol: é", "Sec-WebSocket-Extensions: é"],
 )
-async def test_a_handshake_beyond_ascii_gets_an_answer(
+async def test_a_handshake_beyond_ascii_gets_a_response(
     net: Network, header: str
 ) -> None:
     headers = [*without(GOOD, header.split(":", maxsplit=1)[0]), header]
@@ -383,7 +385,7 @@ async def test_a_handshake_beyond_ascii_gets_an_answer(
 
 
 @pytest.mark.parametrize("offer", ["é", "a b", '"a"', "a;b", "", ",", " , ,"])
-async def test_an_odd_offer_of_subprotocols_gets_an_answer(
+async def test_an_odd_offer_of_subprotocols_gets_a_response(
     net: Network, offer: str
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -433,7 +435,7 @@ async def test_a_slow_head_gets_408(net: Network, data: bytes) -> None:
         assert status_of(await peer.read_all()) == 408
 
 
-async def test_a_head_that_trickles_in_is_not_waited_for(net: Network) -> None:
+async def test_a_head_that_comes_too_slowly_gets_408(net: Network) -> None:
     async with (
         net.serve(net.echo, handshake_timeout=0.3) as server,
         net.dial(server) as peer,
@@ -452,7 +454,9 @@ async def test_a_head_that_trickles_in_is_not_waited_for(net: Network) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_a_client_that_leaves_in_its_head_is_no_error(net: Network) -> None:
+async def test_a_client_that_leaves_within_its_head_is_not_an_error(
+    net: Network,
+) -> None:
     async with net.serve(net.echo) as server:
         before = net.open_sockets()
         for data in (b"", b"GET / HT", net.head(*GOOD)[:-2]):
@@ -532,12 +536,12 @@ async def speaks_of_an_encoding(request: Request) -> Response:
         (speaks_of_an_encoding, "Transfer-Encoding"),
     ],
 )
-async def test_a_wrong_handler_gives_500_and_a_clear_log(
+async def test_a_wrong_handler_gives_500_and_a_helpful_log_record(
     net: Network, logged: Logged, fetch: Callable[[Request], Any], words: str
 ) -> None:
     async with net.serve(fetch) as server:
         before = net.open_sockets()
-        for _ in range(2):  # The server goes on after the first.
+        for _ in range(2):  # The server goes on after the first failure.
             async with net.dial(server) as peer:
                 assert status_of(await peer.handshake(target="/here")) == 500
             record = logged.take()
@@ -569,10 +573,10 @@ async def test_a_subprotocol_that_was_not_offered_gives_500_or_is_left_out(
                 assert "sec-websocket-protocol" not in answer.lower()
     left_out = [r for r in logged.records if "was left out" in r.getMessage()]
     assert len(left_out) == 1
-    logged.records.clear()  # Nobody accepted the other halves, either.
+    logged.records.clear()  # The other halves weren't accepted, either.
 
 
-async def test_an_answer_that_cannot_be_sent_is_logged(
+async def test_a_response_that_cannot_be_sent_is_logged(
     net: Network, logged: Logged
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -604,7 +608,7 @@ async def test_a_websocket_for_a_client_that_did_not_ask_is_a_426(
         assert "check request.wants_websocket first" in record
 
 
-async def test_one_half_can_answer_only_once(net: Network, logged: Logged) -> None:
+async def test_a_half_can_be_returned_only_once(net: Network, logged: Logged) -> None:
     async with trio.open_nursery() as nursery:
         client, server_half = WebSocketPair(nursery)
         server_half.accept()
@@ -666,13 +670,13 @@ async def test_a_wrong_ssl_context_is_refused_before_the_first_client(
         await serve(net.echo, 0, ssl_context=context)
 
 
-async def test_a_port_that_is_taken_is_an_os_error(net: Network) -> None:
+async def test_a_port_in_use_is_an_os_error(net: Network) -> None:
     async with net.serve(net.echo) as server:
         with pytest.raises(OSError, match="in use"):
             await serve(net.echo, server.port)
 
 
-async def test_the_server_tells_where_it_listens(net: Network) -> None:
+async def test_the_server_has_the_addresses_that_it_listens_on(net: Network) -> None:
     async with net.serve(net.echo, host="localhost") as server:
         assert ("127.0.0.1", server.port) in server.addresses
         assert not server.secure
@@ -748,7 +752,7 @@ async def test_connect_in_a_handler_uses_the_nursery_of_the_request(
             assert await peer.receive_all() == ["through", (4000, "both")]
 
 
-async def test_outside_of_a_handler_there_is_no_nursery_to_use(net: Network) -> None:
+async def test_outside_of_a_handler_a_pair_needs_a_nursery(net: Network) -> None:
     with pytest.raises(RuntimeError, match="open_websocket_pair"):
         WebSocketPair()
     with pytest.raises(RuntimeError, match=r"open_websocket\(url\)"):
@@ -793,7 +797,7 @@ async def test_a_handler_that_cancels_its_own_nursery_gives_a_500(
         assert "fetch was cancelled" in logged.take()
 
 
-async def test_what_was_said_before_the_101_follows_it(net: Network) -> None:
+async def test_messages_sent_before_the_101_follow_it(net: Network) -> None:
     async def fetch(request: Request) -> Response:
         client, server = WebSocketPair()
         server.accept()
@@ -808,7 +812,7 @@ async def test_what_was_said_before_the_101_follows_it(net: Network) -> None:
         assert await peer.receive() is None
 
 
-async def test_a_half_may_live_longer_than_the_connection_of_its_request(
+async def test_a_half_may_outlive_the_connection_of_its_request(
     net: Network,
 ) -> None:
     async with trio.open_nursery() as room:
@@ -829,7 +833,9 @@ async def test_a_half_may_live_longer_than_the_connection_of_its_request(
 # -- stopping -----------------------------------------------------------------
 
 
-async def test_a_server_that_stops_says_1001_to_everybody(net: Network) -> None:
+async def test_a_server_that_stops_closes_every_connection_with_1001(
+    net: Network,
+) -> None:
     async with trio.open_nursery() as nursery:
         halves: list[WebSocket] = []
         heard: list[list[Any]] = []
@@ -879,7 +885,7 @@ async def test_a_server_that_stops_waits_no_longer_than_its_grace(
     assert len([event for event in events if isinstance(event, CloseEvent)]) == 1
 
 
-async def test_a_server_that_stops_leaves_nothing(net: Network) -> None:
+async def test_a_server_that_stops_leaves_nothing_behind(net: Network) -> None:
     async with trio.open_nursery() as nursery:
         tasks = trio.lowlevel.current_statistics().tasks_living
         sockets = net.open_sockets()
@@ -912,7 +918,7 @@ async def test_a_server_that_stops_leaves_nothing(net: Network) -> None:
         assert net.open_sockets() == sockets
 
 
-async def test_a_server_stops_although_nobody_took_the_other_half(
+async def test_a_server_stops_although_the_other_half_is_untaken(
     net: Network, logged: Logged
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -924,7 +930,7 @@ async def test_a_server_stops_although_nobody_took_the_other_half(
     assert "never accepted: call server.accept()" in logged.take()
 
 
-async def test_a_handler_that_answers_while_the_server_stops_has_it_said_at_once(
+async def test_a_websocket_opened_while_the_server_stops_is_closed_at_once(
     net: Network,
 ) -> None:
     stop = trio.CancelScope()
@@ -948,7 +954,7 @@ async def test_a_handler_that_answers_while_the_server_stops_has_it_said_at_once
             await peer.send(peer.close_frame(1001))
 
 
-def test_a_request_that_comes_while_a_server_stops_is_stopped_too() -> None:
+def test_a_request_that_comes_while_a_server_stops_is_cancelled() -> None:
     class Asked:
         code = 0
 
@@ -961,7 +967,7 @@ def test_a_request_that_comes_while_a_server_stops_is_stopped_too() -> None:
         assert asked.code == 1001
 
 
-async def test_a_message_after_the_servers_own_close_is_no_clean_end(
+async def test_a_message_after_the_close_of_the_server_makes_the_end_unclean(
     net: Network,
 ) -> None:
     halves: list[WebSocket] = []
@@ -989,7 +995,7 @@ async def test_a_message_after_the_servers_own_close_is_no_clean_end(
     assert [event.code for event in heard[0]] == [1006]
 
 
-async def test_writing_in_vain_frees_a_handler_that_drains(net: Network) -> None:
+async def test_a_failed_write_ends_a_waiting_drain(net: Network) -> None:
     async with (
         net.serve_halves(receive_buffer_bytes=1000) as (server, halves),
         net.peer(server) as peer,
@@ -1032,7 +1038,7 @@ async def test_the_port_is_free_as_soon_as_the_server_has_stopped(
         nursery.cancel_scope.cancel()
 
 
-async def test_refusing_tells_the_client_why(net: Network) -> None:
+async def test_a_refusal_tells_the_client_the_reason(net: Network) -> None:
     async def fetch(request: Request) -> Response:
         return Response("members only", status=403, headers={"X-Reason": "dues"})
 
@@ -1045,7 +1051,7 @@ async def test_refusing_tells_the_client_why(net: Network) -> None:
     assert ("x-reason", "dues") in caught.value.headers
 
 
-async def test_sending_to_a_client_that_has_vanished_is_no_secret(
+async def test_sending_to_a_client_that_has_vanished_raises_in_the_end(
     net: Network,
 ) -> None:
     async with net.serve_halves() as (server, halves), net.dial(server) as peer:
@@ -1055,18 +1061,18 @@ async def test_sending_to_a_client_that_has_vanished_is_no_secret(
         await peer.send(peer.text_frame("unread"))
         await peer.stream.aclose()
 
-        async def ask_around() -> None:
+        async def send_often() -> None:
             while True:
-                half.send("anybody there?")
+                half.send("are you there?")
                 await trio.sleep(0.01)
 
         with pytest.raises(ConnectionClosedError) as caught:
-            await ask_around()
+            await send_often()
         assert (caught.value.code, caught.value.was_clean) == (1006, False)
         assert await half.receive() == "unread"
 
 
-async def test_only_the_handlers_half_is_for_the_handler(net: Network) -> None:
+async def test_a_handler_cannot_use_the_half_that_it_has_returned(net: Network) -> None:
     given: list[WebSocket] = []
 
     async def fetch(request: Request) -> Response:
@@ -1079,14 +1085,14 @@ async def test_only_the_handlers_half_is_for_the_handler(net: Network) -> None:
 
     async with net.serve(fetch, close_grace=0.1) as server, net.peer(server) as peer:
         with trio.move_on_after(0.3):
-            await given[0].wait_closed()  # It may be watched, no more.
+            await given[0].wait_closed()  # Waiting is allowed.
         with pytest.raises(InvalidStateError, match="use the other half"):
             await given[0].aclose()
         await peer.send(peer.text_frame("still here"), peer.close_frame(1000))
         assert await peer.receive_all() == ["still here", (3000, "")]
 
 
-async def test_g10_what_a_request_has_taken_is_no_work_for_the_collector(
+async def test_g10_a_request_leaves_no_garbage_for_the_collector(
     net: Network,
 ) -> None:
     kinds = (HTTPConnection, Request, WebSocket, trio.Nursery)
@@ -1109,7 +1115,7 @@ async def test_g10_what_a_request_has_taken_is_no_work_for_the_collector(
         await trio.testing.wait_all_tasks_blocked(0.02)
 
     async with net.serve(fetch) as server:
-        await visit(server)  # Caches are filled.
+        await visit(server)  # By now, the caches are filled.
         gc.collect()
         gc.disable()
         try:

@@ -1,4 +1,4 @@
-"""HTTP on real sockets: connections that are kept, listeners, clients of others."""
+"""HTTP on real sockets: kept connections, listeners, clients of other libraries."""
 
 import http.client
 import logging
@@ -28,21 +28,21 @@ from trio_wspair.testing import ScriptedPeer
 
 @pytest.fixture(scope="module")
 def engine() -> None:
-    """Run them on one engine: they are not about the wire."""
+    """Run each test on one engine, as the engine doesn't matter here."""
 
 
 async def name(request: Request) -> Response:
-    """Answer with the path of the request."""
+    """Respond with the path of the request."""
     return Response(request.path)
 
 
 async def show(request: Request) -> Response:
-    """Answer with who has asked for what."""
+    """Respond with the client, the URL, and whether it is secure."""
     return Response(f"{request.client or '-'} {request.url} {request.secure}")
 
 
 async def mirror(request: Request) -> Response:
-    """Answer with the body of the request, in pieces if asked to."""
+    """Respond with the body of the request, in pieces if the URL says so."""
     body = await request.bytes()
     headers = {"X-Method": request.method, "X-Path": request.path}
 
@@ -59,14 +59,14 @@ async def page_and_socket(net: Network, request: Request) -> Response:
 
 
 async def bytes_until_end(peer: "ScriptedPeer") -> bytes:
-    """Say that nothing more is sent, and return all that comes."""
+    """End the sending direction, and return all that comes."""
     assert isinstance(peer.stream, trio.SocketStream)
     await peer.stream.send_eof()
     return await peer.read_all()
 
 
 async def read_to(peer: "ScriptedPeer", end: bytes) -> bytes:
-    """Return all that comes, up to where it ends like this."""
+    """Return all that comes, up to this end."""
     data = b""
     while not data.endswith(end) and (more := await peer.stream.receive_some()):
         data += more
@@ -113,19 +113,19 @@ async def test_a_page_a_websocket_and_its_frames_may_be_sent_at_once(
         assert await peer.receive_all() == ["early", bytes(100_000), (1000, "")]
 
 
-async def test_a_conversation_is_the_last_thing_on_a_connection(net: Network) -> None:
+async def test_a_websocket_is_the_last_request_on_a_connection(net: Network) -> None:
     async with net.serve(net.echo) as server, net.peer(server) as peer:
         await peer.send(peer.close_frame(1000), request_bytes("GET", "/"))
         assert await peer.receive_all() == [(1000, "")]
 
 
-# -- clients of others ---------------------
+# -- clients of other libraries ---------------------
 
 
 def ask_around(
     connection: http.client.HTTPConnection, source: random.Random, count: int
 ) -> int:
-    """Ask for all kinds of things on one connection; return how many there were."""
+    """Send requests of all kinds on one connection; return their number."""
     with_body, asked = 0, 0
     connection.connect()
     first = connection.sock
@@ -164,7 +164,9 @@ async def test_the_client_of_the_standard_library_keeps_its_connection(
         assert asked == 200
 
 
-async def test_it_does_so_over_tls_too(net: Network, tls: Tls) -> None:
+async def test_the_client_of_the_standard_library_keeps_its_tls_connection(
+    net: Network, tls: Tls
+) -> None:
     async with net.serve(mirror, ssl_context=tls.server) as server:
         connection = http.client.HTTPSConnection(
             "127.0.0.1", server.port, timeout=5, context=tls.client
@@ -178,7 +180,9 @@ async def test_it_does_so_over_tls_too(net: Network, tls: Tls) -> None:
         assert asked == 50
 
 
-async def test_the_handler_knows_that_tls_is_spoken(net: Network, tls: Tls) -> None:
+async def test_the_handler_sees_that_the_connection_has_tls(
+    net: Network, tls: Tls
+) -> None:
     async with net.serve(show, ssl_context=tls.server) as server:
         raw = await trio.open_tcp_stream("127.0.0.1", server.port)
         stream = trio.SSLStream(
@@ -190,10 +194,10 @@ async def test_the_handler_knows_that_tls_is_spoken(net: Network, tls: Tls) -> N
     assert data.endswith(b"\r\n\r\n127.0.0.1 https://test/x True")
 
 
-# -- clients that are slow, or want too much ---------------------
+# -- clients that are slow, or send too much ---------------------
 
 
-async def test_a_large_upload_and_its_answer_arrive_whole(net: Network) -> None:
+async def test_a_large_upload_and_its_response_arrive_whole(net: Network) -> None:
     body = random.Random(7).randbytes(3_000_000)
     async with (
         net.serve(mirror, max_body_bytes=len(body)) as server,
@@ -207,7 +211,7 @@ async def test_a_large_upload_and_its_answer_arrive_whole(net: Network) -> None:
         assert got.body == body
 
 
-async def test_a_client_that_sends_too_much_can_read_why_it_is_refused(
+async def test_a_client_that_sends_too_much_can_read_the_refusal(
     net: Network,
 ) -> None:
     async with (
@@ -225,7 +229,7 @@ async def test_a_client_that_sends_too_much_can_read_why_it_is_refused(
         assert (got.status, got.keeps_alive) == (413, False)
 
 
-async def test_a_body_that_trickles_in_is_waited_for_and_one_that_stops_is_not(
+async def test_a_slow_body_is_read_and_a_stalled_one_is_not_waited_for(
     net: Network,
 ) -> None:
     async with (
@@ -257,7 +261,7 @@ async def test_an_idle_connection_ends_and_its_place_is_free(
     assert "max_connections" in logged.take()
 
 
-# -- where it listens ---------------------
+# -- addresses ---------------------
 
 
 async def unix_listener(path: Path) -> trio.SocketListener:
@@ -279,12 +283,12 @@ async def serving_on(
         nursery.cancel_scope.cancel()
 
 
-async def test_it_listens_on_localhost_unless_told_otherwise(net: Network) -> None:
+async def test_the_default_host_is_localhost(net: Network) -> None:
     async with net.serve(name) as server:
         assert server.addresses == (("127.0.0.1", server.port),)
 
 
-async def test_host_none_is_everywhere(net: Network) -> None:
+async def test_host_none_listens_on_all_addresses(net: Network) -> None:
     async with net.serve(name, host=None) as server:
         hosts = {address[0] for address in server.addresses}
         assert hosts & {"0.0.0.0", "::"}  # noqa: S104 - on purpose, and briefly
@@ -321,7 +325,7 @@ async def test_a_unix_socket_serves_requests_and_websockets(
             assert await peer.receive_all() == ["hi", (1000, "")]
 
 
-async def test_a_client_connects_to_a_unix_socket_when_told_how(
+async def test_a_client_connects_to_a_unix_socket_through_dial(
     net: Network, tmp_path: Path
 ) -> None:
     path = tmp_path / "server.sock"
@@ -338,7 +342,7 @@ async def test_a_client_connects_to_a_unix_socket_when_told_how(
         assert await ws.receive() == "hi"
 
 
-async def test_behind_a_proxy_a_unix_socket_knows_its_clients(
+async def test_behind_a_proxy_a_unix_socket_has_the_address_of_the_client(
     net: Network, tmp_path: Path
 ) -> None:
     path = tmp_path / "server.sock"
@@ -378,7 +382,7 @@ async def test_several_listeners_are_served_together(
         assert listener.socket.fileno() == -1, "it was not closed"
 
 
-async def test_a_socket_that_was_bound_before_is_served(net: Network) -> None:
+async def test_a_bound_socket_can_be_served(net: Network) -> None:
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     sock.listen()
@@ -406,7 +410,7 @@ async def test_listeners_may_speak_tls(net: Network, tls: Tls) -> None:
 
 
 @pytest.mark.parametrize("believed", [True, False])
-async def test_proxies_are_believed_only_if_told_so(
+async def test_headers_of_proxies_are_trusted_only_if_configured(
     net: Network, *, believed: bool
 ) -> None:
     headers = (
@@ -427,7 +431,7 @@ async def test_proxies_are_believed_only_if_told_so(
 
 
 @pytest.mark.parametrize("stop_code", [1012, lambda: 1012], ids=["int", "function"])
-async def test_the_code_that_a_stopping_server_says_can_be_chosen(
+async def test_the_close_code_of_a_stopping_server_can_be_chosen(
     net: Network, stop_code: int | Callable[[], int]
 ) -> None:
     async with trio.open_nursery() as nursery:
@@ -440,7 +444,7 @@ async def test_the_code_that_a_stopping_server_says_can_be_chosen(
                 assert await peer.receive() is None
 
 
-async def test_a_server_that_stops_waits_for_no_idle_client_and_no_answer(
+async def test_a_server_that_stops_does_not_wait_for_idle_clients_or_responses(
     net: Network,
 ) -> None:
     log: list[str] = []

@@ -1,4 +1,4 @@
-"""`ASGIApp` and WebSockets, and the life of the server; in virtual time."""
+"""`ASGIApp` with WebSockets and lifespans, on a scripted server, in virtual time."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -34,7 +34,7 @@ Fetch = Callable[[Request], Awaitable[Response]]
 
 
 class Opened:
-    """A handler that gives its client a WebSocket, and the test the other half."""
+    """A handler that returns a WebSocket, and gives the other half to the test."""
 
     def __init__(self, *, allow_half_open: bool = False, **headers: str) -> None:
         self.allow_half_open = allow_half_open
@@ -60,7 +60,7 @@ class Opened:
 
 
 async def echo(request: Request) -> Response:
-    """Answer every message with itself."""
+    """Echo every message."""
     client, server = WebSocketPair()
 
     @server.on("message")
@@ -72,7 +72,7 @@ async def echo(request: Request) -> Response:
 
 
 def answering(response: Response) -> Fetch:
-    """Return a handler that answers with this."""
+    """Return a handler with this response."""
 
     async def fetch(request: Request) -> Response:
         return response
@@ -84,7 +84,7 @@ def answering(response: Response) -> Fetch:
 async def running(
     fetch: Fetch, **options: Any
 ) -> AsyncGenerator[tuple[ASGIServer, trio.CancelScope], None]:
-    """Serve one WebSocket by hand; the scope is the server's around the application."""
+    """Serve one WebSocket; the scope is around the application, as in a server."""
     server = ASGIServer(WEBSOCKET, CONNECT)
     scope = trio.CancelScope()
 
@@ -102,7 +102,7 @@ async def running(
 
 
 @bounded
-async def test_the_handler_sees_a_request_for_a_websocket(
+async def test_the_handler_gets_a_request_that_wants_a_websocket(
     autojump_clock: MockClock,
 ) -> None:
     opened = Opened()
@@ -124,7 +124,7 @@ async def test_a_websocket_over_http_2_is_the_same_to_the_handler(
     autojump_clock: MockClock,
 ) -> None:
     opened = Opened()
-    headers = [(b"host", b"test")]  # No Upgrade there (RFC 8441, section 5).
+    headers = [(b"host", b"test")]  # HTTP/2 has no Upgrade (RFC 8441, section 5).
     server = ASGIServer(
         WEBSOCKET, CONNECT, disconnect(1000), headers=headers, scheme="wss"
     )
@@ -137,7 +137,7 @@ async def test_a_websocket_over_http_2_is_the_same_to_the_handler(
 
 
 @bounded
-async def test_a_client_whose_subprotocols_are_all_left_is_told_of_in_the_log_once(
+async def test_a_warning_is_logged_once_if_no_offered_subprotocol_is_chosen(
     autojump_clock: MockClock, logged: Logged
 ) -> None:
     app = ASGIApp(Opened().fetch)
@@ -189,7 +189,7 @@ async def test_headers_of_a_101_are_accepted_with_it(autojump_clock: MockClock) 
 
 
 @bounded
-async def test_a_client_that_has_gone_already_is_not_handled(
+async def test_a_client_that_has_already_gone_is_not_handled(
     autojump_clock: MockClock,
 ) -> None:
     opened = Opened()
@@ -199,7 +199,7 @@ async def test_a_client_that_has_gone_already_is_not_handled(
 
 
 @bounded
-async def test_a_client_that_goes_before_it_is_accepted_is_1006(
+async def test_a_client_that_leaves_before_it_is_accepted_gives_1006(
     autojump_clock: MockClock,
 ) -> None:
     opened = Opened()
@@ -237,7 +237,7 @@ async def test_a_refusal_has_status_headers_and_body(
 
 @bounded
 @pytest.mark.parametrize("extensions", [{}, None])
-async def test_a_server_without_the_extension_can_only_say_403(
+async def test_without_the_response_extension_a_refusal_is_403(
     autojump_clock: MockClock, extensions: Event | None
 ) -> None:
     server = ASGIServer(WEBSOCKET, CONNECT, extensions=extensions)
@@ -246,7 +246,7 @@ async def test_a_server_without_the_extension_can_only_say_403(
 
 
 @bounded
-async def test_a_server_that_does_not_tell_of_extensions_has_none(
+async def test_a_scope_without_extensions_has_none(
     autojump_clock: MockClock,
 ) -> None:
     server = ASGIServer(WEBSOCKET, CONNECT)
@@ -272,7 +272,7 @@ async def test_g7_a_handler_that_raises_is_a_500_and_logged(
 
 
 @bounded
-async def test_a_streamed_refusal_ends_when_the_client_goes(
+async def test_a_streamed_refusal_ends_when_the_client_leaves(
     autojump_clock: MockClock,
 ) -> None:
     async def forever() -> AsyncGenerator[str, None]:
@@ -285,7 +285,7 @@ async def test_a_streamed_refusal_ends_when_the_client_goes(
         server.put(disconnect(1006))
 
 
-# -- talking --------------------------------------------------------------------------
+# -- messages -------------------------------------------------------------------------
 
 
 @bounded
@@ -330,7 +330,7 @@ async def test_g1_messages_and_close_keep_their_order(
         ({"bytes": bytearray(b"a")}, b"a"),
     ],
 )
-async def test_messages_are_understood_however_the_server_writes_them(
+async def test_messages_may_have_text_and_bytes_keys_in_any_form(
     autojump_clock: MockClock, event: Event, message: str | bytes
 ) -> None:
     opened = Opened()
@@ -344,7 +344,7 @@ async def test_messages_are_understood_however_the_server_writes_them(
 
 @bounded
 @pytest.mark.parametrize("event", [{}, {"text": b"a"}, {"bytes": "a"}, {"bytes": None}])
-async def test_a_message_that_is_none_is_the_fault_of_the_server(
+async def test_an_invalid_message_event_is_an_error_of_the_server(
     autojump_clock: MockClock, event: Event
 ) -> None:
     opened = Opened()
@@ -359,7 +359,7 @@ async def test_a_message_that_is_none_is_the_fault_of_the_server(
 
 
 @bounded
-async def test_a_message_has_one_kind_only_for_the_server(
+async def test_a_message_event_is_sent_with_one_key_only(
     autojump_clock: MockClock,
 ) -> None:
     opened = Opened()
@@ -421,7 +421,7 @@ async def test_tasks_of_the_handler_live_as_long_as_the_websocket(
 
 
 @bounded
-async def test_there_is_no_ping(autojump_clock: MockClock) -> None:
+async def test_ping_is_not_available(autojump_clock: MockClock) -> None:
     opened = Opened()
     async with open_asgi_websocket(ASGIApp(opened.fetch)):
         with pytest.raises(InvalidStateError, match="this half has none"):
@@ -479,7 +479,7 @@ async def test_a_close_without_a_code_is_1005(
 
 
 @bounded
-async def test_the_handlers_close_without_a_code_is_the_servers_1000(
+async def test_a_close_of_the_handler_without_a_code_is_sent_as_1000(
     autojump_clock: MockClock,
 ) -> None:
     opened = Opened()
@@ -490,7 +490,7 @@ async def test_the_handlers_close_without_a_code_is_the_servers_1000(
 
 @bounded
 @pytest.mark.parametrize("hangs_up", [False, True])
-async def test_g2_a_client_that_vanishes_is_one_close_1006(
+async def test_g2_a_client_that_vanishes_gives_one_close_event_with_1006(
     autojump_clock: MockClock, *, hangs_up: bool
 ) -> None:
     opened = Opened()
@@ -536,7 +536,7 @@ async def test_the_close_of_the_client_is_answered_by_the_server(
 async def test_half_open_ends_with_the_close_of_the_client(
     autojump_clock: MockClock,
 ) -> None:
-    # The server answers at once: what a half-open half sends then can't arrive.
+    # The server answers at once, so that later messages of the half can't arrive.
     opened = Opened(allow_half_open=True)
     async with running(opened.fetch) as (server, _):
         server.put(disconnect(3000, reason="bye"))
@@ -549,7 +549,7 @@ async def test_half_open_ends_with_the_close_of_the_client(
 
 
 @bounded
-async def test_a_close_that_is_not_answered_is_1006_after_the_grace(
+async def test_an_unanswered_close_is_1006_after_close_grace(
     autojump_clock: MockClock,
 ) -> None:
     opened = Opened()
@@ -565,10 +565,10 @@ async def test_a_close_that_is_not_answered_is_1006_after_the_grace(
 
 @bounded
 @pytest.mark.parametrize("last", [[], [disconnect(1000)], [disconnect(1006)]])
-async def test_what_a_server_still_has_is_taken_before_the_end(
+async def test_events_that_are_queued_in_the_server_are_read_before_the_end(
     autojump_clock: MockClock, last: list[Event]
 ) -> None:
-    # Hypercorn's reader waits for ever for room in its queue.
+    # Otherwise Hypercorn's reader waits for ever for room in its queue.
     async def fetch(request: Request) -> Response:
         client, server = WebSocketPair()
         server.accept(pull=True)
@@ -604,7 +604,7 @@ async def test_g7_a_listener_that_raises_ends_its_connection_with_1011(
 
 
 @bounded
-async def test_a_half_that_nobody_accepts_is_told(
+async def test_a_half_that_is_not_accepted_is_warned_about(
     autojump_clock: MockClock, logged: Logged
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -617,7 +617,7 @@ async def test_a_half_that_nobody_accepts_is_told(
 
 
 @bounded
-async def test_a_connection_says_close_once(autojump_clock: MockClock) -> None:
+async def test_a_connection_sends_one_close(autojump_clock: MockClock) -> None:
     server = ASGIServer(WEBSOCKET)
     connection = ASGIConnection(server.receive, server.send)
     await connection.send(["a", Close(4000, "bye"), "too late"])
@@ -647,7 +647,7 @@ async def test_a_connection_sends_no_message_after_the_close_of_the_client(
 
 
 @bounded
-async def test_g2_when_the_server_stops_the_client_is_told_1001(
+async def test_g2_when_the_server_stops_the_client_gets_1001(
     autojump_clock: MockClock,
 ) -> None:
     opened = Opened()
@@ -666,7 +666,7 @@ async def test_g2_when_the_server_stops_the_client_is_told_1001(
 
 
 @bounded
-async def test_a_stop_ends_the_wait_for_an_answer(autojump_clock: MockClock) -> None:
+async def test_a_stop_ends_the_wait_for_a_response(autojump_clock: MockClock) -> None:
     opened = Opened()
     async with running(opened.fetch) as (server, scope):
         opened.half.close(4000)
@@ -702,12 +702,12 @@ async def test_a_stop_is_noticed_when_reading_goes_on(
 
 
 @bounded
-async def test_a_stop_of_a_server_that_takes_nothing_costs_the_grace_once(
+async def test_a_stop_of_a_server_that_reads_nothing_takes_close_grace_once(
     autojump_clock: MockClock,
 ) -> None:
     opened = Opened()
     async with running(opened.fetch, close_grace=2.0) as (server, scope):
-        server.takes = trio.Event()  # As Hypercorn with HTTP/2.
+        server.send_allowed = trio.Event()  # Hypercorn does so with HTTP/2.
         scope.cancel()
     assert server.types == ["accept", "close"]
     assert trio.current_time() == 2.0
@@ -715,31 +715,31 @@ async def test_a_stop_of_a_server_that_takes_nothing_costs_the_grace_once(
 
 
 @bounded
-async def test_a_stop_while_the_websocket_is_opened_is_told(
+async def test_a_stop_while_the_websocket_is_opened_closes_it(
     autojump_clock: MockClock,
 ) -> None:
     opened = Opened()
     server = ASGIServer(WEBSOCKET, CONNECT)
-    server.takes = trio.Event()
+    server.send_allowed = trio.Event()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.run, ASGIApp(opened.fetch))
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
         with trio.CancelScope(shield=True):
             await trio.sleep(1)
-        server.takes.set()
+        server.send_allowed.set()
     assert server.types == ["accept", "close"]
 
 
 @pytest.mark.parametrize("stopped", [True, False])
 @bounded
-async def test_a_client_that_never_takes_the_acceptance_is_waited_for_in_vain(
+async def test_a_client_that_never_reads_the_101_does_not_block_a_stop(
     autojump_clock: MockClock, stopped: bool
 ) -> None:
-    """As over HTTP/2, where a client may read nothing more on its connection."""
+    """Over HTTP/2, a client may stop reading its connection."""
     opened = Opened()
     server = ASGIServer(WEBSOCKET, CONNECT)
-    server.takes = trio.Event()
+    server.send_allowed = trio.Event()
     app = ASGIApp(opened.fetch, close_grace=2.0, body_timeout=7.0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.run, app)
@@ -754,7 +754,7 @@ async def test_a_client_that_never_takes_the_acceptance_is_waited_for_in_vain(
 
 
 @bounded
-async def test_the_handler_has_the_grace_to_finish_when_the_server_stops(
+async def test_the_handler_has_close_grace_to_finish_when_the_server_stops(
     autojump_clock: MockClock,
 ) -> None:
     ended: list[float] = []
@@ -773,7 +773,7 @@ async def test_the_handler_has_the_grace_to_finish_when_the_server_stops(
     opened = Slow()
     async with running(opened.fetch, close_grace=2.0) as (_, scope):
         scope.cancel()
-    # Two seconds until it is cancelled, one more as the pair's own grace.
+    # Two seconds until it is cancelled, and one more as `close_grace` of the pair.
     assert ended == [3.0]
 
 
@@ -814,7 +814,7 @@ async def test_scopes_of_other_kinds_are_an_error(autojump_clock: MockClock) -> 
 
 
 def in_asyncio(scope: Event, *events: Event) -> list[Event]:
-    """Call the application as a server does that runs asyncio."""
+    """Call the application as a server on asyncio does."""
     waiting, sent = list(events), list[Event]()
 
     async def receive() -> Event:
@@ -827,7 +827,7 @@ def in_asyncio(scope: Event, *events: Event) -> list[Event]:
     return sent
 
 
-def test_a_server_that_runs_asyncio_does_not_start() -> None:
+def test_a_server_on_asyncio_does_not_start() -> None:
     (answer,) = in_asyncio(LIFESPAN, START)
     assert answer["type"] == "lifespan.startup.failed"
     assert "hypercorn --worker-class trio" in answer["message"]
@@ -835,6 +835,6 @@ def test_a_server_that_runs_asyncio_does_not_start() -> None:
 
 
 @pytest.mark.parametrize("scope", [HTTP, WEBSOCKET])
-def test_where_asyncio_has_not_asked_each_request_is_an_error(scope: Event) -> None:
+def test_on_asyncio_without_a_lifespan_each_request_is_an_error(scope: Event) -> None:
     with pytest.raises(InvalidStateError, match="needs a server that runs Trio"):
         in_asyncio(scope)

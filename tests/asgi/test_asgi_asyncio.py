@@ -1,4 +1,4 @@
-"""`ASGIApp` in a server that runs asyncio: it says what is wrong, and nothing hangs."""
+"""`ASGIApp` in a server on asyncio: an error that says so, and nothing hangs."""
 
 import re
 import subprocess
@@ -29,13 +29,13 @@ APP = """if True:
 
 @attrs.define
 class Uvicorn:
-    """The server, and what it has written."""
+    """The server, and its output so far."""
 
     process: trio.Process
     text: str = ""
 
     async def read_to(self, pattern: str) -> re.Match[str]:
-        """Read on until this was written, or the end; the caller bounds the time."""
+        """Read until this text or the end; the caller bounds the time."""
         assert self.process.stdout is not None
         while (found := re.search(pattern, self.text)) is None:
             data = await self.process.stdout.receive_some()
@@ -66,7 +66,7 @@ async def uvicorn(folder: Path, *options: str) -> AsyncGenerator[Uvicorn]:
 
 
 @pytest.mark.parametrize("lifespan", ["auto", "on"])
-async def test_a_server_that_runs_asyncio_does_not_start_and_says_why(
+async def test_a_server_on_asyncio_does_not_start_and_says_why(
     tmp_path: Path, lifespan: str
 ) -> None:
     async with uvicorn(tmp_path, "--lifespan", lifespan) as server:

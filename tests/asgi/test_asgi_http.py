@@ -1,4 +1,4 @@
-"""`ASGIApp` and plain requests: the server is played by hand, in virtual time."""
+"""`ASGIApp` with plain requests, on a scripted server, in virtual time."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
@@ -19,14 +19,14 @@ Fetch = Callable[[Request], Awaitable[Response]]
 
 
 async def ask(fetch: Fetch, *events: Event, **scope: Any) -> ASGIServer:
-    """Send a request and return the server that has the answer."""
+    """Send a request; return the server with the response."""
     return await ASGIServer(HTTP, *(events or [piece(b"")]), **scope).run(
         ASGIApp(fetch)
     )
 
 
 def answering(response: Response) -> Fetch:
-    """Return a handler that answers with this."""
+    """Return a handler with this response."""
 
     async def fetch(request: Request) -> Response:
         return response
@@ -50,7 +50,7 @@ async def seen_by_handler(**scope: Any) -> Request:
 
 
 @bounded
-async def test_the_handler_sees_the_request(autojump_clock: MockClock) -> None:
+async def test_the_handler_gets_the_request(autojump_clock: MockClock) -> None:
     request = await seen_by_handler(
         method="PUT",
         scheme="https",
@@ -69,7 +69,7 @@ async def test_the_handler_sees_the_request(autojump_clock: MockClock) -> None:
 
 
 @bounded
-async def test_what_a_server_need_not_tell_may_be_missing(
+async def test_optional_keys_of_the_scope_may_be_missing(
     autojump_clock: MockClock,
 ) -> None:
     request = await seen_by_handler(raw_path=None, path="/ü?/a b", client=None)
@@ -97,7 +97,7 @@ async def test_cookies_that_http_2_has_split_are_joined(
 
 
 @bounded
-async def test_headers_that_can_not_be_are_refused_without_the_handler(
+async def test_invalid_headers_are_refused_without_the_handler(
     autojump_clock: MockClock,
 ) -> None:
     headers = [(b"host", b"test"), (b"x", b"a\x01b")]
@@ -138,7 +138,7 @@ async def test_a_body_that_is_too_large_is_refused(
 
 @bounded
 @pytest.mark.parametrize("body", ["text", 5])
-async def test_a_body_that_is_no_bytes_is_the_fault_of_the_server(
+async def test_a_body_that_is_not_bytes_is_an_error_of_the_server(
     autojump_clock: MockClock, logged: Logged, body: Any
 ) -> None:
     server = await ask(echo, {"type": "http.request", "body": body})
@@ -171,7 +171,7 @@ async def test_a_body_may_be_left_out(autojump_clock: MockClock, event: Event) -
     [(HTTP, piece(b"")), (WEBSOCKET, CONNECT)],
     ids=["http", "websocket"],
 )
-async def test_what_is_not_valid_gets_400_before_the_handler(
+async def test_an_invalid_request_gets_400_before_the_handler(
     autojump_clock: MockClock,
     scope: Event,
     first: Event,
@@ -203,7 +203,7 @@ async def test_a_plain_request_that_is_not_valid_gets_400(
 
 
 @bounded
-async def test_a_scope_that_is_wrong_is_an_error_for_the_server(
+async def test_an_invalid_scope_is_an_error_for_the_server(
     autojump_clock: MockClock,
 ) -> None:
     with pytest.raises(TypeError, match="violates the specification"):
@@ -239,7 +239,7 @@ async def test_a_body_as_large_as_allowed_is_read(autojump_clock: MockClock) -> 
 
 
 @bounded
-async def test_a_body_that_says_it_is_too_large_is_never_asked_for(
+async def test_a_body_whose_length_is_too_large_is_never_read(
     autojump_clock: MockClock,
 ) -> None:
     received: list[int] = []
@@ -265,7 +265,7 @@ async def test_a_body_that_is_too_slow_is_refused(autojump_clock: MockClock) -> 
 
 
 @bounded
-async def test_a_body_that_is_broken_off_is_refused(autojump_clock: MockClock) -> None:
+async def test_an_incomplete_body_is_refused(autojump_clock: MockClock) -> None:
     errors: list[int] = []
 
     async def fetch(request: Request) -> Response:
@@ -280,7 +280,7 @@ async def test_a_body_that_is_broken_off_is_refused(autojump_clock: MockClock) -
 
 
 @bounded
-async def test_a_reader_that_is_cancelled_loses_nothing(
+async def test_a_cancelled_reader_loses_nothing(
     autojump_clock: MockClock,
 ) -> None:
     server = ASGIServer(HTTP, piece(b"abc", more=True))
@@ -295,11 +295,13 @@ async def test_a_reader_that_is_cancelled_loses_nothing(
     assert server.body == b"abcdef"
 
 
-# -- the answer -------------------------------------------------------------------
+# -- the response -----------------------------------------------------------------
 
 
 @bounded
-async def test_an_answer_has_status_headers_and_body(autojump_clock: MockClock) -> None:
+async def test_a_response_has_status_headers_and_body(
+    autojump_clock: MockClock,
+) -> None:
     headers = [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"), ("X-Name", "Zoë")]
     server = await ask(answering(Response("grüß dich", status=418, headers=headers)))
     assert server.types[0] == "start"
@@ -334,7 +336,7 @@ async def test_headers_of_the_connection_are_left_to_the_server(
 @pytest.mark.parametrize(
     ("version", "expected"), [("1.1", "websocket"), ("2", None), ("1.0", None)]
 )
-async def test_426_tells_what_to_upgrade_to(
+async def test_a_426_has_an_upgrade_header(
     autojump_clock: MockClock, version: str, expected: str | None
 ) -> None:
     server = await ask(answering(Response(status=426)), http_version=version)
@@ -422,7 +424,7 @@ async def test_a_streamed_body_may_be_fed_by_a_task(autojump_clock: MockClock) -
 
 
 @bounded
-async def test_the_body_of_the_request_can_be_read_while_the_answer_is_sent(
+async def test_the_body_of_the_request_can_be_read_while_the_response_is_sent(
     autojump_clock: MockClock,
 ) -> None:
     server = ASGIServer(HTTP, piece(b"a", more=True))
@@ -441,22 +443,22 @@ async def test_the_body_of_the_request_can_be_read_while_the_answer_is_sent(
 
 
 @bounded
-async def test_what_was_not_read_of_a_request_does_not_hold_up_the_server(
+async def test_an_unread_body_does_not_block_the_server(
     autojump_clock: MockClock,
 ) -> None:
-    # Hypercorn's reader waits until its queue has room, and its writer for the reader.
+    # Hypercorn's reader waits for room in its queue, its writer for the reader.
     server = ASGIServer(HTTP, *[piece(b"x" * 2**16, more=True)] * 50, GONE)
-    server.takes = trio.Event()
+    server.send_allowed = trio.Event()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.run, ASGIApp(answering(Response("ok"))))
         await trio.testing.wait_all_tasks_blocked()
         assert server.received == 51
-        server.takes.set()
+        server.send_allowed.set()
 
 
 @bounded
 @pytest.mark.parametrize("broken", [GONE, None])
-async def test_streaming_ends_when_the_client_goes(
+async def test_streaming_ends_when_the_client_leaves(
     autojump_clock: MockClock, broken: Event | None
 ) -> None:
     ended: list[float] = []
@@ -481,7 +483,7 @@ async def test_streaming_ends_when_the_client_goes(
 
 
 @bounded
-async def test_a_stream_that_is_given_up_is_closed_at_once(
+async def test_an_abandoned_stream_is_closed_at_once(
     autojump_clock: MockClock,
 ) -> None:
     ended: list[float] = []
@@ -489,7 +491,7 @@ async def test_a_stream_that_is_given_up_is_closed_at_once(
 
     async def pieces() -> AsyncGenerator[str, None]:
         try:
-            server.takes = trio.Event()
+            server.send_allowed = trio.Event()
             yield "never taken"
         finally:
             ended.append(trio.current_time())
@@ -513,21 +515,21 @@ async def test_a_server_may_raise_when_the_client_has_gone(
 
 
 @bounded
-async def test_a_client_that_takes_nothing_is_given_up(
+async def test_a_client_that_reads_nothing_is_dropped(
     autojump_clock: MockClock,
 ) -> None:
     server = ASGIServer(HTTP, piece(b""))
-    server.takes = trio.Event()
+    server.send_allowed = trio.Event()
     await server.run(ASGIApp(answering(Response("ok")), body_timeout=7.0))
     assert trio.current_time() == 7.0
     assert server.types == ["start"]
 
 
 @bounded
-async def test_what_a_server_does_last_is_not_cancelled_by_its_own_disconnect(
+async def test_the_last_send_of_a_server_is_not_cancelled_by_its_disconnect_event(
     autojump_clock: MockClock,
 ) -> None:
-    # Hypercorn tells of the end while it still tidies up, in the last send().
+    # Hypercorn reports the end while it still cleans up in the last send().
     server = ASGIServer(HTTP, piece(b""))
     tidied: list[str] = []
 
@@ -562,7 +564,7 @@ async def test_g7_a_handler_that_raises_is_a_500_and_logged(
 
 
 @bounded
-async def test_g7_a_body_that_breaks_off_is_no_whole_answer(
+async def test_g7_a_failing_body_does_not_complete_the_response(
     autojump_clock: MockClock, logged: Logged
 ) -> None:
     async def pieces() -> AsyncGenerator[str, None]:
@@ -589,7 +591,7 @@ async def test_a_piece_of_a_body_is_text_or_bytes(
 
 
 @bounded
-async def test_a_websocket_is_no_answer_to_a_plain_request(
+async def test_a_websocket_is_refused_as_response_to_a_plain_request(
     autojump_clock: MockClock, logged: Logged
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -620,7 +622,7 @@ async def test_a_handler_is_cancelled_with_the_server(
 
 
 @bounded
-async def test_what_a_server_raises_otherwise_is_its_own(
+async def test_other_errors_of_a_server_propagate(
     autojump_clock: MockClock,
 ) -> None:
     server = ASGIServer(HTTP, piece(b""))

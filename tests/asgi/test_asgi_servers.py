@@ -1,4 +1,4 @@
-"""`ASGIApp` in servers and frameworks that people run, over real sockets."""
+"""`ASGIApp` in real servers and frameworks, over real sockets."""
 
 import asyncio
 import importlib
@@ -43,7 +43,7 @@ from trio_wspair.testing import ScriptedPeer, open_asgi_websocket
 
 @pytest.fixture(scope="module")
 def engine() -> None:
-    """Run them on one engine: they are not about the wire."""
+    """Run each test on one engine, as the engine doesn't matter here."""
 
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
@@ -54,7 +54,7 @@ if importlib.util.find_spec("anycorn"):
 
 @attrs.define
 class Running:
-    """A server that runs an application."""
+    """A running server with an application."""
 
     name: str
     port: int
@@ -67,7 +67,7 @@ class Running:
         return f"ws://127.0.0.1:{self.port}{path}"
 
     async def fetch(self, request: Request) -> Response:
-        """Answer, and do what the clients of this test ask for."""
+        """Respond as the path of the request says."""
         self.requests.append(request)
         if not request.wants_websocket:
             if request.path == "/forever":
@@ -119,7 +119,7 @@ async def serving(
     root_path: str = "",
     **options: Any,
 ) -> AsyncGenerator[Running, None]:
-    """Run a server with an application, by default one that does all of the above."""
+    """Run a server with an application, by default with the handler above."""
     config = importlib.import_module(f"{name}.config").Config()
     config.bind = ["127.0.0.1:0"]
     config.graceful_timeout = 0.1
@@ -142,7 +142,7 @@ async def serving(
 async def server(
     request: pytest.FixtureRequest, net: Network
 ) -> AsyncGenerator[Running, None]:
-    """A server with an application that does what its clients ask for."""
+    """A server with the handler above."""
     async with serving(name=request.param, close_grace=2.0) as running:
         yield running
 
@@ -162,7 +162,7 @@ async def peer_of(
 # -- HTTP/1.1 -----------------------------------------------------------------
 
 
-async def test_without_a_host_the_url_says_where_the_server_is(
+async def test_without_a_host_the_url_has_the_address_of_the_server(
     server: Running, net: Network
 ) -> None:
     async with peer_of(server, net) as peer:
@@ -174,7 +174,7 @@ async def test_without_a_host_the_url_says_where_the_server_is(
 
 @pytest.mark.parametrize("host", ["a/b", "user@a", "a?b", "[1]", "a:b"])
 @pytest.mark.parametrize("upgrade", [False, True])
-async def test_a_host_that_is_none_gets_400(
+async def test_an_invalid_host_gets_400(
     server: Running, net: Network, host: str, *, upgrade: bool
 ) -> None:
     async with peer_of(server, net) as peer:
@@ -186,7 +186,7 @@ async def test_a_host_that_is_none_gets_400(
 
 @pytest.mark.parametrize("name", SERVERS)
 @pytest.mark.parametrize("target", ["/api/x%20y", "/x%20y"])
-async def test_what_a_server_is_mounted_at_is_in_the_url_once(
+async def test_the_root_path_is_in_the_url_once(
     net: Network, name: str, target: str
 ) -> None:
     async with serving(name=name, root_path="/api") as server:
@@ -198,7 +198,7 @@ async def test_what_a_server_is_mounted_at_is_in_the_url_once(
     assert request.path == "/api/x y"
 
 
-async def test_requests_are_answered_one_after_the_other(
+async def test_requests_get_responses_one_after_the_other(
     server: Running, net: Network
 ) -> None:
     first = net.head("Host: a", "Content-Length: 4", start="PUT /a%20b?c HTTP/1.1")
@@ -215,10 +215,10 @@ async def test_requests_are_answered_one_after_the_other(
     assert server.requests[0].url == "http://a/a%20b?c"
 
 
-async def test_a_body_that_was_not_read_holds_nobody_up(
+async def test_an_unread_body_does_not_block_the_connection(
     server: Running, net: Network
 ) -> None:
-    size = 3_000_000  # More than waits in sockets, and in the server's queue.
+    size = 3_000_000  # More than fits into sockets and the queue of the server.
     start = "POST / HTTP/1.1"
     async with peer_of(server, net) as peer, trio.open_nursery() as nursery:
         data = net.head("Host: a", f"Content-Length: {size}", start=start)
@@ -233,7 +233,7 @@ async def send_as_far_as_it_goes(peer: "ScriptedPeer", data: bytes) -> None:
         await peer.send(data)
 
 
-async def test_streaming_ends_when_the_client_goes(
+async def test_streaming_ends_when_the_client_leaves(
     server: Running, net: Network
 ) -> None:
     async with peer_of(server, net) as peer:
@@ -258,7 +258,7 @@ async def test_messages_pass_both_ways(server: Running) -> None:
     assert request.client == "127.0.0.1"
 
 
-async def test_a_refusal_is_told(server: Running) -> None:
+async def test_a_refusal_has_its_status(server: Running) -> None:
     with pytest.raises(HandshakeError) as caught:
         async with open_websocket(server.url("/no")):
             pass
@@ -276,7 +276,7 @@ async def test_the_handler_closes_with_code_and_reason(server: Running) -> None:
     assert server.heard[1].was_clean
 
 
-async def test_how_the_client_closes_is_told_by_servers_that_tell_it(
+async def test_the_code_of_the_client_arrives_if_the_server_passes_it_on(
     server: Running,
 ) -> None:
     async with open_websocket(server.url()) as ws:
@@ -285,11 +285,11 @@ async def test_how_the_client_closes_is_told_by_servers_that_tell_it(
     assert (event.code, event.was_clean) == (3000, True)
     await until(lambda: server.heard)
     (closed,) = server.heard
-    # Hypercorn 0.18 has one code for every end that comes from the client.
+    # Hypercorn 0.18 has the same code for every end by the client.
     assert closed.code == {"hypercorn": 1006, "anycorn": 3000}[server.name]
 
 
-async def test_g2_a_client_that_vanishes_is_one_close_1006(
+async def test_g2_a_client_that_vanishes_gives_one_close_event_with_1006(
     server: Running, net: Network
 ) -> None:
     async with peer_of(server, net) as peer:
@@ -297,7 +297,7 @@ async def test_g2_a_client_that_vanishes_is_one_close_1006(
         await peer.send(peer.text_frame("hello"))
         assert await peer.receive() == "hello"
         assert isinstance(peer.stream, trio.SocketStream)
-        linger = struct.pack("ii", 1, 0)  # The end is a reset.
+        linger = struct.pack("ii", 1, 0)  # The connection ends with a reset.
         peer.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     await until(lambda: len(server.heard) == 2)
     message, closed = server.heard
@@ -306,7 +306,7 @@ async def test_g2_a_client_that_vanishes_is_one_close_1006(
     assert (closed.code, closed.was_clean) == (1006, False)
 
 
-async def test_when_the_server_stops_the_client_is_told_1001(server: Running) -> None:
+async def test_when_the_server_stops_the_client_gets_1001(server: Running) -> None:
     async with open_websocket(server.url()) as ws:
         ws.send("hello")
         assert await ws.receive() == "hello"
@@ -317,7 +317,7 @@ async def test_when_the_server_stops_the_client_is_told_1001(server: Running) ->
     assert server.heard[1].code == 1006
 
 
-async def test_a_client_that_is_not_heard_does_not_hold_up_the_server(
+async def test_a_client_whose_messages_are_unread_does_not_block_the_server(
     server: Running, net: Network
 ) -> None:
     message = bytes(50_000)
@@ -333,7 +333,7 @@ async def test_a_client_that_is_not_heard_does_not_hold_up_the_server(
 # -- HTTP/2 -------------------------------------------------------------------
 
 
-async def test_http_2_requests_are_answered(server: Running) -> None:
+async def test_http_2_requests_get_responses(server: Running) -> None:
     async with open_http2(server.port) as client:
         cookies = [("cookie", "a=1"), ("cookie", "b=2")]
         answer = await client.ask("POST", "/a%20b?c", *cookies, body=b"body")
@@ -365,7 +365,7 @@ async def test_http_2_carries_websockets_beside_each_other(
     assert all(request.wants_websocket for request in server.requests)
 
 
-async def test_http_2_refusals_are_told(server: Running) -> None:
+async def test_http_2_refusals_have_their_status(server: Running) -> None:
     async with open_http2(server.port) as client:
         answer = await client.ask_for_websocket("/no")
         assert answer.status == 401
@@ -389,7 +389,9 @@ async def test_http_2_handlers_close_with_code_and_reason(
         assert again.status == 200
 
 
-async def test_http_2_clients_that_break_off_are_1006(server: Running) -> None:
+async def test_http_2_clients_that_reset_their_stream_give_1006(
+    server: Running,
+) -> None:
     async with open_http2(server.port) as client:
         answer = await client.ask_for_websocket("/")
         await answer.aclose()
@@ -469,7 +471,7 @@ def in_quart(app: App) -> App:
 
 
 @pytest.mark.parametrize("mount", [in_starlette, in_quart])
-async def test_it_is_mounted_in_a_framework(
+async def test_an_application_can_be_mounted_in_a_framework(
     net: Network, mount: Callable[[App], App]
 ) -> None:
     handler = Running("", 0, trio.Event())
@@ -483,7 +485,7 @@ async def test_it_is_mounted_in_a_framework(
             ws.send("close")
             assert (await ws.wait_closed()).code == 4001
         for path, expected in [("/live/a", b"GET /live/a "), ("/page", b"a page of")]:
-            # Kept open: with 'Connection: close' Quart-Trio cancels Hypercorn's end.
+            # Kept, as with 'Connection: close' Quart-Trio cancels Hypercorn's end.
             async with peer_of(server, net) as peer:
                 await peer.send(net.head("Host: a", start=f"GET {path} HTTP/1.1"))
                 answer = b""
@@ -494,7 +496,7 @@ async def test_it_is_mounted_in_a_framework(
     assert handler.requests[0].path == "/live/chat"
 
 
-async def test_starlette_has_it_at_one_path(net: Network) -> None:
+async def test_starlette_serves_an_application_at_one_path(net: Network) -> None:
     handler = Running("", 0, trio.Event())
     app = in_starlette(ASGIApp(handler.fetch))
     async with serving(app) as server, open_websocket(server.url("/exactly")) as ws:
@@ -528,7 +530,7 @@ async def test_applications_of_frameworks_are_driven_from_a_pair(
         assert await ws.receive() == "ours"
 
 
-async def test_starlette_is_told_how_the_client_has_closed() -> None:
+async def test_starlette_gets_the_code_of_the_client() -> None:
     ends.clear()
     app = in_starlette(ASGIApp(Running("", 0, trio.Event()).fetch))
     async with open_asgi_websocket(app, "/ws") as ws:
@@ -539,7 +541,7 @@ async def test_starlette_is_told_how_the_client_has_closed() -> None:
 # -- asyncio ------------------------------------------------------------------
 
 
-def test_hypercorn_with_asyncio_says_what_to_use_instead() -> None:
+def test_hypercorn_on_asyncio_shows_the_trio_worker() -> None:
     config = hypercorn.config.Config()
     config.bind = ["127.0.0.1:0"]
     app: Any = ASGIApp(Running("", 0, trio.Event()).fetch)
@@ -580,7 +582,7 @@ async def test_an_application_with_a_nursery_is_open_as_long_as_the_server_runs(
 
 
 @pytest.mark.parametrize("name", SERVERS)
-async def test_an_application_that_can_not_be_opened_keeps_the_server_from_starting(
+async def test_a_server_does_not_start_when_its_application_fails_to_open(
     net: Network, logged: Logged, name: str
 ) -> None:
     @asynccontextmanager

@@ -56,9 +56,9 @@ class ASGIServer:
         self.put(*events)
         self.sent: list[Event] = []
         self.received = 0
-        self.takes = trio.Event()
+        self.send_allowed = trio.Event()
         """`send()` waits until it is set."""
-        self.takes.set()
+        self.send_allowed.set()
         self.error: Exception | None = None
         """The error that `send()` raises."""
 
@@ -86,7 +86,7 @@ class ASGIServer:
         if self.error is not None:
             raise self.error
         self.sent.append(event)
-        await self.takes.wait()
+        await self.send_allowed.wait()
 
     # -- what a client understands ---------------------------------------------------
 

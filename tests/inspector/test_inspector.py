@@ -1,4 +1,4 @@
-"""What the inspector keeps, and what it tells a page: in memory, in virtual time."""
+"""The inspector: what it keeps, and its updates for pages; in virtual time."""
 
 import json
 from collections import deque
@@ -29,7 +29,7 @@ from trio_wspair.transports._connection import Item
 async def connected(
     connections: Connections, url: str = "http://a/", peer: str = "10.0.0.1"
 ) -> AsyncGenerator[tuple[WebSocket, WebSocket]]:
-    """Give a pair; the first half is played to be that of a connection."""
+    """Give a pair whose first half is reported as that of a connection."""
     async with AsyncExitStack() as stack:
         with use_instrument(connections):
             pair = await stack.enter_async_context(open_websocket_pair())
@@ -41,7 +41,7 @@ async def connected(
 
 
 class Page:
-    """The other side of a `Watcher`, as the script of the page."""
+    """The client of a `Watcher`, in place of the page's script."""
 
     def __init__(self, ws: WebSocket) -> None:
         self.ws = ws
@@ -79,7 +79,7 @@ class Page:
 
 @asynccontextmanager
 async def watching(connections: Connections) -> AsyncGenerator[Page]:
-    """Let a page look on for a block."""
+    """Connect a page for a block."""
     async with (
         open_websocket_pair() as (client, server),
         trio.open_nursery() as nursery,
@@ -108,7 +108,7 @@ def test_the_last_frames_of_a_connection_are_kept() -> None:
     assert numbers(history) == [3, 4, 5]
 
 
-def test_when_all_frames_are_too_many_the_oldest_of_all_go() -> None:
+def test_when_all_frames_are_too_many_the_oldest_are_dropped() -> None:
     frames = Frames(100, 100_000)
     silent, busy = History(), History()
     frames.add(frame(1), silent)
@@ -119,7 +119,7 @@ def test_when_all_frames_are_too_many_the_oldest_of_all_go() -> None:
     assert frames.weight <= 100_000
 
 
-def test_what_is_forgotten_counts_no_more() -> None:
+def test_dropped_frames_no_longer_count() -> None:
     frames, history = Frames(100, 2**20), History(deque())
     for number in range(1, 4):
         frames.add(frame(number, "text"), history)
@@ -129,7 +129,7 @@ def test_what_is_forgotten_counts_no_more() -> None:
 
 
 @pytest.mark.parametrize("message", ["x" * 100_000, b"x" * 100_000, "🙂" * 50_000])
-def test_a_long_payload_is_folded_and_its_size_is_told(message: str | bytes) -> None:
+def test_a_long_payload_is_cut_and_has_its_size(message: str | bytes) -> None:
     kept = Frame(1, 0.0, "in", "text", message, 200_000)
     assert kept.data == message[: 2**14]
     assert kept.size == 200_000
@@ -137,7 +137,7 @@ def test_a_long_payload_is_folded_and_its_size_is_told(message: str | bytes) -> 
     assert not frame(2, "x" * 2**14).folded
 
 
-async def test_only_so_many_closed_connections_are_remembered(
+async def test_a_limited_number_of_closed_connections_is_kept(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_connections, "_MOST_OVER", 2)
@@ -158,7 +158,9 @@ async def test_only_so_many_closed_connections_are_remembered(
         nursery.cancel_scope.cancel()
 
 
-async def test_what_is_long_is_cut_before_it_is_told(autojump_clock: MockClock) -> None:
+async def test_long_texts_are_cut_before_they_are_sent(
+    autojump_clock: MockClock,
+) -> None:
     connections = Connections()
     async with connected(connections, "http://a/" + "x" * 10_000, "y" * 10_000):
         (watched,) = connections.by_id.values()
@@ -166,7 +168,9 @@ async def test_what_is_long_is_cut_before_it_is_told(autojump_clock: MockClock) 
         assert len(told["url"]) == len(told["peer"]) == 1000
 
 
-async def test_after_its_end_it_keeps_nothing(autojump_clock: MockClock) -> None:
+async def test_after_its_end_the_inspector_keeps_nothing(
+    autojump_clock: MockClock,
+) -> None:
     connections = Connections()
     async with connected(connections) as (network, _):
         network.send("before")
@@ -179,7 +183,7 @@ async def test_after_its_end_it_keeps_nothing(autojump_clock: MockClock) -> None
 
 
 class Jammed:
-    """A connection on which messages get stuck, but not a Close."""
+    """A connection on which messages are stuck, but a Close passes."""
 
     def __init__(self, *, answers: bool) -> None:
         self.answers = answers
@@ -205,7 +209,7 @@ class Jammed:
 
 
 @pytest.mark.parametrize("answers", [True, False])
-async def test_a_close_is_shown_though_messages_before_it_got_stuck(
+async def test_a_close_is_shown_although_messages_before_it_are_stuck(
     autojump_clock: MockClock, answers: bool
 ) -> None:
     connections = Connections()
@@ -232,7 +236,7 @@ async def test_a_close_is_shown_though_messages_before_it_got_stuck(
 # -- a page ----------------------------------------------------------------------------
 
 
-async def test_a_page_learns_what_is_new_and_nothing_twice(
+async def test_a_page_gets_what_is_new_and_nothing_twice(
     autojump_clock: MockClock,
 ) -> None:
     connections = Connections()
@@ -261,7 +265,7 @@ async def test_a_page_learns_what_is_new_and_nothing_twice(
         assert row["out"] == {"messages": 1, "bytes": 2, "buffered": 0}
 
 
-async def test_without_news_there_is_no_answer(autojump_clock: MockClock) -> None:
+async def test_without_changes_there_is_no_answer(autojump_clock: MockClock) -> None:
     connections = Connections()
     async with connected(connections) as (network, _), watching(connections) as page:
         await page.learn()
@@ -274,7 +278,7 @@ async def test_without_news_there_is_no_answer(autojump_clock: MockClock) -> Non
             await page.hear()
 
 
-async def test_a_page_is_told_ten_times_a_second_at_most(
+async def test_a_page_gets_at_most_ten_updates_a_second(
     autojump_clock: MockClock,
 ) -> None:
     connections = Connections()
@@ -286,7 +290,9 @@ async def test_a_page_is_told_ten_times_a_second_at_most(
         assert trio.current_time() - began == pytest.approx(1)
 
 
-async def test_the_last_question_is_answered(autojump_clock: MockClock) -> None:
+async def test_the_last_request_of_a_page_is_answered(
+    autojump_clock: MockClock,
+) -> None:
     connections = Connections()
     async with (
         connected(connections) as (one, _),
@@ -307,7 +313,7 @@ async def test_the_last_question_is_answered(autojump_clock: MockClock) -> None:
         assert [frame["data"] for frame in page.frames] == ["of two"]
 
 
-async def test_a_page_that_reads_nothing_is_owed_one_update(
+async def test_a_page_that_reads_nothing_has_one_pending_update(
     autojump_clock: MockClock,
 ) -> None:
     connections = Connections()
@@ -333,7 +339,7 @@ async def test_a_page_that_reads_nothing_is_owed_one_update(
         nursery.cancel_scope.cancel()
 
 
-async def test_a_page_that_is_slow_misses_frames_and_can_tell(
+async def test_a_slow_page_misses_frames_and_can_tell(
     autojump_clock: MockClock,
 ) -> None:
     connections = Connections()
@@ -354,14 +360,14 @@ async def test_a_page_that_is_slow_misses_frames_and_can_tell(
         assert [frame["number"] for frame in page.frames] == [1, *range(1502, 2002)]
 
 
-async def test_an_update_has_bounds(autojump_clock: MockClock) -> None:
+async def test_the_size_of_an_update_is_bounded(autojump_clock: MockClock) -> None:
     connections = Connections()
     async with (
         connected(connections) as (network, ours),
         watching(connections) as page,
     ):
         for _ in range(300):
-            network.send("\0" * 2**14)  # As JSON, six times as long.
+            network.send("\0" * 2**14)  # Six times as long as JSON.
             await ours.receive()
         (page.of,) = connections.by_id
         page.ask()
@@ -370,7 +376,7 @@ async def test_an_update_has_bounds(autojump_clock: MockClock) -> None:
         assert len(text) < 2**21
 
 
-async def test_many_connections_are_told_piece_by_piece(
+async def test_many_connections_are_sent_in_several_updates(
     autojump_clock: MockClock,
 ) -> None:
     connections = Connections()
@@ -410,19 +416,19 @@ async def test_many_connections_are_told_piece_by_piece(
         '{"revision": 0, "connection": null, "after": null}',
     ],
 )
-async def test_nonsense_closes_the_page_with_1008(
+async def test_an_invalid_request_closes_the_page_with_1008(
     autojump_clock: MockClock, nonsense: str | bytes
 ) -> None:
     connections = Connections()
     async with connected(connections), watching(connections) as page:
         page.ws.send(nonsense)
-        page.ask()  # Too late.
+        page.ask()  # The page has already gone.
         with trio.fail_after(10):
             event = await page.ws.wait_closed()
         assert (event.code, event.reason) == (1008, "this is no question")
 
 
-async def test_when_a_page_leaves_its_watcher_ends(autojump_clock: MockClock) -> None:
+async def test_the_watcher_of_a_page_ends_with_it(autojump_clock: MockClock) -> None:
     connections = Connections()
     async with connected(connections) as (network, _):
         async with (
@@ -436,7 +442,7 @@ async def test_when_a_page_leaves_its_watcher_ends(autojump_clock: MockClock) ->
             page.ask()
             await trio.testing.wait_all_tasks_blocked()
             network.send("news")
-            client.close()  # Both before the watcher runs again.
+            client.close()  # Both happen before the watcher runs again.
         assert not nursery.child_tasks
 
 

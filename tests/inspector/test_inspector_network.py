@@ -1,4 +1,4 @@
-"""The inspector beside a server on the network: what it shows, and to whom."""
+"""The inspector beside a server on the network: its contents, and its access rules."""
 
 import json
 from collections.abc import AsyncGenerator, Callable
@@ -25,7 +25,7 @@ from trio_wspair.inspector import Inspector, open_inspector
 
 @pytest.fixture
 def engine() -> None:
-    """These run on one engine: they are not about the wire."""
+    """Run each test on one engine, as the engine doesn't matter here."""
 
 
 class BadlyNamedError(Exception):
@@ -34,7 +34,7 @@ class BadlyNamedError(Exception):
 
 
 class Handler:
-    """An echo with some special words; keeps its halves."""
+    """An echo with some special messages; keeps its halves."""
 
     def __init__(self, *, pull: bool = False) -> None:
         self.halves: list[WebSocket] = []
@@ -65,7 +65,7 @@ class Handler:
 
 
 class Page:
-    """What the script of the page knows."""
+    """The state of the page's script."""
 
     def __init__(self, ws: WebSocket) -> None:
         self.ws = ws
@@ -73,7 +73,7 @@ class Page:
         self.frames: list[dict[str, Any]] = []
 
     async def until(self, happened: Callable[[], object]) -> None:
-        """Ask for what is new about the newest connection, until this is so."""
+        """Request updates of the newest connection until a condition is true."""
         revision = 0
         while not happened():
             of = max(self.rows, default=None)
@@ -110,9 +110,9 @@ class Page:
 async def inspected(
     net: Network, fetch: Callable[[Request], Any], **options: Any
 ) -> AsyncGenerator[tuple[str, Page]]:
-    """Serve a handler with an inspector; give the URL, and a page that looks on.
+    """Serve a handler with an inspector; give the URL, and a connected page.
 
-    The block itself is not watched.
+    The halves of the block itself are not inspected.
     """
 
     async def run(*, task_status: trio.TaskStatus[tuple[Inspector, str]]) -> None:
@@ -131,7 +131,7 @@ def page_url(inspector: Inspector) -> str:
     return inspector.url.replace("http", "ws", 1) + "ws"
 
 
-# -- what is shown ------------------------------------------------------------------
+# -- contents -----------------------------------------------------------------------
 
 
 async def test_a_connection_and_its_frames_are_shown(net: Network) -> None:
@@ -155,7 +155,9 @@ async def test_a_connection_and_its_frames_are_shown(net: Network) -> None:
                 ("out", "text", "hi"),
             ]
         await page.until_closed()
-        assert len(page.rows) == 1  # The page itself is not among them.
+        assert (
+            len(page.rows) == 1
+        )  # The connection of the page itself isn't among them.
 
 
 async def test_a_close_comes_after_the_messages_before_it(net: Network) -> None:
@@ -208,7 +210,7 @@ async def test_a_client_that_vanishes_is_shown_as_1006(net: Network) -> None:
         ("crash badly", "BadlyNamedError: <exception str() failed>"),
     ],
 )
-async def test_what_a_listener_raises_is_shown(
+async def test_an_error_of_a_listener_is_shown(
     net: Network, logged: Logged, said: str, error: str
 ) -> None:
     async with inspected(net, Handler().fetch) as (url, page):
@@ -250,7 +252,7 @@ async def test_buffered_bytes_and_latency_are_shown(net: Network) -> None:
         await page.until(lambda: page.row["in"]["buffered"] == 0)
 
 
-async def test_what_was_connected_from_here_is_shown(net: Network) -> None:
+async def test_connections_of_clients_are_shown(net: Network) -> None:
     async with (
         net.serve(net.echo) as server,
         open_inspector() as inspector,
@@ -258,7 +260,7 @@ async def test_what_was_connected_from_here_is_shown(net: Network) -> None:
     ):
         ws.send("hello")
         assert await ws.receive() == "hello"
-        # This page is one of them, as it is opened in the block.
+        # This page is one of them, as it connects in the block.
         async with open_websocket(page_url(inspector)) as page_ws:
             page = Page(page_ws)
             await page.until(lambda: page.rows)
@@ -317,7 +319,7 @@ async def test_a_page_that_reads_nothing_does_not_slow_the_server(
         await page.until(lambda: ("out", "text", "still here") in page.said)
 
 
-# -- to whom ---------------------------------------------------------------------------
+# -- access ----------------------------------------------------------------------------
 
 
 @asynccontextmanager
@@ -328,7 +330,7 @@ async def inspecting() -> AsyncGenerator[int]:
 
 
 async def ask(port: int, *lines: str) -> tuple[int, str]:
-    """Send a request by hand; return the status and all of the answer."""
+    """Send raw bytes; return the status and the whole response."""
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
         text = "\r\n".join([*lines, "Connection: close", "", ""])
         await stream.send_all(text.encode())
@@ -367,7 +369,7 @@ async def test_the_page_is_served_with_a_strict_policy(net: Network) -> None:
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "[::1]", "LOCALHOST"])
-async def test_names_of_this_machine_are_welcome(net: Network, name: str) -> None:
+async def test_names_of_this_machine_are_accepted(net: Network, name: str) -> None:
     async with inspecting() as port:
         host = f"Host: {name}:{port}"
         assert (await ask(port, "GET / HTTP/1.1", host))[0] == 200
@@ -387,9 +389,7 @@ async def test_names_of_this_machine_are_welcome(net: Network, name: str) -> Non
         "0.0.0.0:{port}",
     ],
 )
-async def test_a_page_that_has_rebound_a_name_gets_nothing(
-    net: Network, host: str
-) -> None:
+async def test_a_page_on_a_rebound_name_gets_nothing(net: Network, host: str) -> None:
     async with inspecting() as port:
         line = f"Host: {host.format(port=port)}"
         status, answer = await ask(port, "GET / HTTP/1.1", line)
@@ -410,27 +410,27 @@ async def test_pages_of_other_origins_get_no_websocket(
         assert await status_of_upgrade(port, *lines) == 403
 
 
-async def test_there_is_nothing_else(net: Network) -> None:
+async def test_other_paths_are_not_found(net: Network) -> None:
     async with inspecting() as port:
         host = f"Host: localhost:{port}"
         assert (await ask(port, "GET /other HTTP/1.1", host))[0] == 404
         assert (await ask(port, "GET /ws HTTP/1.1", host))[0] == 426
 
 
-async def test_only_this_machine_is_listened_to(net: Network) -> None:
+async def test_only_this_machine_can_connect(net: Network) -> None:
     async with inspecting() as port:
         with pytest.raises(OSError, match=r"127\.0\.0\.2"):
             await trio.open_tcp_stream("127.0.0.2", port)
 
 
-async def test_a_port_that_is_taken_is_an_error(net: Network) -> None:
+async def test_a_port_in_use_is_an_error(net: Network) -> None:
     async with inspecting() as port:
         with pytest.raises(OSError, match="in use"):
             async with open_inspector(port):
                 raise AssertionError
 
 
-async def test_leaving_says_goodbye_to_pages(net: Network) -> None:
+async def test_leaving_the_block_closes_the_pages_with_1001(net: Network) -> None:
     async with trio.open_nursery() as nursery:
         async with open_inspector() as inspector:
             ws = await connect(page_url(inspector), nursery=nursery)

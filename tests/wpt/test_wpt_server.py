@@ -15,7 +15,7 @@ from trio_wspair.testing._scripted_peer import Said
 
 @pytest.fixture(scope="module")
 def engine() -> None:
-    """Run them on one engine: they are not about the wire."""
+    """Run each test on one engine, as the engine doesn't matter here."""
 
 
 MIB = 2**20
