@@ -305,7 +305,7 @@ async def test_it_is_told_where_a_handler_waits_instead_of_returning(
 
     where = (
         r"within 0\.1 s: .*: fetch has not returned yet, and waits, in converse, "
-        r"test_client\.py:\d+\. The client is connected only when fetch returns"
+        r"test_client\.py:\d+\. The client is connected only when fetch has returned"
     )
     with pytest.raises(HandshakeError, match=where):
         async with open_test_client(converse, "/", within=0.1, over=over):
@@ -328,7 +328,7 @@ async def test_of_a_server_that_does_not_answer_no_handler_is_told(
 
 
 async def test_sockets_are_refused_in_virtual_time(autojump_clock: MockClock) -> None:
-    with pytest.raises(ValueError, match=r"over='loopback' .* is for real time"):
+    with pytest.raises(ValueError, match=r"over='loopback' .* needs real time"):
         async with open_test_client(handler(echo), "/", over="loopback"):
             pytest.fail("it was taken")
     autojump_clock.autojump_threshold = math.inf
@@ -472,8 +472,8 @@ async def test_cancelled_it_leaves_nothing_behind(autojump_clock: MockClock) -> 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"path": "chat"}, "begins with a slash"),
-        ({"path": "ws://localhost/chat"}, "begins with a slash"),
+        ({"path": "chat"}, "must begin with a slash"),
+        ({"path": "ws://localhost/chat"}, "must begin with a slash"),
         ({"over": "tcp"}, "'memory' or 'loopback', not 'tcp'"),
         ({"within": -1}, "within must be 0 or more"),
         ({"protocols": "a b"}, "subprotocol"),

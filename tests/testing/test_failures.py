@@ -269,11 +269,11 @@ async def test_a_pattern_that_is_none_is_refused_before_anything_is_waited_for(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("ValueError",), r"such as ValueError, .* not 'ValueError': for the text"),
+        (("ValueError",), r"such as ValueError, .* not 'ValueError'; pass the text"),
         ((ValueError("x"),), "is a type such as ValueError"),
         ((BaseException,), "not <class 'BaseException'>"),
         (((ValueError, "x"),), "not 'x'"),
-        (((),), "this one has none"),
+        (((),), "is an empty tuple"),
         ((ValueError, b"x"), "match is a str or a pattern, not bytes"),
         ((ValueError, re.compile(b"x")), "match is a pattern for bytes, b'x'"),
     ],

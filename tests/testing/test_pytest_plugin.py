@@ -134,7 +134,7 @@ OTHER_OPTIONS = """
 async def test_it(websocket_client, golden_record):
     with pytest.raises(TypeError, match=r"^websocket_client\\(\\) .* 'protocols'"):
         await websocket_client(fetch, "/", subprotocols=["chat"])
-    with pytest.raises(TypeError, match="'over': the fixture websocket_transport"):
+    with pytest.raises(TypeError, match="'over': override the fixture"):
         await websocket_client(fetch, "/", over="loopback")
     with pytest.raises(TypeError, match=r"^golden_record\\(\\) .* 'within'"):
         await golden_record(fetch, "greeting.json", timeout=3)

@@ -400,7 +400,9 @@ async def test_no_answer_in_time_is_told(autojump_clock: MockClock) -> None:
         raise AssertionError
 
     async with open_test_client(sleep, within=3) as client:
-        with pytest.raises(RequestError, match=r"^GET /a: no whole response within 3 "):
+        with pytest.raises(
+            RequestError, match=r"^GET /a: no complete response within 3 "
+        ):
             await client.get("/a")
         with pytest.raises(RequestError, match=r"within 7 s$") as caught:
             await client.get("/", within=7)
@@ -441,7 +443,7 @@ async def test_a_response_that_is_broken_off_is_told(
         return Response(breaking())
 
     async with open_test_client(fetch) as client:
-        with pytest.raises(RequestError, match="broken off") as caught:
+        with pytest.raises(RequestError, match="is incomplete") as caught:
             await client.get("/")
         assert caught.value.response is not None
         assert caught.value.response.body == b"the beginning"
@@ -463,7 +465,7 @@ async def test_a_response_that_is_too_large_is_told() -> None:
 
 @pytest.mark.parametrize(
     ("broken", "words"),
-    [(False, "broken off, or is no HTTP"), (True, "the connection broke before")],
+    [(False, "is incomplete, or isn't HTTP"), (True, "the connection broke before")],
 )
 async def test_a_connection_that_breaks_is_told(
     broken: bool, words: str, autojump_clock: MockClock
@@ -506,17 +508,17 @@ async def test_an_interim_response_is_none_yet(autojump_clock: MockClock) -> Non
     ("arguments", "error", "words"),
     [
         ({"url": "chat"}, ValueError, "a URL is a path such as"),
-        ({"url": "http://example.com/"}, ValueError, "one of this server"),
-        ({"url": "/a#b"}, ValueError, "no '#fragment'"),
+        ({"url": "http://example.com/"}, ValueError, "a URL of this server"),
+        ({"url": "/a#b"}, ValueError, "leave out the fragment"),
         ({"method": "GE T"}, ValueError, "can't be the method"),
         ({"method": "CONNECT"}, ValueError, "can't be the method"),
         ({"method": "connect"}, ValueError, "can't be the method"),
         ({"method": 5}, TypeError, "a method is a str such as 'GET', not int"),
         ({"url": 5}, TypeError, "a URL is a str such as .*, not int"),
         ({"headers": {"Upgrade": "websocket"}}, ValueError, "open_websocket()"),
-        ({"headers": {"Content-Length": "3"}}, ValueError, "makes the header"),
+        ({"headers": {"Content-Length": "3"}}, ValueError, "leave out the header"),
         ({"headers": {"X": "a\nb"}}, ValueError, "no line breaks"),
-        ({"body": 3}, TypeError, "str or bytes, not int: for JSON"),
+        ({"body": 3}, TypeError, "str or bytes, not int; pass JSON as"),
         ({"body": "a", "json": 3}, TypeError, "not both"),
         ({"json": {1, 2}}, TypeError, "not JSON serializable"),
         ({"within": -1}, ValueError, "within must be 0 or more"),
@@ -545,7 +547,11 @@ async def test_a_host_of_another_name_can_be_asked_for(
         ({"headers": {"A": "b"}}, TypeError, "pass its path, too"),
         ({"names": ("Ada", "server")}, TypeError, "pass its path, too"),
         ({"path": 8000}, TypeError, "path is a str such as '/chat"),
-        ({"ssl_context": ssl.create_default_context()}, TypeError, "two contexts"),
+        (
+            {"ssl_context": ssl.create_default_context()},
+            TypeError,
+            "pass both ssl_context",
+        ),
         ({"ssl_context": "yes"}, TypeError, "ssl_context"),
     ],
 )

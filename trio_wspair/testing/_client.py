@@ -1,11 +1,11 @@
 """`open_test_client()`: an application on its real server, and a client of it.
 
-`TestClient` and `TestWebSocket` are the two faces of a `Site`, which runs the server:
-a client that has no WebSocket of its own, and a WebSocket that was opened by one.
+A `Site` runs the server and does the client's work. A test uses it through one of two
+classes: a `TestClient`, or a `TestWebSocket` that can do all that a client can.
 
-A path decides which of the two `open_test_client()` gives. Most tests are of one
-conversation, which has to take one line; tests of pages have no WebSocket; and tests of
-a login make requests before they open one. Either face can do what a client can.
+The argument `path` decides which of them `open_test_client()` yields. Most tests check
+one conversation, which should take one line to open; tests of pages need no WebSocket;
+and tests of a login make requests before they open one.
 """
 
 import re
@@ -30,7 +30,7 @@ from trio_wspair._server.application import Application, open_application
 from trio_wspair._tasks.nurseries import open_service_nursery, raise_together
 from trio_wspair.transports.io._tls import check_ssl_context
 
-from ._failures import Expected, Failures, hearing_failures
+from ._failures import Expected, Failures, collect_failures
 from ._record import Record
 from ._recorded import DEFAULT_WITHIN, RecordedWebSocket, tell, telling, tells
 from ._requests import (
@@ -56,10 +56,10 @@ _CLOSE_GRACE: Final = 1.0
 
 
 class _Requests:
-    """What a client of a site can do, whether it is a WebSocket itself or not."""
+    """The requests of a client, for `TestClient` and `TestWebSocket`."""
 
     __slots__ = ()
-    __test__ = False  # It is no class of tests, whatever pytest takes from its name.
+    __test__ = False  # pytest takes classes named Test... for classes of tests.
     _site: Site
 
     @property
@@ -69,7 +69,7 @@ class _Requests:
 
     @property
     def cookies(self) -> dict[str, str]:
-        """A copy of the cookies that this client keeps, by name."""
+        """A copy of this client's cookies, by name."""
         return self._site.cookies.values()
 
     @property
@@ -87,26 +87,26 @@ class _Requests:
         json: object = ...,
         within: float | None = None,
     ) -> TestResponse:
-        """Make an HTTP request to the server, on a connection of its own.
+        """Make an HTTP request to the server, on a new connection.
 
-        Cookies are sent and kept as a browser does, also for later WebSockets of this
-        client. A redirect is a response like any other. Always a checkpoint.
+        Cookies are kept and sent as by a browser, for later requests and WebSockets of
+        this client. Redirects are returned, not followed. Always a checkpoint.
 
         Args:
-            method: Such as ``"GET"``; in lower case, it is sent in upper case.
-            url: The path, and after a ``?`` the query; or a whole URL of this server.
-            headers: More headers. ``Host`` replaces the own one, and ``Cookie`` is
-                sent in addition to the cookies that are kept.
-            body: Text, which is sent as UTF-8 with a matching ``Content-Type``; or
+            method: Such as ``"GET"``. It is sent in upper case.
+            url: The path with an optional query, or a whole URL of this server.
+            headers: More headers. ``Host`` replaces the default, and ``Cookie`` is
+                sent in addition to the client's cookies.
+            body: A str, which is sent as UTF-8 with a matching ``Content-Type``; or
                 bytes.
-            json: A value that is sent as JSON, instead of a body.
-            within: Seconds for the whole response; by default those of the client.
+            json: A value that is sent as JSON, in place of a body.
+            within: Seconds for the whole response; the client's by default.
 
         Raises:
-            RequestError: There was no whole response in time, or it was broken off, or
-                its body has more than 32 MiB. It has what has come of it.
+            RequestError: There was no complete response in time, or its body has more
+                than 32 MiB. Its `response` is the part that was received.
             TypeError: An argument is of another type.
-            ValueError: The request can't be sent, or goes to another server.
+            ValueError: The request can't be sent, or its URL is of another server.
         """
         return await self._site.request(
             method, url, headers=headers, body=body, json=json, within=within
@@ -141,18 +141,18 @@ class _Requests:
     async def open_websocket(
         self, path: str, **options: Unpack[WebSocketOptions]
     ) -> "TestWebSocket":
-        """Open one more WebSocket of this client, with a record of its own.
+        """Open another WebSocket of this client, with another record.
 
-        It is accepted in pull mode, and is closed with the client at the latest. It
-        sends the cookies of the client. Always a checkpoint.
+        It is accepted in pull mode, and closed with the client at the latest. Its
+        request has the client's cookies. Always a checkpoint.
 
         Args:
-            path: The path, and after a ``?`` the query.
+            path: The path, with an optional query.
             options: `protocols`, `headers`, `names` and `within`, as for
                 `open_test_client()`.
 
         Raises:
-            HandshakeError: The handler has refused, or not answered in time.
+            HandshakeError: The handler has refused it, or not answered in time.
             TypeError: An argument is of another type.
             ValueError: An argument is out of range.
         """
@@ -166,23 +166,22 @@ class _Requests:
         *,
         within: float | None = None,
     ) -> Exception:
-        """Wait until the application has raised this, so that it doesn't fail the test.
+        """Wait for an exception of the application, so that it doesn't fail the test.
 
-        It counts what was raised in `fetch`, in a listener, in a task in
-        ``request.nursery``, and in a Durable Object, before this call or after it. One
-        call takes one failure. Always a checkpoint.
+        It may be raised in `fetch`, in a listener, in a task in ``request.nursery`` or
+        in a Durable Object, before this call or after it. One call takes one exception.
+        Always a checkpoint.
 
         Args:
             expected: The type of the exception, or several in a tuple.
             match: A pattern that is found in its text, as by `re.search()`.
-            within: Seconds in which it has to be raised; by default those of the
-                client.
+            within: Seconds to wait for it; the client's by default.
 
         Returns:
             The exception.
 
         Raises:
-            AssertionError: It was not raised. Of a WebSocket it is a
+            AssertionError: It was not raised in time. `TestWebSocket` raises a
                 `ConversationError`.
             TypeError: An argument is of another type.
         """
@@ -267,50 +266,50 @@ def open_test_client(
     """Serve an application, and open a client of it.
 
     With a path, as in ``async with open_test_client(fetch, "/chat") as client:``, it
-    opens a WebSocket, and gives its half with a record, accepted in pull mode as by
-    `open_websocket()`. Without one, it gives a `TestClient`, for HTTP requests and for
-    as many WebSockets as `TestClient.open_websocket()` opens. A WebSocket can do all
-    that a `TestClient` can.
+    opens a WebSocket, and yields its half with a record, accepted in pull mode. Without
+    a path, it yields a `TestClient`, for HTTP requests and any number of WebSockets
+    from `TestClient.open_websocket()`. The `TestWebSocket` can do these things, too.
 
-    It is the real server and the real client, handshakes and frames included, on
-    streams in memory: in virtual time if the test has a `trio.testing.MockClock`. A
-    client has cookies of its own, like a browser. Several clients of one handler are
-    several blocks, each with a server of its own. An application that has to be opened
-    is opened once for all of them: ``async with application() as fetch``.
+    Client and server are the real ones, with handshakes and frames, on streams in
+    memory: in virtual time if the test has a `trio.testing.MockClock`. Each client has
+    its own cookies, like a browser, and its own server. To test several clients of one
+    application that has to be opened, open it first (``async with application() as
+    fetch``), then open several clients of ``fetch``.
 
-    On leaving, the WebSockets are closed with 1000, or 1011 when the block has raised,
-    and the server stops. Leaving takes a few times `close_grace` at most, whatever the
-    handler does that can be cancelled.
+    On leaving, the WebSockets are closed with 1000, or with 1011 when the block has
+    raised, and the server stops. If the handler can be cancelled, leaving takes at most
+    a few times `close_grace`.
 
-    What the application raises is logged and seen by the client as ever: in `fetch`, in
-    a listener, in a task in ``request.nursery``, or in a Durable Object. Besides, it
-    comes out of the block at its end, so that a test can't pass by mistake, unless
-    `expect_handler_error()` has taken it: as it is, or in an `ExceptionGroup`, before
-    what the block itself has raised. What comes out has the conversation as a note.
+    When the application raises an exception (in `fetch`, in a listener, in a task in
+    ``request.nursery``, or in a Durable Object), it is logged, and the client sees what
+    any client would see. In addition, leaving the block raises the exception, so that
+    no test passes by mistake, unless `expect_handler_error()` has taken it. Several
+    exceptions, also those of the block, are raised as an `ExceptionGroup`, with those
+    of the application first. The conversation is added as a note.
 
     Args:
-        app: The handler or another application, as for `serve()`. What has to be opened
-            is open until the client is closed.
-        path: Where to open a WebSocket: the path, and after a ``?`` the query. `None`
-            for none.
+        app: The handler or another application, as for `serve()`. An application that
+            has to be opened is open until the client is closed.
+        path: The path of a WebSocket to open, with an optional query; `None` to open
+            none.
         over: ``"memory"``, or ``"loopback"`` for sockets on 127.0.0.1, in real time.
-        protocols: The subprotocols to offer; ``client.protocol`` tells which one. This
-            and the next two are for the WebSocket at `path`.
+        protocols: The subprotocols to offer; ``client.protocol`` is the selected one.
+            This and the next two arguments are for the WebSocket at `path`.
         headers: More headers for its request.
-        names: What its record calls the client and the handler.
-        within: Seconds for a handshake or a response, and that an ``expect...()`` waits
-            if nothing else is said.
-        ssl_context: For TLS: with which the client checks the server, which is called
-            localhost or, over loopback, 127.0.0.1.
-        server_ssl_context: For TLS: that of the server. Both are given, or none.
-        options: Those that `serve()` and `connect()` share, for both: `close_grace`,
-            which is 1 s here, `max_message_bytes`, `receive_buffer_bytes`,
+        names: The names of the client and of the handler in its record.
+        within: Seconds that handshakes, responses and the ``expect...()`` methods may
+            take by default.
+        ssl_context: The client's context for TLS. The server's name is localhost or,
+            over loopback, 127.0.0.1.
+        server_ssl_context: The server's context for TLS. Pass both contexts or none.
+        options: Options of both `serve()` and `connect()`: `close_grace` (1 s by
+            default here), `max_message_bytes`, `receive_buffer_bytes`,
             `ping_interval`, `ping_timeout`, `engine` and `compression`.
 
     Raises:
-        HandshakeError: The handler has refused, or not answered in time.
+        HandshakeError: The handler has refused the WebSocket, or not answered in time.
         InvalidStateError: `logging.disable()` hides what handlers raise.
-        TypeError: An argument is of another type, or there is no path for it.
+        TypeError: An argument is of another type, or needs a path.
         ValueError: An argument is out of range.
         ImportError: The extra for the engine is not installed.
     """
@@ -339,7 +338,7 @@ def _check_transport(
 
     Raises:
         TypeError: An argument is of another type, or one of the contexts is missing.
-        ValueError: There is no such transport.
+        ValueError: `over` is another string.
     """
     if over not in ("memory", "loopback"):
         msg = f"over is 'memory' or 'loopback', not {over!r}"
@@ -347,7 +346,7 @@ def _check_transport(
     check_ssl_context(ssl_context, server=False)
     check_ssl_context(server_ssl_context, server=True)
     if (ssl_context is None) is not (server_ssl_context is None):
-        msg = "TLS needs two contexts: ssl_context for the client, server_ssl_context"
+        msg = "for TLS pass both ssl_context (the client's) and server_ssl_context"
         raise TypeError(msg)
 
 
@@ -373,15 +372,13 @@ def _opening_of(
             names=names,
         )
     if protocols or headers or names != ("client", "server"):
-        msg = (
-            "protocols, headers and names are those of a WebSocket: pass its path, too"
-        )
+        msg = "protocols, headers and names are for a WebSocket: pass its path, too"
         raise TypeError(msg)
     return None
 
 
 class OpenClient(Protocol):
-    """What the fixture `websocket_client` is."""
+    """The type of the fixture `websocket_client`."""
 
     @overload
     async def __call__(
@@ -409,9 +406,9 @@ async def _open(
     grace: float,
 ) -> AsyncGenerator[TestClient | TestWebSocket, None]:
     records: list[Record] = []
-    with hearing_failures(records) as failures, _raising(failures, records):
+    with collect_failures(records) as failures, _raising(failures, records):
         async with open_application(app) as fetch, open_service_nursery() as nursery:
-            failures.go_on_hearing()  # The application may have set up its log.
+            failures.ensure_logged()  # The application may have set up its log.
             site = make_site(fetch, nursery, failures)
             site.records = records
             await site.start()
@@ -421,7 +418,7 @@ async def _open(
                     try:
                         client = await open_first(site)
                     except HandshakeError:
-                        # It is the answer to what the handler has raised, if it has.
+                        # If the handler has raised, that is the reason.
                         raise_together([*failures.take_rest()])
                         raise
                 with telling(records):
@@ -432,7 +429,7 @@ async def _open(
 def _raising(
     failures: Failures, records: Sequence[Record]
 ) -> Generator[None, None, None]:
-    """Raise what handlers have raised after the block, before what that raises."""
+    """After the block, raise the exceptions of handlers, then that of the block."""
     raised: list[BaseException] = []
     try:
         yield
@@ -441,7 +438,7 @@ def _raising(
     unexpected = failures.take_rest()
     if unexpected and not any(map(tells, raised)):
         for record in records:
-            record._stop_drawing_at_failure(unexpected[0])
+            record._end_where_raised(unexpected[0])
         tell(unexpected[0], records)
     raised[:0] = unexpected
     raise_together(raised, "the handler and the test have raised")

@@ -37,29 +37,29 @@ What = Literal["accept", "send", "receive", "close", "closed"]
 
 @attrs.frozen
 class Entry:
-    """Something that a half has done, or that has happened to it."""
+    """One event in the life of a half."""
 
     time: float = attrs.field(validator=instance_of((int, float)))
     """Seconds since the record began, in Trio's time."""
     half: str = attrs.field(validator=instance_of(str))
-    """Which half: one of the two names of the record."""
+    """The name of the half: one of the two names of the record."""
     what: What = attrs.field(validator=in_(get_args(What)))
-    """``"accept"``: somebody has taken it. ``"send"``, ``"receive"``: a message.
-    ``"close"``: it has sent its Close. ``"closed"``: its close event."""
+    """``"accept"``: it was accepted. ``"send"``, ``"receive"``: it has sent or received
+    a message. ``"close"``: it has sent its Close. ``"closed"``: its close event."""
     message: str | bytes | None = attrs.field(
         default=None, validator=optional(instance_of((str, bytes)))
     )
-    """Of `send` and `receive`."""
+    """The message of a `send` or a `receive`."""
     code: int | None = attrs.field(default=None, validator=optional(instance_of(int)))
-    """Of `close` and `closed`; 1005 for a Close without a code."""
+    """The code of a `close` or a `closed`; 1005 for a Close without a code."""
     reason: str = attrs.field(default="", validator=instance_of(str))
-    """Of `close` and `closed`."""
+    """The reason of a `close` or a `closed`."""
     was_clean: bool | None = None
-    """Of `closed`."""
+    """Whether a `closed` came after a complete closing handshake."""
     error: str = attrs.field(default="", validator=instance_of(str))
-    """Of `closed`: what the `error` event before it has told, if there was one."""
+    """The text of the `error` event before a `closed`, if there was one."""
     task: str = attrs.field(default="", eq=False)
-    """The name of the task in which it happened."""
+    """The name of the task in which the event happened."""
 
 
 @attrs.frozen
@@ -67,26 +67,26 @@ class FailedStep:
     """The step at which a test has failed, for the pictures of the conversation."""
 
     half: str
-    """Whose step it was: one of the two names of the record."""
+    """The name of the half that the step belongs to."""
     what: str
-    """What has gone wrong, in words."""
+    """What went wrong, in words."""
     at: int
-    """How many entries the record had then."""
+    """How many entries the record had when the step failed."""
     entry: int | None = None
-    """The index of the entry that was not expected; `None` if something is missing, or
-    if the failure has nothing to do with a single entry."""
+    """The index of the unexpected entry; `None` if something is missing, or if the
+    failure isn't about a single entry."""
     waits: Sequence[tuple[str, str]] = ()
-    """What still waited then: the name of a half, and the step that waits."""
+    """The steps that were waiting: the name of the half, and a description."""
     states: Sequence[tuple[str, str]] = ()
-    """More about the halves at that moment: the name of a half, and a line."""
+    """The state of the halves at that moment: the name of the half, and a line."""
 
 
 _JSON_LIMIT: Final = 10_000
-"""Characters; what is longer is not parsed only to be folded."""
+"""Characters. A longer text isn't parsed, since only its beginning is shown."""
 _MARKS: Final = 4
-"""Characters a cell, at most: what is above and below a letter takes no cell."""
+"""The most characters for each cell: combining marks take no cell."""
 _LINE_BREAKS: Final = re.compile(r"[\t\r\n][\t\r\n ]*")
-"""In JSON they are between the values only."""
+"""Line breaks with indentation. In JSON they occur only between values."""
 
 
 def clock(entry: Entry) -> str:
@@ -95,7 +95,7 @@ def clock(entry: Entry) -> str:
 
 
 def in_words(entry: Entry, width: int) -> str:
-    """Return what an entry says in at most `width` cells, which is 40 or more."""
+    """Describe an entry in at most `width` cells; `width` is at least 40."""
     if entry.what == "accept":
         return "accept"
     if entry.message is not None:
@@ -113,9 +113,9 @@ def in_words(entry: Entry, width: int) -> str:
 
 
 def fold(message: str | bytes, width: int) -> str:
-    """Return a message in at most `width` cells; what is left out is counted.
+    """Return a message in at most `width` cells; a shortened one has its size added.
 
-    JSON is shown as it is, other text in quotes, and binary as hex.
+    JSON is shown unquoted, other text in quotes, and binary data as hex.
     """
     size = len(message)
     if isinstance(message, bytes):
@@ -138,7 +138,7 @@ def fold(message: str | bytes, width: int) -> str:
 
 
 def is_json(text: str) -> bool:
-    """Tell whether a text is an object or an array in JSON, and not too long."""
+    """Return whether a text of moderate size is a JSON object or array."""
     if len(text) > _JSON_LIMIT or not text.lstrip().startswith(("{", "[")):
         return False
     try:
@@ -149,7 +149,7 @@ def is_json(text: str) -> bool:
 
 
 def plain(text: str) -> str:
-    """Return a text on one line: what does not print is escaped as in Python."""
+    """Return a text on one line: unprintable characters are escaped as in Python."""
     return text if text.isprintable() else "".join(_pieces(text))
 
 
@@ -159,7 +159,7 @@ def cut(text: str, width: int) -> str:
 
 
 def cells(text: str) -> int:
-    """Return how many columns of a terminal a text takes that prints."""
+    """Return how many terminal columns a printable text takes."""
     return len(text) if text.isascii() else sum(map(_cells_of, text))
 
 
@@ -174,7 +174,7 @@ def _quoted(text: str) -> str:
 
 
 def _pieces(text: str, quote: str = "") -> list[str]:
-    """Return the characters, each as it is shown."""
+    """Return the characters as they are shown: escaped if need be."""
     return [
         f"\\{c}"
         if quote and c in '"\\'
@@ -186,18 +186,23 @@ def _pieces(text: str, quote: str = "") -> list[str]:
 
 
 def _fit(pieces: Sequence[str], width: int) -> str:
-    """Return as many pieces from the beginning as there is room for."""
+    """Return as many pieces from the beginning as fit into `width` cells."""
     ends = accumulate(map(cells, pieces))
     return "".join(pieces[: sum(1 for _ in takewhile(width.__ge__, ends))])
 
 
 Way = Literal["stays", "crosses", "leaves", "arrives", "lost"]
-"""What is drawn from column to column, seen from the column of the row: nothing, an
-arrow from end to end, one that arrives in a later row, that end, or one that nobody
-takes."""
+"""What a row draws between the columns:
 
-_SAID: Final = ("send", "close")
-_HEARD: Final = ("receive", "closed")
+- ``"stays"``: nothing;
+- ``"crosses"``: a whole arrow, from this column to the other;
+- ``"leaves"``: the start of an arrow whose end is in a later row;
+- ``"arrives"``: the end of an arrow, whose start is in an earlier row;
+- ``"lost"``: the start of an arrow for a message that was never received.
+"""
+
+_SENT: Final = ("send", "close")
+_RECEIVED: Final = ("receive", "closed")
 
 
 @attrs.frozen
@@ -209,15 +214,16 @@ class Row:
     """The column of the entry, 0 or 1."""
     way: Way
     other: Entry | None = None
-    """The other end of the arrow, unless the other half was not recorded."""
+    """The entry at the other end of the arrow; `None` if the other half is not
+    recorded."""
     other_row: int | None = None
-    """Where the other end is, if it has a row of its own."""
+    """The number of the row with that entry, if it is another row."""
     entries: tuple[int, ...] = ()
-    """The indices of the entries that it shows."""
+    """The indices of the entries that this row shows."""
 
     @property
     def arrival(self) -> str:
-        """When it has crossed, unless that was at once as far as one can see."""
+        """The time at the end of a whole arrow, if it differs from the start's."""
         if self.way != "crosses" or self.other is None:
             return ""
         time = clock(self.other)
@@ -227,16 +233,16 @@ class Row:
 def rows_of(names: tuple[str, str], entries: Sequence[Entry]) -> list[Row]:
     """Return the rows, in order.
 
-    What was sent crosses if it was taken at once. If something else came in between,
-    the other end has a row of its own. A half without entries was not recorded: all
-    that is sent to it crosses, and all that is received comes from there.
+    A message and its receipt share a row if no other entry is between them; otherwise
+    each has its row. A half without entries was not recorded: every message sent to it
+    crosses, and every message received by the other half comes from it.
     """
     partners = _partners(names, entries)
-    bare = [all(entry.half != name for entry in entries) for name in names]
+    unrecorded = [all(entry.half != name for entry in entries) for name in names]
     merged = {
         there
         for here, there in partners.items()
-        if there == here + 1 and not _tells_more(entries[there])
+        if there == here + 1 and not _has_details(entries[there])
     }
     shown = [index for index in range(len(entries)) if index not in merged]
     row_number = {index: number for number, index in enumerate(shown)}
@@ -253,11 +259,12 @@ def rows_of(names: tuple[str, str], entries: Sequence[Entry]) -> list[Row]:
             way = "crosses" if there in merged else ways[there < index]
             here = (index, there) if there in merged else here
             other, other_row = entries[there], row_number.get(there)
-        elif entry.what in _SAID:
-            way = "crosses" if bare[1 - column] else "lost"
+        elif entry.what in _SENT:
+            way = "crosses" if unrecorded[1 - column] else "lost"
         else:
-            came = entry.what == "receive" or (bare[1 - column] and entry.was_clean)
-            way = "arrives" if came else "stays"
+            from_other = unrecorded[1 - column] and entry.was_clean
+            arrives = entry.what == "receive" or from_other
+            way = "arrives" if arrives else "stays"
         return Row(entry, column, way, other, other_row, here)
 
     return [row(index) for index in shown]
@@ -266,11 +273,11 @@ def rows_of(names: tuple[str, str], entries: Sequence[Entry]) -> list[Row]:
 def failure_place(
     rows: Sequence[Row], failure: FailedStep | None
 ) -> tuple[int | None, int]:
-    """Return where a failure belongs.
+    """Return where a failure is drawn.
 
     Returns:
-        The number of the row that was not expected, if there is one; and before which
-        row it is told what has gone wrong.
+        The number of the unexpected row, if there is one; and the number of the row
+        before which the failure is described.
     """
     if failure is None:
         return None, len(rows)
@@ -281,20 +288,24 @@ def failure_place(
 
 
 def _partners(names: tuple[str, str], entries: Sequence[Entry]) -> dict[int, int]:
-    """Return both ends of each arrow: of the same words, the first with the first."""
+    """Return the other end of each arrow, by index, in both directions.
+
+    Equal messages are matched in order: the first sent with the first received.
+    """
     under_way: defaultdict[Hashable, deque[int]] = defaultdict(deque)
     partners: dict[int, int] = {}
     for index, entry in enumerate(entries):
         column = names.index(entry.half)
         words = (entry.message, entry.code, entry.reason)
-        if entry.what in _SAID:
-            under_way[_HEARD[_SAID.index(entry.what)], 1 - column, words].append(index)
+        if entry.what in _SENT:
+            received = _RECEIVED[_SENT.index(entry.what)]
+            under_way[received, 1 - column, words].append(index)
         elif sent := under_way.get((entry.what, column, words)):
             partners[index] = sent.popleft()
             partners[partners[index]] = index
     return partners
 
 
-def _tells_more(entry: Entry) -> bool:
-    """Tell whether the end of an arrow has to say more than that it has arrived."""
+def _has_details(entry: Entry) -> bool:
+    """Return whether the end of an arrow has details to show beside its arrival."""
     return entry.what == "closed" and (not entry.was_clean or entry.error != "")

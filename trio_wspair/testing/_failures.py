@@ -1,10 +1,10 @@
 """`Failures`: what handlers have raised while a test client was open.
 
-A server lives on when a handler fails: it logs the exception to the logger
-``trio_wspair``, and so does a Durable Object. This module listens to that log, as any
-program may do. A task of a server knows by a context variable which client it serves.
-What a Durable Object logs has no such variable, as objects run in an empty context: it
-belongs to all clients of this `trio.run()`, and the first that asks takes it.
+A server goes on when a handler fails: it logs the exception to the logger
+``trio_wspair``, and so does a Durable Object. This module reads that log with a filter,
+as any program may do. In the tasks of a server, a context variable names the client
+that the server belongs to. Durable Objects run in an empty context, so what they log
+belongs to all clients of this `trio.run()`; the first client that asks takes it.
 """
 
 import logging
@@ -23,190 +23,194 @@ from trio_wspair.hibernation import DurableObjectResetError
 
 from ._record import Record, is_inside
 
-__all__ = ("Expected", "Failures", "check_kinds", "hearing_failures")
+__all__ = ("Expected", "Failures", "check_kinds", "collect_failures")
 
 Expected = type[Exception] | tuple[type[Exception], ...]
 _logger: Final = logging.getLogger("trio_wspair")
 _served: Final[ContextVar["Failures | None"]] = ContextVar("served", default=None)
-"""Whose server the task belongs to."""
-_ear_of_run: Final[RunVar["_Ear | None"]] = RunVar("ear", None)
+"""The client whose server this task belongs to."""
+_filter_of_run: Final[RunVar["_LogFilter | None"]] = RunVar("log filter", None)
 
 
 class Failures:
-    """What the handlers of one test client have raised, and no test has expected.
+    """The exceptions that were raised for one test client, and not yet expected.
 
     Args:
-        ear: Hears the log.
-        records: Of the client's WebSockets, which are told of each failure.
+        log_filter: Reads the log.
+        records: The records of the client's WebSockets. They note each failure.
     """
 
-    def __init__(self, ear: "_Ear", records: Sequence[Record]) -> None:
-        self._ear = ear
+    def __init__(self, log_filter: "_LogFilter", records: Sequence[Record]) -> None:
+        self._log_filter = log_filter
         self._records = records
         self.own: list[Exception] = []
-        self._any = False
+        self._any_expected = False
 
     def attribute(self) -> None:
-        """Let what tasks of this context log count as raised for this client."""
+        """Count what tasks of this context log as raised for this client."""
         _served.set(self)
 
-    def go_on_hearing(self) -> None:
-        """Hear the log again, after somebody may have turned it down.
+    def ensure_logged(self) -> None:
+        """Set the log up again, as the program may have raised its level.
 
         Raises:
             InvalidStateError: The log is switched off.
         """
-        self._ear.lift()
+        self._log_filter.enable_log()
 
     def pending(self) -> list[Exception]:
-        """Return those that were raised and not taken."""
-        return [*self.own, *self._ear.shared]
+        """Return the exceptions that were not taken."""
+        return [*self.own, *self._log_filter.shared]
 
     async def expect(
         self, expected: Expected, match: str | re.Pattern[str] | None, within: float
     ) -> Exception | None:
-        """Wait for a failure that is as expected, and forget it. Always a checkpoint.
+        """Wait for an expected failure, and remove it. Always a checkpoint.
 
-        Of a group, the part that is as expected is taken, and the rest stays. When
-        several tasks wait, a failure is for the one that has asked first.
+        The expected part of a group is taken, and the rest stays. When several tasks
+        wait, a failure goes to the task that has waited longest.
 
         Args:
-            expected: Its type, or several.
-            match: What is found in its text.
-            within: Seconds to wait; `None` comes back then.
+            expected: The type of the exception, or several.
+            match: A pattern that is found in its text.
+            within: Seconds to wait.
+
+        Returns:
+            The failure, or `None` if there was none in time.
         """
-        wish = _Wish(self, expected, match)
-        waiting = self._ear.waiting
+        request = _Expectation(self, expected, match)
+        waiting = self._log_filter.waiting
         await trio.lowlevel.checkpoint()
-        waiting.append(wish)
-        self._ear.give()
+        waiting.append(request)
+        self._log_filter.hand_out()
         try:
             with trio.move_on_after(within):
-                await wish.given.wait()
+                await request.met.wait()
         except BaseException:
-            wish.give_back()
-            self._ear.give()
+            request.give_back()
+            self._log_filter.hand_out()
             raise
         finally:
-            if wish in waiting:
-                waiting.remove(wish)
-        self._any = self._any or wish.failure is not None
-        return wish.failure
+            if request in waiting:
+                waiting.remove(request)
+        self._any_expected = self._any_expected or request.failure is not None
+        return request.failure
 
     def take_rest(self) -> list[Exception]:
-        """Return all that nobody has expected, and forget it.
+        """Remove and return all failures that were not expected.
 
-        It is no failure that an object was reset, when the reason for the reset is a
-        failure itself.
+        Errors about the reset of an object are left out if the failure that caused the
+        reset is known, too.
         """
         failures = self.pending()
         self.own.clear()
-        self._ear.shared.clear()
+        self._log_filter.shared.clear()
         causes = [f for f in failures if not isinstance(f, DurableObjectResetError)]
-        rest = causes if causes or self._any else failures
+        rest = causes if causes or self._any_expected else failures
         for failure in rest:
             _begin_in_application(failure)
         return rest
 
-    def keep(self, failure: Exception, connection: int | None) -> None:
-        """Let the records know where in the conversation this was raised."""
+    def note(self, failure: Exception, connection: int | None) -> None:
+        """Note in the records that this was raised now."""
         for record in self._records:
-            record._hear_failure(failure, connection)
+            record._note_raised(failure, connection)
 
 
 @attrs.define(eq=False)
-class _Wish:
-    """What a task waits for."""
+class _Expectation:
+    """A failure that a task waits for."""
 
     failures: Failures
-    """Those of its client."""
+    """The failures of the task's client."""
     expected: Expected
     match: str | re.Pattern[str] | None
     failure: Exception | None = None
-    """What was given to it."""
+    """The failure that was found."""
     _source: list[Exception] = attrs.field(factory=list[Exception])
-    """Where that was."""
-    given: trio.Event = attrs.field(factory=trio.Event)
+    """The list that it was taken from."""
+    met: trio.Event = attrs.field(factory=trio.Event)
 
     def take(self, shared: list[Exception]) -> bool:
-        """Take a failure that was raised; return whether there is one."""
+        """Take an expected failure; return whether there was one."""
         for source in (self.failures.own, shared):
             for index, failure in enumerate(source):
                 taken, rest = _split(failure, self.expected, self.match)
                 if taken is not None:
                     source[index : index + 1] = [] if rest is None else [rest]
                     self.failure, self._source = taken, source
-                    self.given.set()
+                    self.met.set()
                     return True
         return False
 
     def give_back(self) -> None:
-        """Let others have it, as the task was cancelled in the same moment."""
+        """Put the failure back, as the task was cancelled when it was found."""
         if self.failure is not None:
             self._source.insert(0, self.failure)
 
 
 @contextmanager
-def hearing_failures(records: Sequence[Record]) -> Generator[Failures, None, None]:
-    """Listen to the log for the block.
+def collect_failures(records: Sequence[Record]) -> Generator[Failures, None, None]:
+    """Collect what handlers raise in the block.
 
     Args:
-        records: Those of the client, also of WebSockets to come.
+        records: The list of the client's records, which may grow.
 
     Raises:
         InvalidStateError: The log is switched off.
     """
-    ear = _ear_of_run.get()
-    if ear is None:
-        ear = _Ear()
-        _ear_of_run.set(ear)
-    failures = Failures(ear, records)
-    with ear.telling(failures):
+    log_filter = _filter_of_run.get()
+    if log_filter is None:
+        log_filter = _LogFilter()
+        _filter_of_run.set(log_filter)
+    failures = Failures(log_filter, records)
+    with log_filter.collecting(failures):
         yield failures
 
 
-class _Ear(logging.Filter):
-    """Hears failures in the log, and lets through what the log would have shown.
+class _LogFilter(logging.Filter):
+    """Reads failures in the log, and passes on what the log would have shown.
 
-    A filter, since that is asked also where the logger is turned down or disabled
-    (as `logging.config.dictConfig()` does by default): both are lifted for so long.
+    The logger may be disabled (`logging.config.dictConfig()` does that by default), or
+    have a level above ERROR. Meanwhile it is enabled at ERROR, and this filter holds
+    back what would not have been shown.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.shared: list[Exception] = []
-        """What was logged for no client in particular."""
-        self.waiting: list[_Wish] = []
-        """What tasks wait for, in the order in which they have begun."""
-        self._told: list[Failures] = []
-        # What was lifted:
+        """Failures of objects, which belong to all clients."""
+        self.waiting: list[_Expectation] = []
+        """What tasks wait for, the first task first."""
+        self._clients: list[Failures] = []
+        # The settings of the logger before:
         self._disabled = False
         self._level: int | None = None
         self._shown_from = logging.NOTSET
 
     @contextmanager
-    def telling(self, failures: Failures) -> Generator[None, None, None]:
-        """Tell this one, too, for the block."""
-        self.lift()
-        _logger.addFilter(self)  # Once, however often.
-        self._told.append(failures)
+    def collecting(self, failures: Failures) -> Generator[None, None, None]:
+        """Collect failures for one more client in the block."""
+        self.enable_log()
+        _logger.addFilter(self)  # It is added once, even if it is there.
+        self._clients.append(failures)
         try:
             yield
         finally:
-            self._told.remove(failures)
-            if not self._told:
+            self._clients.remove(failures)
+            if not self._clients:
                 self._restore()
 
-    def lift(self) -> None:
-        """Let the logger call this filter, whatever else it shows.
+    def enable_log(self) -> None:
+        """Enable the logger at ERROR, so that it calls this filter.
 
         Raises:
-            InvalidStateError: The log is switched off.
+            InvalidStateError: `logging.disable()` has switched off errors.
         """
         if _logger.manager.disable >= logging.ERROR:
             msg = (
-                "a test client hears from the log what handlers raise, and "
-                "logging.disable() has switched that off: switch off less"
+                "a test client reads from the log what handlers raise, but "
+                "logging.disable() has switched off errors: use logging.WARNING or less"
             )
             raise InvalidStateError(msg)
         if _logger.disabled:
@@ -225,42 +229,43 @@ class _Ear(logging.Filter):
         self._disabled, self._level, self._shown_from = False, None, logging.NOTSET
         self.shared.clear()
 
-    def give(self) -> None:
-        """Give the tasks that wait what was raised."""
+    def hand_out(self) -> None:
+        """Give failures to the tasks that wait for them."""
         self.waiting[:] = [w for w in self.waiting if not w.take(self.shared)]
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Keep what a record of this run tells as a failure."""
+        """Keep the exception of an error that was logged in this run of Trio."""
         failure = record.exc_info[1] if record.exc_info else None
-        here = in_trio_run() and _ear_of_run.get() is self
+        here = in_trio_run() and _filter_of_run.get() is self
         if here and record.levelno >= logging.ERROR and isinstance(failure, Exception):
             failure = _unwrapped(failure)
             served = _served.get()
             (self.shared if served is None else served.own).append(failure)
-            for each in self._told if served is None else [served]:
-                each.keep(failure, getattr(record, "connection", None))
-            self.give()
+            for client in self._clients if served is None else [served]:
+                client.note(failure, getattr(record, "connection", None))
+            self.hand_out()
         return not self._disabled and record.levelno >= self._shown_from
 
 
 def check_kinds(expected: Expected) -> None:
-    """Check what is said about the type of a failure.
+    """Check the expected type of a failure, or several types.
 
     Raises:
-        TypeError: It is neither a type of exceptions nor a tuple of such.
+        TypeError: It is neither a type of exceptions nor a tuple of them.
     """
     kinds = expected if isinstance(expected, tuple) else (expected,)
     for kind in kinds:
         if not (isinstance(kind, type) and issubclass(kind, Exception)):
-            msg = f"expected is a type such as ValueError, or a tuple, not {kind!r}"
-            raise TypeError(f"{msg}: for the text of an exception there is match")
+            what = "expected is a type such as ValueError, or a tuple of types"
+            msg = f"{what}, not {kind!r}; pass the text of an exception as match=..."
+            raise TypeError(msg)
     if not kinds:
-        msg = "expected is a tuple of types, and this one has none"
+        msg = "expected is an empty tuple: name one type or more, such as ValueError"
         raise TypeError(msg)
 
 
 def _begin_in_application(failure: Exception) -> None:
-    """Leave out of a traceback how the application was called."""
+    """Let the traceback begin in the application, without the calls that led there."""
     begin = failure.__traceback__
     while begin is not None and is_inside(begin.tb_frame):
         begin = begin.tb_next
@@ -271,7 +276,7 @@ def _begin_in_application(failure: Exception) -> None:
 def _split(
     failure: Exception, expected: Expected, match: str | re.Pattern[str] | None
 ) -> tuple[Exception | None, Exception | None]:
-    """Return the part of a failure that is as expected, and the rest of it."""
+    """Return the expected part of a failure, and the rest of it."""
 
     def is_expected(exc: Exception) -> bool:
         fits = match is None or re.search(match, str(exc)) is not None
@@ -286,7 +291,7 @@ def _split(
 
 
 def _unwrapped(exc: Exception) -> Exception:
-    """Return the only exception in a group, or groups, of a nursery."""
+    """Return the exception in a group, or nested groups, with a single exception."""
     if not isinstance(exc, ExceptionGroup):
         return exc
     group = cast("ExceptionGroup[Exception]", exc)

@@ -1,7 +1,7 @@
 """`Record`: what the two halves of a conversation have sent and received, in order.
 
-Knows which halves belong to the conversation, and what they wait for at the moment when
-a test fails. How a record is drawn is known in `_pictures`.
+Knows which halves belong to the conversation, and what they wait for when a test fails.
+`_pictures` knows how a record is drawn.
 """
 
 import json
@@ -46,7 +46,7 @@ def state_of(socket: WebSocket) -> list[str]:
         noun = "message was" if waiting == 1 else "messages were"
         lines.append(f"{waiting} {noun} not taken")
     if half.state.holder is Holder.NONE:
-        lines.append("nobody has called accept()")
+        lines.append("accept() was not called")
     if (
         half.listener_task is None
         and half.state.holder is Holder.APPLICATION
@@ -58,13 +58,13 @@ def state_of(socket: WebSocket) -> list[str]:
 
 
 def waits_of(socket: WebSocket) -> list[str]:
-    """Return the steps that wait at a half."""
+    """Return descriptions of the calls and listeners of a half that wait."""
     half = half_of(socket)
     lines: list[str] = []
     if half.inbox.items.statistics().tasks_waiting_receive:
         lines.append("receive(), or iteration, waits for a message")
     task = half.listener_task
-    # What has just raised runs, and waits for nothing.
+    # The current task is not waiting: it may be the one that has just raised.
     if task is not None and task is not trio.lowlevel.current_task():
         by_object = half.state.holder is Holder.HIBERNATION
         what = "its Durable Object" if by_object else "a listener"
@@ -73,9 +73,9 @@ def waits_of(socket: WebSocket) -> list[str]:
 
 
 def place_of(task: trio.lowlevel.Task) -> str:
-    """Return where a task waits in the code of the user, ``""`` if that is unknown.
+    """Return the place in user code at which a task waits, ``""`` if it is unknown.
 
-    It is unknown of a handler of a Durable Object, which is driven step by step.
+    It is unknown for a handler of a Durable Object, which is driven step by step.
     """
     place = ""
     for frame, line in task.iter_await_frames():
@@ -87,7 +87,7 @@ def place_of(task: trio.lowlevel.Task) -> str:
 
 
 def is_inside(frame: FrameType) -> bool:
-    """Return whether code of this library or of Trio runs in a frame."""
+    """Return whether a frame runs code of this library or of Trio."""
     name = str(frame.f_globals.get("__name__", ""))
     return name.partition(".")[0] in _INNER_PACKAGES
 
@@ -95,60 +95,82 @@ def is_inside(frame: FrameType) -> bool:
 _VERSION: Final = 1
 
 
-class Record(Instrument):
-    """The conversation of two halves, as an instrument that keeps what it is told.
+@attrs.define
+class _Drawing:
+    """What the pictures of a record show besides its entries."""
 
-    The halves are those of the first pair that is made while it is in use; what a
-    network connection has taken is replaced by who talks through it, on the other side
-    or on this one. Of other pairs nothing is kept.
+    failure: FailedStep | None = None
+    """The step that is marked."""
+    length: int | None = None
+    """How many entries are drawn; `None` for all."""
+    end_of_test: FailedStep | None = None
+    """The state of the halves when the test had run, if it has."""
+    raised: list[tuple[Exception, FailedStep]] = attrs.Factory(
+        list[tuple[Exception, FailedStep]]
+    )
+    """What the application has raised, and the state of the halves at that moment."""
+
+    def end_at(self, step: FailedStep) -> None:
+        """Mark a step, and draw no entries after it."""
+        self.failure, self.length = step, step.at
+
+
+class Record(Instrument):
+    """The conversation of two halves, recorded by an instrument.
+
+    It records the first pair that is made while it is in use. When a network connection
+    has taken one half of that pair, the half behind the other end of the connection
+    takes its place. Other pairs are not recorded.
 
     Args:
-        names: What the two are called: the client's first.
+        names: The names of the two halves, the client's first.
 
     Raises:
-        TypeError: They are not two texts.
-        ValueError: The two have the same name.
+        TypeError: `names` is not two strings.
+        ValueError: The two names are the same.
     """
 
     def __init__(self, names: tuple[str, str] = ("client", "server")) -> None:
         _check_names(names)
         first, second = names
         if first == second:
-            msg = f"two halves need two names, not {first!r} twice"
+            msg = f"the names of the two halves must differ, not {first!r} twice"
             raise ValueError(msg)
         self.names = names
-        """What the two halves are called."""
-        self._heard: list[tuple[WebSocket | None, Entry]] = []
+        """The names of the two halves."""
+        self._events: list[tuple[WebSocket | None, Entry]] = []
         self._other: dict[WebSocket, WebSocket] = {}
         self._name_of: dict[WebSocket, str] = {}
         self._coupled: set[WebSocket] = set()
-        self._began: float | None = None
-        self._failure: FailedStep | None = None
-        self._end: FailedStep | None = None
-        """Where the test has ended, if somebody has told."""
-        self._drawn_to: int | None = None
-        """How many entries are drawn, if that was decided."""
+        """The halves that a connection has taken."""
         self._connections: set[int] = set()
-        self._raised: list[tuple[Exception, FailedStep]] = []
+        """The numbers of those connections."""
+        self._began: float | None = None
+        self._drawing = _Drawing()
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """What has happened so far, in order."""
+        """The events so far, in order."""
         return tuple(
             entry if ws is None else attrs.evolve(entry, half=self._name_of[ws])
-            for ws, entry in self._heard
+            for ws, entry in self._events
             if ws is None or ws in self._name_of
         )
 
     @property
     def halves(self) -> dict[str, WebSocket]:
-        """The two halves by their names, as far as they exist in this process."""
+        """The halves that exist in this process, by their names."""
         return {name: ws for ws, name in self._name_of.items()}
 
     @property
     def failure(self) -> FailedStep | None:
-        """The step at which a test has failed, and which the pictures mark."""
-        return self._failure
+        """The step at which the test has failed. The pictures mark it."""
+        return self._drawing.failure
+
+    @property
+    def _failed(self) -> bool:
+        """Whether the pictures end where the test has failed."""
+        return self._drawing.length is not None
 
     def __repr__(self) -> str:
         return f"<Record of {' and '.join(self.names)}: {len(self.entries)} entries>"
@@ -160,7 +182,7 @@ class Record(Instrument):
         return terminal_diagram(self.names, *self._drawn())
 
     def to_svg(self) -> str:
-        """Draw a sequence diagram in SVG, for light and dark backgrounds."""
+        """Return a sequence diagram in SVG, for light and dark backgrounds."""
         return draw_svg(self.names, *self._drawn())
 
     def to_mermaid(self) -> str:
@@ -168,78 +190,79 @@ class Record(Instrument):
         return draw_mermaid(self.names, *self._drawn())
 
     def to_html(self) -> str:
-        """Return a page to look at the conversation, which needs no other file.
+        """Return an HTML page that shows the conversation, in a single file.
 
-        One can filter what it shows, and open each message and each Close.
+        Its reader can filter the rows, and open each message and each Close.
         """
         return draw_html(self.names, *self._drawn())
 
     def _drawn(self) -> tuple[tuple[Entry, ...], FailedStep | None]:
-        return self.entries[: self._drawn_to], self._failure
+        return self.entries[: self._drawing.length], self._drawing.failure
 
     # -- when a test fails --------------------------------------------------------
 
     def _fail(self, name: str, what: str, entry: int | None = None) -> None:
-        """Mark what has gone wrong, and keep what waits at this moment.
+        """Mark a failed step, with what waits at this moment.
 
         Args:
-            name: Whose step it was.
-            what: What has gone wrong.
-            entry: The index of the entry that was not expected, if there is one.
+            name: The name of the half that the step belongs to.
+            what: What went wrong.
+            entry: The index of the unexpected entry, if there is one.
         """
-        self._failure = self._step(name, what, entry)
+        self._drawing.failure = self._step(name, what, entry)
 
-    def _step(self, name: str, what: str, entry: int | None = None) -> FailedStep:
+    def _step(self, half: str, what: str, entry: int | None = None) -> FailedStep:
         halves = self.halves.items()
         return FailedStep(
-            name,
+            half,
             what,
             len(self.entries),
             entry,
-            [(who, f"{who}: {step}") for who, ws in halves for step in waits_of(ws)],
-            [(who, line) for who, ws in halves for line in state_of(ws)],
+            [(name, f"{name}: {w}") for name, ws in halves for w in waits_of(ws)],
+            [(name, line) for name, ws in halves for line in state_of(ws)],
         )
 
-    def _stop_drawing(self, exc: BaseException) -> None:
-        """End the pictures where the test has failed with this: what follows is leave.
+    def _end_at_failure_of_test(self, exc: BaseException) -> None:
+        """End the pictures where the test has failed, before its halves are closed.
 
-        A step that was marked stays marked if it is what has failed now.
+        If a step of this record has failed, it stays marked.
         """
-        failed = isinstance(exc, ConversationError) and exc.record is self
-        step = self._failure if failed else None
+        own = isinstance(exc, ConversationError) and exc.record is self
+        step = self._drawing.failure if own else None
         if step is None:
+            now = self._drawing.end_of_test or self._step(self.names[0], "")
             what = f"the test failed here: {in_one_line(exc)}"
-            step = attrs.evolve(self._end or self._step(self.names[0], ""), what=what)
-        self._failure, self._drawn_to = step, step.at
+            step = attrs.evolve(now, what=what)
+        self._drawing.end_at(step)
 
-    def _end_of_test(self) -> None:
-        """Remember this moment, in case the test turns out to have failed at it."""
-        self._end = self._step(self.names[0], "")
+    def _note_end_of_test(self) -> None:
+        """Keep the state at this moment, in case the test has failed."""
+        self._drawing.end_of_test = self._step(self.names[0], "")
 
-    def _hear_failure(self, exc: Exception, connection: int | None) -> None:
-        """Remember where something was raised in the application.
+    def _note_raised(self, exc: Exception, connection: int | None) -> None:
+        """Keep the state at which the application has raised an exception.
 
         Args:
-            exc: What was raised.
-            connection: The number of the connection for which, if that is known.
+            exc: The exception.
+            connection: The number of the connection it was raised for, if known.
         """
         if connection is None or connection in self._connections:
             what = f"the application raised {in_one_line(exc)}"
-            self._raised.append((exc, self._step(self.names[1], what)))
+            self._drawing.raised.append((exc, self._step(self.names[1], what)))
 
-    def _stop_drawing_at_failure(self, exc: Exception) -> None:
-        """End the pictures where this was raised, if that was remembered."""
-        for raised, step in self._raised:
+    def _end_where_raised(self, exc: Exception) -> None:
+        """End the pictures where the application has raised `exc`, if that is known."""
+        for raised, step in self._drawing.raised:
             if raised is exc:
-                self._failure, self._drawn_to = step, step.at
+                self._drawing.end_at(step)
 
     # -- as data ------------------------------------------------------------------
 
     def to_json(self) -> str:
-        """Return the record as JSON, one entry a line, without the tasks.
+        """Return the record as JSON, with one entry on each line, without the tasks.
 
-        Binary messages are hex. Whole is a record after the end: after the block that
-        has opened the client, for example.
+        Binary messages are in hex. A record is complete once both halves have ended,
+        such as after the block of `open_test_client()`.
         """
         lines = ",\n  ".join(
             json.dumps(_as_json(entry), ensure_ascii=False) for entry in self.entries
@@ -251,10 +274,10 @@ class Record(Instrument):
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Return the record that `to_json()` has written.
+        """Return the record in a text from `to_json()`.
 
         Raises:
-            ValueError: It has not written this.
+            ValueError: `text` isn't such a text.
         """
         try:
             data = json.loads(text)
@@ -263,16 +286,17 @@ class Record(Instrument):
             record = cls((first, second))
             entries = [_from_json(dict(entry)) for entry in data["entries"]]
         except (KeyError, TypeError, ValueError) as exc:
-            msg = f"this is no record of a conversation: {exc!r}"
+            msg = f"this isn't a record of a conversation from to_json(): {exc!r}"
             raise ValueError(msg) from exc
         if version != _VERSION:
-            msg = f"a record of version {version!r} can't be read, only {_VERSION}"
+            msg = f"a record of version {version!r} can't be read, only of {_VERSION}"
             raise ValueError(msg)
         for entry in entries:
             if entry.half not in (first, second):
-                msg = f"this record is of {first!r} and {second!r}, not {entry.half!r}"
+                what = f"an entry of this record has the half {entry.half!r}"
+                msg = f"{what}, but its names are {first!r} and {second!r}"
                 raise ValueError(msg)
-        record._heard = [(None, entry) for entry in entries]
+        record._events = [(None, entry) for entry in entries]
         return record
 
     # -- as an instrument -----------------------------------------------------------
@@ -286,7 +310,7 @@ class Record(Instrument):
     def connected(self, ws: WebSocket, connection: ConnectionInfo) -> None:
         """See `Instrument`."""
         self._connections.add(connection.id)
-        # Which side is told of it first is a matter of luck.
+        # The two ends of a connection report it in either order.
         for half in self._coupled & self._name_of.keys():
             del self._name_of[half]
         name = self.names[connection.side == "server"]
@@ -314,7 +338,6 @@ class Record(Instrument):
 
     def closed(self, ws: WebSocket, event: CloseEvent, error: Exception | None) -> None:
         """See `Instrument`."""
-        told = "" if error is None else f"{type(error).__name__}: {error}"
         entry = Entry(
             self._now(),
             "",
@@ -322,7 +345,7 @@ class Record(Instrument):
             code=event.code,
             reason=event.reason,
             was_clean=event.was_clean,
-            error=told,
+            error="" if error is None else f"{type(error).__name__}: {error}",
         )
         self._keep(ws, entry)
 
@@ -334,14 +357,17 @@ class Record(Instrument):
 
     def _keep(self, ws: WebSocket, entry: Entry) -> None:
         task = trio.lowlevel.current_task().name
-        self._heard.append((ws, attrs.evolve(entry, task=task)))
+        self._events.append((ws, attrs.evolve(entry, task=task)))
 
 
 class ConversationError(AssertionError):
-    """A half has not heard what was expected. The text shows the conversation."""
+    """A half has received something unexpected, or nothing in time.
+
+    The text shows the conversation.
+    """
 
     record: Record
-    """The conversation. Its pictures mark the step that has failed."""
+    """The conversation. Its pictures mark the failed step."""
 
     def __init__(self, message: str, record: Record) -> None:
         super().__init__(message, record)
@@ -354,7 +380,7 @@ class ConversationError(AssertionError):
 def in_one_line(exc: BaseException) -> str:
     """Return the type of an exception and the first line of its text.
 
-    Of a group with only one in it, it is about that one.
+    A group with a single exception is described by that exception.
     """
     if isinstance(exc, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", exc)
@@ -368,7 +394,7 @@ def in_one_line(exc: BaseException) -> str:
 
 
 def cut(text: str, most: int = 600) -> str:
-    """Return a text that is not too long for a report: its start and its end."""
+    """Shorten a long text for a report: to its start and its end."""
     if len(text) <= most:
         return text
     side = most // 2
@@ -378,14 +404,14 @@ def cut(text: str, most: int = 600) -> str:
 def _check_names(names: Sequence[str]) -> None:
     things = names if isinstance(names, (tuple, list)) else ()
     if [isinstance(name, str) for name in things] != [True, True]:
-        msg = f"names are two, such as ('client', 'server'), not {names!r}"
+        msg = f"names are two strings such as ('client', 'server'), not {names!r}"
         raise TypeError(msg)
 
 
 def _as_json(entry: Entry) -> dict[str, Any]:
-    """Return an entry without what it does not have."""
+    """Return the fields of an entry that are not empty, without its task."""
     fields = attrs.asdict(entry, filter=lambda field, value: value != field.default)
-    fields.pop("task", None)  # It names what is inside, which may change.
+    fields.pop("task", None)  # Names of tasks may change with the implementation.
     message = fields.pop("message", None)
     if message is not None:
         fields["text" if isinstance(message, str) else "binary"] = (

@@ -1,6 +1,6 @@
-"""`open_recorded_pair()`: a pair that tells a test what has happened, and never hangs.
+"""`open_recorded_pair()`: a pair with a record, and with checks that never hang.
 
-Knows what a test may expect; what was said meanwhile is in the record.
+Knows what a test may expect. The record knows what was sent and received.
 """
 
 import inspect
@@ -43,9 +43,9 @@ _Expected = str | bytes | re.Pattern[str] | Callable[[str | bytes], object]
 
 
 class RecordedWebSocket(WebSocket):
-    """A half with a record of the conversation, and helpers to check it.
+    """A half with a record of the conversation, and methods that check it.
 
-    The helpers pull messages: on a half that nobody has taken they imply
+    These methods pull messages: on a half that was not taken they imply
     ``accept(pull=True)``, as `receive()` does. Each of them is a checkpoint, waits a
     bounded time, and fails with a `ConversationError`.
     """
@@ -53,11 +53,11 @@ class RecordedWebSocket(WebSocket):
     __slots__ = ("_closed_as_expected", "_original", "_within", "record")
 
     record: Record
-    """What both halves have said and heard so far."""
+    """What both halves have sent and received so far."""
 
     def __init__(self, socket: WebSocket, record: Record, within: float) -> None:
         super().__init__(half_of(socket), home_of(socket))
-        self._original = socket  # Which the record goes on to be told about.
+        self._original = socket  # Instruments report its events, as long as it exists.
         self._within = within
         self._closed_as_expected = False
         self.record = record
@@ -86,16 +86,17 @@ class RecordedWebSocket(WebSocket):
         """Receive the next message, and check it.
 
         Args:
-            expected: The message itself; or a pattern that is found in a text, as by
-                `re.search()`; or a sync function that returns whether a message is
-                right.
-            within: Seconds in which it has to come.
+            expected: The message itself; or a pattern that is found in a text message,
+                as by `re.search()`; or a sync function that returns whether a message
+                is right.
+            within: Seconds to wait for the message.
 
         Returns:
             The message.
 
         Raises:
-            ConversationError: Another message has come, or the end, or nothing.
+            ConversationError: Another message came, or the half was closed, or nothing
+                came in time.
             InvalidStateError: The messages go to listeners.
             TypeError: `expected` is of another type, or is an async function.
         """
@@ -113,14 +114,15 @@ class RecordedWebSocket(WebSocket):
         """Receive the next message, and check it as JSON.
 
         Args:
-            expected: The value that has to be in it; ``...`` for any.
-            within: Seconds in which it has to come.
+            expected: The value that the JSON must have; ``...`` for any.
+            within: Seconds to wait for the message.
 
         Returns:
-            The value that is in it.
+            The value.
 
         Raises:
-            ConversationError: It is none, or of another value; or as for `expect()`.
+            ConversationError: The message isn't JSON, or has another value; or as for
+                `expect()`.
             InvalidStateError: The messages go to listeners.
         """
         __tracebackhide__ = True
@@ -129,7 +131,7 @@ class RecordedWebSocket(WebSocket):
         try:
             value = json.loads(message)
         except ValueError:
-            what = f"expected {what}, got {message!r}, which is no JSON"
+            what = f"expected {what}, got {message!r}, which isn't JSON"
             raise self._failure(what, "receive") from None
         if expected is not ... and value != expected:
             raise self._failure(f"expected {what}, got {value!r}", "receive")
@@ -142,28 +144,30 @@ class RecordedWebSocket(WebSocket):
         *,
         within: float | None = None,
     ) -> CloseEvent:
-        """Wait for the end of this half, before which no more messages may come.
+        """Wait until this half is closed, and check that no message comes before.
 
-        On a half with listeners, it waits until they have been told.
+        On a half with listeners, it waits until the close event was dispatched.
 
         Args:
-            code: What the close event has to say: 1000, or 1006 if the other side has
-                vanished; `None` for any.
-            reason: The reason, or a pattern that is found in it; `None` for any.
-            within: Seconds in which it has to come.
+            code: The code that the close event must have, such as 1000, or 1006 if the
+                peer has vanished; `None` for any.
+            reason: The reason that it must have, or a pattern that is found in it;
+                `None` for any.
+            within: Seconds to wait for the close event.
 
         Returns:
             The close event.
 
         Raises:
-            ConversationError: It has ended otherwise, or not, or a message has come.
+            ConversationError: The close event is another one, or a message came, or
+                nothing came in time.
             TypeError: An argument is of another type.
         """
         __tracebackhide__ = True
         _check_end(code, reason)
         what = "a close" if code is None else f"close {code}"
         what += "" if reason is None else f" {_in_words(reason)}"
-        with self._patience(what, within):
+        with self._bounded(what, within):
             event = await self._end(what)
         right = code in (None, event.code) and (
             reason is None or _is_right(event.reason, reason)
@@ -185,35 +189,35 @@ class RecordedWebSocket(WebSocket):
         raise self._failure(f"expected {what}, got {message!r}", "receive")
 
     async def expect_nothing(self, *, within: float | None = None) -> None:
-        """Check that no message and no end has come, and that none is on its way.
+        """Check that no message and no Close has come, and that none is on its way.
 
-        It waits until the program has come to rest: until all tasks wait for time to
-        pass, or for the network. On a network connection it also asks the other side,
-        with pings, whether all has arrived. An end that was expected, or that answers
-        one's own `close()`, counts for nothing.
+        It waits until the program is idle: until each task waits for a time or for the
+        network. On a network connection it also sends pings: what the peer had sent
+        arrives before its pong. A close that was expected before, or that answers this
+        half's own `close()`, is ignored.
 
         Args:
-            within: Seconds in which the program has to come to rest.
+            within: Seconds to wait until the program is idle.
 
         Raises:
-            ConversationError: Something has come, or the program goes on and on.
+            ConversationError: Something came, or the program was not idle in time.
             InvalidStateError: The messages go to listeners.
         """
         __tracebackhide__ = True
         half = half_of(self)
         if half.state.holder is not Holder.PULLER:
             await self._start_pulling()
-        with self._patience("nothing", within, "the program does not come to rest"):
-            await self._come_to_rest()
+        with self._bounded("nothing", within, "the program was not idle"):
+            await self._wait_idle()
         end = half.state.end or half.inbox.end
         if half.inbox.weight:
             what = f"expected nothing, got {await self.receive()!r}"
             raise self._failure(what, "receive")
-        asked = half.state.close_sent is not None and not half.state.answered
-        if end is not None and not asked and not self._closed_as_expected:
+        closed_first = half.state.close_sent is not None and not half.state.answered
+        if end is not None and not closed_first and not self._closed_as_expected:
             raise self._failure("expected nothing, but it was closed", "closed")
 
-    async def _come_to_rest(self) -> None:
+    async def _wait_idle(self) -> None:
         await wait_all_tasks_blocked()
         count = None
         while half_of(self).link.ping is not None and count != len(self.record.entries):
@@ -224,7 +228,7 @@ class RecordedWebSocket(WebSocket):
 
     async def _next(self, what: str, within: float | None) -> str | bytes:
         __tracebackhide__ = True
-        with self._patience(what, within):
+        with self._bounded(what, within):
             try:
                 return await self.receive()
             except ConnectionClosedError as exc:
@@ -232,44 +236,46 @@ class RecordedWebSocket(WebSocket):
                 raise self._failure(what, "closed") from None
 
     @contextmanager
-    def _patience(
+    def _bounded(
         self, what: str, within: float | None, instead: str = "nothing came"
     ) -> Generator[None, None, None]:
+        """Fail when the block takes longer than the time that a check may take."""
         __tracebackhide__ = True
         seconds = self._within if within is None else within
         check_seconds("within", seconds)
-        with trio.move_on_after(seconds) as patience:
+        with trio.move_on_after(seconds) as scope:
             yield
-        if patience.cancelled_caught:
+        if scope.cancelled_caught:
             what = f"expected {what} within {seconds} s, but {instead}"
             raise self._failure(what) from None
 
-    def _failure(self, what: str, wrong: What | None = None) -> ConversationError:
-        """Mark the step that has failed, and return the error.
+    def _failure(self, what: str, unexpected: What | None = None) -> ConversationError:
+        """Mark the failed step in the record, and return the error.
 
         Args:
-            what: What has gone wrong.
-            wrong: What was not expected: the last entry of this kind.
+            what: What went wrong.
+            unexpected: The kind of the unexpected entry, which is the last of its kind.
         """
         record = self.record
         halves = record.halves
         [name] = [name for name in halves if half_of(halves[name]) is half_of(self)]
         what = cut(f"{name} {what}")
         kinds = [(e.half, e.what) for e in record.entries]
-        at = [index for index, kind in enumerate(kinds) if kind == (name, wrong)]
+        at = [index for index, kind in enumerate(kinds) if kind == (name, unexpected)]
         record._fail(name, what, at[-1] if at else None)
         return ConversationError(f"{what}\n\n{record}", record)
 
 
 def _in_words(expected: _Expected) -> str:
     if isinstance(expected, re.Pattern):
-        return f"something like {expected.pattern!r}"
+        return f"a text that matches {expected.pattern!r}"
     if isinstance(expected, FunctionType):
         code = expected.__code__
         where = f"{PurePath(code.co_filename).name}:{code.co_firstlineno}"
-        return f"what {expected.__name__} takes, {where}"
+        return f"a message for which {expected.__name__}() is true, {where}"
     if callable(expected):
-        return f"what {getattr(expected, '__name__', expected)} takes"
+        name = getattr(expected, "__name__", expected)
+        return f"a message for which {name}() is true"
     return repr(expected)
 
 
@@ -282,7 +288,7 @@ def _is_right(
     if isinstance(expected, re.Pattern):
         return isinstance(message, str) and expected.search(message) is not None
     right = expected(message)
-    if inspect.isawaitable(right):  # It would always count as true.
+    if inspect.isawaitable(right):  # An awaitable is always true.
         if inspect.iscoroutine(right):
             right.close()
         raise _not_sync(expected)
@@ -292,8 +298,8 @@ def _is_right(
 def _check_expected(expected: _Expected) -> None:
     if not (isinstance(expected, (str, bytes, re.Pattern)) or callable(expected)):
         kind = type(expected).__name__
-        msg = f"expected is text, bytes, a pattern or a function, not {kind}"
-        raise TypeError(f"{msg}: for JSON there is expect_json()")
+        msg = f"expected is a str, bytes, a pattern or a function, not {kind}"
+        raise TypeError(f"{msg}: use expect_json() for JSON")
     check_pattern("expected", expected)
     if inspect.iscoroutinefunction(expected):
         raise _not_sync(expected)
@@ -303,7 +309,7 @@ def _check_end(code: int | None, reason: str | re.Pattern[str] | None) -> None:
     if code is not None and (not isinstance(code, int) or isinstance(code, bool)):
         msg = f"code is an int such as 1000, not {code!r}"
         if isinstance(code, (str, re.Pattern)):
-            msg += ": to expect a reason, pass it as reason=..."
+            msg += ": pass an expected reason as reason=..."
         raise TypeError(msg)
     if not isinstance(reason, (str, re.Pattern, NoneType)):
         msg = f"reason is a str or a pattern, not {type(reason).__name__}"
@@ -312,15 +318,15 @@ def _check_end(code: int | None, reason: str | re.Pattern[str] | None) -> None:
 
 
 def check_pattern(name: str, value: object) -> None:
-    """Check that what may be a pattern is none for bytes.
+    """Check that a value isn't a pattern for bytes.
 
     Raises:
-        TypeError: It is one.
+        TypeError: It is a pattern for bytes.
     """
     if isinstance(value, re.Pattern):
         pattern = cast("re.Pattern[str] | re.Pattern[bytes]", value).pattern
         if isinstance(pattern, bytes):
-            msg = f"{name} is a pattern for bytes, {pattern!r}: patterns are for text"
+            msg = f"{name} is a pattern for bytes, {pattern!r}; use one for text"
             raise TypeError(msg)
 
 
@@ -340,15 +346,17 @@ async def open_recorded_pair(
     max_buffered_bytes: int = DEFAULT_MAX_BUFFERED_BYTES,
     close_grace: float = 1.0,
 ) -> AsyncGenerator[tuple[RecordedWebSocket, RecordedWebSocket], None]:
-    """Open a pair whose halves have a record, and know what to expect.
+    """Open a pair whose halves have a record, and methods that check what they receive.
 
-    ``async with open_recorded_pair() as (client, server):``, and otherwise like
-    `open_websocket_pair()`. What the block raises gets the conversation as a note.
+    ``async with open_recorded_pair() as (client, server):``. Otherwise it is like
+    `open_websocket_pair()`. An exception that leaves the block has the conversation as
+    a note.
 
     Args:
-        names: What the record calls the two halves.
-        within: Seconds that an `expect...()` waits if nothing else is said.
-        max_buffered_bytes: How much may be sent and not taken, each way.
+        names: The names of the two halves in the record.
+        within: Seconds that the `expect...()` methods wait by default.
+        max_buffered_bytes: How much may be sent and not yet received, in each
+            direction.
         close_grace: Seconds that closing may take.
 
     Raises:
@@ -370,26 +378,26 @@ async def open_recorded_pair(
                     RecordedWebSocket(server, record, within),
                 )
     except Exception as exc:
-        if record._drawn_to is None:  # A listener has raised, and not the block.
+        if not record._failed:  # A listener has raised, not the block.
             tell(exc, [record])
         raise
 
 
 @contextmanager
 def telling(records: Sequence[Record]) -> Generator[None, None, None]:
-    """Let the pictures end where the block fails, and add them to what it raises."""
+    """When the block raises, end the pictures there, and add them to the exception."""
     try:
         yield
     except Exception as exc:
         for record in records:
-            record._stop_drawing(_of_record(exc, record) or exc)
+            record._end_at_failure_of_test(_of_record(exc, record) or exc)
         if not tells(exc):
             tell(exc, records)
         raise
 
 
 def _of_record(exc: BaseException, record: Record) -> ConversationError | None:
-    """Return the error about this record in a group, or in what is none."""
+    """Return the error about this record: `exc`, or one in the group `exc`."""
     if isinstance(exc, ConversationError):
         return exc if exc.record is record else None
     if not isinstance(exc, BaseExceptionGroup):
@@ -400,20 +408,20 @@ def _of_record(exc: BaseException, record: Record) -> ConversationError | None:
 
 
 def tell(exc: Exception, records: Sequence[Record]) -> None:
-    """Add the conversations to an exception."""
+    """Add conversations to an exception, as notes."""
     for record in records:
         if record.entries:
             exc.add_note(f"{_NOTE}{record}")
 
 
 def untell(exc: BaseException) -> None:
-    """Take the conversations away from an exception, as another one tells them."""
+    """Remove conversations from an exception, as another exception has them."""
     notes: list[str] = getattr(exc, "__notes__", [])
     notes[:] = [note for note in notes if not note.startswith(_NOTE)]
 
 
 def tells(exc: BaseException) -> bool:
-    """Return whether an exception, or one in its group, tells a conversation."""
+    """Return whether an exception, or one in its group, has a conversation."""
     notes: Sequence[str] = getattr(exc, "__notes__", ())
     if isinstance(exc, ConversationError) or any(n.startswith(_NOTE) for n in notes):
         return True

@@ -1,6 +1,6 @@
-"""Plain HTTP requests of a test client, and the options that it takes.
+"""Plain HTTP requests of a test client: its options, requests, responses and cookies.
 
-Responses and the cookies between requests are here, too.
+Knows HTTP/1.1 as a client does; not how the server is reached.
 """
 
 import json as json_module
@@ -47,11 +47,11 @@ __all__ = (
 
 
 Transport = Literal["memory", "loopback"]
-"""What lies between client and server: streams in memory, or sockets."""
+"""What connects client and server: streams in memory, or sockets."""
 
 
 class ConnectionOptions(TypedDict, total=False):
-    """What both `serve()` and `connect()` can be told."""
+    """The options that both `serve()` and `connect()` have."""
 
     close_grace: float
     max_message_bytes: int
@@ -63,7 +63,7 @@ class ConnectionOptions(TypedDict, total=False):
 
 
 class ClientOptions(ConnectionOptions, total=False):
-    """The options of `open_test_client()` without a WebSocket, but for `over`."""
+    """The options of `open_test_client()` without a path, except `over`."""
 
     within: float
     ssl_context: ssl.SSLContext | None
@@ -71,14 +71,14 @@ class ClientOptions(ConnectionOptions, total=False):
 
 
 class ReplayOptions(ClientOptions, total=False):
-    """Those with a WebSocket, but for `over` and `names`."""
+    """The options of `replay()`, except `over`."""
 
     protocols: str | Sequence[str]
     headers: HeadersInit
 
 
 class WebSocketOptions(TypedDict, total=False):
-    """What can be said about one more WebSocket of a test client."""
+    """The options of `TestClient.open_websocket()`."""
 
     protocols: str | Sequence[str]
     headers: HeadersInit
@@ -87,13 +87,13 @@ class WebSocketOptions(TypedDict, total=False):
 
 
 class FirstWebSocketOptions(ReplayOptions, total=False):
-    """Those with a WebSocket, but for `over`."""
+    """The options of `open_test_client()` with a path, except `over`."""
 
     names: tuple[str, str]
 
 
 class RequestOptions(TypedDict, total=False):
-    """What a request can have, beside its method and its URL."""
+    """The options of a request."""
 
     headers: HeadersInit
     body: str | bytes | None
@@ -101,8 +101,8 @@ class RequestOptions(TypedDict, total=False):
     within: float | None
 
 
-_ELSEWHERE: Final = {"timeout": "within", "data": "body", "content": "body"}
-"""What other libraries call an option."""
+_SYNONYMS: Final = {"timeout": "within", "data": "body", "content": "body"}
+"""Names of options in other libraries, with the names here."""
 
 _FIXTURES: Final = frozenset({"websocket_client", "golden_record"})
 
@@ -110,39 +110,39 @@ _FIXTURES: Final = frozenset({"websocket_client", "golden_record"})
 def check_options(
     function: str, options: Mapping[str, object], known: type[object]
 ) -> None:
-    """Check the names of the options of a function.
+    """Check the names of the options that a function was called with.
 
     Args:
-        function: Its name.
-        options: What it was called with.
-        known: The `TypedDict` of what it takes.
+        function: The name of the function.
+        options: The options.
+        known: The `TypedDict` of the options that it takes.
 
     Raises:
-        TypeError: It takes no option of this name.
+        TypeError: The function doesn't take an option of this name.
     """
     names: frozenset[str] = getattr(known, "__optional_keys__", frozenset())
     for name in options.keys() - names:
         msg = f"{function}() takes no argument {name!r}"
-        meant = {_ELSEWHERE.get(name)} & names or get_close_matches(name, names, 1)
+        meant = {_SYNONYMS.get(name)} & names or get_close_matches(name, names, 1)
         if name == "over" and function in _FIXTURES:
-            msg += ": the fixture websocket_transport decides"
+            msg += ": override the fixture websocket_transport"
         elif meant:
             msg += f": did you mean {next(iter(meant))!r}?"
         raise TypeError(msg)
 
 
 _ENDS: Final = "trio-end"
-"""The attribute of a cookie that says when it expires, in Trio's time."""
+"""The attribute of a cookie with the time at which it expires, in Trio's time."""
 
 
 class Cookies:
-    """The cookies of one client, sent and kept as a browser does.
+    """The cookies of one client, kept and sent as by a browser.
 
-    Two rules of browsers go beyond RFC 6265. A loopback address counts as secure, so
-    that a cookie with ``Secure`` works there without TLS. A ``Domain`` that is the
-    host itself makes a cookie for this host only, also where the host has no dot.
+    Two rules of browsers go beyond RFC 6265. A loopback address counts as secure, so a
+    cookie with ``Secure`` works there without TLS. And a ``Domain`` equal to the host
+    makes a cookie for this host only, even if the host contains no dot.
 
-    A cookie expires in Trio's time, so that a test in virtual time can wait for it.
+    Cookies expire in Trio's time, so that a test in virtual time can wait for that.
     """
 
     def __init__(self) -> None:
@@ -151,28 +151,28 @@ class Cookies:
         self._jar = CookieJar(self._policy)
 
     def values(self) -> dict[str, str]:
-        """Return the values by name; of equal names, that with the longest path."""
+        """Return the values by name. Of equal names, the longest path wins."""
         self._drop_expired()
         ordered = sorted(self._jar, key=lambda cookie: len(cookie.path))
         return {cookie.name: cookie.value or "" for cookie in ordered}
 
     def header(self, url: str) -> str:
-        """Return the value of ``Cookie`` for a request to `url`; ``""`` for none."""
+        """Return the value of ``Cookie`` for a request, ``""`` for no cookies."""
         self._drop_expired()
         request = URLRequest(url)  # noqa: S310 - it is never opened
         self._jar.add_cookie_header(request)
         return request.get_header("Cookie") or ""
 
     def keep(self, url: str, headers: Iterable[tuple[str, str]]) -> None:
-        """Keep what the headers of an answer set, as far as `url` may set it."""
+        """Keep the cookies in the headers of a response, if `url` may set them."""
         request = URLRequest(url)  # noqa: S310 - it is never opened
-        answer = cast("HTTPResponse", _Answer(request.host, headers))
-        for cookie in self._jar.make_cookies(answer, request):
+        response = cast("HTTPResponse", _Response(request.host, headers))
+        for cookie in self._jar.make_cookies(response, request):
             if cookie.expires is not None:
                 lifetime = cookie.expires - int(time.time())
                 end = trio.current_time() + lifetime
                 cookie.set_nonstandard_attr(_ENDS, str(end))
-                cookie.expires = None  # The jar would look at the wall clock.
+                cookie.expires = None  # The jar would compare it with the wall clock.
             if self._policy.set_ok(cookie, request):
                 self._jar.set_cookie(cookie)
 
@@ -184,8 +184,8 @@ class Cookies:
                 self._jar.clear(cookie.domain, cookie.path, cookie.name)
 
 
-class _Answer:
-    """The answer of a host, as far as the cookie jar looks at one."""
+class _Response:
+    """A response of a host, with the one method that the cookie jar calls."""
 
     def __init__(self, host: str, headers: Iterable[tuple[str, str]]) -> None:
         name = re.escape(host.partition(":")[0])
@@ -211,14 +211,14 @@ _HEADERS_OF_THE_CLIENT: Final = frozenset(
 class TestResponse:
     """The response to a request of a test client, with its whole body."""
 
-    __test__ = False  # It is no class of tests, whatever pytest takes from its name.
+    __test__ = False  # pytest takes classes named Test... for classes of tests.
 
     url: str
     """The URL that was requested."""
     status: int
-    """Such as 200."""
+    """The status code, such as 200."""
     headers: Headers
-    """Without regard to case: ``response.headers["content-type"]``."""
+    """The headers; names are compared without case: ``headers["content-type"]``."""
     body: bytes
     """The whole body; empty for HEAD, 204 and 304."""
 
@@ -226,24 +226,23 @@ class TestResponse:
         return f"<TestResponse {self.status}, {len(self.body):,} bytes, of {self.url}>"
 
     def text(self) -> str:
-        """Return the body as text: UTF-8, with U+FFFD for what is none."""
+        """Return the body decoded as UTF-8, with U+FFFD in place of invalid bytes."""
         return self.body.decode("utf-8-sig", "replace")
 
     def json(self) -> Any:  # noqa: ANN401 - as json.loads()
-        """Return what the body says in JSON.
+        """Return the value of a JSON body.
 
         Raises:
-            ValueError: It is no JSON.
+            ValueError: The body isn't JSON.
         """
         return json_module.loads(self.body)
 
 
 class RequestError(AssertionError):
-    """A request of a test client has not got a whole response."""
+    """A request of a test client didn't get a complete response."""
 
     response: TestResponse | None
-    """What has come of the response, with the beginning of its body; `None` if not
-    even its head has come."""
+    """The part of the response that was received; `None` if its head is missing."""
 
     def __init__(self, message: str, response: TestResponse | None = None) -> None:
         super().__init__(message)
@@ -254,13 +253,13 @@ class RequestToSend:
     """A request, checked and ready to be sent on a stream.
 
     Args:
-        method: Such as ``"GET"``, in any case.
+        method: The method, such as ``"GET"``; case doesn't matter.
         url: The URL, for the response.
         target: The path and the query, as they are sent.
-        host: The value of ``Host``, unless the headers have one.
+        host: The value of ``Host``, unless it is among the headers.
         headers: More headers.
-        body: Text is sent as UTF-8.
-        json: A value to send as JSON instead; ``...`` for none.
+        body: The body. A str is sent as UTF-8.
+        json: A value to send as JSON, in place of a body; ``...`` for none.
 
     Raises:
         TypeError: An argument is of another type, or there are two bodies.
@@ -290,8 +289,8 @@ class RequestToSend:
         sent = Headers({"Host": host})
         sent.update(Headers(headers))
         for name in _HEADERS_OF_THE_CLIENT & set(sent):
-            msg = f"request() makes the header {name!r} itself"
-            raise ValueError(f"{msg}; a WebSocket is opened by open_websocket()")
+            msg = f"leave out the header {name!r}: request() sets it if needed"
+            raise ValueError(f"{msg}, and open_websocket() opens a WebSocket")
         self._data, kind = _encoded(body, json)
         if kind:
             sent.setdefault("Content-Type", kind)
@@ -304,17 +303,17 @@ class RequestToSend:
 
     @property
     def response(self) -> TestResponse | None:
-        """What has come of the response so far; `None` before its head has."""
+        """The response so far; `None` before its head has come."""
         if self._status == 0:
             return None
         url, body = self._url, bytes(self._body)
         return TestResponse(url, self._status, self._answer_headers, body)
 
     async def send(self, stream: trio.abc.Stream) -> None:
-        """Send it, and read the response to its end. Always a checkpoint.
+        """Send the request, and read the whole response. Always a checkpoint.
 
         Raises:
-            RequestError: The response is broken off, is no HTTP, or is too large.
+            RequestError: The response is incomplete, isn't HTTP, or is too large.
         """
         parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD_BYTES)
         request = h11.Request(
@@ -327,10 +326,10 @@ class RequestToSend:
             data += parser.send(h11.Data(self._data)) or b""
         data += parser.send(h11.EndOfMessage()) or b""
         async with trio.open_nursery() as nursery:
-            # At the same time: the server may answer before it has read the body.
+            # Both at once: the server may respond before it has read the whole body.
             nursery.start_soon(_send_all, stream, data)
             failure = await self._read(parser, stream)
-            nursery.cancel_scope.cancel(reason="the response is there")
+            nursery.cancel_scope.cancel(reason="the response was received")
         if failure:
             raise RequestError(f"{self}: {failure}", self.response)
 
@@ -338,7 +337,7 @@ class RequestToSend:
         return f"{self.method} {self._target}"
 
     async def _read(self, parser: h11.Connection, stream: trio.abc.Stream) -> str:
-        """Read the response, and return what is wrong with it, ``""`` for nothing."""
+        """Read the response. Return what is wrong with it, ``""`` if it is complete."""
         try:
             while len(self._body) <= _MAX_BODY_BYTES:
                 event = parser.next_event()
@@ -355,14 +354,14 @@ class RequestToSend:
                 elif isinstance(event, h11.EndOfMessage):
                     return ""
         except trio.BrokenResourceError as exc:
-            return f"the connection broke before the response had ended: {exc}"
+            return f"the connection broke before the end of the response: {exc}"
         except h11.RemoteProtocolError as exc:
-            return f"the response was broken off, or is no HTTP: {exc}"
+            return f"the response is incomplete, or isn't HTTP/1.1: {exc}"
         return f"the body of the response has more than {_MAX_BODY_BYTES:,} bytes"
 
 
 async def _send_all(stream: trio.abc.Stream, data: bytes) -> None:
-    # A server that reads no more may have answered all the same.
+    # A server that stopped reading may have responded all the same.
     with suppress(trio.BrokenResourceError):
         await stream.send_all(data)
 
@@ -371,7 +370,7 @@ def _encoded(body: str | bytes | None, json: object) -> tuple[bytes, str]:
     """Return a body as it is sent, and its ``Content-Type``, ``""`` for none."""
     if json is not ...:
         if body is not None:
-            msg = "a request has a body or json, not both"
+            msg = "pass either body or json to a request, not both"
             raise TypeError(msg)
         return json_module.dumps(json).encode(), "application/json"
     if body is None:
@@ -379,6 +378,8 @@ def _encoded(body: str | bytes | None, json: object) -> tuple[bytes, str]:
     if isinstance(body, str):
         return usv_string(body).encode(), "text/plain;charset=UTF-8"
     if not isinstance(body, bytes):
-        msg = f"a body is str or bytes, not {type(body).__name__}: for JSON pass json="
+        msg = (
+            f"a body is str or bytes, not {type(body).__name__}; pass JSON as json=..."
+        )
         raise TypeError(msg)
     return body, ""

@@ -1,12 +1,12 @@
-"""`Site`: an application on its real server, and what one client of it keeps.
+"""`Site`: an application on its real server, and the state of one client of it.
 
-It runs the server and reaches it, and keeps the client's cookies, its WebSockets, and
-what handlers have raised for it.
+It runs the server, connects to it, and keeps the client's cookies, WebSockets and
+records. `serve()` and `connect()` do HTTP and frames.
 
-Each WebSocket has a record. The server's half is made by the handler, in a task of the
-server that knows nothing of records. So a site opens one WebSocket at a time: the next
-upgrade that its server gets belongs to it, and the handler is called with that record
-in use. What is said in HTTP and in frames is left to `serve()` and `connect()`.
+Each WebSocket has a record. The handler makes the server's half, in a task of the
+server that has no record in its context. So a site opens one WebSocket at a time: the
+next upgrade request at the server belongs to it, and the handler is called with its
+record in use.
 """
 
 import math
@@ -59,40 +59,40 @@ class _Opening:
 
     record: Record
     task: trio.lowlevel.Task | None = None
-    """In which the handler runs, while it does."""
-    waits: str = ""
+    """The task in which the handler runs, if it runs."""
+    hint: str = ""
     """Where the handler waited when the time was over."""
 
-    async def look(self, seconds: float, scope: trio.CancelScope) -> None:
-        """See where the handler waits after so many seconds.
+    async def note_place(self, seconds: float, scope: trio.CancelScope) -> None:
+        """After some seconds, note where the handler waits.
 
-        Once the client has given up, the handler is cancelled, and the place is lost.
+        When the client gives up, the handler is cancelled, and no longer waits there.
         """
         with scope:
             await trio.sleep(seconds)
-            self.waits = "" if self.task is None else _what_waits(self.task)
+            self.hint = "" if self.task is None else _hint_about(self.task)
 
 
-def _what_waits(task: trio.lowlevel.Task) -> str:
+def _hint_about(task: trio.lowlevel.Task) -> str:
     return (
         f": fetch has not returned yet, and waits{place_of(task)}. The client is "
-        "connected only when fetch returns; what goes on after that belongs into a "
-        "listener or a task of request.nursery"
+        "connected only when fetch has returned: do what comes after that in a "
+        "listener or in a task of request.nursery"
     )
 
 
 class Site:
-    """A server, and what one client of it keeps.
+    """A server, and the state of one client of it.
 
     Args:
         fetch: The handler.
         nursery: For the server, and for the client's connections.
-        failures: Where what handlers raise is heard.
-        over: How the server is reached.
-        within: Seconds that the client waits, unless it says otherwise.
-        ssl_context: For the client's side of TLS; `None` for none.
-        server_ssl_context: For the server's side.
-        options: Of both sides.
+        failures: The exceptions that handlers raise.
+        over: What connects client and server.
+        within: Seconds that the client waits by default.
+        ssl_context: The client's context for TLS; `None` for no TLS.
+        server_ssl_context: The server's context.
+        options: Options of both client and server.
     """
 
     def __init__(
@@ -117,12 +117,12 @@ class Site:
         self._options = options
         self.cookies: Cookies = Cookies()
         self.sockets: list[WebSocket] = []
-        """All that were opened, for closing."""
+        """All WebSockets that were opened. They are closed in the end."""
         self.records: list[Record] = []
-        """Of all WebSockets."""
+        """The records of all WebSockets."""
         self._one_opening = trio.Lock()
         self._opening: _Opening | None = None
-        """Of the WebSocket that is being opened, until its request has come."""
+        """The WebSocket that is being opened, until the server has its request."""
         self._dial: Dialer = trio.open_tcp_stream
         self.origin: str = ""
 
@@ -132,20 +132,21 @@ class Site:
         """Start the server.
 
         Raises:
-            ValueError: It would be reached through sockets, in virtual time.
+            ValueError: Sockets can't be used in virtual time.
         """
         clock = trio.lowlevel.current_clock()
         virtual = isinstance(clock, MockClock) and clock.autojump_threshold < math.inf
         if virtual and self._over == "loopback":
             msg = (
-                "over='loopback' (or websocket_transport) is for real time: a "
-                "MockClock with an autojump_threshold runs ahead of the network"
+                "over='loopback' (or websocket_transport) needs real time: a MockClock "
+                "with an autojump_threshold does not wait for the network"
             )
             raise ValueError(msg)
         await self._nursery.start(self._start)
 
     async def _start(self, *, task_status: trio.TaskStatus[None]) -> None:
-        # A task, as the context of the block may be shared: pytest-trio does that.
+        # In a task with its own context: that of the block may be shared by several
+        # clients, as in pytest-trio.
         self.failures.attribute()
         run = partial(
             serve,
@@ -176,7 +177,7 @@ class Site:
                 response: object = await self._handler(request)
         finally:
             opening.task = None
-        if isinstance(response, Response):  # `connect()` does not tell its headers.
+        if isinstance(response, Response):  # `connect()` doesn't return its headers.
             self.cookies.keep(request.url, response.headers.pairs())
         return response  # type: ignore[return-value]
 
@@ -206,7 +207,7 @@ class Site:
             body=body,
             json=json,
         )
-        with trio.move_on_after(seconds) as patience:
+        with trio.move_on_after(seconds) as scope:
             stream = await self._open_stream()
             try:
                 await request.send(stream)
@@ -214,8 +215,8 @@ class Site:
                 with trio.CancelScope(shield=True):  # Never waits.
                     await trio.aclose_forcefully(stream)
         response = request.response
-        if patience.cancelled_caught:
-            what = f"{request}: no whole response within {seconds} s"
+        if scope.cancelled_caught:
+            what = f"{request}: no complete response within {seconds} s"
             if response is not None:
                 size = len(response.body)
                 what += f", only status {response.status} and {size:,} bytes of a body"
@@ -241,7 +242,7 @@ class Site:
         """Return the path and the query of a URL of this server.
 
         Raises:
-            TypeError: It is no str.
+            TypeError: It isn't a str.
             ValueError: It is of another server, or has a fragment.
         """
         if not isinstance(url, str):
@@ -250,12 +251,12 @@ class Site:
         path = url.removeprefix(self.origin) or "/"
         if not path.startswith("/"):
             msg = (
-                "a URL is a path such as '/chat?room=1', or one of this server, "
+                "a URL is a path such as '/chat?room=1', or a URL of this server, "
                 f"{self.origin}; not {url!r}"
             )
             raise ValueError(msg)
         if "#" in path:
-            msg = f"a request has no '#fragment', as {url!r} has"
+            msg = f"leave out the fragment (from '#' on) of {url!r}: it is never sent"
             raise ValueError(msg)
         return percent_encoded(path)
 
@@ -276,7 +277,11 @@ class Site:
         names: tuple[str, str] = ("client", "server"),
         within: float | None = None,
     ) -> tuple[WebSocket, Record, float]:
-        """Open a WebSocket in pull mode, and return the seconds that it waits, too."""
+        """Open a WebSocket in pull mode.
+
+        Returns:
+            The WebSocket, its record, and the seconds that it waits by default.
+        """
         seconds = self._within if within is None else within
         check_seconds("within", seconds)
         check_path(path)
@@ -286,20 +291,20 @@ class Site:
         async with self._one_opening:
             self._opening = opening = _Opening(record)
             watch = trio.CancelScope()
-            self._nursery.start_soon(opening.look, seconds, watch)
+            self._nursery.start_soon(opening.note_place, seconds, watch)
             try:
                 socket = await self._connect(url, protocols, sent, record, seconds)
             except HandshakeError as exc:
                 self.cookies.keep(url, exc.headers)
-                if opening.waits and exc.status is None:
-                    msg = f"{exc}{opening.waits}"
+                if opening.hint and exc.status is None:
+                    msg = f"{exc}{opening.hint}"
                     raise HandshakeError(msg) from None
-                # Where the answer was read is of no use to a test.
+                # The place where the client read the answer doesn't help a test.
                 exc.__traceback__ = None
                 raise
             finally:
                 self._opening = None
-                watch.cancel(reason="it is open, or can't be opened")
+                watch.cancel(reason="the WebSocket is open, or can't be opened")
         self.sockets.append(socket)
         self.records.append(record)
         socket.accept(pull=True)
@@ -314,7 +319,7 @@ class Site:
         seconds: float,
     ) -> WebSocket:
         async def run(*, task_status: trio.TaskStatus[WebSocket]) -> None:
-            with use_instrument(record):  # In a task, as in `_start()`.
+            with use_instrument(record):  # In a task with its own context.
                 socket = await connect(
                     "ws" + url.removeprefix("http"),
                     nursery=self._nursery,
@@ -362,5 +367,5 @@ def check_path(path: str) -> None:
         msg = f"path is a str such as '/chat?room=1', not {type(path).__name__}"
         raise TypeError(msg)
     if not path.startswith("/"):
-        msg = f"path begins with a slash, such as '/chat?room=1'; this is {path!r}"
+        msg = f"path must begin with a slash, such as '/chat?room=1', not {path!r}"
         raise ValueError(msg)

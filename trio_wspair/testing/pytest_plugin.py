@@ -68,7 +68,7 @@ async def open_pair(
         record = pair[0].record
         _kept_of(item).records.append([record])
         yield pair
-        record._end_of_test()
+        record._note_end_of_test()
 
 
 @asynccontextmanager
@@ -82,7 +82,7 @@ async def open_clients(
             opener = _Opener(applications, clients, over, kept)
             yield cast("OpenClient", opener)
             for record in chain(*kept.records):
-                record._end_of_test()
+                record._note_end_of_test()
             opener.clients_done.set()
         opener.applications_done.set()
     raise_together(list(kept.by_handlers), "handlers have raised")
@@ -228,7 +228,7 @@ def add_conversations(
     if tells(failure):
         return
     for record in chain(*_kept_of(item).records):
-        record._stop_drawing(failure)
+        record._end_at_failure_of_test(failure)
         report.sections.append(("WebSocket conversation", str(record)))
 
 
