@@ -1,4 +1,4 @@
-"""The life of an object: when it is built, what keeps it in memory, what ends it."""
+"""The life of an instance: its construction, hibernation, eviction, aborts, and end."""
 
 import gc
 import math
@@ -58,10 +58,12 @@ async def test_an_idle_object_is_freed_and_no_task_of_it_remains() -> None:
             await settle(9)
             assert alive[0]() is not None
             await settle(2)
-            assert alive[0]() is None  # Without the cyclic collector.
+            assert (
+                alive[0]() is None
+            )  # The instance is freed without the cyclic collector.
         finally:
             gc.enable()
-        # That of the client half and the dispatcher share one: it serves them all.
+        # One dispatcher serves the client half and the others.
         assert tasks() == before + 1
         client.send("two")
         await settle()
@@ -85,7 +87,7 @@ async def test_ten_seconds_count_from_the_end_of_the_last_event() -> None:
 
 
 @in_virtual_time
-async def test_what_belongs_to_the_sockets_stays() -> None:
+async def test_state_of_the_sockets_stays() -> None:
     pair = WebSocketRequestResponsePair("ping", "pong")
 
     def prepare(room: Room) -> None:
@@ -143,7 +145,7 @@ async def test_what_belongs_to_the_sockets_stays() -> None:
 
 
 @in_virtual_time
-async def test_an_automatic_answer_neither_wakes_nor_keeps_awake() -> None:
+async def test_an_automatic_answer_neither_wakes_an_object_nor_keeps_it_awake() -> None:
     def prepare(room: Room) -> None:
         pair = WebSocketRequestResponsePair("ping", "pong")
         room.ctx.set_web_socket_auto_response(pair)
@@ -155,13 +157,13 @@ async def test_an_automatic_answer_neither_wakes_nor_keeps_awake() -> None:
             client.send("ping")
             assert await client.receive() == "pong"
         assert namespace.world.built == 1
-        client.send(b"ping")  # Bytes are no text.
+        client.send(b"ping")  # Bytes don't match the text.
         await settle()
         assert namespace.world.log == [(2, b"ping")]
 
 
 @in_virtual_time
-async def test_a_handler_that_runs_keeps_its_object_in_memory() -> None:
+async def test_a_running_handler_keeps_its_object_in_memory() -> None:
     async def linger(_room: Room, _ws: WebSocket, message: str | bytes) -> None:
         if message == "linger":
             await trio.sleep(100)
@@ -223,7 +225,7 @@ async def test_a_plainly_accepted_socket_keeps_an_object_in_memory() -> None:
 
 @pytest.mark.parametrize("hibernate_after", [0, math.inf])
 @in_virtual_time
-async def test_hibernate_after_may_be_nothing_or_for_ever(
+async def test_hibernate_after_may_be_zero_or_infinite(
     hibernate_after: float,
 ) -> None:
     async with open_namespace(hibernate_after=hibernate_after) as namespace:
@@ -246,8 +248,8 @@ async def test_evict_drops_an_idle_object_at_once() -> None:
         client = await namespace.visit()
         namespace.evict()
         assert alive[0]() is None
-        namespace.evict()  # Nothing happens to one that is gone,
-        namespace.evict("nobody")  # or that never was.
+        namespace.evict()  # Evicting an object that has gone does nothing,
+        namespace.evict("nobody")  # nor does evicting one that never existed.
         client.send("hello")
         await settle()
         assert world.log == [(2, "hello")]
@@ -273,7 +275,7 @@ async def test_evict_waits_for_the_events_that_are_running() -> None:
 
 
 @in_virtual_time
-async def test_evict_between_two_messages_is_seen_by_the_second() -> None:
+async def test_after_evict_the_next_message_gets_a_new_instance() -> None:
     async def evict_me(room: Room, _ws: WebSocket, message: str | bytes) -> None:
         if message == "first":
             namespace.evict()
@@ -312,7 +314,7 @@ def test_only_the_objects_of_a_namespace_can_hibernate_after_every_event() -> No
 
 
 @in_virtual_time
-async def test_objects_may_be_made_to_leave_after_every_event() -> None:
+async def test_with_the_option_objects_leave_after_every_event() -> None:
     async with open_namespace() as namespace:
         client = await namespace.visit()
         await namespace.visit(name="asleep")
@@ -329,7 +331,7 @@ async def test_objects_may_be_made_to_leave_after_every_event() -> None:
 
 
 @in_virtual_time
-async def test_what_keeps_an_object_awake_keeps_it_from_leaving_at_once() -> None:
+async def test_an_object_that_is_kept_awake_does_not_leave_at_once() -> None:
     async def on_fetch(room: Room, request: Request) -> Response | None:
         if request.path == "/work":
             room.ctx.wait_until(trio.sleep, 5)
@@ -358,11 +360,11 @@ async def test_what_keeps_an_object_awake_keeps_it_from_leaving_at_once() -> Non
         assert namespace.world.log == log
 
 
-# -- building ------------------------------------------------------------------------
+# -- construction --------------------------------------------------------------------
 
 
 @in_virtual_time
-async def test_there_is_one_instance_for_events_that_come_together() -> None:
+async def test_events_that_come_together_have_one_instance() -> None:
     async def load() -> None:
         await trio.sleep(5)
 
@@ -378,7 +380,7 @@ async def test_there_is_one_instance_for_events_that_come_together() -> None:
 
 
 @in_virtual_time
-async def test_what_the_constructor_blocks_for_runs_before_the_first_event() -> None:
+async def test_a_block_in_the_constructor_runs_before_the_first_event() -> None:
     steps: list[str] = []
 
     async def load(what: str) -> None:
@@ -406,7 +408,7 @@ async def fail() -> NoReturn:
 
 def fail_at_once(room: Room) -> None:
     if room.number > 1:
-        # It is never awaited, and there is no warning.
+        # The coroutine is never awaited, without a warning.
         _ = room.ctx.block_concurrency_while(trio.sleep, 1)
         msg = "the disk is full"
         raise OSError(msg)
@@ -419,7 +421,7 @@ def fail_in_time(room: Room) -> None:
 
 @pytest.mark.parametrize("fail", [fail_at_once, fail_in_time])
 @in_virtual_time
-async def test_an_object_that_cannot_be_built_loses_its_sockets(
+async def test_an_object_whose_constructor_raises_loses_its_sockets(
     fail: Callable[[Room], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_namespace(World(on_build=fail)) as namespace:
@@ -469,7 +471,7 @@ async def test_no_event_begins_while_concurrency_is_blocked() -> None:
 
 
 @in_virtual_time
-async def test_what_fails_while_concurrency_is_blocked_resets_the_object(
+async def test_an_error_while_concurrency_is_blocked_resets_the_object(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def block(room: Room, _ws: WebSocket, _message: str | bytes) -> None:
@@ -488,7 +490,7 @@ async def test_what_fails_while_concurrency_is_blocked_resets_the_object(
 
 
 @in_virtual_time
-async def test_cancelled_it_blocks_no_longer() -> None:
+async def test_a_cancelled_block_ends() -> None:
     async def block(room: Room, _ws: WebSocket, message: str | bytes) -> None:
         if message == "block":
             with trio.move_on_after(3):
@@ -507,7 +509,7 @@ async def test_cancelled_it_blocks_no_longer() -> None:
 
 
 @in_virtual_time
-async def test_abort_cancels_all_and_drops_all(
+async def test_abort_cancels_all_tasks_and_drops_all_state(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     ended: list[str] = []
@@ -561,12 +563,12 @@ async def test_abort_cancels_all_and_drops_all(
             assert (await ws.wait_closed()).code == 1011
         assert sorted(ended) == ["fetch", "handler", "handler", "wait_until"]
         assert logged_warnings(caplog) == ["Room 'room' calls abort(): enough"]
-        assert world.log == [(1, "run"), (1, "abort")]  # Nobody is told of the end.
+        assert world.log == [(1, "run"), (1, "abort")]  # No handler gets the end.
         assert (await namespace.ask("/look")).body == b"[2, [], null]"
 
 
 @in_virtual_time
-async def test_an_abort_in_fetch_is_an_error_for_who_asks(
+async def test_an_abort_in_fetch_is_an_error_for_the_caller(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def abort(room: Room, _request: Request) -> Response:
@@ -628,7 +630,7 @@ async def test_a_listener_that_raises_resets_the_object_that_it_belongs_to(
 
 
 @in_virtual_time
-async def test_an_abort_in_the_constructor_is_an_error_for_who_asks(
+async def test_an_abort_in_the_constructor_is_an_error_for_the_caller(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def abort(room: Room) -> None:
@@ -643,7 +645,7 @@ async def test_an_abort_in_the_constructor_is_an_error_for_who_asks(
 
 
 @in_virtual_time
-async def test_an_abort_in_a_close_handler_ends_that_socket_too(
+async def test_an_abort_in_a_close_handler_also_ends_that_socket(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def abort(room: Room, _ws: WebSocket) -> None:
@@ -660,7 +662,7 @@ async def test_an_abort_in_a_close_handler_ends_that_socket_too(
 
 
 @in_virtual_time
-async def test_what_wait_until_runs_may_fail_or_abort(
+async def test_a_task_of_wait_until_may_fail_or_abort(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def abort(room: Room) -> None:
@@ -717,7 +719,7 @@ async def test_a_task_may_be_started_while_the_object_is_being_reset(
 
 
 @in_virtual_time
-async def test_who_waits_for_a_blocked_object_that_is_reset_is_told_so() -> None:
+async def test_a_caller_gets_an_error_when_its_blocked_object_is_reset() -> None:
     answers: list[str] = []
 
     async def on_fetch(room: Room, request: Request) -> Response:
@@ -764,7 +766,7 @@ async def test_an_event_that_waited_while_its_socket_was_dropped_is_dropped_too(
 
 @pytest.mark.parametrize("away", [0, 1])
 @in_virtual_time
-async def test_what_a_task_raises_when_it_is_cancelled_is_logged(
+async def test_an_error_of_a_cancelled_task_is_logged(
     away: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def clean_up_badly() -> None:
@@ -799,11 +801,11 @@ async def test_what_a_task_raises_when_it_is_cancelled_is_logged(
     assert "KeyError('lost')" in complaint
 
 
-# -- being forgotten -----------------------------------------------------------------
+# -- forgetting objects --------------------------------------------------------------
 
 
 @in_virtual_time
-async def test_settings_without_sockets_last_a_while_and_then_take_no_place() -> None:
+async def test_settings_without_sockets_last_a_while_and_are_then_forgotten() -> None:
     async def keep(room: Room, request: Request) -> Response:
         limit = room.ctx.get_hibernatable_web_socket_event_timeout()
         if request.path == "/set":
@@ -817,7 +819,7 @@ async def test_settings_without_sockets_last_a_while_and_then_take_no_place() ->
         assert (await namespace.ask("/get", "room 0")).body == b"5000"
         await settle(60)
         await namespace.ask("/get", "somebody new")
-        # Whatever is kept, it is not the hundred.
+        # Some may be kept, but not the hundred.
         assert len(namespace.rooms._actors) == 2
         await settle(200)
         await namespace.ask("/get", "somebody else")
@@ -825,7 +827,9 @@ async def test_settings_without_sockets_last_a_while_and_then_take_no_place() ->
 
 
 @in_virtual_time
-async def test_an_object_is_forgotten_though_somebody_gave_up_waiting_for_it() -> None:
+async def test_an_object_is_forgotten_after_a_caller_has_stopped_waiting_for_it() -> (
+    None
+):
     async def stay(room: Room, _request: Request) -> Response:
         _, server = WebSocketPair()
 
@@ -869,7 +873,7 @@ async def test_leaving_a_namespace_closes_its_sockets() -> None:
 
 
 @in_virtual_time
-async def test_g2_cancelled_it_still_tells_every_socket_its_end() -> None:
+async def test_g2_a_cancelled_namespace_gives_every_socket_its_close_event() -> None:
     async def part(_room: Room, _ws: WebSocket) -> None:
         await trio.sleep(0.5)
         world.log.append("parted")
@@ -888,7 +892,7 @@ async def test_g2_cancelled_it_still_tells_every_socket_its_end() -> None:
 
 
 @in_virtual_time
-async def test_a_close_handler_gets_a_second_when_all_is_cancelled() -> None:
+async def test_a_close_handler_gets_a_second_when_the_namespace_is_cancelled() -> None:
     async def stay(_room: Room, _ws: WebSocket) -> None:
         await trio.sleep_forever()
 
@@ -902,7 +906,7 @@ async def test_a_close_handler_gets_a_second_when_all_is_cancelled() -> None:
 
 
 @in_virtual_time
-async def test_what_still_runs_is_cancelled_when_the_namespace_ends() -> None:
+async def test_running_tasks_are_cancelled_when_the_namespace_ends() -> None:
     ended: list[str] = []
 
     async def run(what: str) -> None:
@@ -928,7 +932,7 @@ async def test_what_still_runs_is_cancelled_when_the_namespace_ends() -> None:
 
 
 @in_virtual_time
-async def test_who_waits_for_the_next_instance_is_told_that_there_is_none() -> None:
+async def test_a_caller_that_waits_gets_an_error_when_the_namespace_ends() -> None:
     async def linger(_room: Room, _request: Request) -> Response:
         _, server = WebSocketPair()
 
@@ -975,9 +979,7 @@ async def test_a_namespace_that_was_cancelled_keeps_nothing_of_its_objects() -> 
 
 
 @in_virtual_time
-async def test_g10_an_instance_that_leaves_memory_is_no_work_for_the_collector() -> (
-    None
-):
+async def test_g10_an_instance_that_leaves_memory_leaves_no_garbage() -> None:
     async def abort(room: Room, request: Request) -> Response:
         if request.path == "/abort":
             room.ctx.abort()
@@ -1036,7 +1038,7 @@ async def test_a_failure_is_not_hidden_by_the_reset_of_another_object(
 
 
 @in_virtual_time
-async def test_a_failure_is_not_hidden_by_the_reset_that_comes_while_it_is_handled(
+async def test_a_failure_is_not_hidden_by_a_reset_while_it_is_handled(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def on_message(room: Room, _ws: WebSocket, message: object) -> None:
@@ -1061,14 +1063,14 @@ async def test_a_failure_is_not_hidden_by_the_reset_that_comes_while_it_is_handl
 
 
 @in_virtual_time
-async def test_what_the_block_raises_comes_out_as_it_is() -> None:
+async def test_an_exception_of_the_block_is_raised_bare() -> None:
     with pytest.raises(OSError, match="the disk is full"):
         async with DurableObjectNamespace(Room, World()):
             await fail()
 
 
 @in_virtual_time
-async def test_a_namespace_answers_only_while_it_is_open() -> None:
+async def test_a_namespace_responds_only_while_it_is_open() -> None:
     async with trio.open_nursery() as nursery:
         rooms = DurableObjectNamespace(Room, World())
         namespace = RoomNamespace(rooms, nursery, World())

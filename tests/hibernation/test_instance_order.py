@@ -1,4 +1,4 @@
-"""What happens to an object at the same moment: order, and nothing left behind."""
+"""Order of events that come at the same moment, and objects that are forgotten."""
 
 import gc
 import weakref
@@ -28,11 +28,11 @@ async def settled() -> None:
 
 @attrs.define(eq=False)
 class Blocked(World):
-    """A world in which an object can be blocked, and asked what it sees."""
+    """A world in which an object can be blocked, and reports what it sees."""
 
     gate: trio.Event = attrs.field(factory=trio.Event)
     in_block: Any = None
-    """Called with the object before it is blocked no longer."""
+    """Called with the object before the block ends."""
 
     def __attrs_post_init__(self) -> None:
         self.on_fetch = self._ask
@@ -61,7 +61,7 @@ def later(namespace: RoomNamespace, path: str) -> None:
 
 @pytest.mark.parametrize("luck", range(10))
 @in_virtual_time
-async def test_g11_what_waits_for_a_blocked_object_begins_in_the_order_of_its_coming(
+async def test_g11_events_that_wait_for_a_blocked_object_begin_in_order(
     luck: int,
 ) -> None:
     trio._core._run._r.seed(luck)
@@ -88,7 +88,7 @@ async def test_g11_what_waits_for_a_blocked_object_begins_in_the_order_of_its_co
 
 @pytest.mark.parametrize("luck", range(10))
 @in_virtual_time
-async def test_g11_who_is_let_in_may_block_the_object_again(luck: int) -> None:
+async def test_g11_an_event_that_begins_may_block_the_object_again(luck: int) -> None:
     trio._core._run._r.seed(luck)
 
     async def on_message(room: Room, _ws: WebSocket, message: str | bytes) -> None:
@@ -109,14 +109,14 @@ async def test_g11_who_is_let_in_may_block_the_object_again(luck: int) -> None:
         assert world.log == [(1, "a"), (1, "block")]
         clients[0].send("d")
         await trio.sleep(10)
-        # What its handler does after that is no event: it comes first or not, by luck.
+        # The rest of its handler isn't an event, so its order is not specified.
         world.log.remove("unblocked")
         assert world.log == [(1, "a"), (1, "block"), (1, "b"), (1, "c"), (1, "d")]
 
 
 @pytest.mark.parametrize("luck", range(10))
 @in_virtual_time
-async def test_g11_what_waits_for_the_next_instance_begins_in_the_order_of_its_coming(
+async def test_g11_events_that_wait_for_the_next_instance_begin_in_order(
     luck: int,
 ) -> None:
     trio._core._run._r.seed(luck)
@@ -151,7 +151,7 @@ async def test_g11_what_waits_for_the_next_instance_begins_in_the_order_of_its_c
 
 
 @in_virtual_time
-async def test_who_gives_up_waiting_holds_up_nobody() -> None:
+async def test_a_cancelled_waiter_does_not_block_others() -> None:
     world = Blocked()
     async with open_namespace(world) as namespace:
         later(namespace, "/block")
@@ -175,9 +175,7 @@ async def test_who_gives_up_waiting_holds_up_nobody() -> None:
 
 
 @in_virtual_time
-async def test_the_turn_of_a_task_that_has_just_been_cancelled_goes_to_the_next() -> (
-    None
-):
+async def test_the_turn_of_a_cancelled_task_goes_to_the_next() -> None:
     opened = trio.Event()
     turnstile = Turnstile()
     passed: list[str] = []
@@ -265,7 +263,7 @@ async def test_g3_a_blocked_object_may_still_use_a_socket_whose_close_has_come()
 
 
 @in_virtual_time
-async def test_an_object_that_is_reset_while_blocked_is_told_no_end() -> None:
+async def test_an_object_that_is_reset_while_blocked_gets_no_close_event() -> None:
     def reset(room: Room) -> None:
         (ws,) = room.ctx.get_web_sockets()
         room.ctx.abort("enough")
@@ -315,7 +313,7 @@ async def test_an_abort_while_concurrency_is_blocked_ends_the_handler_at_once() 
 
 
 @in_virtual_time
-async def test_an_object_that_is_evicted_while_blocked_leaves_after_what_waits() -> (
+async def test_an_object_evicted_while_blocked_leaves_after_the_waiting_events() -> (
     None
 ):
     world = Blocked()
@@ -336,7 +334,7 @@ async def test_an_object_that_is_evicted_while_blocked_leaves_after_what_waits()
 
 
 @in_virtual_time
-async def test_a_request_may_be_cancelled_while_its_object_is_being_built() -> None:
+async def test_a_request_may_be_cancelled_during_construction() -> None:
     gate = trio.Event()
 
     def build(room: Room) -> None:
@@ -357,7 +355,7 @@ async def test_a_request_may_be_cancelled_while_its_object_is_being_built() -> N
 
 
 async def forgotten(rooms: DurableObjectNamespace) -> None:
-    """Wait until all objects are forgotten that have nothing."""
+    """Wait until all objects without state are forgotten."""
     await trio.sleep(_namespace._REMEMBERED + 20)
     await settled()
     assert not rooms._actors
@@ -370,14 +368,14 @@ def actors() -> int:
 
 
 @in_virtual_time
-async def test_g10_many_names_that_were_asked_for_once_leave_nothing_behind() -> None:
+async def test_g10_many_names_that_were_used_once_leave_nothing_behind() -> None:
     before = actors()
     async with open_namespace(Blocked()) as namespace:
         for number in range(2_000):
             await namespace.ask("/say", f"room {number}")
         assert len(namespace.rooms._actors) == 2_000
         namespace.world.log.clear()
-        # Nothing is asked for any more.
+        # No more requests come.
         await forgotten(namespace.rooms)
         assert actors() == before
 
@@ -396,12 +394,12 @@ async def test_objects_are_forgotten_a_few_at_a_time() -> None:
             sizes.append(len(namespace.rooms._actors))
         assert sizes[-1] == 0
         steps = {before - after for before, after in pairwise(sizes)}
-        # Two turns of the task that forgets may come between two of this one.
+        # The task that forgets may run twice between two steps of this one.
         assert max(steps) <= 2 * _namespace._AT_ONCE
 
 
 @in_virtual_time
-async def test_g13_a_namespace_has_one_task_for_all_that_is_to_be_forgotten() -> None:
+async def test_g13_a_namespace_has_one_task_that_forgets_objects() -> None:
     async with open_namespace(Blocked()) as namespace:
         await settled()
         before = trio.lowlevel.current_statistics().tasks_living
@@ -412,7 +410,7 @@ async def test_g13_a_namespace_has_one_task_for_all_that_is_to_be_forgotten() ->
 
 
 @in_virtual_time
-async def test_an_object_that_is_asked_for_again_is_not_forgotten() -> None:
+async def test_an_object_that_is_used_again_is_not_forgotten() -> None:
     async with open_namespace(Blocked()) as namespace:
         for _ in range(10):
             await namespace.ask("/say", "often")
@@ -427,7 +425,7 @@ async def test_an_object_that_is_asked_for_again_is_not_forgotten() -> None:
 
 
 @in_virtual_time
-async def test_g10_names_whose_object_cannot_be_built_leave_nothing_behind() -> None:
+async def test_g10_names_whose_constructor_raises_leave_nothing_behind() -> None:
     def fail(_room: Room) -> None:
         msg = "no luck"
         raise OSError(msg)
@@ -440,7 +438,7 @@ async def test_g10_names_whose_object_cannot_be_built_leave_nothing_behind() -> 
 
 
 @in_virtual_time
-async def test_g10_requests_that_are_cancelled_leave_nothing_behind() -> None:
+async def test_g10_cancelled_requests_leave_nothing_behind() -> None:
     def build(room: Room) -> None:
         _ = room.ctx.block_concurrency_while(trio.sleep, 5)
 

@@ -1,4 +1,4 @@
-"""Any conversation goes the same way, wherever the object leaves memory."""
+"""Random conversations go the same way, wherever the object leaves memory."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -32,7 +32,7 @@ TAGS: Final = ("red", "green", "blue")
 
 
 class Counter(DurableObject):
-    """Keeps all that it knows in attachments and tags."""
+    """Keeps its state in attachments and tags."""
 
     async def fetch(self, request: Request) -> Response:
         tag = request.path.strip("/")
@@ -77,14 +77,14 @@ class Counter(DurableObject):
 
 @attrs.frozen
 class Join:
-    """Somebody comes."""
+    """A client connects."""
 
     tag: str
 
 
 @attrs.frozen
 class Say:
-    """Somebody says something."""
+    """A client sends a message."""
 
     who: int
     what: str | bytes
@@ -92,7 +92,7 @@ class Say:
 
 @attrs.frozen
 class Leave:
-    """Somebody closes."""
+    """A client closes."""
 
     who: int
     code: int
@@ -100,7 +100,7 @@ class Leave:
 
 @attrs.frozen
 class Answer:
-    """Automatic answers are switched on or off."""
+    """The automatic answer is switched on or off."""
 
 
 @attrs.frozen
@@ -125,13 +125,13 @@ steps = st.one_of(
 
 @attrs.define
 class Visitor:
-    """A client, and all it has heard."""
+    """A client, and the events that it got."""
 
     ws: WebSocket
     heard: list[object] = attrs.field(factory=list[object])
 
     async def listen(self) -> None:
-        """Hear all."""
+        """Receive all events."""
         try:
             while True:
                 self.heard.append(await self.ws.receive())
@@ -146,7 +146,7 @@ async def play(
     evicting: bool = False,
     eager: bool = False,
 ) -> list[list[object]]:
-    """Return what each visitor has heard."""
+    """Return the events of each visitor."""
     visitors: list[Visitor] = []
     rooms = DurableObjectNamespace(Counter, hibernate_after=hibernate_after)
     sleeping: Callable[[], Any] = (
@@ -156,7 +156,7 @@ async def play(
         room = rooms.get_by_name("room")
         with sleeping():
             for step, evict in [(Join("red"), False), (Join("blue"), True), *program]:
-                await trio.sleep(0.01)  # No two deadlines are the same.
+                await trio.sleep(0.01)  # All deadlines differ.
                 match step:
                     case Join(tag):
                         response = await room.fetch(new_request(nursery, f"/{tag}"))
@@ -184,7 +184,7 @@ async def play(
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(steps, st.booleans()), max_size=12))
-def test_it_makes_no_difference_where_an_object_leaves_memory(
+def test_a_conversation_goes_the_same_way_wherever_an_object_leaves_memory(
     program: list[tuple[Step, bool]],
 ) -> None:
     awake = run(partial(play, program))

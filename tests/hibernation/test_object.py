@@ -1,4 +1,4 @@
-"""Objects and their sockets: ids, requests, events, and what every wrong call says."""
+"""Objects and their sockets: ids, requests, events, and the errors of wrong calls."""
 
 import gc
 import weakref
@@ -43,7 +43,7 @@ from trio_wspair.hibernation import (
 )
 
 Namespace: Any = DurableObjectNamespace
-"""The same, for wrong calls."""
+"""The same class without types, for wrong calls."""
 
 # -- ids -----------------------------------------------------------------------------
 
@@ -68,7 +68,7 @@ def test_a_name_always_has_the_same_id() -> None:
     assert "Room" in repr(rooms)
 
 
-def test_classes_have_ids_of_their_own() -> None:
+def test_ids_of_different_classes_differ() -> None:
     class Hall(Room):
         pass
 
@@ -77,7 +77,7 @@ def test_classes_have_ids_of_their_own() -> None:
     assert hall != DurableObjectNamespace(Room).id_from_name(name)
 
 
-def test_a_new_id_is_like_no_other() -> None:
+def test_a_new_id_is_unique() -> None:
     rooms = DurableObjectNamespace(Room)
     ids = {rooms.new_unique_id() for _ in range(100)}
     assert len(ids) == 100
@@ -117,7 +117,7 @@ def test_a_new_id_is_like_no_other() -> None:
         ),
     ],
 )
-def test_what_is_no_id_or_class_is_refused(
+def test_arguments_that_are_not_ids_or_classes_are_refused(
     call: Callable[[Any], object], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -149,7 +149,7 @@ async def test_each_object_has_its_own_sockets_and_the_env_of_all() -> None:
 
 
 @in_virtual_time
-async def test_what_fetch_raises_reaches_who_asked_and_nothing_else_changes() -> None:
+async def test_an_error_of_fetch_reaches_the_caller_and_changes_nothing_else() -> None:
     kept: list[Response] = []
 
     async def on_fetch(room: Room, request: Request) -> Response | None:
@@ -169,7 +169,7 @@ async def test_what_fetch_raises_reaches_who_asked_and_nothing_else_changes() ->
         untaken.accept(pull=True)
         assert (await untaken.wait_closed()).code == 1011
         await wait_all_tasks_blocked()
-        # What it had accepted by then could never be given away.
+        # The accepted sockets could never be given to a client.
         why = "the other half was never taken"
         assert namespace.world.log == [(1, "close", 1006, why, False)]
         client.send("still here")
@@ -178,9 +178,7 @@ async def test_what_fetch_raises_reaches_who_asked_and_nothing_else_changes() ->
 
 
 @in_virtual_time
-async def test_a_socket_whose_other_half_was_taken_outlives_a_fetch_that_fails() -> (
-    None
-):
+async def test_a_socket_whose_other_half_was_taken_outlives_a_failing_fetch() -> None:
     async def on_fetch(room: Room, _request: Request) -> Response:
         client, server = WebSocketPair(namespace.nursery)
         room.ctx.accept_web_socket(server)
@@ -213,7 +211,7 @@ async def test_a_fetch_that_is_cancelled_leaves_no_socket_behind() -> None:
 
 @pytest.mark.parametrize("answer", [None, "hello", b"", 404])
 @in_virtual_time
-async def test_what_is_no_response_is_refused(answer: Any) -> None:
+async def test_a_return_value_that_is_not_a_response_is_refused(answer: Any) -> None:
     class Wrong(DurableObject):
         async def fetch(self, request: Request) -> Any:
             assert request.method == "GET"
@@ -231,7 +229,7 @@ async def test_what_is_no_response_is_refused(answer: Any) -> None:
 @in_virtual_time
 async def test_a_fetch_that_is_not_async_is_refused() -> None:
     class Plain(DurableObject):
-        # On purpose.
+        # A wrong class on purpose.
         def fetch(self, request: Request) -> Response:  # type: ignore[override]
             return Response(request.method)
 
@@ -241,7 +239,7 @@ async def test_a_fetch_that_is_not_async_is_refused() -> None:
 
 
 @in_virtual_time
-async def test_a_class_without_handlers_says_which_one_it_lacks(
+async def test_the_error_for_a_class_without_handlers_names_them(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     class Joined(DurableObject):
@@ -263,13 +261,13 @@ async def test_a_class_without_handlers_says_which_one_it_lacks(
         await wait_all_tasks_blocked()
         (complaint,) = logged_warnings(caplog)
         assert "Joined has no web_socket_message() for 'hello'" in complaint
-        await client.aclose(3000, "bye")  # That one it need not have.
+        await client.aclose(3000, "bye")  # This handler is optional.
         assert (await client.wait_closed()).was_clean
         assert logged_warnings(caplog) == []
 
 
 @in_virtual_time
-async def test_an_object_may_ask_another_one() -> None:
+async def test_an_object_may_send_requests_to_another_one() -> None:
     async def on_fetch(room: Room, request: Request) -> Response | None:
         if request.path != "/forward":
             return Response(f"this is {room.ctx.id.name}")
@@ -299,7 +297,9 @@ async def test_a_server_gives_the_other_half_to_its_client() -> None:
             client.accept(pull=True)
             client.send("Ada")
             assert await client.receive() == "hello 'Ada'"
-            await trio.sleep(500)  # Pings come and go meanwhile, and wake nobody.
+            await trio.sleep(
+                500
+            )  # Pings and pongs pass meanwhile, without waking the object.
             assert namespace.world.built == 1
             client.send("Bob")
             assert await client.receive() == "hello 'Bob'"
@@ -310,7 +310,7 @@ async def test_a_server_gives_the_other_half_to_its_client() -> None:
 
 
 @in_virtual_time
-async def test_a_client_that_wants_no_web_socket_leaves_none_behind(
+async def test_a_plain_request_leaves_no_web_socket_behind(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with open_namespace() as namespace:
@@ -327,7 +327,7 @@ async def test_a_client_that_wants_no_web_socket_leaves_none_behind(
 
 
 @in_virtual_time
-async def test_g10_a_half_that_a_request_does_not_give_away_ends_with_it(
+async def test_g10_an_unused_half_of_a_request_ends_with_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def refuse(request: Request) -> Response:
@@ -382,14 +382,18 @@ async def test_g10_a_task_that_outlives_its_request_keeps_no_sockets() -> None:
         await namespace.ask()
         await trio.sleep(20)
         gc.collect()
-        assert [ref() for ref in kept[:-1]] == [None] * 4  # The last is in its frame.
+        assert [ref() for ref in kept[:-1]] == [
+            None
+        ] * 4  # The last one is held by its frame.
 
 
 # -- events --------------------------------------------------------------------------
 
 
 @in_virtual_time
-async def test_g8_the_handlers_of_a_socket_never_overlap_those_of_several_do() -> None:
+async def test_g8_handlers_of_one_socket_never_overlap_and_those_of_several_may() -> (
+    None
+):
     running: list[object] = []
     most = {"one": 0, "all": 0}
 
@@ -429,7 +433,7 @@ async def test_handlers_may_be_plain_methods() -> None:
 
 
 @in_virtual_time
-async def test_what_a_handler_raises_is_logged_and_its_socket_stays_open(
+async def test_an_error_of_a_handler_is_logged_and_its_socket_stays_open(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def on_message(_room: Room, _ws: WebSocket, message: str | bytes) -> None:
@@ -510,7 +514,7 @@ async def test_a_handler_may_accept_more_sockets() -> None:
 
 
 @in_virtual_time
-async def test_the_close_is_answered_when_its_handler_has_ended() -> None:
+async def test_the_close_is_answered_after_its_handler_has_ended() -> None:
     async def on_close(room: Room, ws: WebSocket) -> None:
         assert ws.ready_state is ReadyState.CLOSING
         assert ws in room.ctx.get_web_sockets()
@@ -531,7 +535,7 @@ async def test_the_close_is_answered_when_its_handler_has_ended() -> None:
 
 
 @in_virtual_time
-async def test_a_close_handler_may_close_by_itself() -> None:
+async def test_a_close_handler_may_call_close() -> None:
     async def on_close(_room: Room, ws: WebSocket) -> None:
         ws.close(4000, "mine")
         assert ws.ready_state is ReadyState.CLOSED
@@ -558,7 +562,7 @@ async def test_after_its_end_a_socket_still_has_its_tags_but_is_not_listed() -> 
         assert room.ctx.get_web_sockets() == room.ctx.get_web_sockets("a") == []
         with pytest.raises(ConnectionClosedError):
             ws.send("too late")
-        ws.close(3000)  # Ignored.
+        ws.close(3000)  # This has no effect.
         return Response(ws.ready_state.name)
 
     async with open_namespace(World(on_close=on_close, on_fetch=look)) as namespace:
@@ -621,7 +625,7 @@ async def test_an_automatic_answer_has_a_time_stamp() -> None:
 
 
 @in_virtual_time
-async def test_an_automatic_answer_that_finds_no_room_is_left_to_the_object() -> None:
+async def test_an_automatic_answer_without_room_is_left_to_the_object() -> None:
     async def on_fetch(room: Room, _request: Request) -> Response:
         client, server = WebSocketPair(max_buffered_bytes=200)
         room.ctx.accept_web_socket(server)
@@ -637,7 +641,7 @@ async def test_an_automatic_answer_that_finds_no_room_is_left_to_the_object() ->
 
 
 @in_virtual_time
-async def test_who_is_closing_gets_no_automatic_answer() -> None:
+async def test_a_closing_client_gets_no_automatic_answer() -> None:
     async def close(room: Room, request: Request) -> Response | None:
         if request.path == "/close":
             room.ctx.get_web_sockets()[0].close(3000)
@@ -691,7 +695,7 @@ def tags_of_an_accepted(ctx: Any, ws: WebSocket, _peer: WebSocket) -> None:
 
 
 async def load() -> None:
-    """Load what an object keeps."""
+    """Load the attachment of a socket."""
     pytest.fail("it was awaited")
 
 
@@ -775,7 +779,7 @@ async def load() -> None:
     ],
 )
 @in_virtual_time
-async def test_wrong_calls_say_what_was_wrong_and_change_nothing(
+async def test_wrong_calls_raise_helpful_errors_and_change_nothing(
     call: Call, error: type[Exception], message: str
 ) -> None:
     async def on_fetch(room: Room, _request: Request) -> Response:
@@ -803,21 +807,21 @@ async def test_wrong_calls_say_what_was_wrong_and_change_nothing(
         (("q", None), TypeError, "a request or a response is a str, not NoneType"),
     ],
 )
-def test_an_automatic_answer_is_checked(
+def test_the_arguments_of_an_automatic_answer_are_checked(
     pair: tuple[Any, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         WebSocketRequestResponsePair(*pair)
 
 
-def test_an_automatic_answer_may_be_as_large_as_that() -> None:
+def test_an_automatic_answer_may_be_as_large_as_the_limit() -> None:
     pair = WebSocketRequestResponsePair("é" * 1024, "r" * 2048)
     assert (pair.request, pair.response) == ("é" * 1024, "r" * 2048)
     assert pair == WebSocketRequestResponsePair("é" * 1024, "r" * 2048)
 
 
 @in_virtual_time
-async def test_the_tags_of_another_objects_socket_are_none_of_its_business() -> None:
+async def test_the_tags_of_a_socket_of_another_object_cannot_be_read() -> None:
     kept: list[WebSocket] = []
 
     async def on_fetch(room: Room, _request: Request) -> Response:
@@ -837,7 +841,7 @@ async def test_the_tags_of_another_objects_socket_are_none_of_its_business() -> 
 
 
 @in_virtual_time
-async def test_namespaces_know_nothing_of_each_others_sockets() -> None:
+async def test_namespaces_do_not_share_sockets() -> None:
     built: list[Room] = []
     world = World(on_build=built.append)
     async with open_namespace(world) as one, open_namespace(world) as other:
@@ -850,7 +854,7 @@ async def test_namespaces_know_nothing_of_each_others_sockets() -> None:
 
 
 @in_virtual_time
-async def test_an_instance_that_has_left_memory_changes_nothing() -> None:
+async def test_an_instance_that_has_left_memory_cannot_change_anything() -> None:
     built: list[Room] = []
     async with open_namespace(World(on_build=built.append)) as namespace:
         await namespace.visit()
@@ -894,10 +898,10 @@ async def test_listeners_of_an_objects_socket_are_never_called_and_the_log_says_
 
 
 @in_virtual_time
-async def test_an_object_has_room_for_so_many_sockets(
+async def test_the_number_of_sockets_of_an_object_is_limited(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert _settings.MAX_SOCKETS == 32_768  # That many take their time.
+    assert _settings.MAX_SOCKETS == 32_768  # So many sockets take some time.
     monkeypatch.setattr(_actor, "MAX_SOCKETS", 20)
 
     async def fill(room: Room, _request: Request) -> Response:
@@ -911,7 +915,7 @@ async def test_an_object_has_room_for_so_many_sockets(
         assert (await namespace.ask()).body == b"20"
 
 
-# -- the house is in order -----------------------------------------------------------
+# -- buffers, and halves used in memory ----------------------------------------------
 
 
 @in_virtual_time
@@ -933,8 +937,8 @@ async def test_a_full_buffer_is_an_error_for_the_object_that_sends(
 
 
 @in_virtual_time
-async def test_a_half_that_is_used_in_memory_belongs_to_who_asked() -> None:
-    """Its listeners run in the caller's nursery: they don't keep the object awake."""
+async def test_a_half_that_is_used_in_memory_belongs_to_the_caller() -> None:
+    """Its listeners run in the caller's nursery, and don't keep the object awake."""
     heard: list[str | bytes] = []
 
     async def greet(_room: Room, ws: WebSocket, message: str | bytes) -> None:

@@ -1,4 +1,4 @@
-"""Automatic answers of an object wait for no handler, in memory and on every engine."""
+"""Automatic answers of an object don't wait for handlers, on every transport."""
 
 import types
 from collections.abc import AsyncGenerator, Generator
@@ -40,7 +40,7 @@ WAYS = ("memory", *ENGINES)
 
 @attrs.define(eq=False)
 class Gated(World):
-    """A world in which handlers wait, for messages that begin with a `w`."""
+    """A world in which handlers of messages that begin with `w` wait."""
 
     gate: trio.Event = attrs.field(factory=trio.Event)
 
@@ -50,7 +50,7 @@ class Gated(World):
         self.on_fetch = self._ask
 
     def heard(self) -> list[Any]:
-        """Return the messages that handlers were called for, and `close`."""
+        """Return the messages for which handlers were called, and `close`."""
         return [entry[1] for entry in self.log if isinstance(entry, tuple)]
 
     async def _take(self, _room: Room, ws: WebSocket, message: str | bytes) -> None:
@@ -80,14 +80,14 @@ def answer_ping(room: Room) -> None:
 
 
 async def settled() -> None:
-    """Wait until nothing moves any more, on a network in memory, too."""
+    """Wait until all tasks are blocked, also on a network in memory."""
     await trio.sleep(0.1)
     await wait_all_tasks_blocked()
 
 
 @attrs.frozen
 class Visitor:
-    """A client of the room, and what it has got."""
+    """A client of the room, and the messages that it got."""
 
     ws: WebSocket
     got: list[Any] = attrs.field(factory=list, init=False)
@@ -103,7 +103,7 @@ class Visitor:
         await settled()
 
     def took(self) -> list[Any]:
-        """Return what has come since the last time."""
+        """Return the messages since the last call."""
         taken = self.got.copy()
         self.got.clear()
         return taken
@@ -111,13 +111,13 @@ class Visitor:
 
 @attrs.frozen
 class Stage:
-    """A room, and a way to it."""
+    """A room, and its URL on a network."""
 
     namespace: RoomNamespace
     url: str | None
 
     async def visit(self) -> Visitor:
-        """Let one more client in."""
+        """Connect another client."""
         if self.url is not None:
             return Visitor(await connect(self.url, nursery=self.namespace.nursery))
         socket = (await self.namespace.ask("/visitor")).web_socket
@@ -125,7 +125,7 @@ class Stage:
         return Visitor(socket)
 
     async def do(self, path: str) -> None:
-        """Have the room do something, and don't wait for it."""
+        """Start a request to the room, without waiting."""
         self.namespace.nursery.start_soon(self.namespace.ask, path)
         await settled()
 
@@ -152,7 +152,7 @@ every_way = pytest.mark.parametrize("way", WAYS)
 
 @every_way
 @in_virtual_time
-async def test_an_answer_waits_for_no_handler_that_waits(way: str) -> None:
+async def test_an_answer_does_not_wait_for_a_handler_that_waits(way: str) -> None:
     world = Gated()
     async with open_stage(way, world) as stage:
         visitor = await stage.visit()
@@ -186,7 +186,7 @@ async def test_an_answer_behind_a_message_comes_when_its_handler_waits(
 
 @every_way
 @in_virtual_time
-async def test_an_answer_comes_after_what_earlier_handlers_send_at_once(
+async def test_an_answer_comes_after_messages_that_earlier_handlers_send_at_once(
     way: str,
 ) -> None:
     async with open_stage(way, Gated()) as stage:
@@ -206,7 +206,7 @@ async def test_an_answer_does_not_wait_for_an_object_that_is_blocked(way: str) -
         await visitor.send("ping", "ping")
         assert visitor.took() == ["pong", "pong"]
         assert world.log == []
-        # Workers read a message when the one before it has been let in.
+        # Workers read a message only when the one before has reached its handler.
         await visitor.send("y", "ping")
         assert visitor.took() == []
         world.gate.set()
@@ -240,7 +240,7 @@ async def test_an_answer_does_not_wait_for_a_constructor(way: str) -> None:
 
 @every_way
 @in_virtual_time
-async def test_what_is_set_counts_for_messages_that_come_later(way: str) -> None:
+async def test_a_new_setting_applies_to_later_messages(way: str) -> None:
     world = Gated()
     async with open_stage(way, world) as stage:
         visitor = await stage.visit()
@@ -274,7 +274,7 @@ async def test_a_handler_that_sets_an_answer_sets_it_for_the_next_message(
 
 @every_way
 @in_virtual_time
-async def test_there_is_no_answer_any_more_after_an_abort(way: str) -> None:
+async def test_after_an_abort_no_answer_is_sent(way: str) -> None:
     world = Gated()
     async with open_stage(way, world) as stage:
         visitor = await stage.visit()
@@ -291,11 +291,11 @@ async def test_there_is_no_answer_any_more_after_an_abort(way: str) -> None:
         assert other.took() == ["ping begins"]
 
 
-# -- what is counted, and seen, in memory ----------------------------------------------
+# -- counts and instruments, in memory -------------------------------------------------
 
 
 def small_room(limit: int, world: Gated) -> Gated:
-    """Let the room make pairs with so little room."""
+    """Let the room make pairs with a small buffer."""
     before = world.on_fetch
 
     async def on_fetch(room: Room, request: Request) -> Response | None:
@@ -311,7 +311,7 @@ def small_room(limit: int, world: Gated) -> Gated:
 
 
 @in_virtual_time
-async def test_what_is_answered_takes_no_room() -> None:
+async def test_answered_messages_take_no_room() -> None:
     world = small_room(200, Gated())
     async with open_stage("memory", world) as stage:
         visitor = await stage.visit()
@@ -327,7 +327,7 @@ async def test_what_is_answered_takes_no_room() -> None:
 
 
 @in_virtual_time
-async def test_what_is_taken_out_of_the_queue_makes_room() -> None:
+async def test_a_message_taken_out_of_the_queue_makes_room() -> None:
     world = Gated()
     async with open_stage("memory", world) as stage:
         visitor = await stage.visit()
@@ -352,7 +352,7 @@ async def test_a_message_whose_answer_finds_no_room_keeps_its_place() -> None:
         for message in ("w", "ping", "ping", "x"):
             socket.send(message)
             await settled()
-        # "w begins" and two answers are as much as there is room for.
+        # "w begins" and two answers fill the buffer.
         socket.send("ping")
         await settled()
         for expected in ("w begins", "pong", "pong"):
@@ -364,7 +364,7 @@ async def test_a_message_whose_answer_finds_no_room_keeps_its_place() -> None:
 
 
 @in_virtual_time
-async def test_the_answers_to_a_broadcast_come() -> None:
+async def test_a_broadcast_gets_its_answers() -> None:
     async with open_stage("memory", Gated()) as stage:
         visitors = [await stage.visit() for _ in range(3)]
         await visitors[0].send("w")
@@ -375,7 +375,7 @@ async def test_the_answers_to_a_broadcast_come() -> None:
 
 
 @in_virtual_time
-async def test_an_answer_that_waits_for_nothing_has_a_time_stamp() -> None:
+async def test_an_immediate_answer_has_a_time_stamp() -> None:
     stamps: list[datetime | None] = []
 
     async def on_message(room: Room, ws: WebSocket, message: str | bytes) -> None:
@@ -395,7 +395,7 @@ async def test_an_answer_that_waits_for_nothing_has_a_time_stamp() -> None:
 
 
 @in_virtual_time
-async def test_who_has_closed_while_a_handler_waits_gets_no_answer() -> None:
+async def test_a_client_that_closed_while_a_handler_waits_gets_no_answer() -> None:
     async def on_message(room: Room, ws: WebSocket, _message: str | bytes) -> None:
         ws.close(3000)
         await trio.sleep(5)
@@ -411,8 +411,8 @@ async def test_who_has_closed_while_a_handler_waits_gets_no_answer() -> None:
         assert world.log == [(1, "w"), (1, "close", 3000, "", True)]
 
 
-class Diary(Instrument):
-    """Notes messages."""
+class MessageLog(Instrument):
+    """Logs messages."""
 
     def __init__(self) -> None:
         self.told: list[tuple[str, str | bytes]] = []
@@ -429,7 +429,7 @@ class Diary(Instrument):
 async def test_an_instrument_sees_a_message_and_its_answer_in_their_order(
     before: list[str],
 ) -> None:
-    diary = Diary()
+    diary = MessageLog()
     with use_instrument(diary):
         async with open_stage("memory", Gated()) as stage:
             visitor = await stage.visit()
@@ -445,8 +445,8 @@ async def test_an_instrument_sees_a_message_and_its_answer_in_their_order(
 
 
 @in_virtual_time
-async def test_an_instrument_sees_what_is_taken_out_of_the_queue() -> None:
-    diary = Diary()
+async def test_an_instrument_sees_messages_that_are_taken_out_of_the_queue() -> None:
+    diary = MessageLog()
     with use_instrument(diary):
         async with open_stage("memory", Gated()) as stage:
             visitor = await stage.visit()
@@ -474,7 +474,7 @@ def step(value: str) -> Generator[str, object, object]:
 
 
 class Obeying:
-    """Handlers of which one waits, and takes what is thrown into it."""
+    """Handlers, one of which waits, and accepts values and exceptions."""
 
     def __init__(self) -> None:
         self.log: list[object] = []
@@ -489,9 +489,7 @@ class Obeying:
         await step("three")
 
 
-def test_whatever_is_sent_or_thrown_reaches_a_handler_and_its_first_wait_is_told() -> (
-    None
-):
+def test_sent_values_and_thrown_errors_reach_a_handler_that_waits() -> None:
     handlers: Any = Obeying()
     log = handlers.log
     event: Any = MessageEvent("hello", target=cast("WebSocket", object()))

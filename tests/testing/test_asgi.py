@@ -1,4 +1,4 @@
-"""`open_asgi_websocket()`: applications written by hand, in virtual time."""
+"""`open_asgi_websocket()`, with scripted applications, in virtual time."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -28,7 +28,7 @@ DENIAL = "websocket.http.response"
 
 
 class App:
-    """An application that says these, and then keeps what it receives."""
+    """An application that sends events, and then keeps the received ones."""
 
     receive: Receive
     send: Send
@@ -38,7 +38,7 @@ class App:
         self.scope: dict[str, Any] = {}
         self.received: list[Event] = []
         self.error: Exception | None = None
-        """What `send()` has raised."""
+        """The errors that `send()` raised."""
         self.returned_at: float | None = None
 
     async def __call__(
@@ -70,7 +70,7 @@ def text(data: str) -> Event:
 
 
 @bounded
-async def test_the_application_sees_a_handshake(autojump_clock: MockClock) -> None:
+async def test_the_application_gets_a_handshake(autojump_clock: MockClock) -> None:
     app = App(ACCEPT)
     path = "/caf%C3%A9/a?room=1&x=%20"
     headers = {"Origin": "https://example.org", "Host": "example.org"}
@@ -92,7 +92,7 @@ async def test_the_application_sees_a_handshake(autojump_clock: MockClock) -> No
 
 
 @bounded
-async def test_the_scope_can_be_another(autojump_clock: MockClock) -> None:
+async def test_the_scope_can_be_changed(autojump_clock: MockClock) -> None:
     app = App(ACCEPT)
     client = ("192.0.2.7", 1234)
     async with open_asgi_websocket(app, scope={"client": client, "state": {"a": 1}}):
@@ -116,7 +116,7 @@ async def test_the_half_knows_its_url_and_its_subprotocol(
 
 
 @bounded
-async def test_each_has_a_context_of_its_own_without_a_nursery_around(
+async def test_each_application_has_a_new_context_without_a_nursery(
     autojump_clock: MockClock,
 ) -> None:
     async with (
@@ -127,7 +127,7 @@ async def test_each_has_a_context_of_its_own_without_a_nursery_around(
         assert await one.receive() == "first"
 
 
-# -- talking ------------------------------------------------------------------
+# -- messages -----------------------------------------------------------------
 
 
 @bounded
@@ -148,7 +148,7 @@ async def test_messages_pass_both_ways(autojump_clock: MockClock) -> None:
 
 
 @bounded
-async def test_g9_the_application_waits_while_the_client_takes_nothing(
+async def test_g9_the_application_waits_while_the_client_reads_nothing(
     autojump_clock: MockClock,
 ) -> None:
     sent = 0
@@ -193,7 +193,7 @@ async def test_g9_the_client_waits_while_the_application_receives_nothing(
 
 
 @bounded
-async def test_leaving_says_1000_and_waits_for_the_application(
+async def test_leaving_closes_with_1000_and_waits_for_the_application(
     autojump_clock: MockClock,
 ) -> None:
     class Slow(App):
@@ -213,7 +213,9 @@ async def test_leaving_says_1000_and_waits_for_the_application(
 
 
 @bounded
-async def test_leaving_with_an_exception_says_1011(autojump_clock: MockClock) -> None:
+async def test_leaving_with_an_exception_closes_with_1011(
+    autojump_clock: MockClock,
+) -> None:
     app = App(ACCEPT)
     with pytest.raises(ZeroDivisionError):
         async with open_asgi_websocket(app):
@@ -292,12 +294,12 @@ async def test_both_close_at_once(autojump_clock: MockClock) -> None:
 
 
 @bounded
-async def test_g3_what_was_sent_before_a_close_arrives_although_the_client_is_slow(
+async def test_g3_messages_sent_before_a_close_arrive_at_a_slow_client(
     autojump_clock: MockClock,
 ) -> None:
     class Hasty(App):
         async def converse(self) -> None:
-            """Return at once, with nothing received."""
+            """Return at once, without receiving."""
 
     says = [text(str(number)) for number in range(5)]
     heard: list[str | bytes] = []
@@ -341,7 +343,7 @@ async def test_an_application_that_does_not_return_is_an_error(
 
 
 @bounded
-async def test_an_application_that_waits_to_send_is_told_that_the_client_has_gone(
+async def test_an_application_that_waits_to_send_gets_the_end_of_the_client(
     autojump_clock: MockClock,
 ) -> None:
     class Flood(App):
@@ -429,7 +431,7 @@ async def test_the_extension_for_denials_can_be_missing(
 
 
 @bounded
-async def test_an_application_that_does_not_answer_is_given_up(
+async def test_an_application_that_does_not_respond_times_out(
     autojump_clock: MockClock,
 ) -> None:
     app = App()
@@ -441,7 +443,7 @@ async def test_an_application_that_does_not_answer_is_given_up(
 
 
 @bounded
-async def test_an_application_that_returns_without_an_answer_is_an_error(
+async def test_an_application_that_returns_without_a_response_is_an_error(
     autojump_clock: MockClock,
 ) -> None:
     class Silent(App):
@@ -469,7 +471,7 @@ async def test_an_application_that_does_not_end_after_a_refusal_is_cancelled(
 
 
 @bounded
-async def test_g7_what_the_application_raises_comes_out(
+async def test_g7_an_error_of_the_application_is_raised(
     autojump_clock: MockClock,
 ) -> None:
     class Failing(App):
@@ -500,7 +502,7 @@ async def test_g7_what_the_application_raises_comes_out(
         ([{**ACCEPT, "subprotocol": "x"}], ValueError("'x' was not offered")),
     ],
 )
-async def test_what_an_application_must_not_send_raises_there(
+async def test_an_invalid_event_raises_in_the_application(
     autojump_clock: MockClock, says: list[Event], error: Exception
 ) -> None:
     class Careful(App):

@@ -40,7 +40,7 @@ over_both = pytest.mark.parametrize("over", ["memory", "loopback"])
 
 @pytest.fixture(autouse=True)
 async def in_time() -> AsyncGenerator[None]:
-    """Bound every test; in virtual time by what takes long there."""
+    """Limit the time of every test, generously in virtual time."""
     virtual = isinstance(trio.lowlevel.current_clock(), MockClock)
     with trio.fail_after(10**6 if virtual else 10):
         yield
@@ -50,7 +50,7 @@ def handler(
     use: Callable[[WebSocket], object] | None = None,
     **accept_options: bool,
 ) -> Callable[[Request], Awaitable[Response]]:
-    """Return a handler that accepts every WebSocket, and uses it like this."""
+    """Return a handler that accepts every WebSocket, and passes it to a function."""
 
     async def fetch(request: Request) -> Response:
         client, server = WebSocketPair()
@@ -63,7 +63,7 @@ def handler(
 
 
 def echo(server: WebSocket) -> None:
-    """Say everything again."""
+    """Echo every message."""
     server.on("message")(lambda event: server.send(event.data))
 
 
@@ -77,7 +77,7 @@ def failing(server: WebSocket) -> None:
 
 
 def said_by(record: Record, half: str) -> list[Any]:
-    """Return what a half has sent and received, and how it was closed."""
+    """Return the messages of a half, sent and received, and its close."""
     return [
         (entry.what, entry.code if entry.message is None else entry.message)
         for entry in record.entries
@@ -120,7 +120,7 @@ async def test_a_client_talks_to_the_handler_and_the_record_shows_both(
 
 
 @over_both
-async def test_the_handler_sees_the_request_that_was_asked_for(over: Transport) -> None:
+async def test_the_handler_gets_the_request_with_its_options(over: Transport) -> None:
     async def fetch(request: Request) -> Response:
         client, server = WebSocketPair()
         server.accept()
@@ -165,7 +165,7 @@ async def test_in_memory_there_are_no_sockets(autojump_clock: MockClock) -> None
             await client.expect("hello")
 
 
-async def test_who_sends_for_ever_waits_for_who_reads(
+async def test_an_endless_sender_waits_for_the_reader(
     autojump_clock: MockClock,
 ) -> None:
     sent = 0
@@ -203,7 +203,9 @@ async def test_a_message_beyond_the_limit_is_answered_with_1009(
         await client.expect_close(1009)
 
 
-async def test_the_keepalive_finds_out_who_is_silent(autojump_clock: MockClock) -> None:
+async def test_the_keepalive_ends_a_silent_connection(
+    autojump_clock: MockClock,
+) -> None:
     options: Any = {"ping_interval": 1.0, "ping_timeout": 2.0}
     async with open_test_client(handler(echo), "/", **options) as client:
         await trio.sleep(1000)
@@ -212,7 +214,7 @@ async def test_the_keepalive_finds_out_who_is_silent(autojump_clock: MockClock) 
         assert client.latency is not None
 
 
-async def test_half_open_the_handler_may_speak_after_the_close() -> None:
+async def test_in_half_open_the_handler_may_send_after_the_close() -> None:
     def use(server: WebSocket) -> None:
         @server.on("close")
         def last_words(event: object) -> None:
@@ -246,7 +248,7 @@ async def test_several_clients_share_the_handler_and_have_a_record_each() -> Non
 
 
 @over_both
-async def test_a_durable_object_is_served_as_any_handler(over: Transport) -> None:
+async def test_a_durable_object_can_be_the_handler(over: Transport) -> None:
     class Shouter(DurableObject):
         async def fetch(self, _request: Request) -> Response:
             client, server = WebSocketPair()
@@ -265,7 +267,7 @@ async def test_a_durable_object_is_served_as_any_handler(over: Transport) -> Non
         assert ("send", "HELLO") in said_by(client.record, "server")
 
 
-# -- when it goes wrong ---------------------
+# -- failures ---------------------
 
 
 @over_both
@@ -280,7 +282,7 @@ async def test_a_refusal_is_a_handshake_error(over: Transport) -> None:
     assert not hasattr(caught.value, "__notes__")
 
 
-async def test_a_handler_that_does_not_answer_fails_in_time(
+async def test_a_handler_that_does_not_respond_times_out(
     autojump_clock: MockClock,
 ) -> None:
     async def sleep(request: Request) -> Response:
@@ -294,7 +296,7 @@ async def test_a_handler_that_does_not_answer_fails_in_time(
 
 
 @over_both
-async def test_it_is_told_where_a_handler_waits_instead_of_returning(
+async def test_the_error_shows_where_a_handler_waits_instead_of_returning(
     over: Transport,
 ) -> None:
     async def converse(request: Request) -> Response:
@@ -315,7 +317,7 @@ async def test_it_is_told_where_a_handler_waits_instead_of_returning(
             await client.open_websocket("/", within=0.1)
 
 
-async def test_of_a_server_that_does_not_answer_no_handler_is_told(
+async def test_the_error_for_a_silent_server_names_no_handler(
     autojump_clock: MockClock,
 ) -> None:
     async def never(request: Request) -> Response:
@@ -327,7 +329,9 @@ async def test_of_a_server_that_does_not_answer_no_handler_is_told(
             await client.open_websocket("/", within=0)
 
 
-async def test_sockets_are_refused_in_virtual_time(autojump_clock: MockClock) -> None:
+async def test_real_sockets_are_refused_in_virtual_time(
+    autojump_clock: MockClock,
+) -> None:
     with pytest.raises(ValueError, match=r"over='loopback' .* needs real time"):
         async with open_test_client(handler(echo), "/", over="loopback"):
             pytest.fail("it was taken")
@@ -337,7 +341,7 @@ async def test_sockets_are_refused_in_virtual_time(autojump_clock: MockClock) ->
         pass
 
 
-async def test_that_the_connection_has_ended_is_no_failure_of_the_handler(
+async def test_the_end_of_the_connection_is_not_a_failure_of_the_handler(
     logged: Logged,
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -356,7 +360,7 @@ async def test_that_the_connection_has_ended_is_no_failure_of_the_handler(
 
 
 @over_both
-async def test_a_handler_that_raises_raises_out_of_the_block(
+async def test_an_error_of_a_handler_is_raised_by_the_block(
     over: Transport, logged: Logged
 ) -> None:
     async def broken(request: Request) -> Response:
@@ -368,7 +372,7 @@ async def test_a_handler_that_raises_raises_out_of_the_block(
     assert "handling GET / failed" in logged.take()
 
 
-async def test_what_a_listener_raises_comes_out_with_the_conversation(
+async def test_an_error_of_a_listener_is_raised_with_the_conversation(
     logged: Logged,
 ) -> None:
     async def talk() -> None:
@@ -382,16 +386,18 @@ async def test_what_a_listener_raises_comes_out_with_the_conversation(
     assert "handling GET / failed" in logged.take()
 
 
-async def test_what_the_block_raises_comes_out_beside_it(logged: Logged) -> None:
+async def test_errors_of_the_block_and_the_handler_are_raised_together(
+    logged: Logged,
+) -> None:
     with pytest.RaisesGroup(ConversationError, KeyError) as caught:
         async with open_test_client(handler(failing), "/") as client:
             client.send("hello")
             await client.expect("hello")
-    assert not hasattr(caught.value, "__notes__")  # The first tells it.
+    assert not hasattr(caught.value, "__notes__")  # The first one has it.
     logged.take()
 
 
-async def test_a_task_of_the_handler_that_raises_at_the_end_is_heard(
+async def test_an_error_of_a_handler_task_at_the_end_is_raised(
     logged: Logged,
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -425,7 +431,9 @@ async def test_several_failures_of_the_handler_stay_together(
     logged.take()
 
 
-async def test_what_the_block_raises_is_told_to_the_handler_and_gets_a_note() -> None:
+async def test_an_error_of_the_block_closes_the_handler_with_1011_and_gets_a_note() -> (
+    None
+):
     records: list[Record] = []
 
     async def talk() -> None:
@@ -460,7 +468,9 @@ async def test_a_handler_that_never_closes_does_not_hang_the_test(
     assert trio.current_time() - began < 10
 
 
-async def test_cancelled_it_leaves_nothing_behind(autojump_clock: MockClock) -> None:
+async def test_a_cancelled_client_leaves_nothing_behind(
+    autojump_clock: MockClock,
+) -> None:
     with trio.move_on_after(5) as patience:
         async with open_test_client(handler(echo), "/") as client:
             await client.receive()
@@ -488,7 +498,7 @@ async def test_a_wrong_argument_is_refused(
             pytest.fail("it was taken")
 
 
-async def test_an_option_of_another_name_is_told_with_the_function_and_the_right_name(
+async def test_the_error_for_a_misspelled_option_has_the_function_and_the_right_name(
     autojump_clock: MockClock,
 ) -> None:
     def call(function: Any, *arguments: Any, **options: Any) -> Any:
@@ -513,7 +523,7 @@ async def test_an_option_of_another_name_is_told_with_the_function_and_the_right
             await call(function, "no record", app, header={})
 
 
-async def test_the_client_is_a_recorded_one() -> None:
+async def test_the_client_is_a_recorded_websocket() -> None:
     async with open_test_client(handler(echo), "/") as client:
         assert isinstance(client, RecordedWebSocket)
         with pytest.raises(ConversationError, match=r"within 0\.01 s"):
@@ -523,7 +533,7 @@ async def test_the_client_is_a_recorded_one() -> None:
 # -- the network in memory ---------------------
 
 
-async def test_streams_in_memory_are_streams_as_trio_has_them(
+async def test_streams_in_memory_pass_the_checks_of_trio(
     autojump_clock: MockClock,
 ) -> None:
     async def make() -> Any:

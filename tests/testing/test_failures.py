@@ -1,4 +1,4 @@
-"""What an application raises: it fails a test, unless that has expected it."""
+"""Errors of an application fail a test, unless the test expects them."""
 
 import logging
 import math
@@ -36,14 +36,14 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 @pytest.fixture(autouse=True)
 async def in_time() -> AsyncGenerator[None]:
-    """Bound every test; in virtual time by what takes long there."""
+    """Limit the time of every test, generously in virtual time."""
     virtual = isinstance(trio.lowlevel.current_clock(), MockClock)
     with trio.fail_after(10**6 if virtual else 10):
         yield
 
 
 async def failing(request: Request) -> Response:
-    """Fail in the way that the path names."""
+    """Fail in the way named by the path."""
     if request.path == "/fetch":
         raise KeyError("in fetch")
     client, server = WebSocketPair()
@@ -63,7 +63,7 @@ async def failing(request: Request) -> Response:
 
 
 class Failing(DurableObject):
-    """Fails in the way that it is told."""
+    """Fails in the way named by the message."""
 
     async def fetch(self, request: Request) -> Response:
         if request.path == "/fetch":
@@ -96,10 +96,10 @@ class Failing(DurableObject):
         raise KeyError("later")
 
 
-# -- failures that are expected ---------------------
+# -- expected failures ---------------------
 
 
-async def test_what_a_listener_raises_can_be_expected(
+async def test_an_error_of_a_listener_can_be_expected(
     autojump_clock: MockClock,
 ) -> None:
     async with open_test_client(failing, "/") as client:
@@ -109,7 +109,7 @@ async def test_what_a_listener_raises_can_be_expected(
         await client.expect_close(1011)
 
 
-async def test_what_fetch_raises_can_be_expected(autojump_clock: MockClock) -> None:
+async def test_an_error_of_fetch_can_be_expected(autojump_clock: MockClock) -> None:
     async with open_test_client(failing) as client:
         assert (await client.get("/fetch")).status == 500
         await client.expect_handler_error((ValueError, KeyError))
@@ -118,7 +118,7 @@ async def test_what_fetch_raises_can_be_expected(autojump_clock: MockClock) -> N
         await client.expect_handler_error()
 
 
-async def test_what_a_task_raises_later_is_waited_for(
+async def test_expecting_waits_for_a_later_error_of_a_task(
     autojump_clock: MockClock,
 ) -> None:
     async with open_test_client(failing, "/task") as client:
@@ -130,7 +130,7 @@ async def test_what_a_task_raises_later_is_waited_for(
     ("path", "message", "words"),
     [("/", "a bug", "a bug"), ("/", "wait_until", "later"), ("/plain", "bug", "bug")],
 )
-async def test_what_an_object_raises_can_be_expected(
+async def test_an_error_of_an_object_can_be_expected(
     path: str, message: str, words: str, autojump_clock: MockClock
 ) -> None:
     async with DurableObjectNamespace(Failing) as namespace:
@@ -143,7 +143,7 @@ async def test_what_an_object_raises_can_be_expected(
                 await client.expect_handler_error(KeyError, "at the close")
 
 
-async def test_one_call_takes_one_failure(autojump_clock: MockClock) -> None:
+async def test_one_expectation_takes_one_failure(autojump_clock: MockClock) -> None:
     async def fail_twice(request: Request) -> Response:
         async with trio.open_nursery() as nursery:
             for error in (KeyError("one"), ValueError("two")):
@@ -178,7 +178,7 @@ async def test_an_expected_failure_that_does_not_come_shows_the_conversation(
     assert "time  client" in text
 
 
-async def test_another_failure_is_named_and_fails_the_test(
+async def test_another_failure_is_raised_and_fails_the_test(
     autojump_clock: MockClock,
 ) -> None:
     async def talk() -> None:
@@ -207,10 +207,10 @@ async def test_waiting_for_a_failure_can_be_cancelled(
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-async def test_of_two_that_wait_the_first_gets_the_failure(
+async def test_the_first_of_two_waiting_expectations_gets_the_failure(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, reverse: bool
 ) -> None:
-    """Whichever of the two tasks Trio happens to run first."""
+    """Whichever of the two tasks Trio runs first."""
 
     def put_in_order(batch: list[trio.lowlevel.Task]) -> None:
         batch.sort(key=lambda task: task._counter, reverse=reverse)
@@ -253,12 +253,12 @@ async def test_a_failure_at_the_moment_of_a_cancellation_is_not_lost(
 
 
 def log_failure() -> None:
-    """Log a failure that belongs to all clients, as an object does."""
+    """Log a failure that concerns all clients, as an object does."""
     error = KeyError("logged")
     logging.getLogger("trio_wspair").error("a task failed", exc_info=error)
 
 
-async def test_a_pattern_that_is_none_is_refused_before_anything_is_waited_for(
+async def test_an_invalid_pattern_is_refused_at_once(
     autojump_clock: MockClock,
 ) -> None:
     async with open_test_client(failing, "/") as client:
@@ -278,7 +278,7 @@ async def test_a_pattern_that_is_none_is_refused_before_anything_is_waited_for(
         ((ValueError, re.compile(b"x")), "match is a pattern for bytes, b'x'"),
     ],
 )
-async def test_a_failure_that_can_not_come_is_refused(
+async def test_an_impossible_failure_is_refused(
     arguments: tuple[Any, ...], words: str, autojump_clock: MockClock
 ) -> None:
     async with open_test_client(failing, "/") as client:
@@ -286,7 +286,7 @@ async def test_a_failure_that_can_not_come_is_refused(
             await client.expect_handler_error(*arguments)
 
 
-async def test_a_failure_is_not_hidden_by_a_body_that_is_refused_after_it(
+async def test_a_failure_is_not_hidden_by_a_later_error_of_the_body(
     autojump_clock: MockClock,
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -302,14 +302,14 @@ async def test_a_failure_is_not_hidden_by_a_body_that_is_refused_after_it(
         assert isinstance(error.__context__, KeyError)
 
 
-# -- failures that are not ---------------------
+# -- unexpected failures ---------------------
 
 
 @pytest.mark.parametrize(
     ("path", "message", "words"),
     [("/", "a bug", "a bug"), ("/", "wait_until", "later"), ("/plain", "bug", "bug")],
 )
-async def test_what_an_object_raises_fails_the_test(
+async def test_an_error_of_an_object_fails_the_test(
     path: str, message: str, words: str, autojump_clock: MockClock
 ) -> None:
     async def talk() -> None:
@@ -326,7 +326,7 @@ async def test_what_an_object_raises_fails_the_test(
             await talk()
 
 
-async def test_a_reset_that_the_object_wants_fails_the_test_as_well(
+async def test_an_abort_of_the_object_fails_the_test_as_well(
     autojump_clock: MockClock,
 ) -> None:
     async with DurableObjectNamespace(Failing) as namespace:
@@ -336,7 +336,7 @@ async def test_a_reset_that_the_object_wants_fails_the_test_as_well(
                 assert (await client.get("/abort")).status == 500
 
 
-async def test_what_comes_of_a_failure_of_an_object_is_no_second_one(
+async def test_consequences_of_a_failure_of_an_object_are_not_failures(
     autojump_clock: MockClock,
 ) -> None:
     class Busy(Failing):
@@ -359,7 +359,7 @@ async def test_what_comes_of_a_failure_of_an_object_is_no_second_one(
                 assert (await client.get("/")).status == 500
 
 
-async def test_a_failure_comes_before_what_the_test_raises(
+async def test_a_failure_comes_before_an_error_of_the_test(
     autojump_clock: MockClock,
 ) -> None:
     async def talk() -> None:
@@ -374,7 +374,7 @@ async def test_a_failure_comes_before_what_the_test_raises(
     assert isinstance(missed, ConversationError)
 
 
-async def test_with_two_clients_each_failure_is_told_once(
+async def test_with_two_clients_each_failure_is_raised_once(
     autojump_clock: MockClock,
 ) -> None:
     async def fail_for_bob(ada: TestWebSocket) -> None:
@@ -391,7 +391,7 @@ async def test_with_two_clients_each_failure_is_told_once(
             await ada.expect_handler_error(KeyError, "at the close")
 
 
-async def test_the_picture_ends_where_the_application_has_raised(
+async def test_the_picture_ends_at_the_error_of_the_application(
     autojump_clock: MockClock,
 ) -> None:
     sockets: list[TestWebSocket] = []
@@ -418,7 +418,7 @@ async def test_the_picture_ends_where_the_application_has_raised(
 
 
 @pytest.mark.parametrize("path", ["/fetch", "/"])
-async def test_a_traceback_is_about_the_application_and_the_test(
+async def test_a_traceback_has_only_the_application_and_the_test(
     path: str, autojump_clock: MockClock
 ) -> None:
     async def talk() -> None:
@@ -441,7 +441,7 @@ async def test_a_traceback_is_about_the_application_and_the_test(
 
 
 @pytest.mark.parametrize("how", ["sync", "async"])
-async def test_of_what_has_raised_it_is_not_told_that_it_waits(
+async def test_a_task_that_has_raised_is_not_reported_as_waiting(
     how: str, autojump_clock: MockClock
 ) -> None:
     class Raising(DurableObject):
@@ -479,7 +479,7 @@ async def test_of_what_has_raised_it_is_not_told_that_it_waits(
         await talk("wait")
 
 
-async def test_what_is_no_response_to_a_websocket_is_told(
+async def test_a_wrong_response_to_a_websocket_is_explained(
     autojump_clock: MockClock,
 ) -> None:
     async def fetch(_request: Request) -> Any:
@@ -490,12 +490,12 @@ async def test_what_is_no_response_to_a_websocket_is_told(
             pytest.fail("it was opened")
 
 
-# -- whatever becomes of the log ---------------------
+# -- settings of the log ---------------------
 
 
 @pytest.fixture
 def logger() -> Generator[logging.Logger]:
-    """Put the logger back as it was."""
+    """Restore the logger."""
     logger = logging.getLogger("trio_wspair")
     before = logger.level, logger.disabled
     yield logger
@@ -504,7 +504,7 @@ def logger() -> Generator[logging.Logger]:
     assert not logger.filters
 
 
-async def test_a_failure_is_logged_as_ever(logged: Logged) -> None:
+async def test_a_failure_is_also_logged(logged: Logged) -> None:
     async with open_test_client(failing) as client:
         await client.get("/fetch")
         await client.expect_handler_error(KeyError)
@@ -512,7 +512,7 @@ async def test_a_failure_is_logged_as_ever(logged: Logged) -> None:
 
 
 @pytest.mark.parametrize("way", ["level", "disabled"])
-async def test_a_log_that_is_turned_down_stays_silent_and_hides_nothing(
+async def test_a_log_with_a_high_level_stays_silent_and_hides_no_failure(
     way: str, logger: logging.Logger, logged: Logged, autojump_clock: MockClock
 ) -> None:
     if way == "level":
@@ -526,7 +526,7 @@ async def test_a_log_that_is_turned_down_stays_silent_and_hides_nothing(
     assert logged.records == []
 
 
-async def test_a_log_that_is_switched_off_is_refused() -> None:
+async def test_a_disabled_log_is_refused() -> None:
     logging.disable(logging.ERROR)
     try:
         with pytest.raises(InvalidStateError, match=r"logging\.disable\(\)"):
@@ -536,7 +536,9 @@ async def test_a_log_that_is_switched_off_is_refused() -> None:
         logging.disable(logging.NOTSET)
 
 
-async def test_what_others_log_is_no_failure(logger: logging.Logger) -> None:
+async def test_records_of_other_loggers_are_not_failures(
+    logger: logging.Logger,
+) -> None:
     async with open_test_client(failing):
         logger.error("something is wrong, but was not raised")
         logger.warning("it was raised, but handled", exc_info=KeyError("handled"))
@@ -551,13 +553,13 @@ async def test_what_others_log_is_no_failure(logger: logging.Logger) -> None:
         await trio.to_thread.run_sync(in_another_run)
 
 
-async def test_an_application_that_disables_the_log_hides_nothing(
+async def test_an_application_that_disables_the_log_hides_no_failure(
     logger: logging.Logger, logged: Logged, autojump_clock: MockClock
 ) -> None:
     @asynccontextmanager
     async def application() -> AsyncGenerator[Handler]:
         await trio.lowlevel.checkpoint()
-        logger.disabled = True  # As logging.config.dictConfig() does.
+        logger.disabled = True  # logging.config.dictConfig() does so.
         logger.setLevel(logging.CRITICAL)
         yield failing
 
@@ -572,7 +574,7 @@ async def test_an_application_that_disables_the_log_hides_nothing(
 # -- applications that are opened ---------------------
 
 
-async def test_an_application_is_open_for_the_block(
+async def test_an_application_is_open_during_the_block(
     autojump_clock: MockClock,
 ) -> None:
     events: list[str] = []
@@ -593,7 +595,7 @@ async def test_an_application_is_open_for_the_block(
     assert events == ["opened", "closed"]
 
 
-async def test_what_an_application_raises_on_leaving_comes_out_with_the_rest(
+async def test_an_error_of_an_application_on_leaving_is_raised_with_the_others(
     autojump_clock: MockClock,
 ) -> None:
     @asynccontextmanager

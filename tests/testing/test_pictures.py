@@ -1,4 +1,4 @@
-"""Conversations as SVG, as Mermaid and as a page."""
+"""Pictures of conversations: SVG, Mermaid, and the HTML page."""
 
 import json
 import re
@@ -28,7 +28,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 @pytest.fixture
 def engine() -> None:
-    """No network here."""
+    """Run each test once: there is no network."""
 
 
 def svg(*entries: Entry, failure: FailedStep | None = None) -> ET.Element:
@@ -36,7 +36,7 @@ def svg(*entries: Entry, failure: FailedStep | None = None) -> ET.Element:
 
 
 def texts(picture: ET.Element, css: str = "") -> list[str]:
-    """Return what is written, or what is of one class."""
+    """Return the texts of a picture, or those of one class."""
     written = picture.iter(f"{SVG}text")
     return [each.text or "" for each in written if css in each.get("class", "")]
 
@@ -46,7 +46,7 @@ def shapes(picture: ET.Element, css: str) -> list[ET.Element]:
 
 
 def told(page: str) -> dict[str, list[dict[str, object]]]:
-    """Return what a page is told."""
+    """Return the data of a page."""
     (data,) = re.findall(r'<script type="application/json".*?>(.*?)</script>', page)
     told: dict[str, list[dict[str, object]]] = json.loads(data)
     return told
@@ -55,7 +55,7 @@ def told(page: str) -> dict[str, list[dict[str, object]]]:
 # -- SVG ----------------------------------------------------------------------------
 
 
-def test_an_svg_says_what_has_happened_and_when() -> None:
+def test_an_svg_shows_each_event_and_its_time() -> None:
     picture = svg(*TALK)
     assert texts(picture, "name") == ["client", "server"]
     assert texts(picture, "time") == ["0.000", "0.250", "0.500", "1.000", "2.000"]
@@ -80,7 +80,7 @@ def test_an_svg_says_what_has_happened_and_when() -> None:
     assert picture.findtext(f"{SVG}title") == "Conversation of client and server"
 
 
-def test_what_is_taken_late_is_slanted_from_row_to_row() -> None:
+def test_a_message_that_is_taken_late_has_a_slanted_arrow() -> None:
     picture = svg(*TALK)
     first, second = shapes(picture, "late")
     for arrow in (first, second):
@@ -91,7 +91,7 @@ def test_what_is_taken_late_is_slanted_from_row_to_row() -> None:
     assert [second in group for group in shapes(picture, "by-0")].count(True) == 1
 
 
-def test_ends_differ_in_their_signs_and_words() -> None:
+def test_different_ends_have_different_signs_and_words() -> None:
     clean = at(0, "client closed", code=1000, was_clean=True)
     unclean = at(0, "server closed", code=1006, was_clean=False, error="E: x")
     picture = svg(clean, unclean)
@@ -99,14 +99,14 @@ def test_ends_differ_in_their_signs_and_words() -> None:
     assert len(shapes(picture, "clean")) == len(shapes(picture, "unclean")) == 1
 
 
-def test_a_late_close_and_an_unclean_end_are_both_to_be_seen() -> None:
+def test_a_late_close_and_an_unclean_end_are_both_shown() -> None:
     close = at(0, "client close", code=1000)
     closed = at(0, "server closed", code=1000, was_clean=False)
     picture = svg(close, closed)
     assert len(shapes(picture, "late")) == len(shapes(picture, "unclean")) == 1
 
 
-def test_short_json_is_laid_out_where_it_comes_first() -> None:
+def test_short_json_is_shown_whole() -> None:
     said = '{"type": "join", "user": {"name": "Ada", "é": 1}}'
     words = ["{", '  "type": "join",', '  "user": {', '    "name": "Ada",']
     words += ['    "é": 1', "  }", "}"]
@@ -123,7 +123,7 @@ def test_long_json_stays_on_one_line(value: object) -> None:
     assert len(texts(svg(at(0, "client send", said)), "words")) == 1
 
 
-def test_one_side_of_a_conversation_goes_to_a_bare_line_and_comes_from_it() -> None:
+def test_one_side_of_a_conversation_has_a_bare_line_opposite() -> None:
     picture = svg(*(entry for entry in TALK if entry.half == "server"))
     assert texts(picture, "note") == []
     assert len(shapes(picture, "tip")) == 6
@@ -139,13 +139,13 @@ FAILURE = FailedStep(
 )
 
 
-def test_a_failure_marks_its_row_and_what_waits() -> None:
+def test_a_failure_marks_its_row_and_waiting_messages() -> None:
     picture = svg(*TALK[:5], failure=FAILURE)
     (band,) = shapes(picture, "band")
     (hello,) = [e for e in picture.iter(f"{SVG}text") if e.text == '"hello"']
     top, high = (float(band.get(key, "")) for key in ("y", "height"))
     assert top < float(hello.get("y", "")) < top + high
-    assert len(shapes(picture, "cross")) == 2  # At the row, and at the words.
+    assert len(shapes(picture, "cross")) == 2  # At the row, and in the text.
     words = texts(picture, "words")
     assert words[words.index("expected") + 1].startswith("much much")
     assert words[-1] == "server: a listener waits"
@@ -155,7 +155,7 @@ def test_a_failure_marks_its_row_and_what_waits() -> None:
 
 
 @pytest.mark.parametrize("half", NAMES)
-def test_a_failure_without_a_row_is_told_where_it_was(half: str) -> None:
+def test_a_failure_without_a_row_shows_its_place(half: str) -> None:
     picture = svg(*TALK[:2], failure=FailedStep(half, "too late", at=1))
     (words,) = [e for e in picture.iter(f"{SVG}text") if e.text == "too late"]
     first, second = shapes(picture, "sign")
@@ -177,7 +177,7 @@ def test_in_mermaid_a_failure_is_a_band_and_notes() -> None:
     ]
 
 
-def test_a_page_is_told_of_a_failure() -> None:
+def test_a_page_has_the_failure() -> None:
     page: dict[str, Any] = {**told(draw_html(NAMES, TALK[:5], FAILURE))}
     failure = page["failure"]
     assert (failure["row"], failure["before"]) == (2, 3)
@@ -187,7 +187,7 @@ def test_a_page_is_told_of_a_failure() -> None:
     assert len(failure["states"]) == 3
 
 
-def test_whoever_points_at_a_row_is_told_of_the_task() -> None:
+def test_a_row_shows_its_task_in_a_tooltip() -> None:
     picture = svg(at(1, "client send", "a", task="main"))
     assert [title.text for title in picture.iter(f"{SVG}title")][1:] == [
         "1.000 s: client send, in main"
@@ -197,7 +197,7 @@ def test_whoever_points_at_a_row_is_told_of_the_task() -> None:
 # -- Mermaid ------------------------------------------------------------------------
 
 
-def test_mermaid_is_told_the_same() -> None:
+def test_mermaid_has_the_same_events() -> None:
     unclean = at(3, "client closed", code=1006, was_clean=False)
     assert draw_mermaid(NAMES, [*TALK, unclean]) == (
         "sequenceDiagram\n"
@@ -217,7 +217,7 @@ def test_mermaid_is_told_the_same() -> None:
     )
 
 
-def test_mermaid_of_one_side_comes_from_the_other() -> None:
+def test_mermaid_of_one_side_has_arrows_from_the_other() -> None:
     lines = draw_mermaid(NAMES, [at(0, "server receive", "a")]).splitlines()
     assert lines[3:] == ['    A->>B: "a"']
 
@@ -233,14 +233,12 @@ def test_mermaid_of_one_side_comes_from_the_other() -> None:
         ("日本語 ﬂ°¶ß", '"日本語 #64258;#176;#182;#223;"'),
     ],
 )
-def test_nothing_in_a_message_means_anything_to_mermaid(
-    message: str, words: str
-) -> None:
+def test_no_message_text_is_mermaid_syntax(message: str, words: str) -> None:
     drawn = draw_mermaid(NAMES, [at(0, "client send", message)])
     assert drawn.splitlines()[3:] == [f"    A->>B: {words}"]
 
 
-def test_names_are_no_instructions_to_mermaid() -> None:
+def test_no_name_is_mermaid_syntax() -> None:
     drawn = draw_mermaid(("wrap: x", " "), [])
     assert "participant A as wrap#58; x\n" in drawn
     assert "participant B as #160;\n" in drawn
@@ -249,7 +247,7 @@ def test_names_are_no_instructions_to_mermaid() -> None:
 # -- the page -----------------------------------------------------------------------
 
 
-def test_the_page_is_told_each_message_once_and_whole() -> None:
+def test_the_page_has_each_message_once_and_whole() -> None:
     page = draw_html(NAMES, [*TALK, at(3, "client send", "x" * 10_000)])
     rows = told(page)["rows"]
     assert [row["text"] for row in rows if "text" in row] == [
@@ -261,7 +259,7 @@ def test_the_page_is_told_each_message_once_and_whole() -> None:
     assert [row["hex"] for row in rows if "hex" in row] == ["0001ff"]
 
 
-def test_the_page_asks_for_nothing_else() -> None:
+def test_the_page_is_self_contained() -> None:
     page = draw_html(NAMES, TALK)
     assert re.findall(r"\b(?:src|href|url|import)\b\s*[=(]", page) == []
     assert "default-src 'none'" in page
@@ -271,7 +269,7 @@ def test_the_page_asks_for_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("said", HOSTILE)
-def test_hostile_words_stay_words(said: str) -> None:
+def test_hostile_text_stays_text(said: str) -> None:
     names = (f"c{said}", f"s{said}")
     entries = [
         Entry(0, names[0], "send", said, task=said),
@@ -291,7 +289,7 @@ def test_hostile_words_stay_words(said: str) -> None:
     assert len(draw_mermaid(names, entries).splitlines()) == 5
 
 
-def test_each_picture_of_a_record_is_of_its_entries() -> None:
+def test_each_picture_shows_the_entries_of_its_record() -> None:
     record = Record(("a", "b"))
     assert record.to_svg() == draw_svg(("a", "b"), [])
     assert record.to_mermaid() == draw_mermaid(("a", "b"), [])
@@ -299,7 +297,7 @@ def test_each_picture_of_a_record_is_of_its_entries() -> None:
 
 
 @given(ANY)
-def test_whatever_was_recorded_can_be_drawn_row_by_row(
+def test_any_record_can_be_drawn_row_by_row(
     entries: Sequence[Entry],
 ) -> None:
     rows = rows_of(NAMES, entries)
@@ -314,6 +312,6 @@ def test_whatever_was_recorded_can_be_drawn_row_by_row(
         assert sources[number if first else row.other_row or 0] == shown
 
 
-def test_the_picture_in_the_documentation_is_one_of_these() -> None:
+def test_the_picture_in_the_documentation_is_up_to_date() -> None:
     shown = (DOCS / "conversation.svg").read_text("utf-8")
     assert shown == draw_svg(NAMES, TALK)

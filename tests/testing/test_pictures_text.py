@@ -1,4 +1,4 @@
-"""Conversations drawn for a terminal."""
+"""Pictures of conversations as text, for a terminal."""
 
 from collections.abc import Sequence
 from textwrap import dedent
@@ -15,7 +15,7 @@ from trio_wspair.testing._record import Record
 
 @pytest.fixture
 def engine() -> None:
-    """No network here."""
+    """Run each test once: there is no network."""
 
 
 def lines(*entries: Entry, names: tuple[str, str] = NAMES, **more: Any) -> list[str]:
@@ -38,20 +38,20 @@ def test_a_conversation_is_drawn_in_two_columns() -> None:
                │◄─ at 2.500 ─────────────── Close 1000 "bye" ─┤""")
 
 
-def test_what_is_taken_at_once_crosses_in_one_line() -> None:
+def test_a_message_that_is_taken_at_once_has_one_line() -> None:
     assert lines(*TALK[2:4]) == [
         '0.000  ├─ "hello" ───────────────────────────────────►│',
     ]
 
 
-def test_a_crossing_that_took_time_tells_when_it_ended() -> None:
+def test_a_message_that_took_time_shows_when_it_was_taken() -> None:
     sent, taken = at(1, "server send", "slow"), at(3.5, "client receive", "slow")
     assert lines(sent, taken) == [
         '1.000  │◄─ at 3.500 ───────────────────────── "slow" ─┤',
     ]
 
 
-def test_what_is_taken_later_has_two_lines() -> None:
+def test_a_message_that_is_taken_later_has_two_lines() -> None:
     first, second = at(0, "client send", "a"), at(0, "client send", "b")
     taken = at(1, "server receive", "a"), at(1, "server receive", "b")
     assert lines(first, second, *taken) == [
@@ -79,12 +79,12 @@ def test_text_and_binary_of_the_same_bytes_are_not_the_same_message() -> None:
     ]
 
 
-def test_a_half_does_not_take_what_it_has_sent() -> None:
+def test_a_half_does_not_take_its_own_messages() -> None:
     sent, other = at(0, "client send", "a"), at(0, "client receive", "a")
     assert "not taken" in lines(sent, other, at(0, "server accept"))[0]
 
 
-def test_a_half_that_ends_uncleanly_tells_why() -> None:
+def test_an_unclean_end_shows_the_reason() -> None:
     ended = at(
         0,
         "server closed",
@@ -97,7 +97,7 @@ def test_a_half_that_ends_uncleanly_tells_why() -> None:
     assert lines(at(0, "client accept"), ended)[1] == f"       │  {words} ■"
 
 
-def test_a_close_without_a_code_says_so() -> None:
+def test_a_close_without_a_code_is_shown_as_such() -> None:
     assert lines(at(0, "client close", code=1005), at(0, "server accept")) == [
         "0.000  ├─ Close 1005 (no code) ──✕ not taken          │",
         "       │                                       accept ○",
@@ -113,7 +113,7 @@ def test_an_unclean_end_has_a_line_even_if_the_close_has_just_been_sent() -> Non
     ]
 
 
-def test_a_half_of_which_nothing_is_recorded_is_a_bare_line() -> None:
+def test_a_half_without_entries_is_a_bare_line() -> None:
     one_side = [entry for entry in TALK if entry.half == "client"]
     assert terminal_diagram(NAMES, one_side) == dedent("""\
          time  client                 server (nothing recorded)
@@ -125,7 +125,7 @@ def test_a_half_of_which_nothing_is_recorded_is_a_bare_line() -> None:
         2.500  │◄─ closed 1000 "bye" ─────────────────────────┤""")
 
 
-def test_a_step_that_still_waits_is_drawn_at_the_end() -> None:
+def test_a_waiting_step_is_drawn_at_the_end() -> None:
     failure = FailedStep(
         "client",
         'expected "pong" within 1 s',
@@ -147,7 +147,7 @@ def test_a_step_that_still_waits_is_drawn_at_the_end() -> None:
 
 
 @pytest.mark.parametrize(("entry", "row"), [(0, 0), (1, 0), (2, 1), (4, 3)])
-def test_what_was_not_expected_is_marked_and_told_below_its_row(
+def test_an_unexpected_message_is_marked_and_explained_below_its_row(
     entry: int, row: int
 ) -> None:
     talk = TALK[2:7]
@@ -162,7 +162,7 @@ def test_what_was_not_expected_is_marked_and_told_below_its_row(
     ]
 
 
-def test_what_happened_after_a_failure_is_drawn_below_it() -> None:
+def test_events_after_a_failure_are_drawn_below_it() -> None:
     drawn = lines(*TALK[:5], failure=FailedStep("server", "no", at=2))
     assert drawn[2] == "       │                                           no ✗"
     assert drawn[3] == lines(*TALK[:5])[2].replace("0.000", "     ")
@@ -186,7 +186,7 @@ def test_only_the_last_forty_lines_are_drawn() -> None:
     assert '"1010"' in drawn[1]
 
 
-def test_an_empty_record_says_so() -> None:
+def test_an_empty_record_is_shown_as_such() -> None:
     assert lines() == ["       nothing has happened"]
 
 
@@ -207,7 +207,7 @@ def test_an_empty_record_says_so() -> None:
         (bytes(3000), f"{'00 ' * 22}… (3,000 bytes)"),
     ],
 )
-def test_messages_are_shown_as_what_they_are(message: str | bytes, words: str) -> None:
+def test_messages_are_shown_by_their_types(message: str | bytes, words: str) -> None:
     (line,) = lines(at(0, "client send", message))
     assert f"├─ {words} ──" in line
 
@@ -225,7 +225,7 @@ def test_str_of_a_record_is_the_diagram() -> None:
 
 
 @given(ANY, st.text(max_size=200))
-def test_whatever_is_drawn_fits_and_leaves_nothing_out(
+def test_every_picture_fits_and_is_complete(
     entries: Sequence[Entry], text: str
 ) -> None:
     rows = rows_of(NAMES, entries)

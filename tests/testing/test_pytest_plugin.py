@@ -1,4 +1,4 @@
-"""The pytest plugin: what tests that use it look like, and what they print."""
+"""The pytest plugin: its fixtures, options, and output."""
 
 import os
 import subprocess
@@ -34,7 +34,7 @@ TRIO_MODE = "[pytest]\ntrio_mode = true\n"
 
 @pytest.fixture
 def run(pytester: pytest.Pytester) -> Run:
-    """Run tests with the plugin, as if it had been found by its entry point."""
+    """Run tests with the plugin, as if found by its entry point."""
 
     def run_tests(tests: str, *options: str, ini: str = TRIO_MODE) -> pytest.RunResult:
         pytester.makeini(ini)
@@ -80,7 +80,7 @@ async def test_in_virtual_time(websocket_client, autojump_clock):
 """).assert_outcomes(passed=5)
 
 
-def test_a_mark_is_as_good_as_the_mode(run: Run) -> None:
+def test_a_mark_works_like_the_mode(run: Run) -> None:
     test = """
 @pytest.mark.trio
 async def test_it(websocket_client, websocket_pair, recorded_pair):
@@ -141,7 +141,7 @@ async def test_it(websocket_client, golden_record):
 """
 
 
-def test_an_option_of_another_name_is_told_with_the_name_of_the_fixture(
+def test_the_error_for_a_misspelled_option_has_the_name_of_the_fixture(
     run: Run,
 ) -> None:
     run(OTHER_OPTIONS).assert_outcomes(passed=1)
@@ -175,12 +175,12 @@ async def test_it(websocket_client):
 """).assert_outcomes(passed=1)
 
 
-# -- what is printed ---------------------
+# -- output ---------------------
 
 
 def printed(result: pytest.RunResult) -> str:
     result.assert_outcomes(failed=1)
-    # Where CI is in the environment, the summary repeats the error as a whole.
+    # With CI in the environment, the summary repeats the whole error.
     return result.stdout.str().partition("short test summary")[0]
 
 
@@ -202,7 +202,7 @@ async def test_it(websocket_client):
     "opening",
     ["client = await websocket_client(fetch, '/')", "client, server = recorded_pair"],
 )
-def test_any_other_failure_prints_the_conversation_too(run: Run, opening: str) -> None:
+def test_any_other_failure_also_prints_the_conversation(run: Run, opening: str) -> None:
     result = run(f"""
 async def test_it(websocket_client, recorded_pair):
     {opening}
@@ -241,7 +241,7 @@ async def test_it(websocket_client):
     assert "OPEN, accepted" in story
 
 
-def test_what_a_handler_has_raised_is_printed_first(run: Run) -> None:
+def test_an_error_of_a_handler_is_printed_first(run: Run) -> None:
     result = run("""
 async def test_it(websocket_client):
     client = await websocket_client(fetch, "/")
@@ -255,7 +255,7 @@ async def test_it(websocket_client):
     assert text.count("time  client") == 1
 
 
-def test_both_failures_are_told_with_one_conversation(run: Run) -> None:
+def test_both_failures_are_printed_with_one_conversation(run: Run) -> None:
     result = run("""
 async def test_it(websocket_client):
     client = await websocket_client(fetch, "/")
@@ -386,7 +386,7 @@ async def polite(request):
 """
 
 
-def test_the_option_takes_what_is_said_now(run: Run) -> None:
+def test_the_option_records_the_current_conversation(run: Run) -> None:
     run(MAKE).assert_outcomes(passed=1)
     changed = GOLDEN.replace("fetch,", "polite,") + POLITE
     run(changed, "--update-records").assert_outcomes(passed=1)
@@ -394,7 +394,7 @@ def test_the_option_takes_what_is_said_now(run: Run) -> None:
     printed(run(GOLDEN))
 
 
-def test_a_missing_record_says_how_to_make_it(run: Run) -> None:
+def test_the_error_for_a_missing_record_says_how_to_make_it(run: Run) -> None:
     assert "to_json() returns there" in printed(run(GOLDEN))
 
 

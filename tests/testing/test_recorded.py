@@ -1,4 +1,4 @@
-"""Recorded pairs: what a test may expect, and what it is told when that fails."""
+"""Recorded pairs: expectations of a test, and their errors."""
 
 import functools
 import json
@@ -31,7 +31,7 @@ def echoing(server: RecordedWebSocket) -> None:
 
 
 @in_virtual_time
-async def test_the_record_has_what_both_halves_did_with_times_and_tasks() -> None:
+async def test_the_record_has_the_events_of_both_halves_with_times_and_tasks() -> None:
     async with open_recorded_pair() as (client, server):
         echoing(server)
         client.accept(pull=True)
@@ -91,7 +91,7 @@ async def test_a_record_goes_through_json_and_back() -> None:
         ('{"version": 2, "names": ["a", "b"], "entries": []}', "version 2"),
     ],
 )
-def test_what_is_no_record_is_refused(text: str, what: str) -> None:
+def test_an_invalid_record_is_refused(text: str, what: str) -> None:
     with pytest.raises(ValueError, match=what):
         Record.from_json(text)
 
@@ -103,9 +103,7 @@ def test_what_is_no_record_is_refused(text: str, what: str) -> None:
         ("c", "accept", "has the half 'c', but its names"),
     ],
 )
-def test_entries_that_no_half_can_have_made_are_refused(
-    half: str, deed: str, what: str
-) -> None:
+def test_impossible_entries_are_refused(half: str, deed: str, what: str) -> None:
     entry = {"time": 0, "half": half, "what": deed}
     record = {"version": 1, "names": ["a", "b"], "entries": [entry]}
     with pytest.raises(ValueError, match=what):
@@ -126,7 +124,7 @@ async def test_only_the_first_pair_is_in_the_record() -> None:
     assert sum(entry.what == "accept" for entry in record.entries) == 1
 
 
-# -- what is expected -----------
+# -- expectations ---------------
 
 
 @in_virtual_time
@@ -147,7 +145,7 @@ async def test_expect_takes_messages_patterns_functions_and_json() -> None:
 
 
 @in_virtual_time
-async def test_expecting_takes_a_half_that_nobody_has_taken() -> None:
+async def test_expecting_takes_an_untaken_half() -> None:
     async with open_recorded_pair() as (client, server):
         server.accept()
         server.send("hello")
@@ -174,7 +172,7 @@ async def test_expecting_takes_a_half_that_nobody_has_taken() -> None:
     ],
 )
 @in_virtual_time
-async def test_another_message_is_told(
+async def test_another_message_is_shown_in_the_error(
     sent: str | bytes, expected: Any, told: str
 ) -> None:
     async with open_recorded_pair() as (client, server):
@@ -194,7 +192,9 @@ async def test_another_message_is_told(
     ],
 )
 @in_virtual_time
-async def test_other_json_is_told(sent: str, expected: object, told: str) -> None:
+async def test_other_json_is_shown_in_the_error(
+    sent: str, expected: object, told: str
+) -> None:
     async with open_recorded_pair() as (client, server):
         server.accept()
         server.send(sent)
@@ -204,7 +204,7 @@ async def test_other_json_is_told(sent: str, expected: object, told: str) -> Non
 
 
 @in_virtual_time
-async def test_silence_is_told_after_a_bounded_time() -> None:
+async def test_silence_is_an_error_after_a_bounded_time() -> None:
     async with open_recorded_pair(within=3) as (client, server):
         server.accept()
         started = trio.current_time()
@@ -217,7 +217,7 @@ async def test_silence_is_told_after_a_bounded_time() -> None:
         with pytest.raises(ConversationError):
             await client.expect_close(within=0.5)
         assert trio.current_time() - started == 3.5
-        # And nothing is lost by that.
+        # The message is still there.
         server.send("hello")
         await client.expect("hello")
 
@@ -231,7 +231,7 @@ async def test_silence_is_told_after_a_bounded_time() -> None:
     ],
 )
 @in_virtual_time
-async def test_another_close_is_told(
+async def test_another_close_is_shown_in_the_error(
     expected: tuple[int | None, str], told: str
 ) -> None:
     async with open_recorded_pair() as (client, server):
@@ -245,7 +245,7 @@ async def test_another_close_is_told(
 
 
 @in_virtual_time
-async def test_a_message_before_the_close_is_told() -> None:
+async def test_a_message_before_the_close_is_an_error() -> None:
     async with open_recorded_pair() as (client, server):
         server.accept()
         server.send("wait")
@@ -256,7 +256,7 @@ async def test_a_message_before_the_close_is_told() -> None:
 
 
 @in_virtual_time
-async def test_a_half_with_listeners_expects_its_close_after_they_were_told() -> None:
+async def test_a_half_with_listeners_expects_its_close_after_their_calls() -> None:
     told: list[CloseEvent] = []
     async with open_recorded_pair() as (client, server):
 
@@ -277,7 +277,7 @@ async def test_a_half_with_listeners_expects_its_close_after_they_were_told() ->
 
 
 @in_virtual_time
-async def test_half_open_an_end_is_expected_before_ones_own() -> None:
+async def test_in_half_open_the_close_of_the_peer_is_expected_first() -> None:
     async with open_recorded_pair() as (client, server):
         client.accept(pull=True, allow_half_open=True)
         server.accept()
@@ -286,11 +286,11 @@ async def test_half_open_an_end_is_expected_before_ones_own() -> None:
         client.send("still here")
 
 
-# -- nothing --------------------
+# -- expect_nothing() -----------
 
 
 @in_virtual_time
-async def test_nothing_means_that_the_program_has_come_to_rest() -> None:
+async def test_expect_nothing_waits_until_all_tasks_are_blocked() -> None:
     async with open_recorded_pair() as (client, server):
 
         @server.on("message")
@@ -309,7 +309,7 @@ async def test_nothing_means_that_the_program_has_come_to_rest() -> None:
 
 
 @in_virtual_time
-async def test_a_sleeping_program_is_at_rest_and_no_time_passes() -> None:
+async def test_expect_nothing_accepts_sleeping_tasks_and_takes_no_time() -> None:
     async with open_recorded_pair() as (client, server):
 
         @server.on("message")
@@ -327,7 +327,7 @@ async def test_a_sleeping_program_is_at_rest_and_no_time_passes() -> None:
 
 
 @in_virtual_time
-async def test_a_close_that_nobody_asked_for_is_something() -> None:
+async def test_expect_nothing_fails_for_an_unexpected_close() -> None:
     async with open_recorded_pair() as (client, server):
         server.accept()
         client.accept(pull=True)
@@ -339,7 +339,7 @@ async def test_a_close_that_nobody_asked_for_is_something() -> None:
 
 
 @in_virtual_time
-async def test_the_answer_to_ones_own_close_is_nothing() -> None:
+async def test_expect_nothing_accepts_the_answer_to_its_close() -> None:
     async with open_recorded_pair() as (client, server):
         server.accept()
         client.accept(pull=True)
@@ -347,7 +347,7 @@ async def test_the_answer_to_ones_own_close_is_nothing() -> None:
         await client.expect_nothing()
 
 
-async def test_a_program_without_rest_is_told() -> None:
+async def test_expect_nothing_fails_for_a_program_that_never_rests() -> None:
     async with open_recorded_pair(within=0.05) as (client, server):
         server.accept()
 
@@ -362,11 +362,11 @@ async def test_a_program_without_rest_is_told() -> None:
             nursery.cancel_scope.cancel()
 
 
-# -- what is shown --------------
+# -- errors ---------------------
 
 
 @in_virtual_time
-async def test_a_failure_shows_the_conversation_and_what_both_halves_do() -> None:
+async def test_a_failure_shows_the_conversation_and_the_state_of_both_halves() -> None:
     async with open_recorded_pair() as (client, server):
         echoing(server)
         client.accept(pull=True)
@@ -381,7 +381,7 @@ async def test_a_failure_shows_the_conversation_and_what_both_halves_do() -> Non
 
 
 @in_virtual_time
-async def test_a_failure_is_short_although_the_message_is_not() -> None:
+async def test_a_failure_shows_only_part_of_a_long_message() -> None:
     async with open_recorded_pair() as (client, server):
         server.accept()
         server.send(bytes(300_000))
@@ -392,7 +392,7 @@ async def test_a_failure_is_short_although_the_message_is_not() -> None:
 
 
 @in_virtual_time
-async def test_a_failure_has_nothing_to_do_with_what_it_was_found_by() -> None:
+async def test_a_failure_has_no_context_or_cause() -> None:
     async with open_recorded_pair() as (client, server):
         server.accept()
         with pytest.raises(ConversationError) as caught:
@@ -401,7 +401,7 @@ async def test_a_failure_has_nothing_to_do_with_what_it_was_found_by() -> None:
 
 
 @in_virtual_time
-async def test_a_function_is_told_with_its_place() -> None:
+async def test_a_failure_shows_the_place_of_a_function() -> None:
     async with open_recorded_pair() as (client, server):
         server.accept()
         server.send("1")
@@ -411,7 +411,7 @@ async def test_a_function_is_told_with_its_place() -> None:
 
 
 @in_virtual_time
-async def test_what_can_not_be_expected_is_refused_before_anything_comes() -> None:
+async def test_an_impossible_expectation_is_refused_at_once() -> None:
     async with open_recorded_pair() as (client, server):
         server.accept()
         server.send("{}")
@@ -431,7 +431,7 @@ class No:
 
 
 class Later:
-    """Can be awaited, and is no coroutine."""
+    """An awaitable that isn't a coroutine."""
 
     def __init__(self, _message: str | bytes) -> None:
         pass
@@ -442,7 +442,7 @@ class Later:
 
 @pytest.mark.parametrize("function", [no, functools.partial(no)])
 @in_virtual_time
-async def test_an_async_function_is_refused_before_anything_comes(
+async def test_an_async_function_is_refused_at_once(
     function: Callable[[str | bytes], object],
 ) -> None:
     async with open_recorded_pair() as (client, server):
@@ -462,7 +462,7 @@ async def test_an_async_function_is_refused_before_anything_comes(
     ],
 )
 @in_virtual_time
-async def test_a_function_that_gives_something_to_await_is_refused(
+async def test_a_function_that_returns_an_awaitable_is_refused(
     function: Callable[[str | bytes], object], name: str
 ) -> None:
     async with open_recorded_pair() as (client, server):
@@ -484,7 +484,7 @@ async def test_a_function_that_gives_something_to_await_is_refused(
     ],
 )
 @in_virtual_time
-async def test_a_close_that_can_not_come_is_refused(
+async def test_an_impossible_close_is_refused(
     arguments: tuple[Any, ...], words: str
 ) -> None:
     async with open_recorded_pair() as (client, server):
@@ -502,7 +502,7 @@ async def test_a_pattern_for_bytes_is_refused() -> None:
 
 
 @pytest.mark.parametrize("names", [("a",), ("a", "b", "c"), "ab", (1, 2), None])
-async def test_names_that_are_not_two_are_refused(names: Any) -> None:
+async def test_names_must_be_two(names: Any) -> None:
     with pytest.raises(
         TypeError, match=r"names are two strings such as \('client', 'server'"
     ):
@@ -511,7 +511,7 @@ async def test_names_that_are_not_two_are_refused(names: Any) -> None:
 
 
 @in_virtual_time
-async def test_of_a_half_that_has_ended_it_is_not_told_who_listened() -> None:
+async def test_the_listeners_of_an_ended_half_are_not_shown() -> None:
     async with open_recorded_pair() as (client, server):
         server.onmessage = print
         server.accept()
@@ -523,7 +523,7 @@ async def test_of_a_half_that_has_ended_it_is_not_told_who_listened() -> None:
 
 
 @in_virtual_time
-async def test_it_is_told_what_was_not_taken_and_where_a_listener_waits() -> None:
+async def test_a_failure_shows_untaken_messages_and_where_a_listener_waits() -> None:
     async with open_recorded_pair() as (client, server):
 
         @server.on("message")
@@ -548,7 +548,7 @@ async def test_it_is_told_what_was_not_taken_and_where_a_listener_waits() -> Non
 
 
 @in_virtual_time
-async def test_it_is_told_who_is_deaf_and_who_is_waiting() -> None:
+async def test_a_failure_shows_halves_without_listeners_and_waiting_tasks() -> None:
     async with (
         open_recorded_pair() as (client, server),
         trio.open_nursery() as nursery,
@@ -567,7 +567,7 @@ async def test_it_is_told_who_is_deaf_and_who_is_waiting() -> None:
 
 
 @in_virtual_time
-async def test_a_listener_that_waits_in_code_of_others_has_no_place() -> None:
+async def test_a_listener_that_waits_in_foreign_code_has_no_place() -> None:
     async with open_recorded_pair() as (client, server):
         server.onmessage = lambda _event: trio.sleep(1000)  # noqa: ASYNC105 - awaited
         server.accept()
@@ -578,7 +578,7 @@ async def test_a_listener_that_waits_in_code_of_others_has_no_place() -> None:
 
 
 @in_virtual_time
-async def test_what_the_block_raises_comes_with_the_conversation() -> None:
+async def test_an_error_of_the_block_has_the_conversation() -> None:
     async def test() -> None:
         async with open_recorded_pair() as (client, server):
             server.accept()
@@ -595,14 +595,14 @@ async def test_what_the_block_raises_comes_with_the_conversation() -> None:
 
 
 @in_virtual_time
-async def test_a_failed_expectation_has_it_already() -> None:
+async def test_a_failed_expectation_has_the_conversation_once() -> None:
     with pytest.raises(ConversationError) as caught:
         async with open_recorded_pair() as (client, _):
             await client.expect("hello")
     assert not hasattr(caught.value, "__notes__")
 
 
-async def test_two_halves_of_one_name_are_refused() -> None:
+async def test_two_halves_with_the_same_name_are_refused() -> None:
     with pytest.raises(ValueError, match="must differ, not 'x' twice"):
         async with open_recorded_pair(names=("x", "x")):
             pass
@@ -610,7 +610,7 @@ async def test_two_halves_of_one_name_are_refused() -> None:
 
 @pytest.mark.parametrize("within", [-1, "1", True])
 @in_virtual_time
-async def test_a_time_that_is_none_is_refused(within: float) -> None:
+async def test_an_invalid_timeout_is_refused(within: float) -> None:
     with pytest.raises((TypeError, ValueError), match="within must be"):
         async with open_recorded_pair(within=within):
             pass
@@ -648,7 +648,7 @@ async def test_a_failure_carries_the_record_and_marks_the_message() -> None:
         assert str(caught.value).endswith(str(record))
         client.send("four")
         await client.expect("four")
-        assert '"four"' in str(record)  # The test goes on, and so does the picture.
+        assert '"four"' in str(record)  # The test goes on, and the picture, too.
 
 
 @in_virtual_time
@@ -666,7 +666,7 @@ async def test_an_unexpected_close_is_marked() -> None:
 
 
 @in_virtual_time
-async def test_what_still_waits_is_told_with_its_place() -> None:
+async def test_a_waiting_task_is_shown_with_its_place() -> None:
     async with open_recorded_pair() as (client, server):
 
         @server.on("message")
@@ -686,7 +686,7 @@ async def test_what_still_waits_is_told_with_its_place() -> None:
 
 
 @in_virtual_time
-async def test_the_picture_ends_where_the_block_has_failed() -> None:
+async def test_the_picture_ends_at_the_failure_of_the_block() -> None:
     records: list[Record] = []
 
     async def talk() -> None:
@@ -739,7 +739,7 @@ async def test_a_failure_before_anything_happens_has_no_conversation() -> None:
 
 
 @in_virtual_time
-async def test_what_a_listener_of_a_pair_raises_has_the_conversation() -> None:
+async def test_an_error_of_a_listener_has_the_conversation() -> None:
     async def fail() -> None:
         async with open_recorded_pair() as (client, server):
 

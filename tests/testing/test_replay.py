@@ -1,4 +1,4 @@
-"""`replay()`: recorded conversations, played against handlers that may have changed."""
+"""`replay()`: recorded conversations, replayed against changed handlers."""
 
 import json
 from collections.abc import Callable
@@ -31,12 +31,12 @@ Answers = Callable[[Any], list[Any]]
 
 
 def no_answer(_data: object) -> list[Any]:
-    """Answer nothing."""
+    """Ignore every message."""
     return []
 
 
 class Handler:
-    """Greets, answers every message with some, and closes when it hears "bye"."""
+    """Greets, answers every message with several, and closes at "bye"."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ async def recorded() -> Record:
 
 
 def record_of(*entries: tuple[Any, ...]) -> Record:
-    """Make a record of entries: the half, what it did, and a message or a close."""
+    """Make a record from entries: a half, an event, and a message or a close."""
     keys = {"send": ["text"], "receive": ["text"]}
     close = ["code", "reason", "was_clean"]
     data = [
@@ -98,7 +98,7 @@ def record_of(*entries: tuple[Any, ...]) -> Record:
 
 
 def failure_of(caught: pytest.ExceptionInfo[ConversationError]) -> str:
-    """Return the first line of what is told, once all of it was looked at."""
+    """Check the text of an error, and return its first line."""
     text = str(caught.value)
     [note] = caught.value.__notes__
     assert note.startswith("\nThe record says:\n")
@@ -107,7 +107,7 @@ def failure_of(caught: pytest.ExceptionInfo[ConversationError]) -> str:
 
 
 @in_virtual_time
-async def test_a_handler_that_says_the_same_passes() -> None:
+async def test_a_handler_with_the_same_conversation_passes() -> None:
     record = await recorded()
     handler = Handler()
     new = await replay(record, handler, "/somewhere")
@@ -118,7 +118,7 @@ async def test_a_handler_that_says_the_same_passes() -> None:
 
 
 @in_virtual_time
-async def test_a_record_from_a_file_is_as_good() -> None:
+async def test_a_record_from_a_file_works_as_well() -> None:
     record = Record.from_json((await recorded()).to_json())
     await replay(record, Handler())
     with pytest.raises(ConversationError):
@@ -126,7 +126,9 @@ async def test_a_record_from_a_file_is_as_good() -> None:
 
 
 @pytest.mark.parametrize("over", ["memory", "loopback"])
-async def test_it_is_played_over_any_transport(over: Any, engine: object) -> None:
+async def test_a_record_is_replayed_over_any_transport(
+    over: Any, engine: object
+) -> None:
     with trio.fail_after(10):
         record = await recorded()
         await replay(record, Handler(), over=over)
@@ -155,7 +157,7 @@ async def test_it_is_played_over_any_transport(over: Any, engine: object) -> Non
         ),
     ],
 )
-def test_a_difference_is_told_with_both_conversations(
+def test_a_difference_is_an_error_with_both_conversations(
     handler: Handler, words: str
 ) -> None:
     @in_virtual_time
@@ -168,7 +170,7 @@ def test_a_difference_is_told_with_both_conversations(
 
 
 @in_virtual_time
-async def test_a_handler_that_closes_too_early_is_told_of() -> None:
+async def test_a_handler_that_closes_too_early_is_an_error() -> None:
     async def hang_up(request: Request) -> Response:
         client, server = WebSocketPair()
         server.accept()
@@ -192,7 +194,7 @@ async def test_a_handler_that_raises_fails_the_replay() -> None:
 
 
 @in_virtual_time
-async def test_when_the_handler_says_it_does_not_matter() -> None:
+async def test_the_times_of_the_handler_do_not_matter() -> None:
     async def slow(request: Request) -> Response:
         client, server = WebSocketPair()
 
@@ -212,7 +214,9 @@ async def test_when_the_handler_says_it_does_not_matter() -> None:
 
     record = await recorded()
     with pytest.raises(ConversationError, match=r"expected 'one' within 5\.0 s"):
-        await replay(record, slow)  # It waits for "bye", and "bye" for the answers.
+        await replay(
+            record, slow
+        )  # The handler waits for "bye", and "bye" for the answers.
     hasty = record_of(
         ("client", "receive", "welcome"),
         ("client", "send", "one"),
@@ -227,7 +231,7 @@ async def test_when_the_handler_says_it_does_not_matter() -> None:
 
 
 @in_virtual_time
-async def test_the_client_closes_as_it_did() -> None:
+async def test_the_client_closes_as_in_the_record() -> None:
     async with open_test_client(Handler(), "/") as client:
         client.send("one")
         client.close()
@@ -237,13 +241,13 @@ async def test_the_client_closes_as_it_did() -> None:
     for record in (client.record, new):
         [close] = [e for e in record.entries if (e.half, e.what) == ("client", "close")]
         assert close.code == 1005
-    # What the client had not taken was said all the same.
+    # The handler had also sent the messages that the client didn't take.
     with pytest.raises(ConversationError, match="client expected 'one', but"):
         await replay(client.record, Handler(answers=no_answer))
 
 
 @in_virtual_time
-async def test_an_abnormal_end_has_to_be_one_again() -> None:
+async def test_an_abnormal_end_must_be_abnormal_again() -> None:
     async def vanish(request: Request) -> Response:
         client, server = WebSocketPair()
         server.accept(allow_half_open=True)
@@ -258,7 +262,7 @@ async def test_an_abnormal_end_has_to_be_one_again() -> None:
 
 
 @in_virtual_time
-async def test_a_record_that_ends_early_is_checked_as_far_as_it_goes() -> None:
+async def test_a_record_that_ends_early_is_checked_up_to_its_end() -> None:
     async with open_test_client(Handler(), "/") as client:
         await client.expect("welcome")
         text = client.record.to_json()
@@ -268,7 +272,7 @@ async def test_a_record_that_ends_early_is_checked_as_far_as_it_goes() -> None:
 
 
 @pytest.mark.parametrize("who_closes", ["client", "server"])
-async def test_a_record_of_the_server_alone_will_do(
+async def test_a_record_of_the_server_alone_is_enough(
     who_closes: str, engine: object
 ) -> None:
     record = Record()
@@ -298,7 +302,7 @@ async def test_a_record_of_the_server_alone_will_do(
 
 
 @in_virtual_time
-async def test_a_client_that_has_vanished_is_played_as_far_as_it_came() -> None:
+async def test_a_client_that_vanished_is_replayed_up_to_its_end() -> None:
     record = record_of(
         ("server", "send", "welcome"),
         ("server", "receive", "one"),
@@ -311,7 +315,7 @@ async def test_a_client_that_has_vanished_is_played_as_far_as_it_came() -> None:
 
 
 @in_virtual_time
-async def test_a_record_of_a_pair_will_do() -> None:
+async def test_a_record_of_a_pair_can_be_replayed() -> None:
     async with open_recorded_pair() as (client, server):
         server.accept()
         server.send("welcome")
@@ -338,7 +342,7 @@ def check(file: Path | str, handler: Any, **options: Any) -> None:
     run(lambda: replay_file(file, handler, **options))
 
 
-def test_a_file_is_checked_and_left_alone(file: Path) -> None:
+def test_a_file_is_checked_and_not_changed(file: Path) -> None:
     before = file.read_bytes()
     check(file, Handler())
     with pytest.raises(ConversationError):
@@ -364,7 +368,7 @@ def test_a_missing_file_is_an_error_that_says_how_to_make_it(tmp_path: Path) -> 
         Handler(code=3001, reason=""),
     ],
 )
-def test_an_update_takes_what_the_handler_says_now(
+def test_an_update_records_the_current_conversation(
     file: Path, changed: Handler
 ) -> None:
     check(file, changed, update=True)
@@ -374,7 +378,7 @@ def test_an_update_takes_what_the_handler_says_now(
         check(file, Handler())
 
 
-def test_an_update_of_a_handler_that_hangs_up_early_ends(file: Path) -> None:
+def test_an_update_ends_when_the_handler_closes_early(file: Path) -> None:
     async def hang_up(request: Request) -> Response:
         client, server = WebSocketPair()
         server.accept()
@@ -385,7 +389,7 @@ def test_an_update_of_a_handler_that_hangs_up_early_ends(file: Path) -> None:
     check(file, hang_up)
 
 
-def test_an_update_does_not_take_a_handler_that_hangs_for_right(file: Path) -> None:
+def test_an_update_refuses_a_handler_that_hangs(file: Path) -> None:
     async def hang(request: Request) -> Response:
         client, server = WebSocketPair()
         server.on("message")(lambda _event: trio.sleep(1000))  # noqa: ASYNC105 - awaited
@@ -410,7 +414,7 @@ def test_an_update_of_a_record_that_ends_early_has_an_end(file: Path) -> None:
         check(file, Handler(answers=no_answer))
 
 
-def test_an_update_that_changes_nothing_leaves_the_file_alone(
+def test_an_update_without_differences_does_not_write_the_file(
     file: Path,
 ) -> None:
     text = file.read_text(encoding="utf-8").replace('"time": 0.0', '"time": 7.5')

@@ -1,4 +1,4 @@
-"""Plain HTTP requests of a test client: bodies, cookies, and what may go wrong."""
+"""Plain HTTP requests of a test client: bodies, cookies, and errors."""
 
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -31,14 +31,14 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 @pytest.fixture(autouse=True)
 async def in_time() -> AsyncGenerator[None]:
-    """Bound every test; in virtual time by what takes long there."""
+    """Limit the time of every test, generously in virtual time."""
     virtual = isinstance(trio.lowlevel.current_clock(), MockClock)
     with trio.fail_after(10**9 if virtual else 10):
         yield
 
 
 async def site(request: Request) -> Response:
-    """Serve a page, a login, what was said in a request, and an echo."""
+    """Serve a page, a login, the facts of a request, and an echo."""
     if request.path == "/login":
         name = (await request.json())["name"]
         return Response("welcome", headers={"Set-Cookie": f"user={name}; HttpOnly"})
@@ -57,7 +57,7 @@ async def site(request: Request) -> Response:
 
 
 def setting(*cookies: str, **options: Any) -> Handler:
-    """Return a handler that sets cookies at ``/set``, and tells those it gets."""
+    """Return a handler that sets cookies at ``/set``, and returns those it gets."""
 
     async def fetch(request: Request) -> Response:
         if not request.path.startswith("/set"):
@@ -86,7 +86,7 @@ async def test_a_request_is_answered_by_the_handler(over: Transport) -> None:
         assert repr(response).startswith("<TestResponse 200, ")
 
 
-async def test_every_method_has_its_verb_or_request(
+async def test_every_method_has_a_verb_or_works_with_request(
     autojump_clock: MockClock,
 ) -> None:
     async with open_test_client(site) as client:
@@ -117,7 +117,7 @@ async def test_bodies_are_text_bytes_and_json(over: Transport) -> None:
         assert empty["headers"]["content-length"] == "0"
 
 
-async def test_text_is_utf8_and_what_is_no_json_is_told(
+async def test_text_is_utf8_and_invalid_json_is_an_error(
     autojump_clock: MockClock,
 ) -> None:
     async def fetch(_request: Request) -> Response:
@@ -161,7 +161,7 @@ async def test_a_redirect_is_a_response_whose_location_can_be_requested(
 
 
 @over_both
-async def test_a_body_that_nobody_reads_does_not_keep_the_response(
+async def test_an_unread_body_does_not_block_the_response(
     over: Transport,
 ) -> None:
     async def refuse(_request: Request) -> Response:
@@ -230,7 +230,7 @@ async def test_a_page_and_its_websocket_are_of_the_same_origin() -> None:
 
 
 @over_both
-async def test_a_login_counts_for_later_requests_and_websockets(
+async def test_a_login_applies_to_later_requests_and_websockets(
     over: Transport,
 ) -> None:
     async with open_test_client(site, over=over) as client:
@@ -244,7 +244,7 @@ async def test_a_login_counts_for_later_requests_and_websockets(
         await more.expect(f"{client.origin}/chat user=Ada; theme=dark")
 
 
-async def test_every_client_has_cookies_of_its_own(autojump_clock: MockClock) -> None:
+async def test_each_client_has_its_own_cookies(autojump_clock: MockClock) -> None:
     async with open_test_client(site) as ada, open_test_client(site) as bob:
         await ada.post("/login", json={"name": "Ada"})
         assert "cookie" not in (await bob.get("/")).json()["headers"]
@@ -278,7 +278,7 @@ async def test_a_cookie_goes_where_a_browser_would_send_it(
         assert (await client.get(path)).text() == sent
 
 
-async def test_a_cookie_without_a_path_is_for_the_folder_that_set_it(
+async def test_a_cookie_without_a_path_is_for_the_folder_of_its_request(
     autojump_clock: MockClock,
 ) -> None:
     async with open_test_client(setting("a=b")) as client:
@@ -288,7 +288,7 @@ async def test_a_cookie_without_a_path_is_for_the_folder_that_set_it(
         assert client.cookies == {"a": "b"}
 
 
-async def test_of_equal_names_the_longer_path_comes_first(
+async def test_cookies_of_the_same_name_are_sent_with_the_longer_path_first(
     autojump_clock: MockClock,
 ) -> None:
     fetch = setting("a=wide; Path=/", "a=narrow; Path=/x")
@@ -322,7 +322,7 @@ async def test_a_cookie_expires_in_virtual_time(autojump_clock: MockClock) -> No
         assert client.cookies == {}
 
 
-async def test_the_answer_to_a_websocket_sets_cookies_too(
+async def test_the_response_to_a_websocket_can_set_cookies(
     autojump_clock: MockClock,
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -344,7 +344,7 @@ async def test_the_answer_to_a_websocket_sets_cookies_too(
 
 
 @over_both
-async def test_one_client_opens_several_websockets_each_with_its_record(
+async def test_a_client_opens_several_websockets_with_separate_records(
     over: Transport,
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -369,7 +369,7 @@ async def test_one_client_opens_several_websockets_each_with_its_record(
     assert ends == [1000, 1000]
 
 
-async def test_websockets_that_are_opened_at_once_keep_their_records_apart(
+async def test_websockets_opened_at_once_have_separate_records(
     autojump_clock: MockClock,
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -391,10 +391,10 @@ async def test_websockets_that_are_opened_at_once_keep_their_records_apart(
             nursery.start_soon(talk, path)
 
 
-# -- what may go wrong ---------------------
+# -- errors ---------------------
 
 
-async def test_no_answer_in_time_is_told(autojump_clock: MockClock) -> None:
+async def test_a_missing_response_is_an_error(autojump_clock: MockClock) -> None:
     async def sleep(_request: Request) -> Response:
         await trio.sleep_forever()
         raise AssertionError
@@ -410,7 +410,7 @@ async def test_no_answer_in_time_is_told(autojump_clock: MockClock) -> None:
     assert trio.current_time() < 20
 
 
-async def test_of_a_response_without_an_end_the_beginning_is_told(
+async def test_the_error_for_an_endless_response_shows_its_beginning(
     autojump_clock: MockClock,
 ) -> None:
     async def events() -> AsyncIterator[str]:
@@ -432,7 +432,7 @@ async def test_of_a_response_without_an_end_the_beginning_is_told(
         assert response.headers["content-type"] == "text/event-stream"
 
 
-async def test_a_response_that_is_broken_off_is_told(
+async def test_an_incomplete_response_is_an_error(
     autojump_clock: MockClock,
 ) -> None:
     async def breaking() -> AsyncIterator[str]:
@@ -450,7 +450,7 @@ async def test_a_response_that_is_broken_off_is_told(
         await client.expect_handler_error(KeyError, "a bug")
 
 
-async def test_a_response_that_is_too_large_is_told() -> None:
+async def test_a_response_that_is_too_large_is_an_error() -> None:
     async def fetch(_request: Request) -> Response:
         async def much() -> AsyncIterator[bytes]:
             while True:
@@ -467,7 +467,7 @@ async def test_a_response_that_is_too_large_is_told() -> None:
     ("broken", "words"),
     [(False, "is incomplete, or isn't HTTP"), (True, "the connection broke before")],
 )
-async def test_a_connection_that_breaks_is_told(
+async def test_a_broken_connection_is_an_error(
     broken: bool, words: str, autojump_clock: MockClock
 ) -> None:
     near, far = trio.testing.memory_stream_pair()
@@ -487,7 +487,7 @@ async def test_a_connection_that_breaks_is_told(
             await client.get("/")
 
 
-async def test_an_interim_response_is_none_yet(autojump_clock: MockClock) -> None:
+async def test_interim_responses_are_skipped(autojump_clock: MockClock) -> None:
     near, far = trio.testing.memory_stream_pair()
 
     async def dial(_host: str, _port: int) -> trio.abc.Stream:
@@ -524,7 +524,7 @@ async def test_an_interim_response_is_none_yet(autojump_clock: MockClock) -> Non
         ({"within": -1}, ValueError, "within must be 0 or more"),
     ],
 )
-async def test_a_request_that_can_not_be_sent_is_refused(
+async def test_an_invalid_request_is_refused(
     arguments: dict[str, Any], error: type[Exception], words: str
 ) -> None:
     async with open_test_client(site) as client:
@@ -532,7 +532,7 @@ async def test_a_request_that_can_not_be_sent_is_refused(
             await client.request(**{"method": "GET", "url": "/", **arguments})
 
 
-async def test_a_host_of_another_name_can_be_asked_for(
+async def test_another_host_name_can_be_sent(
     autojump_clock: MockClock,
 ) -> None:
     async with open_test_client(site) as client:
@@ -555,7 +555,7 @@ async def test_a_host_of_another_name_can_be_asked_for(
         ({"ssl_context": "yes"}, TypeError, "ssl_context"),
     ],
 )
-async def test_options_that_say_nothing_are_refused(
+async def test_options_without_effect_are_refused(
     arguments: dict[str, Any], error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):

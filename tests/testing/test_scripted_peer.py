@@ -1,4 +1,4 @@
-"""Scripted peers: each misbehaves as its method says, and both our ends stand it."""
+"""Scripted peers: each method misbehaves as documented, and both our ends stand it."""
 
 from typing import Any
 
@@ -31,9 +31,7 @@ DONE = CloseEvent(4000, "", was_clean=True)
 # -- scripts, against a server and a client -------------------------------------------
 
 
-async def test_close_late_keeps_the_other_side_waiting(
-    net: Network, one_end: OneEnd
-) -> None:
+async def test_close_late_delays_its_close(net: Network, one_end: OneEnd) -> None:
     async with one_end() as (half, peer), trio.open_nursery() as nursery:
         heard = net.accept(half)
         nursery.start_soon(peer.close_late, 0.1)
@@ -44,7 +42,7 @@ async def test_close_late_keeps_the_other_side_waiting(
         assert heard == [DONE]
 
 
-async def test_close_late_answers_a_close_without_a_code_by_one_without(
+async def test_close_late_answers_a_close_without_a_code_with_one_without_a_code(
     one_end: OneEnd,
 ) -> None:
     async with one_end() as (half, peer), trio.open_nursery() as nursery:
@@ -62,7 +60,7 @@ async def test_close_late_ends_when_the_other_side_has_gone(one_end: OneEnd) -> 
         await peer.stream.aclose()
 
 
-async def test_never_close_makes_the_other_side_give_up(
+async def test_never_close_makes_the_other_side_time_out(
     net: Network, one_end: OneEnd
 ) -> None:
     grace: dict[str, Any] = {"close_grace": 0.1, "pair_options": {"close_grace": 0.1}}
@@ -96,7 +94,7 @@ async def test_read_slowly_fills_the_buffer_of_the_other_side(
         await peer.reset()
 
 
-async def test_late_and_slow_are_so_by_the_clock_of_trio(
+async def test_close_late_and_read_slowly_use_the_clock_of_trio(
     autojump_clock: MockClock,
 ) -> None:
     near, far = memory_stream_pair()
@@ -113,7 +111,7 @@ async def test_late_and_slow_are_so_by_the_clock_of_trio(
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_send_garbage_is_a_breach_of_the_protocol(
+async def test_send_garbage_is_a_protocol_error(
     net: Network, one_end: OneEnd, seed: int
 ) -> None:
     async with one_end() as (half, peer):
@@ -130,7 +128,7 @@ async def test_send_garbage_is_a_breach_of_the_protocol(
         assert close.code == 1006
 
 
-async def test_garbage_is_the_same_for_the_same_seed() -> None:
+async def test_the_same_seed_makes_the_same_garbage() -> None:
     sent: list[bytes] = []
     for seed in (1, 1, 2):
         near, far = memory_stream_pair()
@@ -140,7 +138,7 @@ async def test_garbage_is_the_same_for_the_same_seed() -> None:
 
 
 @pytest.mark.parametrize("size", [1001, 10_000_000])
-async def test_a_large_message_is_a_1009(
+async def test_a_large_message_gets_1009(
     net: Network, one_end: OneEnd, size: int
 ) -> None:
     async with one_end(max_message_bytes=1000) as (half, peer):
@@ -166,7 +164,7 @@ async def test_a_large_message_may_be_small_enough(
 
 
 @pytest.mark.parametrize("ending", ["reset", "end_tcp"])
-async def test_an_end_without_a_close_is_a_1006(
+async def test_an_end_without_a_close_gives_1006(
     net: Network, one_end: OneEnd, ending: str
 ) -> None:
     async with one_end() as (half, peer):
@@ -207,13 +205,13 @@ async def test_sizes_and_seconds_are_checked() -> None:
 @pytest.mark.parametrize(
     ("data", "wrong"),
     [
-        (b"\x81\x85\0\0\0\0hell", "hell"),  # TCP ends within it.
+        (b"\x81\x85\0\0\0\0hell", "hell"),  # TCP ends within the frame.
         (b"\x81\x02hi", "a client masks"),
         (b"\x01\x82\0\0\0\0hi", "whole frames"),
         (b"\xc1\x82\0\0\0\0hi", "whole frames"),
     ],
 )
-async def test_receive_refuses_what_no_good_peer_sends(data: bytes, wrong: str) -> None:
+async def test_receive_refuses_invalid_frames(data: bytes, wrong: str) -> None:
     near, far = memory_stream_pair()
     await far.send_all(data)
     await far.aclose()
@@ -236,7 +234,7 @@ async def test_receive_reads_frames_of_every_size_and_kind() -> None:
 
 
 class Whole(trio.abc.Stream):
-    """A stream of which only both directions can end, as with TLS."""
+    """A stream without half close, as with TLS."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
@@ -254,7 +252,7 @@ class Whole(trio.abc.Stream):
         await self._stream.aclose()
 
 
-async def test_tcp_ends_on_a_stream_that_has_no_half_close() -> None:
+async def test_end_tcp_works_on_a_stream_without_half_close() -> None:
     near, far = memory_stream_pair()
     await ScriptedPeer(Whole(near), masks=True).end_tcp()
     assert await far.receive_some() == b""
@@ -278,13 +276,13 @@ async def test_a_scripted_server_opens_the_websocket_and_ends_tcp_after_the_scri
                 assert caught.value.code == 1006
 
 
-async def test_a_script_that_returns_ends_tcp_in_good_order(net: Network) -> None:
+async def test_a_script_that_returns_ends_tcp_cleanly(net: Network) -> None:
     async def greet(peer: ScriptedPeer) -> None:
         await peer.send(peer.text_frame("hello"))
 
     async with open_scripted_server(greet) as url, open_scripted_client(url) as client:
         assert await client.receive_all() == ["hello"]
-        for _ in range(3):  # There is no reset.
+        for _ in range(3):  # There isn't a reset.
             await client.send(client.text_frame("still here"))
             await trio.sleep(0.01)
 
@@ -307,7 +305,7 @@ async def test_a_script_may_outlive_its_client_but_not_its_server(
     ended = trio.Event()
 
     async def talk(peer: ScriptedPeer) -> None:
-        while True:  # Until there is nobody to talk to.
+        while True:  # Until the client has gone.
             await peer.send(peer.text_frame("x" * 10_000))
             await trio.sleep(0.001)
 
@@ -326,7 +324,7 @@ async def test_a_script_may_outlive_its_client_but_not_its_server(
     assert ended.is_set()
 
 
-async def test_what_a_script_raises_ends_the_block(net: Network) -> None:
+async def test_an_error_of_a_script_ends_the_block(net: Network) -> None:
     async def fail(_peer: ScriptedPeer) -> None:
         raise KeyError
 
@@ -335,7 +333,7 @@ async def test_what_a_script_raises_ends_the_block(net: Network) -> None:
             await trio.sleep_forever()
 
 
-async def test_a_request_for_something_else_ends_the_block(net: Network) -> None:
+async def test_a_request_without_an_upgrade_ends_the_block(net: Network) -> None:
     no_request = pytest.RaisesExc(AssertionError, match="no request for a WebSocket")
     with pytest.RaisesGroup(no_request, flatten_subgroups=True):
         async with (
@@ -346,7 +344,7 @@ async def test_a_request_for_something_else_ends_the_block(net: Network) -> None
             await trio.sleep_forever()
 
 
-async def test_a_scripted_client_asks_for_what_it_is_told(net: Network) -> None:
+async def test_a_scripted_client_sends_the_given_request(net: Network) -> None:
     asked: list[str] = []
 
     async def fetch(request: Request) -> Response:
@@ -368,7 +366,7 @@ async def test_a_scripted_client_asks_for_what_it_is_told(net: Network) -> None:
             assert await client.receive() == (3000, "")
 
 
-async def test_a_scripted_client_that_is_refused_says_so(net: Network) -> None:
+async def test_a_refused_scripted_client_raises(net: Network) -> None:
     async def refuse(_request: object) -> Response:
         return Response("no", status=403)
 

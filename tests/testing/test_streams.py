@@ -1,4 +1,4 @@
-"""`FaultyStream`: a stream like any other, until something goes wrong as chosen."""
+"""`FaultyStream`: a stream with chosen faults."""
 
 import math
 from collections.abc import Awaitable, Callable
@@ -52,7 +52,7 @@ def spoiled(opener: Opener, **faults: Any) -> Opener:
 
 
 async def received(stream: trio.abc.ReceiveStream) -> tuple[list[bytes], str]:
-    """Return the pieces that come, and how that ends."""
+    """Return the received pieces, and how they end."""
     pieces: list[bytes] = []
     try:
         while piece := await stream.receive_some():
@@ -64,7 +64,7 @@ async def received(stream: trio.abc.ReceiveStream) -> tuple[list[bytes], str]:
     return pieces, "end"
 
 
-# -- a stream as any other ----------------------------------------------------
+# -- without faults -----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ async def received(stream: trio.abc.ReceiveStream) -> tuple[list[bytes], str]:
     [(in_memory, None), (in_lockstep, in_lockstep), (sockets, None)],
     ids=["memory", "lockstep", "sockets"],
 )
-async def test_what_is_split_and_delayed_is_a_stream(
+async def test_a_stream_that_splits_and_delays_passes_the_checks_of_trio(
     opener: Opener, clogged: Opener | None, faults: dict[str, Any]
 ) -> None:
     with trio.fail_after(5):
@@ -86,14 +86,16 @@ async def test_what_is_split_and_delayed_is_a_stream(
 
 
 @pytest.mark.parametrize("opener", [in_memory, in_lockstep, sockets])
-async def test_what_comes_one_byte_at_a_time_is_a_stream(opener: Opener) -> None:
+async def test_a_stream_of_single_bytes_passes_the_checks_of_trio(
+    opener: Opener,
+) -> None:
     with trio.fail_after(5):
         bytewise = spoiled(opener, receive_at_most=1, send_at_most=1)
         await check_one_way_stream(bytewise, None)
 
 
 class TwoWay(trio.abc.Stream):
-    """A stream that can't say that nothing more is sent."""
+    """A stream without half close."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
@@ -111,7 +113,7 @@ class TwoWay(trio.abc.Stream):
         await self._stream.aclose()
 
 
-async def test_around_a_stream_that_is_not_half_closeable() -> None:
+async def test_a_stream_without_half_close_can_be_wrapped() -> None:
     async def open_two_way() -> tuple[FaultyStream, FaultyStream]:
         near, far = memory_stream_pair()
         return FaultyStream(TwoWay(near)), FaultyStream(TwoWay(far))
@@ -124,7 +126,7 @@ async def test_around_a_stream_that_is_not_half_closeable() -> None:
 
 
 @bounded
-async def test_a_held_up_send_refuses_others(autojump_clock: MockClock) -> None:
+async def test_a_delayed_send_refuses_others(autojump_clock: MockClock) -> None:
     near, _ = memory_stream_pair()
     stream = FaultyStream(near, delay=1.0)
     async with trio.open_nursery() as nursery:
@@ -200,7 +202,9 @@ async def test_the_same_seed_makes_the_same_pieces(
 
 
 @bounded
-async def test_no_more_is_received_than_asked_for(autojump_clock: MockClock) -> None:
+async def test_no_more_bytes_are_received_than_asked_for(
+    autojump_clock: MockClock,
+) -> None:
     near, far = memory_stream_pair()
     await near.send_all(TEXT)
     stream = FaultyStream(far, receive_at_most=50)
@@ -212,7 +216,7 @@ async def test_no_more_is_received_than_asked_for(autojump_clock: MockClock) -> 
 
 
 @bounded
-async def test_a_delay_holds_each_piece_up_and_no_longer(
+async def test_each_piece_is_delayed_once(
     autojump_clock: MockClock,
 ) -> None:
     near, far = memory_stream_pair()
@@ -234,7 +238,9 @@ async def test_a_delay_holds_each_piece_up_and_no_longer(
 
 
 @bounded
-async def test_what_comes_during_a_delay_is_merged(autojump_clock: MockClock) -> None:
+async def test_bytes_that_come_during_a_delay_are_merged(
+    autojump_clock: MockClock,
+) -> None:
     near, far = memory_stream_pair()
     stream = FaultyStream(far, delay=3.0)
 
@@ -261,7 +267,7 @@ PLACES = pytest.mark.parametrize("place", [0, 1, 50, 99, 100])
 @CUTS
 @PLACES
 @bounded
-async def test_a_cut_lets_so_many_bytes_be_received(
+async def test_a_cut_comes_after_a_number_of_received_bytes(
     cut: Any, place: int, autojump_clock: MockClock
 ) -> None:
     near, far = memory_stream_pair()
@@ -281,7 +287,7 @@ async def test_a_cut_lets_so_many_bytes_be_received(
 @CUTS
 @PLACES
 @bounded
-async def test_a_cut_lets_so_many_bytes_be_sent(
+async def test_a_cut_comes_after_a_number_of_sent_bytes(
     cut: Any, place: int, autojump_clock: MockClock
 ) -> None:
     near, far = memory_stream_pair()
@@ -300,7 +306,7 @@ async def test_a_cut_lets_so_many_bytes_be_sent(
 
 @CUTS
 @bounded
-async def test_a_cut_ends_both_directions_even_for_who_waits(
+async def test_a_cut_ends_both_directions_also_for_waiting_tasks(
     cut: Any, autojump_clock: MockClock
 ) -> None:
     near, _ = memory_stream_pair()
@@ -320,7 +326,7 @@ async def test_a_cut_ends_both_directions_even_for_who_waits(
 
 @CUTS
 @bounded
-async def test_who_waits_for_room_learns_of_a_cut(
+async def test_a_cut_raises_in_a_task_that_waits_for_room(
     cut: Any, autojump_clock: MockClock
 ) -> None:
     near, far = lockstep_stream_pair()
@@ -344,7 +350,7 @@ async def test_who_waits_for_room_learns_of_a_cut(
 
 @pytest.mark.parametrize("cut", ["end", "reset"])
 @bounded
-async def test_what_was_cut_off_stays_broken_for_sending(
+async def test_after_a_cut_sending_stays_broken(
     cut: Any, autojump_clock: MockClock
 ) -> None:
     near, _ = memory_stream_pair()
@@ -359,7 +365,7 @@ async def test_what_was_cut_off_stays_broken_for_sending(
 
 
 @bounded
-async def test_what_is_sent_into_silence_vanishes(autojump_clock: MockClock) -> None:
+async def test_bytes_sent_into_silence_vanish(autojump_clock: MockClock) -> None:
     near, far = memory_stream_pair()
     stream = FaultyStream(near, cut_after_sent=3, cut="silence")
     await stream.send_all(b"abcdef")
@@ -369,7 +375,7 @@ async def test_what_is_sent_into_silence_vanishes(autojump_clock: MockClock) -> 
     assert await far.receive_some() == b"abc"
     with trio.CancelScope() as scope:
         scope.cancel()
-        await far.receive_some()  # No end.
+        await far.receive_some()  # Silence: the end doesn't come.
     assert scope.cancelled_caught
 
 
@@ -405,13 +411,13 @@ async def test_the_peer_of_a_socket_sees_the_cut(
                 await stream.send_all(b"4")
             pieces, end = await received(far)
     assert end == cut
-    # A reset may overtake what was sent.
+    # A reset may overtake sent bytes.
     assert b"".join(pieces) == b"123" or end == "reset"
 
 
 @pytest.mark.parametrize("opener", [in_memory, sockets])
 @pytest.mark.parametrize("steps", range(5))
-async def test_a_cut_from_the_other_direction_is_no_closing(
+async def test_a_cut_in_the_other_direction_drops_received_bytes(
     opener: Opener, steps: int
 ) -> None:
     async def receive(stream: FaultyStream) -> None:
@@ -423,7 +429,7 @@ async def test_a_cut_from_the_other_direction_is_no_closing(
         with suppress(trio.BrokenResourceError):
             await stream.send_all(b"x")
 
-    # What was received is on its way up when the other direction is cut.
+    # Received bytes are being delivered when the other direction is cut.
     for seed in range(10):
         trio._core._run._r.seed(seed)
         near, far = await opener()
@@ -457,7 +463,7 @@ async def test_a_cancelled_receive_loses_nothing_at_a_cut(
 
 
 @bounded
-async def test_corrupted_bytes_are_others_and_as_many_as_chosen(
+async def test_the_chosen_number_of_bytes_is_corrupted(
     autojump_clock: MockClock,
 ) -> None:
     async def wrong(corrupt: float, **options: Any) -> list[int]:
@@ -474,7 +480,7 @@ async def test_corrupted_bytes_are_others_and_as_many_as_chosen(
 
 
 @bounded
-async def test_what_is_sent_is_not_corrupted(autojump_clock: MockClock) -> None:
+async def test_sent_bytes_are_not_corrupted(autojump_clock: MockClock) -> None:
     assert b"".join(await pieces_sent(corrupt=1)) == TEXT
 
 
@@ -506,7 +512,7 @@ async def test_closing_closes_the_stream_below_unless_it_is_kept_open(
 
 @CUTS
 @bounded
-async def test_a_stream_that_was_cut_off_can_be_closed(
+async def test_a_stream_can_be_closed_after_a_cut(
     cut: Any, autojump_clock: MockClock
 ) -> None:
     near, _ = memory_stream_pair()
@@ -520,7 +526,7 @@ async def test_a_stream_that_was_cut_off_can_be_closed(
 
 
 @bounded
-async def test_the_stream_below_may_be_closed_by_somebody_else(
+async def test_the_stream_below_may_be_closed_by_another_task(
     autojump_clock: MockClock,
 ) -> None:
     near, _ = memory_stream_pair()

@@ -1,4 +1,4 @@
-"""`check_websocket_pair()`: good transports pass, each fault is caught by name."""
+"""`check_websocket_pair()`: good transports pass, and each fault is found by name."""
 
 # ruff: noqa: ARG002 - what does nothing needs no arguments
 
@@ -45,7 +45,7 @@ from trio_wspair.transports import Close, couple
 MakePair = Callable[[], AbstractAsyncContextManager[Iterable[WebSocket]]]
 
 
-# -- good ones ------------------------------------------------------------------------
+# -- good transports ------------------------------------------------------------------
 
 
 async def test_a_pair_keeps_all_promises(autojump_clock: MockClock) -> None:
@@ -53,7 +53,7 @@ async def test_a_pair_keeps_all_promises(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("make_pair", [open_coupled_pair, open_contained_pair])
-async def test_a_connection_of_ones_own_keeps_all_promises(
+async def test_a_user_written_connection_keeps_all_promises(
     autojump_clock: MockClock, make_pair: MakePair
 ) -> None:
     await check_websocket_pair(make_pair)
@@ -88,7 +88,7 @@ async def test_an_asgi_application_keeps_all_promises(
 
 
 class DropsLast(MemoryConnection):
-    """What is before a Close is lost."""
+    """The message before a Close is lost."""
 
     async def send(self, items: Sequence[Item]) -> None:
         if isinstance(items[-1], Close):
@@ -97,7 +97,7 @@ class DropsLast(MemoryConnection):
 
 
 class Reorders(MemoryConnection):
-    """The last is first, but the Close."""
+    """The last message comes first, except for the Close."""
 
     async def send(self, items: Sequence[Item]) -> None:
         messages = [item for item in items if not isinstance(item, Close)]
@@ -105,7 +105,7 @@ class Reorders(MemoryConnection):
 
 
 class Repeats(MemoryConnection):
-    """What is received comes twice."""
+    """Received messages come twice."""
 
     async def receive(self) -> Sequence[Item]:
         (item,) = await super().receive()
@@ -113,7 +113,7 @@ class Repeats(MemoryConnection):
 
 
 class MakesBytes(MemoryConnection):
-    """All is binary."""
+    """All messages are binary."""
 
     async def receive(self) -> Sequence[Item]:
         return [
@@ -123,7 +123,7 @@ class MakesBytes(MemoryConnection):
 
 
 class LosesCode(MemoryConnection):
-    """Each Close is a 1000."""
+    """Each Close has the code 1000."""
 
     async def receive(self) -> Sequence[Item]:
         return [
@@ -150,7 +150,7 @@ class LosesClose(MemoryConnection):
 
 
 class Hides1011(MemoryConnection):
-    """A failure of one end is no news for the other."""
+    """The other end doesn't get the failure of one end."""
 
     async def receive(self) -> Sequence[Item]:
         return [
@@ -167,7 +167,7 @@ class BlocksInSend(MemoryConnection):
 
 
 class SwallowsCancellation(MemoryConnection):
-    """It can't be left."""
+    """The block can't be cancelled."""
 
     async def receive(self) -> Sequence[Item]:
         try:
@@ -179,7 +179,7 @@ class SwallowsCancellation(MemoryConnection):
 
 
 class Pings(MemoryConnection):
-    """The time of a ping is what it is told to be."""
+    """The time of a ping is chosen."""
 
     seconds = 0.001
 
@@ -226,7 +226,7 @@ def contained(kind: type[MemoryConnection]) -> MakePair:
 
 
 def _copy(listener: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Return a listener that is another one."""
+    """Return another object for a listener."""
 
     def call(event: Any) -> None:
         listener(event)
@@ -235,7 +235,7 @@ def _copy(listener: Callable[[Any], None]) -> Callable[[Any], None]:
 
 
 class Doubling(WebSocket):
-    """There are two close events."""
+    """The close event comes twice."""
 
     def add_event_listener(self, type: Any, listener: Any, **options: Any) -> None:
         super().add_event_listener(type, listener, **options)
@@ -279,7 +279,7 @@ class Uncancellable(WebSocket):
 
 
 class Unyielding(WebSocket):
-    """A `receive()` that has something returns at once."""
+    """A `receive()` with a message is not a checkpoint."""
 
     async def receive(self) -> str | bytes:
         half = half_of(self)
@@ -288,7 +288,7 @@ class Unyielding(WebSocket):
 
 
 class Waiting(WebSocket):
-    """`aclose()` waits for something that does not come."""
+    """`aclose()` waits for ever."""
 
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
         await trio.sleep_forever()
@@ -317,7 +317,7 @@ class Mute(WebSocket):
 
 
 class Tolerant(WebSocket):
-    """`send()` takes anything at any time."""
+    """`send()` never raises."""
 
     def send(self, message: Any) -> None:
         if half_of(self).state.holder.has_verbs:
@@ -350,14 +350,14 @@ class Unclean(WebSocket):
 
 
 class Vain(WebSocket):
-    """Nothing can be sent."""
+    """Every message is refused."""
 
     def send(self, message: Any) -> None:
         raise half_of(self).gone_error()
 
 
 class Boundless(WebSocket):
-    """It has room for anything."""
+    """The buffer is unbounded."""
 
     def send(self, message: Any) -> None:
         with suppress(BufferFullError):
@@ -382,7 +382,7 @@ class Forgetful(WebSocket):
 
 
 class Echoing(WebSocket):
-    """A ping is answered by nobody."""
+    """A ping is never answered."""
 
     async def ping(self) -> float:
         await trio.lowlevel.checkpoint()
@@ -390,7 +390,7 @@ class Echoing(WebSocket):
 
 
 class Undead(WebSocket):
-    """A ping is answered for ever."""
+    """A ping is answered after the end."""
 
     latency = 0.001
 
@@ -408,7 +408,7 @@ class Counting(WebSocket):
 
 
 class Hoarding(WebSocket):
-    """`buffered_amount` never gets less."""
+    """`buffered_amount` never decreases."""
 
     @property
     def buffered_amount(self) -> int:
@@ -416,7 +416,7 @@ class Hoarding(WebSocket):
 
 
 class Quiet(WebSocket):
-    """Nobody is told of an error."""
+    """Error events are never dispatched."""
 
     def add_event_listener(self, type: Any, listener: Any, **options: Any) -> None:
         if type != "error":
@@ -459,7 +459,7 @@ async def never_open() -> AsyncGenerator[WebSocketPair]:
 
 
 def leaving_open(nursery: trio.Nursery, after: type[BaseException] | None) -> MakePair:
-    """Open pairs that stay open if their block ends in this way."""
+    """Open pairs that stay open after one kind of end of their block."""
 
     @asynccontextmanager
     async def open_pair() -> AsyncGenerator[WebSocketPair]:
@@ -543,7 +543,7 @@ async def test_a_connection_with_pings_keeps_all_promises(
 
 @pytest.mark.parametrize("fault", FAULTS)
 @in_virtual_time
-async def test_a_fault_is_caught_and_named_by_its_promise(fault: str) -> None:
+async def test_a_fault_is_found_with_the_name_of_its_promise(fault: str) -> None:
     make_pair, broken = FAULTS[fault]
     with pytest.raises(AssertionError, match=f"^{broken}") as caught:
         await check_websocket_pair(make_pair)
@@ -567,7 +567,7 @@ async def test_g10_a_task_that_is_left_is_named(autojump_clock: MockClock) -> No
         nursery.cancel_scope.cancel()
 
 
-async def test_what_a_transport_raises_comes_out_with_the_name_of_the_check(
+async def test_an_error_of_a_transport_is_raised_with_the_name_of_the_check(
     autojump_clock: MockClock,
 ) -> None:
     class Crashes(MemoryConnection):

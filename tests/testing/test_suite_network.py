@@ -24,4 +24,6 @@ async def test_a_server_and_a_client_keep_all_promises(
         make_pair = partial(make_pair, ssl_context=tls.server, client_options=client)
     with trio.fail_after(60):
         await check_websocket_pair(make_pair)
-    assert "raises this on purpose" in logged.take()  # By a listener of the server.
+    assert (
+        "raises this on purpose" in logged.take()
+    )  # A listener of the server fails on purpose.

@@ -46,18 +46,18 @@ with_listeners = pytest.mark.parametrize("listening", LISTENING)
 
 @attrs.frozen
 class Tried:
-    """What became of an attempt."""
+    """The result of an attempt."""
 
     done: int
-    """What its block has reached."""
+    """The progress of its block."""
     seconds: float
-    """How long it took."""
+    """Its duration in seconds."""
     cancelled: bool
     got_through: bool
 
 
 def tried(block: Callable[[list[None]], Awaitable[None]]) -> list[Tried]:
-    """Sweep a block, which notes its progress in a list, and return what happened."""
+    """Sweep a block, which logs its progress in a list; return the attempts."""
 
     async def main() -> list[Tried]:
         result: list[Tried] = []
@@ -70,7 +70,7 @@ def tried(block: Callable[[list[None]], Awaitable[None]]) -> list[Tried]:
                 await block(progress)
             seconds = trio.current_time() - start
             assert attempt.entered
-            for _ in range(5):  # Whatever comes after it is never cancelled.
+            for _ in range(5):  # Code after it is never cancelled.
                 await trio.lowlevel.checkpoint()
             result.append(
                 Tried(len(progress), seconds, attempt.cancelled, attempt.got_through)
@@ -80,7 +80,7 @@ def tried(block: Callable[[list[None]], Awaitable[None]]) -> list[Tried]:
     return run(main)
 
 
-def test_a_block_is_cancelled_at_each_step_until_it_gets_through() -> None:
+def test_a_block_is_cancelled_at_each_step_until_it_completes() -> None:
     async def three_steps(progress: list[None]) -> None:
         for _ in range(3):
             await trio.lowlevel.checkpoint()
@@ -107,7 +107,7 @@ def test_a_block_that_waits_alone_is_cancelled_while_it_waits() -> None:
     assert attempts[-1] == Tried(1, 1, cancelled=False, got_through=True)
 
 
-def test_the_steps_of_other_tasks_count() -> None:
+def test_steps_of_other_tasks_count() -> None:
     async def wait_for_another(progress: list[None]) -> None:
         async def other() -> None:
             for _ in range(4):
@@ -121,7 +121,7 @@ def test_the_steps_of_other_tasks_count() -> None:
     assert len(attempts) > 4
 
 
-def test_a_block_without_a_step_gets_through_although_it_is_cancelled() -> None:
+def test_a_block_without_a_step_completes_although_it_is_cancelled() -> None:
     async def nothing(progress: list[None]) -> None:
         progress.append(None)
 
@@ -144,7 +144,7 @@ def test_a_shielded_block_is_never_cut_short() -> None:
 
 
 @bounded
-async def test_what_the_block_raises_comes_out(autojump_clock: MockClock) -> None:
+async def test_an_error_of_the_block_is_raised(autojump_clock: MockClock) -> None:
     attempts: list[Attempt] = []
 
     async def try_all() -> None:
@@ -158,7 +158,7 @@ async def test_what_the_block_raises_comes_out(autojump_clock: MockClock) -> Non
         await try_all()
     assert len(attempts) > 2
     assert [attempt for attempt in attempts if not attempt.cancelled] == attempts[-1:]
-    for _ in range(5):  # The countdown is over: nobody counts any more.
+    for _ in range(5):  # The countdown has ended, and counts no more steps.
         await trio.lowlevel.checkpoint()
     assert attempts[-1].got_through
 
@@ -170,7 +170,7 @@ def test_an_attempt_that_is_not_entered_is_an_error() -> None:
         next(sweep_without_block)
 
 
-def test_an_attempt_tells_its_number() -> None:
+def test_an_attempt_has_its_number() -> None:
     async def main() -> str:
         return repr(next(iter(cancel_at_every_step())))
 
@@ -181,7 +181,7 @@ def test_an_attempt_tells_its_number() -> None:
 
 
 async def say(half: WebSocket, *messages: str) -> None:
-    """Send these, not all at once."""
+    """Send messages, with pauses."""
     for message in messages:
         half.send(message)
         await trio.sleep(0.05)
@@ -369,7 +369,7 @@ def test_g6_a_cancelled_aclose_has_closed(listening: Listening) -> None:
 
 @with_listeners
 @pytest.mark.parametrize("taken", [True, False])
-def test_g6_a_cancelled_aclose_that_nobody_answers_has_closed(
+def test_g6_a_cancelled_aclose_without_an_answer_has_closed(
     *, listening: Listening, taken: bool
 ) -> None:
     async def operation(attempt: Attempt) -> None:
@@ -451,7 +451,7 @@ def test_g6_aclose_cancelled_in_a_listener_of_its_half_has_closed(
 
 
 class BodyError(Exception):
-    """What a block raises here."""
+    """The error that a block raises on purpose."""
 
 
 def fail() -> NoReturn:
@@ -500,7 +500,7 @@ def test_g6_leaving_a_pair_cancelled_at_any_step_has_closed_both(
 
 
 @with_listeners
-def test_g6_leaving_a_pair_cancelled_at_any_step_has_closed_a_half_that_nobody_took(
+def test_g6_leaving_a_pair_cancelled_at_any_step_has_closed_an_untaken_half(
     listening: Listening,
 ) -> None:
     async def operation(attempt: Attempt) -> None:
@@ -525,7 +525,7 @@ def test_g6_leaving_a_pair_cancelled_at_any_step_has_closed_a_half_that_nobody_t
 
 
 @with_listeners
-def test_g7_a_failing_listener_is_heard_of_whatever_is_cancelled(
+def test_g7_an_error_of_a_listener_is_raised_whatever_is_cancelled(
     listening: Listening,
 ) -> None:
     async def operation(attempt: Attempt) -> None:
@@ -568,7 +568,7 @@ def test_g7_a_failing_listener_is_heard_of_whatever_is_cancelled(
 
 
 @with_listeners
-def test_g2_a_nursery_that_is_cancelled_at_any_step_tells_every_half_its_end(
+def test_g2_a_nursery_cancelled_at_any_step_gives_every_half_its_close_event(
     listening: Listening,
 ) -> None:
     async def operation(attempt: Attempt) -> None:
@@ -604,7 +604,7 @@ def test_g2_a_nursery_that_is_cancelled_at_any_step_tells_every_half_its_end(
             assert end.code in (3000, 3001, 1006)
         if not attempt.cancelled:
             assert len(ends) == 2
-            if listening in QUICK:  # Else the closing takes too long.
+            if listening in QUICK:  # Otherwise the closing takes too long.
                 assert [each.messages for each in events[::2]] == [["a", "b"]] * 2
 
     sweep(operation)

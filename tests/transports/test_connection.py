@@ -1,4 +1,4 @@
-"""What a connection does, on each engine, over streams in memory."""
+"""`Connection`: its behaviour on each engine, over streams in memory."""
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -32,7 +32,7 @@ async def server_connection(
         [], tuple[trio.abc.Stream, trio.abc.Stream]
     ] = trio.testing.memory_stream_pair,
 ) -> AsyncGenerator[tuple[Opened, "ScriptedPeer"]]:
-    """Open a connection as a server, and give the raw client."""
+    """Open a connection as a server, and give the scripted client."""
     near, far = streams()
     peer = net.raw(far, masks=True)
     async with engine_in_use().open_server(
@@ -105,7 +105,7 @@ async def test_after_a_close_it_waits_until_the_peer_has_gone(net: Network) -> N
             await connection.receive()
 
 
-async def test_a_peer_that_has_gone_is_told_by_every_verb(net: Network) -> None:
+async def test_every_verb_raises_when_the_peer_has_gone(net: Network) -> None:
     async with server_connection(net) as (connection, peer):
         await peer.stream.aclose()
         with pytest.raises(ConnectionClosedError) as caught:
@@ -137,9 +137,9 @@ async def test_a_ping_after_the_end_fails_at_once(net: Network) -> None:
         await ping(connection)
 
 
-async def test_aclose_says_its_close_unless_one_was_said(net: Network) -> None:
+async def test_aclose_sends_its_close_unless_one_was_sent(net: Network) -> None:
     async with server_connection(net) as (connection, peer):
-        await connection.aclose(1002, "é" * 100)  # Longer than a Close can be.
+        await connection.aclose(1002, "é" * 100)  # Longer than the limit for a Close.
         said = await peer.receive()
         assert said == (1002, "é" * 61)
     async with server_connection(net) as (connection, peer):
@@ -159,7 +159,7 @@ async def test_a_protocol_error_has_the_code_for_the_peer(net: Network) -> None:
 
 
 async def received_until_the_end(connection: Connection) -> list[object]:
-    """Return all that is received, and the code of the error that ends it."""
+    """Return all received items, and the code of the error that ends them."""
     received: list[object] = []
     try:
         while True:
@@ -170,7 +170,7 @@ async def received_until_the_end(connection: Connection) -> list[object]:
         return received
 
 
-async def test_what_has_come_together_is_received_together(net: Network) -> None:
+async def test_messages_that_come_together_are_received_together(net: Network) -> None:
     async with server_connection(net) as (connection, peer):
         await peer.send(
             peer.text_frame("a"),
@@ -182,7 +182,7 @@ async def test_what_has_come_together_is_received_together(net: Network) -> None
         assert list(await connection.receive()) == ["a", b"b", ""]
         await peer.send(peer.text_frame("half")[8:], peer.text_frame("next"))
         received = [*await connection.receive()]
-        if received == ["half"]:  # Or with the rest: each engine as it likes.
+        if received == ["half"]:  # Or with the rest: engines differ.
             received += await connection.receive()
         assert received == ["half", "next"]
 
@@ -241,7 +241,7 @@ async def test_a_cancelled_receive_loses_nothing(
                 received += await connection.receive()
 
 
-async def test_g9_pings_of_a_peer_that_reads_no_pong_hold_nothing_up_and_take_no_memory(
+async def test_g9_pings_of_a_peer_that_reads_no_pongs_delay_nothing_and_take_no_memory(
     net: Network, autojump_clock: MockClock
 ) -> None:
     streams = trio.testing.lockstep_stream_pair
@@ -269,7 +269,9 @@ async def test_g9_pings_of_a_peer_that_reads_no_pong_hold_nothing_up_and_take_no
         assert await peer.receive() == ("pong", b"99")
 
 
-async def test_a_client_that_has_gone_before_the_101(net: Network) -> None:
+async def test_opening_raises_when_the_client_has_gone_before_the_101(
+    net: Network,
+) -> None:
     near, far = trio.testing.memory_stream_pair()
     await far.aclose()
     with pytest.raises((HandshakeError, ConnectionClosedError)):
@@ -285,7 +287,7 @@ async def test_a_client_that_has_gone_before_the_101(net: Network) -> None:
             await connection.receive()
 
 
-async def test_an_exception_of_the_block_comes_out_bare(net: Network) -> None:
+async def test_an_exception_of_the_block_is_raised_bare(net: Network) -> None:
     msg = "of the block"
     with pytest.raises(KeyError, match=msg):
         async with server_connection(net):

@@ -25,18 +25,18 @@ Way = Literal["to the server", "to the client"]
 KINDS: list[Kind] = ["end", "reset", "silence"]
 WAYS: list[Way] = ["to the server", "to the client"]
 ONE = "the client asks and closes"
-"""The conversation whose handshake is cut, too. It is the same in the others."""
+"""The conversation whose handshake is cut, too; the others have the same."""
 
 
 class Spoiler(Protocol):
-    """What happens to the two ends of a connection."""
+    """Wraps the two ends of a connection."""
 
     def spoil(self, place: Place, stream: trio.abc.Stream) -> trio.abc.Stream: ...
 
 
 @attrs.frozen
 class Recording:
-    """Nothing happens: what is sent is recorded."""
+    """Records the sent bytes, without a fault."""
 
     sent: dict[Way, bytearray] = attrs.field(
         factory=lambda: {way: bytearray() for way in WAYS}
@@ -49,16 +49,16 @@ class Recording:
 
 @attrs.frozen
 class Cut:
-    """The connection is cut off."""
+    """Cuts the connection."""
 
     kind: Kind
     way: Way
     count: int
-    """After so many bytes."""
+    """The number of bytes before the cut."""
     place: Place
-    """Before the client, or before the server."""
+    """The end whose stream is cut."""
     keep_open: bool = False
-    """Nor is a closing heard, as behind a cable that is cut."""
+    """Whether closing stays unnoticed as well, as with a cut cable."""
 
     def spoil(self, place: Place, stream: trio.abc.Stream) -> trio.abc.Stream:
         if place != self.place:
@@ -74,7 +74,7 @@ class Cut:
 
 
 def place_for(kind: Kind, count: int) -> Place:
-    """Return before whom to cut: by turns, and not the same for every kind."""
+    """Return the end to cut: in turns, and different for each kind."""
     return "client" if (count + KINDS.index(kind)) % 2 else "server"
 
 
@@ -90,7 +90,7 @@ async def staged(
     server_options: dict[str, Any] | None = None,
     **options: Any,
 ) -> AsyncGenerator[Play]:
-    """Give a function that plays a conversation over what is spoiled, and checks it."""
+    """Give a function that plays and checks a conversation over wrapped streams."""
     stage = Stage(CORPUS[name], **options)
     spoilers: list[Spoiler] = []
 
@@ -119,7 +119,7 @@ async def staged(
 
 
 def check_end(end: End | None, other: End | None, spoiler: Spoiler) -> None:
-    """Check what must hold of an end. Who is gone is no error, who is silent is one."""
+    """Check an end. A peer that has gone is not an error, a silent one is."""
     if end is not None:
         check(end, other)
         silent = isinstance(spoiler, Cut) and spoiler.kind == "silence"
@@ -127,18 +127,18 @@ def check_end(end: End | None, other: End | None, spoiler: Spoiler) -> None:
         assert all(isinstance(error, kinds) for error in end.errors())
 
 
-# -- at every byte: what exactly comes through ----------------------------------------
+# -- at every byte: exactly which messages arrive -------------------------------------
 
 
 @attrs.frozen
 class Sent:
-    """What is sent in one direction when nothing is cut."""
+    """The bytes of one direction without a cut."""
 
     size: int
     head: int
-    """Where the frames begin."""
+    """The offset of the first frame."""
     frames: list[tuple[Said, int]]
-    """What each frame says, and where it ends. The Close is the last one."""
+    """The content of each frame, and the offset of its end; the Close is the last."""
 
     @classmethod
     def read(cls, data: bytearray, way: Way) -> "Sent":
@@ -152,7 +152,7 @@ class Sent:
         return cls(len(data), head, frames)
 
     def counts(self, name: str) -> Iterable[int]:
-        """Return after how many bytes to cut: each, but of a large message."""
+        """Return the numbers of bytes to cut after: all, but few in a large message."""
         start = 0 if name == ONE else self.head
         if self.size < 1000:
             return range(start, self.size + 1)

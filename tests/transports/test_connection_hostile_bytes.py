@@ -1,6 +1,6 @@
-"""Whatever bytes come: the right end, in time, for every split; and the server lives.
+"""Hostile bytes: the right end, in time, for every split; and the server goes on.
 
-What has to hold for each case is in `fuzz.checking`, and `nox -s fuzz` makes more.
+The rules for each case are in `fuzz.checking`, and `nox -s fuzz` makes more cases.
 """
 
 import gc
@@ -57,27 +57,27 @@ TALK = (
     Frame(CONTINUATION, b""),
     Frame(CLOSE, close(1000, b"bye")),
 )
-"""A conversation with something of everything."""
+"""A conversation with frames of every kind."""
 
 
 def handshake(side: Side) -> bytes:
-    """Return what opens a WebSocket, as far as one side hears it."""
+    """Return the bytes that open a WebSocket, as one side receives them."""
     return GOOD_REQUEST if side == "server" else GOOD_ANSWER
 
 
 def stream(side: Side, *frames: Frame) -> bytes:
-    """Return what one side hears, if its peer masks as it has to."""
+    """Return the bytes of a frame as one side receives it, masked if it has to be."""
     mask = MASK if side == "server" else b""
     return b"".join(attrs.evolve(frame, mask=mask).encode() for frame in frames)
 
 
 def attack(side: Side, *data: bytes | Frame, **options: Any) -> str:
-    """Open a WebSocket, send this, and check everything; return how it ends."""
+    """Open a WebSocket, send bytes, and check all rules; return how it ends."""
     sent = [one if isinstance(one, bytes) else stream(side, one) for one in data]
     return check(Case(side, (handshake(side), b"".join(sent)), **options))
 
 
-# A counterexample may be long.
+# A counterexample may be large.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Generating overly large repr"),
     pytest.mark.usefixtures("engine"),
@@ -88,13 +88,13 @@ pytestmark = [
 
 @settings(max_examples=100, deadline=None)
 @given(cases("server"))
-def test_g12_whatever_a_client_sends_a_server_does_right(case: Case) -> None:
+def test_g12_a_server_keeps_the_rules_for_random_input(case: Case) -> None:
     check(case)
 
 
 @settings(max_examples=100, deadline=None)
 @given(cases("client"))
-def test_g12_whatever_a_server_sends_a_client_does_right(case: Case) -> None:
+def test_g12_a_client_keeps_the_rules_for_random_input(case: Case) -> None:
     check(case)
 
 
@@ -102,7 +102,7 @@ def test_g12_whatever_a_server_sends_a_client_does_right(case: Case) -> None:
 
 
 def cuts(side: Side) -> list[int]:
-    """Return where to cut the conversation: all over the frames, and in the head."""
+    """Return the places to cut the conversation: in all frames, and in the head."""
     start = len(handshake(side))
     found = {*range(0, start, 9), *range(start - 5, start)}
     for frame in TALK:
@@ -113,7 +113,7 @@ def cuts(side: Side) -> list[int]:
 
 
 @both_sides
-def test_g12_a_conversation_is_the_same_wherever_it_is_cut(side: Side) -> None:
+def test_g12_a_conversation_is_the_same_in_any_two_pieces(side: Side) -> None:
     data = handshake(side) + stream(side, *TALK)
     for at in cuts(side):
         case = Case(side, (data[:at], data[at:]), patient=bool(at % 2))
@@ -139,13 +139,13 @@ def test_g12_a_conversation_may_end_anywhere(side: Side) -> None:
     for at in cuts(side):
         ending: Literal["eof", "reset"] = "reset" if at % 2 else "eof"
         outcome = check(Case(side, (data[:at],), ending=ending))
-        if outcome == "no answer":  # A reset may come before it.
+        if outcome == "no answer":  # A reset may come before the Close.
             assert ending == "reset" or at < len(start)
         else:
             assert outcome == "vanished" or at < len(start)
 
 
-# -- frames that are wrong --------------------------------------------------------
+# -- invalid frames ----------------------------------------------------------------
 
 
 @both_sides
@@ -173,7 +173,7 @@ def test_g12_every_kind_of_second_byte_of_a_frame(side: Side) -> None:
         for bit in (0, 0x80):
             begin = bytes([0x82, bit | size])
             good = bool(bit) is bool(mask) and size < 126
-            # 126 and 127 say that more bytes tell the length, which are zeros here.
+            # After 126 and 127 come extended lengths, which are zeros here.
             rest = mask + bytes(size) if good else bytes(20)
             outcome = attack(side, begin + rest, Frame(CLOSE))
             assert outcome == ("clean 1005" if good else "broken 1002"), begin
@@ -193,8 +193,8 @@ def test_g12_a_length_in_more_bytes_than_it_needs(side: Side) -> None:
 
 
 @both_sides
-def test_g12_a_length_of_which_little_comes(side: Side, engine: EngineName) -> None:
-    # trio-websocket looks at what has come, not at what is said to come.
+def test_g12_a_payload_shorter_than_its_length(side: Side, engine: EngineName) -> None:
+    # trio-websocket checks the received bytes, not the length.
     little = "vanished" if engine == "trio-websocket" else "broken 1009"
     for claim in (2**16, 2**31, 2**32, 2**62, 2**63 - 1):
         assert attack(side, Frame(BINARY, b"x", width=8, claim=claim)) == little
@@ -204,7 +204,9 @@ def test_g12_a_length_of_which_little_comes(side: Side, engine: EngineName) -> N
 
 @both_sides
 @pytest.mark.parametrize("opcode", [CLOSE, PING, PONG, 11, 15])
-def test_g12_a_control_frame_that_is_long_or_in_pieces(side: Side, opcode: int) -> None:
+def test_g12_a_control_frame_that_is_too_long_or_fragmented(
+    side: Side, opcode: int
+) -> None:
     for size in (126, 2**16):
         payload = close(1000, bytes(size - 2))
         assert attack(side, Frame(opcode, payload)) == "broken 1002"
@@ -223,7 +225,9 @@ def test_g12_a_frame_that_is_masked_the_wrong_way(side: Side) -> None:
 
 
 @both_sides
-def test_g12_fragments_of_nothing_and_within_others(side: Side) -> None:
+def test_g12_continuations_without_a_start_and_starts_within_a_message(
+    side: Side,
+) -> None:
     begun = Frame(TEXT, b"begun", fin=False)
     for frames in (
         [Frame(CONTINUATION)],
@@ -237,16 +241,16 @@ def test_g12_fragments_of_nothing_and_within_others(side: Side) -> None:
 
 
 @both_sides
-def test_g12_compressed_messages_that_nobody_agreed_on(side: Side) -> None:
+def test_g12_compressed_messages_that_were_not_negotiated(side: Side) -> None:
     for opcode in (TEXT, BINARY):
         assert attack(side, Frame(opcode, bytes(9), reserved=4)) == "broken 1002"
 
 
-# -- text that is none ------------------------------------------------------------
+# -- invalid UTF-8 -----------------------------------------------------------------
 
 
 @both_sides
-def test_g12_text_that_is_no_utf8_wherever_it_is_split(side: Side) -> None:
+def test_g12_invalid_utf8_in_any_two_pieces(side: Side) -> None:
     for bad in BAD_UTF8:
         text = "é😀".encode() + bad
         for at in range(len(text) + 1):
@@ -256,7 +260,7 @@ def test_g12_text_that_is_no_utf8_wherever_it_is_split(side: Side) -> None:
 
 
 @both_sides
-def test_g12_text_that_is_no_utf8_byte_by_byte(side: Side) -> None:
+def test_g12_invalid_utf8_byte_by_byte(side: Side) -> None:
     for bad in BAD_UTF8:
         data = handshake(side) + stream(side, Frame(TEXT, b"a" + bad), Frame(CLOSE))
         pieces = tuple(data[at : at + 1] for at in range(len(data)))
@@ -265,7 +269,7 @@ def test_g12_text_that_is_no_utf8_byte_by_byte(side: Side) -> None:
 
 
 @both_sides
-def test_g12_good_text_may_be_split_anywhere(side: Side) -> None:
+def test_g12_valid_text_in_any_pieces(side: Side) -> None:
     text = "\0é€😀\U0010ffff".encode()
     for at in range(len(text) + 1):
         frames = [
@@ -278,16 +282,16 @@ def test_g12_good_text_may_be_split_anywhere(side: Side) -> None:
 
 
 @both_sides
-def test_g12_a_reason_that_is_no_utf8(side: Side) -> None:
+def test_g12_a_reason_with_invalid_utf8(side: Side) -> None:
     for bad in BAD_UTF8:
         assert attack(side, Frame(CLOSE, close(1000, b"a" + bad))) == "broken 1007"
 
 
-# -- close codes, and what comes after a Close ------------------------------------
+# -- close codes, and bytes after a Close -----------------------------------------
 
 
 @both_sides
-def test_g12_codes_that_may_be_sent_and_others(side: Side) -> None:
+def test_g12_valid_and_invalid_close_codes(side: Side) -> None:
     good = {*range(1000, 1004), *range(1007, 1014), 3000, 3999, 4000, 4999}
     for code in {*CODES, *range(0, 2**16, 4999)} - {1014}:  # See docs/limits.rst.
         outcome = attack(side, Frame(CLOSE, close(code)))
@@ -298,7 +302,7 @@ def test_g12_codes_that_may_be_sent_and_others(side: Side) -> None:
 
 @both_sides
 @pytest.mark.parametrize("application", APPLICATIONS)
-def test_g12_nothing_counts_after_a_close(side: Side, application: Any) -> None:
+def test_g12_bytes_after_a_close_are_ignored(side: Side, application: Any) -> None:
     end = Frame(CLOSE, close(3000))
     for after in (
         [Frame(TEXT, b"late"), Frame(PING, b"late")],
@@ -319,7 +323,7 @@ def test_g12_nothing_counts_after_a_close(side: Side, application: Any) -> None:
 
 @both_sides
 @pytest.mark.parametrize("limit", [1, 125, 126, 1000, 2**16])
-def test_g12_a_message_may_have_so_many_bytes_and_no_more(
+def test_g12_a_message_may_have_as_many_bytes_as_the_limit(
     side: Side, limit: int
 ) -> None:
     end = Frame(CLOSE, close(1000))
@@ -335,7 +339,7 @@ def test_g12_a_message_may_have_so_many_bytes_and_no_more(
 
 
 @both_sides
-def test_g12_the_bytes_of_a_text_are_counted_and_not_its_characters(side: Side) -> None:
+def test_g12_a_text_is_measured_in_bytes(side: Side) -> None:
     for text in ("é" * 501, "€" * 334, "😀" * 251):
         start = Frame(TEXT, text[:100].encode(), fin=False)
         rest = Frame(CONTINUATION, text[100:].encode())
@@ -343,33 +347,33 @@ def test_g12_the_bytes_of_a_text_are_counted_and_not_its_characters(side: Side) 
 
 
 @both_sides
-def test_g12_one_byte_a_fragment_is_counted_too(side: Side) -> None:
+def test_g12_fragments_of_one_byte_are_counted(side: Side) -> None:
     more = [Frame(CONTINUATION, b"x", fin=False)] * 1000
     assert attack(side, Frame(TEXT, b"x", fin=False), *more) == "broken 1009"
 
 
-# -- more than a handshake ----------------------------------------------------------
+# -- bytes beyond a handshake -------------------------------------------------------
 
 
-def test_g12_requests_that_are_pipelined_behind_a_handshake() -> None:
+def test_g12_requests_pipelined_after_a_handshake() -> None:
     assert attack("server", GOOD_REQUEST * 2) == "broken 1002"
     assert attack("server", b"\r") == "vanished"
     assert attack("server", bytes(2**17)) == "broken 1002"
 
 
-def test_g12_a_second_answer_behind_a_handshake() -> None:
+def test_g12_a_second_response_after_a_handshake() -> None:
     assert attack("client", GOOD_ANSWER) == "broken 1002"
     assert attack("client", b"<html>" * 2**14) == "broken 1002"
 
 
-def test_g12_a_body_behind_a_request_that_is_refused() -> None:
+def test_g12_a_body_after_a_refused_request() -> None:
     request = GOOD_REQUEST.replace(b"Upgrade: websocket\r\n", b"")
     for body in (b"x" * 2**17, GOOD_REQUEST * 100, bytes(2**17)):
         for ending in ("eof", "silence"):
             assert check(Case("server", (request + body,), ending)) == "status 426"
 
 
-def test_g12_an_answer_to_head_has_no_body_whatever_is_wrong() -> None:
+def test_g12_a_response_to_head_has_no_body_even_for_an_error() -> None:
     for request, status in (
         (head("Host: a", start="HEAD / HTTP/1.1"), 426),
         (head(start="HEAD / HTTP/1.1"), 400),
@@ -380,11 +384,11 @@ def test_g12_an_answer_to_head_has_no_body_whatever_is_wrong() -> None:
         assert check(Case("server", (request,))) == f"status {status}"
 
 
-# -- slow ones ----------------------------------------------------------------------
+# -- slow peers -------------------------------------------------------------------
 
 
 class Dripping(ScriptedStream):
-    """A peer that takes a second for every byte, and never hangs up."""
+    """A peer that sends a byte a second, and never ends."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__([bytes([byte]) for byte in data], "silence")
@@ -400,7 +404,7 @@ async def echo(request: Request) -> Response:
     return Response(None, status=101, web_socket=client)
 
 
-async def test_g12_heads_that_drip_in_hold_up_nobody_and_get_408(
+async def test_g12_heads_that_come_too_slowly_delay_nothing_and_get_408(
     autojump_clock: MockClock,
 ) -> None:
     server = partial(serve, echo, 0, handshake_timeout=HANDSHAKE, close_grace=GRACE)
@@ -423,7 +427,7 @@ async def test_g12_heads_that_drip_in_hold_up_nobody_and_get_408(
             nursery.cancel_scope.cancel()
 
 
-async def test_g12_an_answer_that_drips_in_is_given_up_in_time(
+async def test_g12_a_response_that_comes_too_slowly_times_out(
     autojump_clock: MockClock,
 ) -> None:
     slow = Dripping(GOOD_ANSWER)
@@ -442,7 +446,7 @@ async def test_g12_an_answer_that_drips_in_is_given_up_in_time(
 
 @asynccontextmanager
 async def harmless(net: Network, **options: Any) -> AsyncGenerator[Server]:
-    """Serve an echo for a block, after which nothing is left and it still answers."""
+    """Serve an echo for a block; check then that it works and nothing is left."""
     async with net.serve(net.echo, **options) as server:
         sockets = net.open_sockets()
         tasks = trio.lowlevel.current_statistics().tasks_living
@@ -497,11 +501,11 @@ async def test_g12_clients_that_reset_at_any_moment_leave_nothing(
 # -- memory -------------------------------------------------------------------------
 
 SLACK = 2**16
-"""Bytes by which memory may vary: what is read at once, once more or less."""
+"""Bytes by which memory may vary: the size of one read."""
 
 
 class Forgetful(ScriptedStream):
-    """A peer that does not keep what it is sent, but counts it."""
+    """A peer that counts the bytes it receives, and drops them."""
 
     count = 0
 
@@ -512,7 +516,7 @@ class Forgetful(ScriptedStream):
 
 
 def peak(*connections: Sequence[bytes]) -> int:
-    """Serve one after the other; return the bytes of memory that were used at most."""
+    """Serve streams one by one; return the peak of memory in bytes."""
 
     async def main() -> None:
         server = partial(serve, echo, 0, max_message_bytes=2**18)
@@ -539,8 +543,8 @@ Scripts = Sequence[Sequence[bytes]]
 
 
 def assert_flat(few: Scripts, many: Scripts, slack: int = SLACK) -> None:
-    """See that many of something take no more memory than few."""
-    peak(*few)  # Whatever is loaded and kept the first time.
+    """Check that many take no more memory than few."""
+    peak(*few)  # A first run, for modules and caches.
     assert peak(*many) < peak(*few) + slack
 
 
@@ -563,7 +567,7 @@ def test_g12_a_hundred_hostile_connections_take_no_more_memory_than_ten() -> Non
         [GOOD_REQUEST, stream("server", Frame(BINARY, width=8, claim=2**62))],
         [GOOD_REQUEST, stream("server", Frame(BINARY, b"x", fin=False))],
     ]
-    # Trio lets up to 1000 deadlines pile up that are of no use any more, which is about
+    # Trio keeps up to 1000 deadlines that are no longer used, which is about
     # 500 bytes for each connection. A connection that stays would be more than 50 kB.
     assert_flat(connections * 2, connections * 20, slack=2**20)
 
@@ -571,5 +575,5 @@ def test_g12_a_hundred_hostile_connections_take_no_more_memory_than_ten() -> Non
 def test_g12_empty_fragments_take_no_memory() -> None:
     begin = GOOD_REQUEST + stream("server", Frame(BINARY, fin=False))
     more = stream("server", *[Frame(CONTINUATION, fin=False)] * 1000)
-    # trio-websocket keeps some of each, up to 4,096 of them.
+    # trio-websocket keeps some bytes of each, up to 4,096 fragments.
     assert_flat([[begin, *[more] * 4]], [[begin, *[more] * 12]])

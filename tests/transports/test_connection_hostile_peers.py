@@ -1,4 +1,4 @@
-"""Peers that want to do harm: bounded time, bounded memory, and the server lives."""
+"""Hostile peers: time and memory are bounded, and the server goes on."""
 
 import random
 import struct
@@ -24,16 +24,16 @@ from trio_wspair.testing import ScriptedPeer
 
 
 async def assert_it_lives(net: Network, server: Server) -> None:
-    """Have a conversation with an echo server."""
+    """Exchange messages with an echo server."""
     async with net.peer(server) as peer:
         await peer.send(peer.text_frame("still there?"), peer.close_frame(1000))
         assert await peer.receive_all() == ["still there?", (1000, "")]
 
 
-# -- peers that stop talking --------------------------------------------------
+# -- peers that stop ----------------------------------------------------------
 
 
-async def test_a_peer_that_vanishes_in_mid_message_is_a_close_only(
+async def test_a_peer_that_vanishes_within_a_message_gives_a_close_event_only(
     net: Network, one_end: OneEnd
 ) -> None:
     async with one_end() as (half, peer):
@@ -48,7 +48,7 @@ async def test_a_peer_that_vanishes_in_mid_message_is_a_close_only(
         assert heard == ["whole", closed]
 
 
-async def test_a_peer_that_never_answers_our_close_is_left_after_the_grace(
+async def test_a_peer_that_never_answers_our_close_is_dropped_after_the_grace(
     net: Network, one_end: OneEnd
 ) -> None:
     async with one_end(close_grace=0.1) as (half, peer):
@@ -65,7 +65,7 @@ async def test_a_peer_that_never_answers_our_close_is_left_after_the_grace(
         await net.until_open_sockets(before - 1)
 
 
-async def test_a_peer_that_talks_on_instead_of_answering_our_close_is_left_too(
+async def test_a_peer_that_sends_on_instead_of_answering_our_close_is_dropped(
     one_end: OneEnd,
 ) -> None:
     async with (
@@ -85,7 +85,7 @@ async def test_a_peer_that_talks_on_instead_of_answering_our_close_is_left_too(
         assert (await half.wait_closed()).code == 1006
 
 
-async def test_a_peer_that_never_reads_does_not_keep_us(
+async def test_a_peer_that_never_reads_does_not_delay_closing(
     net: Network, one_end: OneEnd
 ) -> None:
     async with one_end(close_grace=0.1) as (half, _):
@@ -107,7 +107,7 @@ async def test_a_server_stops_although_a_client_never_reads(net: Network) -> Non
         await trio.sleep(0.05)
 
 
-async def test_a_peer_that_has_gone_ends_a_half_that_owes_its_close(
+async def test_a_half_open_half_ends_when_its_peer_has_gone(
     net: Network, one_end: OneEnd
 ) -> None:
     async with one_end(close_grace=0.1) as (half, peer):
@@ -121,7 +121,7 @@ async def test_a_peer_that_has_gone_ends_a_half_that_owes_its_close(
             half.send("into the void")
 
 
-async def test_a_client_that_never_reads_its_answer_is_left(net: Network) -> None:
+async def test_a_client_that_never_reads_its_response_is_dropped(net: Network) -> None:
     async def fetch(request: Request) -> Response:
         return Response(bytes(2**26))
 
@@ -133,10 +133,10 @@ async def test_a_client_that_never_reads_its_answer_is_left(net: Network) -> Non
             await net.until_open_sockets(before + 1)
 
 
-# -- peers that talk too much -------------------------------------------------
+# -- peers that send too much -------------------------------------------------
 
 
-async def test_a_huge_length_reserves_no_memory_and_is_1009_in_time(
+async def test_a_huge_length_reserves_no_memory_and_gets_1009_in_time(
     one_end: OneEnd,
 ) -> None:
     async with one_end(max_message_bytes=10_000) as (half, peer):
@@ -150,7 +150,7 @@ async def test_a_huge_length_reserves_no_memory_and_is_1009_in_time(
         assert said[0] == 1009
 
 
-async def test_a_message_without_end_is_1009(net: Network, one_end: OneEnd) -> None:
+async def test_a_message_without_end_gets_1009(net: Network, one_end: OneEnd) -> None:
     async with one_end(max_message_bytes=10_000) as (half, peer):
         heard = net.accept(half)
         await peer.send(peer.frame(net.TEXT, b"x" * 100, fin=False))
@@ -165,7 +165,7 @@ async def test_a_message_without_end_is_1009(net: Network, one_end: OneEnd) -> N
         assert len(heard) == 2
 
 
-# -- nonsense -----------------------------------------------------------------
+# -- random bytes -------------------------------------------------------------
 
 
 async def test_random_bytes_instead_of_a_request(net: Network) -> None:
@@ -260,7 +260,7 @@ async def test_random_bytes_from_a_server(net: Network) -> None:
         await net.until_open_sockets(before)
 
 
-async def test_the_server_answers_while_it_is_attacked(net: Network) -> None:
+async def test_the_server_serves_while_it_is_attacked(net: Network) -> None:
     async with (
         net.serve(net.echo, handshake_timeout=30) as server,
         trio.open_nursery() as nursery,
@@ -278,7 +278,7 @@ async def test_the_server_answers_while_it_is_attacked(net: Network) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_a_handler_that_is_slow_holds_up_no_other_client(net: Network) -> None:
+async def test_a_slow_handler_does_not_delay_other_clients(net: Network) -> None:
     async def fetch(request: Request) -> Response:
         if request.url.endswith("/slow"):
             await trio.sleep_forever()
@@ -291,7 +291,7 @@ async def test_a_handler_that_is_slow_holds_up_no_other_client(net: Network) -> 
             assert (await peer.read_all()).endswith(b"\r\n\r\nok")
 
 
-async def test_pipelined_requests_get_an_answer_each_and_nothing_more(
+async def test_pipelined_requests_get_one_response_each(
     net: Network,
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -305,7 +305,7 @@ async def test_pipelined_requests_get_an_answer_each_and_nothing_more(
         assert answer.count(b"\r\n\r\nok") == 100
 
 
-async def test_a_client_that_floods_instead_of_taking_its_answer_is_left(
+async def test_a_client_that_floods_without_reading_is_dropped(
     net: Network,
 ) -> None:
     async def fetch(request: Request) -> Response:

@@ -1,6 +1,6 @@
-"""Connections that come in pieces: split, held up and merged, nothing else happens.
+"""Connections whose bytes are split, delayed and merged, without other faults.
 
-What the recorded scenarios do over a good network, they do over such a one.
+The recorded scenarios have the same traces over such a network.
 """
 
 import logging
@@ -34,14 +34,14 @@ SMALL = [one for one in SCENARIOS if one not in LARGE]
 
 @pytest.fixture(autouse=True)
 def quiet(caplog: pytest.LogCaptureFixture) -> None:
-    """Keep to itself what servers say of handlers that fail on purpose."""
+    """Don't show the log records of handlers that fail on purpose."""
     caplog.set_level(logging.CRITICAL)
 
 
 def check(
     sample: list[Scenario], network: Any, clock: Callable[[], MockClock], **faults: Any
 ) -> None:
-    """Play these as the conformance tests do, with faults at both ends."""
+    """Play scenarios as the conformance tests do, with faults at both ends."""
     seeds = count()
 
     def spoil(stream: trio.abc.Stream) -> trio.abc.Stream:
@@ -60,10 +60,10 @@ NETWORKS = pytest.mark.parametrize("network", [memory_network, loopback_network]
 
 @NETWORKS
 @pytest.mark.parametrize(("at_most", "part"), [(1, 0), (3, 1), (50, 2)])
-def test_g1_g2_g3_what_comes_in_pieces_does_what_workers_do(
+def test_g1_g2_g3_scenarios_in_pieces_do_what_workers_do(
     network: Any, at_most: int, part: int
 ) -> None:
-    # The faults hold nothing back: what has not been read waits below.
+    # These faults don't delay bytes: unread ones wait below.
     if network is loopback_network:
         part += 3
     pieces = {"receive_at_most": at_most, "send_at_most": at_most}
@@ -71,24 +71,24 @@ def test_g1_g2_g3_what_comes_in_pieces_does_what_workers_do(
 
 
 @NETWORKS
-def test_g1_g2_g3_what_is_large_and_comes_in_pieces_does_what_workers_do(
+def test_g1_g2_g3_large_messages_in_pieces_do_what_workers_do(
     network: Any,
 ) -> None:
     check(LARGE, network, MockClock, receive_at_most=20_000, send_at_most=10_000)
 
 
-def test_g1_g2_g3_a_network_that_holds_nothing_does_what_workers_do() -> None:
-    # Nothing is sent before somebody receives it.
+def test_g1_g2_g3_scenarios_on_a_network_without_buffers_do_what_workers_do() -> None:
+    # Nothing is sent before the other end receives it.
     network = partial(memory_network, join=lockstep_stream_pair)
     check(SMALL[6::10] + LARGE, network, MockClock)
 
 
 async def delays_are_over() -> None:
-    """Wait for longer than all delays, and for less than any patience."""
+    """Wait for longer than all delays, and for less than any timeout."""
     await trio.sleep(0.1)
 
 
-def test_g1_g2_g3_what_is_held_up_and_merged_does_what_workers_do() -> None:
+def test_g1_g2_g3_scenarios_with_delayed_and_merged_bytes_do_what_workers_do() -> None:
     with mock.patch.object(stage, "network_settled", delays_are_over):
         check(
             SMALL[7::5],

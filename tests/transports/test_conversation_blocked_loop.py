@@ -1,9 +1,9 @@
-"""A deadline that passes while the loop is blocked: what is unread still counts.
+"""A deadline that passes while the loop is blocked: unread bytes still count.
 
 The clock jumps past a deadline in one step of a task, as when a listener has held the
-loop for long, or the machine was suspended, and what the peer has said meanwhile is in
-the socket. Then Trio runs timers and readers in one batch, in an order that is luck;
-each test sees both orders.
+loop for long, or the machine was suspended, and the bytes of the peer are in the
+socket. Then Trio runs timers and readers in one batch, in either order; each test runs
+with both orders.
 """
 
 import logging
@@ -39,7 +39,7 @@ CLEAN = CloseEvent(1000, "", was_clean=True)
 
 @pytest.fixture(params=["oldest first", "youngest first"], autouse=True)
 def order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decide what Trio leaves to luck: in which order the tasks of a batch run."""
+    """Fix the order in which Trio runs the tasks of a batch."""
     reverse = request.param == "youngest first"
 
     def put_in_order(batch: list[trio.lowlevel.Task]) -> None:
@@ -50,7 +50,7 @@ def order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.fixture
 def clock(mock_clock: MockClock) -> MockClock:
-    """A clock that goes on by itself, so that waits are bounded, and can jump."""
+    """A clock that runs in real time, which bounds waits, and can jump."""
     mock_clock.rate = 1.0
     return mock_clock
 
@@ -58,7 +58,7 @@ def clock(mock_clock: MockClock) -> MockClock:
 def say_while_blocked(
     clock: MockClock, peer: ScriptedPeer, data: bytes, seconds: float
 ) -> None:
-    """Put bytes into the socket of a peer, and block the loop for some time."""
+    """Send bytes from a peer, and block the loop for some time."""
     assert isinstance(peer.stream, trio.SocketStream)
     assert os.write(peer.stream.socket.fileno(), data) == len(data)
     clock.jump(seconds)
@@ -73,7 +73,7 @@ async def a_few_steps() -> None:
 
 
 @pytest.mark.parametrize("sign", ["pong", "message", "half a message"])
-async def test_a_sign_of_life_that_is_unread_at_the_deadline_counts(
+async def test_an_unread_message_at_the_deadline_of_a_pong_counts(
     clock: MockClock, one_end: OneEnd, sign: str
 ) -> None:
     async with one_end(ping_interval=1.0, ping_timeout=1.0) as (half, peer):
@@ -110,7 +110,7 @@ async def closed_by_aclose(half: WebSocket) -> None:
 
 
 @pytest.mark.parametrize("close", [closed_by_verb, closed_by_aclose])
-async def test_a_close_that_is_unread_at_the_end_of_the_grace_counts(
+async def test_an_unread_close_at_the_end_of_the_grace_counts(
     clock: MockClock,
     one_end: OneEnd,
     close: Callable[[WebSocket], Awaitable[None]],
@@ -126,7 +126,7 @@ async def test_a_close_that_is_unread_at_the_end_of_the_grace_counts(
         assert heard == [CLEAN]
 
 
-async def test_a_message_before_a_close_that_is_unread_counts(
+async def test_an_unread_message_before_an_unread_close_counts(
     clock: MockClock, one_end: OneEnd
 ) -> None:
     async with one_end(close_grace=1.0) as (half, peer):
@@ -141,7 +141,7 @@ async def test_a_message_before_a_close_that_is_unread_counts(
         assert heard == ["last words", CLEAN]
 
 
-async def test_leaving_a_block_takes_a_close_that_is_unread(
+async def test_leaving_a_block_reads_an_unread_close(
     clock: MockClock, net: Network
 ) -> None:
     async def answer_late(peer: ScriptedPeer) -> None:
@@ -158,7 +158,7 @@ async def test_leaving_a_block_takes_a_close_that_is_unread(
         assert heard == [CLEAN]
 
 
-async def test_a_server_that_stops_takes_a_close_that_is_unread(
+async def test_a_server_that_stops_reads_an_unread_close(
     clock: MockClock, net: Network, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "trio_wspair.access")
@@ -191,7 +191,7 @@ async def page(request: Request) -> Response:
     return Response(await request.text() or "page")
 
 
-async def test_a_request_that_is_unread_at_the_end_of_the_idle_time_is_answered(
+async def test_an_unread_request_at_the_end_of_the_idle_time_is_served(
     clock: MockClock, net: Network
 ) -> None:
     async with net.serve(page, idle_timeout=1.0) as server, net.dial(server) as peer:
@@ -202,7 +202,7 @@ async def test_a_request_that_is_unread_at_the_end_of_the_idle_time_is_answered(
         assert (await peer.read_head()).startswith("page")
 
 
-async def test_over_tls_too_a_request_that_is_unread_is_answered(
+async def test_over_tls_an_unread_request_at_the_end_of_the_idle_time_is_served(
     clock: MockClock, net: Network, tls: Tls
 ) -> None:
     def open_client(port: int) -> ssl.SSLSocket:
@@ -227,7 +227,7 @@ async def test_over_tls_too_a_request_that_is_unread_is_answered(
             assert (await in_thread(read, client)).endswith(b"page")
 
 
-async def test_a_head_that_is_unread_at_its_deadline_is_answered(
+async def test_an_unread_head_at_its_deadline_is_served(
     clock: MockClock, net: Network
 ) -> None:
     async with (
@@ -240,7 +240,7 @@ async def test_a_head_that_is_unread_at_its_deadline_is_answered(
         assert (await peer.read_head()).startswith("HTTP/1.1 200 ")
 
 
-async def test_a_body_that_is_unread_at_its_deadline_is_taken(
+async def test_an_unread_body_at_its_deadline_is_read(
     clock: MockClock, net: Network
 ) -> None:
     head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n"
@@ -251,7 +251,7 @@ async def test_a_body_that_is_unread_at_its_deadline_is_taken(
         assert (await peer.read_head()).startswith("HTTP/1.1 200 ")
 
 
-async def test_an_upgrade_that_is_unread_at_its_deadline_becomes_a_websocket(
+async def test_an_unread_upgrade_at_its_deadline_becomes_a_websocket(
     clock: MockClock, net: Network
 ) -> None:
     async with (
@@ -272,7 +272,7 @@ async def test_an_upgrade_that_is_unread_at_its_deadline_becomes_a_websocket(
     reason="the time to connect is one cancel scope around several steps; a "
     "handshake whose deadlines are looked at after unread bytes comes with the poller",
 )
-async def test_an_answer_that_is_unread_at_the_end_of_connecting_is_taken(
+async def test_an_unread_response_at_the_end_of_connecting_is_read(
     clock: MockClock, net: Network
 ) -> None:
     async def answer(peer: ScriptedPeer) -> None:

@@ -1,4 +1,4 @@
-"""Pings that nobody has asked for, and peers that answer no more."""
+"""Keepalive: pings while a connection is idle, and silent peers."""
 
 import math
 from collections.abc import AsyncGenerator, Sequence
@@ -84,7 +84,7 @@ async def joined(
             nursery.cancel_scope.cancel()
 
 
-async def test_an_idle_peer_is_pinged_and_lives(autojump_clock: MockClock) -> None:
+async def test_an_idle_peer_is_pinged_and_kept(autojump_clock: MockClock) -> None:
     async with joined(0.5) as (far, peer):
         heard = collect_events(far)
         far.accept()
@@ -95,7 +95,7 @@ async def test_an_idle_peer_is_pinged_and_lives(autojump_clock: MockClock) -> No
         assert heard == []
 
 
-async def test_a_peer_that_answers_no_more_is_given_up(
+async def test_a_peer_that_stops_answering_is_dropped(
     autojump_clock: MockClock,
 ) -> None:
     async with joined(math.inf) as (far, peer):
@@ -113,10 +113,10 @@ async def test_a_peer_that_answers_no_more_is_given_up(
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-async def test_g11_a_close_at_the_moment_of_the_verdict_is_answered_in_its_own_time(
+async def test_g11_a_close_at_the_moment_of_the_timeout_is_answered_with_its_own_grace(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, reverse: bool
 ) -> None:
-    """Whichever of the two Trio happens to run first, the closing handshake begins."""
+    """Whichever task Trio runs first, the closing handshake begins."""
 
     def put_in_order(batch: list[trio.lowlevel.Task]) -> None:
         batch.sort(key=lambda task: task._counter, reverse=reverse)
@@ -136,7 +136,7 @@ async def test_g11_a_close_at_the_moment_of_the_verdict_is_answered_in_its_own_t
         assert str(error.error) == "the peer did not answer the Close in 3.0 s"
 
 
-async def test_any_message_is_a_sign_of_life(autojump_clock: MockClock) -> None:
+async def test_any_message_counts_as_a_pong(autojump_clock: MockClock) -> None:
     async with joined(math.inf) as (far, peer):
         heard = collect_events(far)
         far.accept()
@@ -150,7 +150,7 @@ async def test_any_message_is_a_sign_of_life(autojump_clock: MockClock) -> None:
         assert trio.current_time() == 45
 
 
-async def test_while_reading_pauses_nothing_is_expected(
+async def test_no_pong_is_expected_while_reading_is_paused(
     autojump_clock: MockClock,
 ) -> None:
     async with joined(math.inf, receive_buffer_bytes=100) as (far, peer):
@@ -166,7 +166,7 @@ async def test_while_reading_pauses_nothing_is_expected(
         assert trio.current_time() == resumed + 5
 
 
-async def test_during_the_closing_handshake_nobody_is_pinged(
+async def test_no_ping_is_sent_during_the_closing_handshake(
     autojump_clock: MockClock,
 ) -> None:
     async with joined(math.inf, close_grace=60.0) as (far, peer):
@@ -182,7 +182,7 @@ async def test_during_the_closing_handshake_nobody_is_pinged(
         assert heard == [CloseEvent(1000, "bye", was_clean=True)]
 
 
-async def test_a_peer_that_has_said_close_owes_no_pong(
+async def test_a_peer_that_has_sent_its_close_needs_no_pong(
     autojump_clock: MockClock,
 ) -> None:
     async with joined(math.inf) as (far, peer):
@@ -199,7 +199,9 @@ async def test_a_peer_that_has_said_close_owes_no_pong(
         assert heard == [CloseEvent(1000, "bye", was_clean=True)]
 
 
-async def test_infinity_turns_it_off(autojump_clock: MockClock) -> None:
+async def test_an_infinite_interval_turns_keepalive_off(
+    autojump_clock: MockClock,
+) -> None:
     async with joined(0.5, ping_interval=math.inf) as (far, peer):
         far.accept()
         await trio.sleep(900)
@@ -221,7 +223,7 @@ async def test_durations_are_checked() -> None:
 # -- on the network ---------------------------------------------------------------
 
 
-async def test_on_the_wire_pongs_keep_a_connection(one_end: OneEnd) -> None:
+async def test_on_the_network_pongs_keep_a_connection(one_end: OneEnd) -> None:
     async with one_end(ping_interval=0.01, ping_timeout=9.0) as (half, peer):
         half.accept()
         for _ in range(3):
@@ -233,7 +235,7 @@ async def test_on_the_wire_pongs_keep_a_connection(one_end: OneEnd) -> None:
         assert half.latency >= 0
 
 
-async def test_on_the_wire_a_silent_peer_is_cut_off(one_end: OneEnd) -> None:
+async def test_on_the_network_a_silent_peer_is_dropped(one_end: OneEnd) -> None:
     async with one_end(ping_interval=0.01, ping_timeout=0.05) as (half, peer):
         heard: list[Received] = collect_events(half)
         half.accept()
@@ -255,7 +257,7 @@ async def test_two_ends_keep_each_other_alive(net: Network) -> None:
         assert (await server.wait_closed()).code == 1000
 
 
-async def test_a_close_behind_a_long_queue_is_no_reason_to_ping(
+async def test_no_ping_is_sent_while_a_close_waits_behind_a_long_queue(
     one_end: OneEnd,
 ) -> None:
     async with one_end() as (half, peer):

@@ -1,4 +1,4 @@
-"""Peers that have said their last, and then listen no more, or go on listening."""
+"""Peers that have ended their direction, and then read no more, or go on reading."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -64,7 +64,7 @@ async def serving_one(**faults: Any) -> AsyncGenerator[Meet]:
 
 @pytest.mark.parametrize("pings", [0, 1, 3])
 @bounded
-async def test_g3_what_has_arrived_counts_although_nothing_can_be_sent(
+async def test_g3_messages_that_have_arrived_count_although_nothing_can_be_sent(
     pings: int, autojump_clock: MockClock
 ) -> None:
     frames = ScriptedPeer(memory_stream_pair()[0], masks=True)
@@ -78,7 +78,7 @@ async def test_g3_what_has_arrived_counts_although_nothing_can_be_sent(
     )
     for seed in range(10):
         trio._core._run._r.seed(seed)
-        # The pongs can't be sent, nor can the Close.
+        # Neither the pongs nor the Close can be sent.
         async with serving_one(cut_after_received=len(REQUEST + said)) as meet:
             peer, server = await meet()
             heard = collect_events(server)
@@ -89,7 +89,7 @@ async def test_g3_what_has_arrived_counts_although_nothing_can_be_sent(
 
 
 @bounded
-async def test_g3_a_peer_that_sends_no_more_may_still_hear(
+async def test_g3_a_peer_that_sends_no_more_can_still_read(
     autojump_clock: MockClock,
 ) -> None:
     async with serving_one() as meet:
@@ -118,7 +118,7 @@ async def test_g10_a_peer_that_is_gone_after_its_close_is_not_waited_for(
         await trio.sleep(1)
         server.close(3001)
         assert await server.wait_closed() == clean(3000)
-        await trio.sleep(1)  # less than the grace
+        await trio.sleep(1)  # less than `close_grace`
         await meet()
 
 
@@ -127,7 +127,7 @@ async def ping_on(half: WebSocket) -> None:
         await half.ping()
 
 
-async def test_a_ping_before_the_end_was_told_fails_as_one_after_it(
+async def test_a_ping_before_the_close_event_fails_as_one_after_it(
     one_end: OneEnd,
 ) -> None:
     async with one_end() as (half, peer):

@@ -1,4 +1,4 @@
-"""`couple()` with connections that are made of lists: no network, virtual time."""
+"""`couple()` with connections made of lists, in virtual time."""
 
 import math
 from collections.abc import AsyncGenerator, Sequence
@@ -28,7 +28,7 @@ Item = str | bytes | Close
 
 
 class Plain:
-    """A connection whose peer is the test: it puts, and looks at `sent`."""
+    """A connection whose peer is the test, by `put()` and `sent`."""
 
     def __init__(self) -> None:
         self._arrived, self._waiting = trio.open_memory_channel[Item | Exception](
@@ -38,13 +38,13 @@ class Plain:
         self.writes: list[list[Item]] = []
         self.received = 0
         self.room = trio.Event()
-        """Until it is set the network takes nothing."""
+        """The network takes nothing until it is set."""
         self.room.set()
         self.gone = False
         self.ended: list[str] = []
 
     def put(self, *items: Item | Exception) -> None:
-        """Let these arrive."""
+        """Let items arrive."""
         for item in items:
             self._arrived.send_nowait(item)
 
@@ -93,7 +93,7 @@ class Pingable(Plain):
 
 
 class Coupled:
-    """A pair whose one half is coupled with a connection, and its other half."""
+    """A pair of which one half is coupled with a connection."""
 
     def __init__(self, connection: Plain, far: WebSocket) -> None:
         self.connection = connection
@@ -128,7 +128,7 @@ async def settle() -> None:
     await trio.testing.wait_all_tasks_blocked()
 
 
-# -- relay --------------------------------------------------------------------
+# -- messages -----------------------------------------------------------------
 
 
 async def test_messages_pass_both_ways_in_order(autojump_clock: MockClock) -> None:
@@ -145,7 +145,7 @@ async def test_messages_pass_both_ways_in_order(autojump_clock: MockClock) -> No
         assert heard == expected
 
 
-async def test_what_is_queued_is_written_at_once(autojump_clock: MockClock) -> None:
+async def test_queued_messages_are_written_at_once(autojump_clock: MockClock) -> None:
     async with coupled() as it:
         it.far.accept()
         for number in range(100):
@@ -155,7 +155,7 @@ async def test_what_is_queued_is_written_at_once(autojump_clock: MockClock) -> N
         assert len(it.connection.writes) == 1
 
 
-async def test_a_write_is_not_larger_than_it_needs_to_be(
+async def test_a_write_is_bounded_in_size(
     autojump_clock: MockClock,
 ) -> None:
     async with coupled() as it:
@@ -167,7 +167,9 @@ async def test_a_write_is_not_larger_than_it_needs_to_be(
         assert it.connection.sent == [bytes(2**16)] * 100
 
 
-async def test_what_was_queued_before_is_sent(autojump_clock: MockClock) -> None:
+async def test_messages_queued_before_coupling_are_sent(
+    autojump_clock: MockClock,
+) -> None:
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             half, far = WebSocketPair(nursery)
@@ -198,7 +200,7 @@ async def test_buffered_amount_falls_when_the_network_has_taken_it(
         assert it.far.buffered_amount == 0
 
 
-async def test_reading_stops_while_the_other_half_is_behind(
+async def test_reading_stops_while_the_buffer_of_the_other_half_is_full(
     autojump_clock: MockClock,
 ) -> None:
     async with coupled(receive_buffer_bytes=1000) as it:
@@ -259,7 +261,7 @@ async def test_half_open_holds_through_a_connection(autojump_clock: MockClock) -
     async with coupled() as it:
         heard = accept_and_collect(it.far, allow_half_open=True)
         it.connection.put(Close(4000, "done"))
-        await trio.sleep(30)  # It is the application's turn, however long it takes.
+        await trio.sleep(30)  # The application may take any time to close.
         assert heard == [CloseEvent(4000, "done", was_clean=True)]
         it.far.send("one more")
         it.far.close(4001, "now I")
@@ -282,7 +284,7 @@ async def test_both_close_at_once(autojump_clock: MockClock) -> None:
 # -- ends of another kind -----------------------------------------------------
 
 
-async def test_a_connection_that_breaks_is_1006_and_no_error(
+async def test_a_connection_that_breaks_gives_1006_without_an_error_event(
     autojump_clock: MockClock,
 ) -> None:
     async with coupled() as it:
@@ -324,13 +326,13 @@ async def test_a_connection_that_breaks_after_its_close_has_closed_cleanly(
         assert heard == [CloseEvent(4000, "done", was_clean=True)]
 
 
-async def test_a_connection_that_has_closed_and_gone_is_not_kept_for_long(
+async def test_a_connection_that_has_closed_is_not_kept_for_long(
     autojump_clock: MockClock,
 ) -> None:
     async with coupled(close_grace=3) as it:
         it.connection.put(Close(4000, "done"))
         it.connection.vanish()
-        await it.over.wait()  # Nobody has accepted the other half.
+        await it.over.wait()  # The other half isn't accepted.
         assert it.connection.ended[-1] == "abort"
         assert it.event is not None
         assert it.event.code == 1006
@@ -339,7 +341,7 @@ async def test_a_connection_that_has_closed_and_gone_is_not_kept_for_long(
         assert heard == [CloseEvent(4000, "done", was_clean=True)]
 
 
-async def test_a_protocol_error_is_told_both_ways(autojump_clock: MockClock) -> None:
+async def test_a_protocol_error_reaches_both_ends(autojump_clock: MockClock) -> None:
     async with coupled() as it:
         heard = accept_and_collect(it.far)
         error = ProtocolError(1007, "no UTF-8")
@@ -377,7 +379,7 @@ async def test_the_answer_to_our_close_has_a_deadline(
         assert it.connection.ended == ["abort"]
 
 
-async def test_a_network_that_takes_nothing_ends_by_the_deadline_too(
+async def test_a_network_that_takes_nothing_ends_at_the_deadline(
     autojump_clock: MockClock,
 ) -> None:
     connection = Plain()
@@ -393,7 +395,9 @@ async def test_a_network_that_takes_nothing_ends_by_the_deadline_too(
         assert connection.ended[-1] == "abort"
 
 
-async def test_an_end_that_takes_too_long_is_cut_off(autojump_clock: MockClock) -> None:
+async def test_a_close_that_takes_too_long_is_aborted(
+    autojump_clock: MockClock,
+) -> None:
     connection = Plain()
     async with coupled(connection, close_grace=3) as it:
         heard = accept_and_collect(it.far)
@@ -405,7 +409,7 @@ async def test_an_end_that_takes_too_long_is_cut_off(autojump_clock: MockClock) 
         assert len(heard) == 2
 
 
-async def test_an_exception_of_the_connection_ends_it_all_the_same(
+async def test_an_exception_of_the_connection_closes_it(
     autojump_clock: MockClock,
 ) -> None:
     connection = Plain()
@@ -426,7 +430,7 @@ async def test_an_exception_of_the_connection_ends_it_all_the_same(
 # -- cancelling ---------------------------------------------------------------
 
 
-async def test_cancelled_it_says_1001_after_what_was_queued_and_waits(
+async def test_cancelled_couple_sends_the_queued_messages_then_1001_and_waits(
     autojump_clock: MockClock,
 ) -> None:
     async with coupled(close_grace=3) as it:
@@ -446,7 +450,7 @@ async def test_cancelled_it_says_1001_after_what_was_queued_and_waits(
         assert it.connection.ended == ["aclose begins", "aclose ends", "abort"]
 
 
-async def test_cancelled_it_waits_no_longer_than_its_grace(
+async def test_cancelled_couple_waits_no_longer_than_its_grace(
     autojump_clock: MockClock,
 ) -> None:
     async with coupled(close_grace=3) as it:
@@ -461,7 +465,7 @@ async def test_cancelled_it_waits_no_longer_than_its_grace(
         assert [event.code for event in heard] == [1006]
 
 
-async def test_cancelled_while_the_network_takes_nothing(
+async def test_cancelled_couple_ends_while_the_network_takes_nothing(
     autojump_clock: MockClock,
 ) -> None:
     connection = Plain()
@@ -480,7 +484,7 @@ async def test_cancelled_while_the_network_takes_nothing(
         assert (await it.far.wait_closed()).code == 1006
 
 
-async def test_cancelled_on_a_connection_that_has_just_broken(
+async def test_cancelled_couple_ends_on_a_connection_that_has_just_broken(
     autojump_clock: MockClock,
 ) -> None:
     async with coupled() as it:
@@ -494,7 +498,7 @@ async def test_cancelled_on_a_connection_that_has_just_broken(
         assert [event.code for event in heard] == [1006]
 
 
-async def test_cancelled_after_the_other_half_has_closed_it_says_that_close(
+async def test_cancelled_couple_sends_the_close_of_the_other_half(
     autojump_clock: MockClock,
 ) -> None:
     async with coupled(close_grace=3) as it:
@@ -510,7 +514,7 @@ async def test_cancelled_after_the_other_half_has_closed_it_says_that_close(
         assert heard == [CloseEvent(4000, "done", was_clean=True)]
 
 
-async def test_cancelled_while_it_waits_for_the_answer_it_goes_on_waiting(
+async def test_cancelled_couple_still_waits_for_the_answer_to_its_close(
     autojump_clock: MockClock,
 ) -> None:
     async with coupled(close_grace=3) as it:
@@ -527,7 +531,7 @@ async def test_cancelled_while_it_waits_for_the_answer_it_goes_on_waiting(
         assert it.connection.sent == [Close(4000, "done")]
 
 
-async def test_cancelled_in_half_open_it_says_1001_and_goes(
+async def test_cancelled_couple_in_half_open_sends_1001_and_ends(
     autojump_clock: MockClock,
 ) -> None:
     async with coupled(close_grace=3) as it:
@@ -544,7 +548,7 @@ async def test_cancelled_in_half_open_it_says_1001_and_goes(
             it.far.send("too late")
 
 
-async def test_the_nursery_of_the_other_half_is_cancelled(
+async def test_couple_sends_1001_when_the_nursery_of_the_other_half_is_cancelled(
     autojump_clock: MockClock,
 ) -> None:
     connection = Plain()
@@ -566,7 +570,7 @@ async def test_the_nursery_of_the_other_half_is_cancelled(
             assert it.event == CloseEvent(1001, "", was_clean=True)
 
 
-# -- two connections, bridged by a pair ---------------------------------------
+# -- two connections, joined by a pair ----------------------------------------
 
 
 @asynccontextmanager
@@ -603,7 +607,7 @@ async def test_a_bridge_passes_messages_and_closes_on(
         assert right.event == CloseEvent(4001, "me too", was_clean=True)
 
 
-async def test_g11_a_bridge_falls_when_one_end_breaks_and_loses_nothing(
+async def test_g11_a_bridge_ends_when_one_end_breaks_and_loses_nothing(
     autojump_clock: MockClock,
 ) -> None:
     for _ in range(20):  # The outcome must not depend on scheduling.
@@ -621,7 +625,7 @@ async def test_g11_a_bridge_falls_when_one_end_breaks_and_loses_nothing(
             assert right.connection.ended[-1] == "abort"
 
 
-async def test_a_bridge_falls_when_one_end_breaks_the_protocol(
+async def test_a_bridge_ends_when_one_end_breaks_the_protocol(
     autojump_clock: MockClock,
 ) -> None:
     async with bridge() as (left, right):
@@ -646,7 +650,7 @@ async def test_backpressure_goes_through_a_bridge(autojump_clock: MockClock) -> 
 # -- the rest -----------------------------------------------------------------
 
 
-async def test_ping_is_that_of_the_connection(autojump_clock: MockClock) -> None:
+async def test_ping_is_the_ping_of_the_connection(autojump_clock: MockClock) -> None:
     async with coupled(Pingable()) as it:
         it.far.accept()
         await settle()
@@ -667,7 +671,7 @@ async def test_a_connection_may_have_no_ping(autojump_clock: MockClock) -> None:
             await it.far.ping()
 
 
-async def test_a_half_that_is_coupled_is_not_for_the_application(
+async def test_a_coupled_half_cannot_be_used_by_the_application(
     autojump_clock: MockClock,
 ) -> None:
     with trio.fail_after(60):
@@ -699,7 +703,7 @@ async def test_a_half_that_is_coupled_is_not_for_the_application(
         (TypeError, {"receive_buffer_bytes": 1.5}),
     ],
 )
-async def test_a_wrong_argument_takes_nothing(
+async def test_a_wrong_argument_takes_neither_half_nor_connection(
     error: type[Exception], options: dict[str, Any]
 ) -> None:
     with trio.fail_after(60):
@@ -713,7 +717,7 @@ async def test_a_wrong_argument_takes_nothing(
 
 async def test_couple_is_always_a_checkpoint(autojump_clock: MockClock) -> None:
     class Instant(Plain):
-        """One that never waits when it need not."""
+        """A connection that never waits without need."""
 
         async def receive(self) -> Sequence[Item]:
             if self.received:
@@ -737,6 +741,6 @@ async def test_couple_is_always_a_checkpoint(autojump_clock: MockClock) -> None:
         nursery.cancel_scope.cancel()
 
 
-def test_a_fake_is_a_connection() -> None:
+def test_the_fakes_of_these_tests_satisfy_the_protocol() -> None:
     connection: Connection = Plain.__new__(Plain)
     assert connection is not None

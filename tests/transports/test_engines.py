@@ -1,4 +1,4 @@
-"""What an engine is asked for by name, and compression, which only one of them has."""
+"""Engines by name, and compression, which only one of them has."""
 
 import sys
 import zlib
@@ -41,10 +41,10 @@ RSV1 = 0x40
 
 @pytest.fixture(scope="module")
 def engine() -> None:
-    """Leave the choice to the tests."""
+    """Let the tests choose the engine."""
 
 
-# -- asking for one ---------------------------------------------------------------
+# -- choosing one -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def engine() -> None:
         ({"engine": "websockets", "compression": "deflate"}, TypeError, "'deflate'"),
     ],
 )
-async def test_what_no_engine_can_do_is_refused(
+async def test_options_that_an_engine_lacks_are_refused(
     net: Network, options: Any, error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):
@@ -67,7 +67,7 @@ async def test_what_no_engine_can_do_is_refused(
             await connect("ws://localhost:1/", nursery=nursery, **options)
 
 
-async def test_without_its_package_an_engine_says_what_to_install(
+async def test_the_error_without_the_package_of_an_engine_names_it(
     net: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = sys.modules["trio_wspair.transports"]
@@ -89,7 +89,7 @@ def deflated(data: bytes) -> bytes:
 
 
 async def code_after(peer: "ScriptedPeer") -> Any:
-    """Return the code of the Close that comes next."""
+    """Return the code of the next Close."""
     said = await peer.receive()
     assert isinstance(said, tuple), said
     return said[0]
@@ -97,7 +97,7 @@ async def code_after(peer: "ScriptedPeer") -> Any:
 
 @pytest.mark.parametrize("client", [True, False])
 @pytest.mark.parametrize("server", [True, False])
-async def test_compression_is_agreed_on_when_both_sides_ask_for_it(
+async def test_compression_is_negotiated_when_both_sides_ask_for_it(
     net: Network, client: bool, server: bool
 ) -> None:
     options = {"engine": "websockets", "compression": server}
@@ -153,7 +153,7 @@ async def test_a_compressed_message_may_come_in_fragments_and_pieces(
         assert await half.receive() == text
 
 
-async def test_a_subprotocol_and_compression_are_agreed_on_together(
+async def test_a_subprotocol_and_compression_are_negotiated_together(
     net: Network,
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -172,9 +172,7 @@ async def test_a_subprotocol_and_compression_are_agreed_on_together(
 @pytest.mark.parametrize(
     "offer", ["=;,", "permessage-deflate; server_max_window_bits=99", "x-other", "é"]
 )
-async def test_g12_an_offer_that_makes_no_sense_is_declined(
-    net: Network, offer: str
-) -> None:
+async def test_g12_an_invalid_offer_is_declined(net: Network, offer: str) -> None:
     async with net.serve(net.echo, **ON) as server, net.dial(server) as peer:
         answer = await peer.handshake(f"Sec-WebSocket-Extensions: {offer}")
         assert answer.startswith("HTTP/1.1 101 ")
@@ -183,7 +181,7 @@ async def test_g12_an_offer_that_makes_no_sense_is_declined(
         assert await peer.receive() == "plain"
 
 
-async def test_g12_a_compressed_message_without_agreement_is_a_breach(
+async def test_g12_a_compressed_message_without_negotiation_is_a_protocol_error(
     net: Network,
 ) -> None:
     async with net.serve(net.echo, **ON) as server, net.peer(server) as peer:
@@ -202,7 +200,7 @@ async def test_g12_a_compressed_message_without_agreement_is_a_breach(
     ],
     ids=["bomb", "one byte", "in the second", "broken rest", "broken"],
 )
-async def test_g9_g12_what_is_inflated_has_to_be_within_the_limit(
+async def test_g9_g12_the_inflated_size_has_the_limit_of_messages(
     net: Network, limit: int, pieces: list[bytes], code: int
 ) -> None:
     async with (
@@ -224,10 +222,10 @@ async def test_g9_g12_what_is_inflated_has_to_be_within_the_limit(
         assert closed.code == 1006
 
 
-async def test_g9_g12_a_message_that_is_full_inflates_no_further(
+async def test_g9_g12_a_message_at_the_limit_inflates_no_further(
     net: Network,
 ) -> None:
-    """To zlib, a limit of 0 bytes is none."""
+    """To zlib, a limit of 0 bytes means no limit."""
     deflate = zlib.compressobj(wbits=-12)
     first = deflate.compress(bytes(1000)) + deflate.flush(zlib.Z_SYNC_FLUSH)
     rest = deflate.compress(bytes(10**7)) + deflate.flush(zlib.Z_SYNC_FLUSH)
@@ -241,7 +239,9 @@ async def test_g9_g12_a_message_that_is_full_inflates_no_further(
         assert await code_after(peer) == 1009
 
 
-async def test_a_server_may_not_agree_on_what_was_not_offered(net: Network) -> None:
+async def test_a_server_may_not_accept_extensions_that_were_not_offered(
+    net: Network,
+) -> None:
     async def script(peer: "ScriptedPeer") -> None:
         await peer.handshake("Sec-WebSocket-Extensions: permessage-deflate; x=1")
         await peer.read_all()
@@ -252,14 +252,14 @@ async def test_a_server_may_not_agree_on_what_was_not_offered(net: Network) -> N
                 pass
 
 
-# -- messages that are small on the way ------------------------------------------
+# -- messages that are small when compressed -------------------------------------
 
 
 @asynccontextmanager
 async def compressing(
     net: Network, side: str, **options: Any
 ) -> AsyncGenerator[tuple[WebSocket, ScriptedPeer]]:
-    """Give a half whose peer is bytes, with permessage-deflate agreed on."""
+    """Give a half with a scripted peer, with permessage-deflate negotiated."""
     options = {**options, **ON}
     if side == "server":
         async with (
@@ -286,7 +286,7 @@ SIDES = pytest.mark.parametrize("side", ["server", "client"])
 
 @SIDES
 @pytest.mark.parametrize("fragments", [1, 3])
-async def test_g9_bombs_in_one_read_take_no_more_memory_than_there_is_room(
+async def test_g9_decompression_bombs_in_one_read_take_no_more_memory_than_the_buffer(
     net: Network, side: str, fragments: int
 ) -> None:
     size, room = 2**16, 2**17
@@ -302,7 +302,7 @@ async def test_g9_bombs_in_one_read_take_no_more_memory_than_there_is_room(
             rest = bomb[part * number :] if last else bomb[part * number :][:part]
             frames.append(peer.frame(CONTINUATION, rest, fin=last))
         whole = b"".join(frames)
-        assert len(whole) * 100 < 2**15  # So they all come in one read.
+        assert len(whole) * 100 < 2**15  # All of them come in one read.
         await peer.send(whole * 100 + peer.text_frame("the end"))
         waiting = half_of(half).inbox
         await net.until(lambda: waiting.buffered > room)
@@ -314,7 +314,7 @@ async def test_g9_bombs_in_one_read_take_no_more_memory_than_there_is_room(
 
 
 @SIDES
-async def test_a_ping_behind_bombs_is_answered_when_its_turn_has_come(
+async def test_a_ping_after_bombs_is_answered_after_them(
     net: Network, side: str
 ) -> None:
     bomb = deflated(bytes(2**16))
@@ -327,7 +327,7 @@ async def test_a_ping_behind_bombs_is_answered_when_its_turn_has_come(
 
 
 def finished(data: bytes) -> bytes:
-    """Deflate with a final block, and what makes it a message (RFC 7692, 7.2.3.4)."""
+    """Compress to a message with a final block (RFC 7692, section 7.2.3.4)."""
     deflate = zlib.compressobj(wbits=-12)
     return deflate.compress(data) + deflate.flush(zlib.Z_FINISH) + b"\0"
 
@@ -335,7 +335,7 @@ def finished(data: bytes) -> bytes:
 HELLO = bytes.fromhex("f3 48 cd c9 c9 07 00 00")
 """The example of RFC 7692, section 7.2.3.4."""
 TWO_BLOCKS = bytes.fromhex("f2 48 05 00 00 00 ff ff ca c9 c9 07 00")
-"""That of section 7.2.3.5."""
+"""The example of RFC 7692, section 7.2.3.5."""
 
 
 @SIDES
@@ -380,7 +380,7 @@ async def test_g9_g12_final_blocks_inflate_no_further_than_the_limit(
         assert await code_after(peer) == 1009
 
 
-async def test_without_context_takeover_each_message_is_inflated_by_itself(
+async def test_without_context_takeover_each_message_is_inflated_separately(
     net: Network,
 ) -> None:
     each = "client_no_context_takeover; server_no_context_takeover"

@@ -50,7 +50,7 @@ dial = partial(websockets.trio.client.connect, proxy=None)
 
 
 def code_and_reason(exc: ConnectionClosed) -> tuple[int, str] | None:
-    """Return what the peer of `websockets` has said as it closed."""
+    """Return the code and reason that a `websockets` peer received."""
     return None if exc.rcvd is None else (exc.rcvd.code, exc.rcvd.reason)
 
 
@@ -125,7 +125,7 @@ async def test_their_client_offers_subprotocols_and_headers(net: Network) -> Non
     assert requests[0].url.endswith("/room?a=b")
 
 
-async def test_their_client_is_refused(net: Network) -> None:
+async def test_their_client_gets_a_refusal(net: Network) -> None:
     async def fetch(request: Request) -> Response:
         return Response("members only", status=403, headers={"X-Reason": "dues"})
 
@@ -142,7 +142,9 @@ async def test_their_client_is_refused(net: Network) -> None:
 @pytest.mark.parametrize(
     ("code", "reason"), [(1000, ""), (1001, "going"), (3000, "é"), (4999, "x" * 123)]
 )
-async def test_their_client_closes(net: Network, code: int, reason: str) -> None:
+async def test_their_client_closes_the_connection(
+    net: Network, code: int, reason: str
+) -> None:
     async with net.serve_halves() as (server, halves):
         async with dial(server.url) as ws:
             half = await halves.receive()
@@ -164,7 +166,7 @@ async def test_their_client_closes(net: Network, code: int, reason: str) -> None
         ((4999, "x" * 123), 4999, "x" * 123),
     ],
 )
-async def test_our_server_closes_on_their_client(
+async def test_our_server_closes_the_connection_of_their_client(
     net: Network, arguments: tuple[Any, ...], code: int, reason: str
 ) -> None:
     async with net.serve_halves() as (server, halves), dial(server.url) as ws:
@@ -180,7 +182,7 @@ async def test_our_server_closes_on_their_client(
         assert heard == [CloseEvent(code, reason, was_clean=True)]
 
 
-async def test_pings_with_their_client(net: Network) -> None:
+async def test_pings_work_with_their_client(net: Network) -> None:
     async with net.serve_halves() as (server, halves), dial(server.url) as ws:
         half = await halves.receive()
         half.accept()
@@ -285,7 +287,7 @@ async def test_our_client_gets_its_messages_back(net: Network) -> None:
 def sync_server(
     handler: Callable[[websockets.sync.server.ServerConnection], None],
 ) -> Generator[str]:
-    """Run one of their threaded servers."""
+    """Run their server with threads."""
     server = websockets.sync.server.serve(handler, "127.0.0.1", 0)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -346,7 +348,7 @@ async def test_their_server_chooses_a_subprotocol_and_sees_headers(
     assert seen == ["/room?a=b", "really?"]
 
 
-async def test_their_server_refuses_us(net: Network) -> None:
+async def test_our_client_gets_a_refusal_of_their_server(net: Network) -> None:
     def refuse(
         ws: websockets.trio.server.ServerConnection, request: object
     ) -> websockets.http11.Response:
@@ -382,7 +384,7 @@ async def test_their_server_closes(net: Network, code: int, reason: str) -> None
     ("arguments", "code", "reason"),
     [((), 1005, ""), ((1000,), 1000, ""), ((3000, "é"), 3000, "é")],
 )
-async def test_our_client_closes_on_their_server(
+async def test_our_client_closes_the_connection_to_their_server(
     net: Network, arguments: tuple[Any, ...], code: int, reason: str
 ) -> None:
     seen: list[Any] = []
@@ -408,7 +410,7 @@ async def test_our_client_closes_on_their_server(
         nursery.cancel_scope.cancel()
 
 
-async def test_pings_with_their_server(net: Network) -> None:
+async def test_pings_work_with_their_server(net: Network) -> None:
     pinged = trio.Event()
 
     async def handler(ws: websockets.trio.server.ServerConnection) -> None:
@@ -437,12 +439,12 @@ async def test_their_server_fails(net: Network, logged: Logged) -> None:
         closed = await client.wait_closed()
         assert (closed.code, closed.was_clean) == (1011, True)
         assert heard == [closed]
-        await net.until(lambda: logged.records)  # Theirs.
+        await net.until(lambda: logged.records)  # The error of their server.
         assert "theirs" in logged.take()
         nursery.cancel_scope.cancel()
 
 
-async def test_our_listener_fails_on_their_server(net: Network) -> None:
+async def test_a_failing_listener_of_our_client_closes_with_1011(net: Network) -> None:
     closes: list[Any] = []
     ended = trio.Event()
 
@@ -468,7 +470,7 @@ async def test_our_listener_fails_on_their_server(net: Network) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_we_send_too_much_for_their_server(net: Network) -> None:
+async def test_our_client_sends_too_much_for_their_server(net: Network) -> None:
     async with trio.open_nursery() as nursery:
         url = await TheirServer(nursery).start(echo, max_size=1000)
         async with open_websocket(url) as ws:

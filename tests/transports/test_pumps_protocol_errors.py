@@ -1,4 +1,4 @@
-"""A peer that breaks the protocol: what came before is answered, then 1002 is told."""
+"""A protocol error of the peer: earlier messages are answered, then 1002 is sent."""
 
 from contextlib import suppress
 
@@ -8,10 +8,10 @@ from network import OneEnd
 from trio_wspair import ConnectionClosedError, MessageEvent
 
 RESERVED = 3
-"""An opcode that nobody may use."""
+"""A reserved opcode."""
 
 
-async def test_what_came_before_a_breach_of_the_protocol_is_answered(
+async def test_messages_before_a_protocol_error_are_answered(
     one_end: OneEnd,
 ) -> None:
     async with one_end() as (half, peer):
@@ -29,8 +29,8 @@ async def test_what_came_before_a_breach_of_the_protocol_is_answered(
         assert said[0] == 1002
 
 
-@pytest.mark.parametrize("time", range(5))  # It was a race.
-async def test_g4_a_close_after_a_breach_of_the_protocol_does_not_hide_it(
+@pytest.mark.parametrize("time", range(5))  # The order was a race once.
+async def test_g4_a_close_after_a_protocol_error_does_not_hide_it(
     one_end: OneEnd, time: int
 ) -> None:
     async with one_end() as (half, peer):
@@ -46,7 +46,7 @@ async def test_g4_a_close_after_a_breach_of_the_protocol_does_not_hide_it(
         assert said[0] == 1002
 
 
-async def test_g12_a_puller_that_does_not_pull_does_not_keep_a_breach_secret(
+async def test_g12_a_protocol_error_reaches_the_peer_although_the_puller_does_not_pull(
     one_end: OneEnd,
 ) -> None:
     async with one_end(close_grace=0.2) as (half, peer):

@@ -1,4 +1,4 @@
-"""The way of frames to the network, on sockets and on other streams."""
+"""`FrameWriter`, on sockets and on other streams."""
 
 import os
 import socket
@@ -13,7 +13,7 @@ from trio_wspair.transports.io._frame_writer import FrameWriter
 from trio_wspair.transports.io._sockets import SocketIO, StreamIO, network_io
 
 MUCH = bytes(range(256)) * 2**14
-"""More than the buffers of a socket hold."""
+"""More bytes than the buffers of a socket hold."""
 
 Ends = tuple[trio.abc.Stream, trio.abc.Stream]
 
@@ -35,7 +35,7 @@ Join = Callable[[], Ends]
 async def frame_writer(
     join: Join,
 ) -> AsyncGenerator[tuple[FrameWriter, trio.abc.Stream, trio.abc.Stream]]:
-    """Give a frame writer, and the two ends of the network it is on."""
+    """Give a frame writer, and the two ends of its network."""
     near, far = join()
     with trio.fail_after(5):
         async with near, far, trio.open_nursery() as nursery:
@@ -51,7 +51,7 @@ async def read(stream: trio.abc.Stream, size: int) -> bytes:
     return data
 
 
-async def test_a_socket_is_used_without_its_stream_and_nothing_else_is() -> None:
+async def test_a_socket_is_used_directly_and_other_streams_are_not() -> None:
     near, far = sockets()
     assert isinstance(near, trio.SocketStream)
     assert isinstance(far, trio.SocketStream)
@@ -62,7 +62,7 @@ async def test_a_socket_is_used_without_its_stream_and_nothing_else_is() -> None
 
 
 @with_ends
-async def test_g1_much_and_little_arrive_in_order(join: Join) -> None:
+async def test_g1_large_and_small_frames_arrive_in_order(join: Join) -> None:
     async with frame_writer(join) as (out, _, far):
         out.write(b"little")
         out.write(MUCH)
@@ -77,7 +77,7 @@ async def test_g1_much_and_little_arrive_in_order(join: Join) -> None:
 
 
 @with_ends
-async def test_g5_who_is_cancelled_in_flush_tears_nothing(join: Join) -> None:
+async def test_g5_a_cancelled_flush_tears_no_frame(join: Join) -> None:
     async with frame_writer(join) as (out, _, far):
         with trio.move_on_after(0):
             out.write(MUCH)
@@ -88,7 +88,7 @@ async def test_g5_who_is_cancelled_in_flush_tears_nothing(join: Join) -> None:
 
 
 @with_ends
-async def test_g9_of_pongs_that_wait_only_the_newest_is_sent(join: Join) -> None:
+async def test_g9_of_several_waiting_pongs_only_the_newest_is_sent(join: Join) -> None:
     async with frame_writer(join) as (out, _, far):
         out.write_pong(b"at once")
         out.write(MUCH)
@@ -103,7 +103,7 @@ async def test_g9_of_pongs_that_wait_only_the_newest_is_sent(join: Join) -> None
 
 
 @with_ends
-async def test_a_pong_that_waits_goes_out_without_anything_after_it(join: Join) -> None:
+async def test_a_waiting_pong_is_sent_without_another_frame(join: Join) -> None:
     async with frame_writer(join) as (out, _, far):
         out.write(MUCH)
         await trio.testing.wait_all_tasks_blocked()
@@ -112,7 +112,7 @@ async def test_a_pong_that_waits_goes_out_without_anything_after_it(join: Join) 
 
 
 @with_ends
-async def test_no_pong_comes_after_what_is_last(join: Join) -> None:
+async def test_no_pong_follows_the_last_frame(join: Join) -> None:
     async with frame_writer(join) as (out, near, far):
         out.write(MUCH)
         out.write_pong(b"pong")
@@ -126,7 +126,7 @@ async def test_no_pong_comes_after_what_is_last(join: Join) -> None:
 
 
 @with_ends
-async def test_a_peer_that_has_gone_is_noticed_by_who_flushes(join: Join) -> None:
+async def test_flush_raises_when_the_peer_has_gone(join: Join) -> None:
     async with frame_writer(join) as (out, _, far):
         out.write(MUCH)
         async with trio.open_nursery() as nursery:
@@ -144,7 +144,7 @@ async def test_a_peer_that_has_gone_is_noticed_by_who_flushes(join: Join) -> Non
             await out.flush()
 
 
-async def test_a_socket_whose_peer_has_gone_is_noticed_at_once() -> None:
+async def test_a_socket_whose_peer_has_gone_raises_at_once() -> None:
     async with frame_writer(sockets) as (out, _, far):
         await far.aclose()
         out.write(b"nobody is there")
@@ -153,7 +153,7 @@ async def test_a_socket_whose_peer_has_gone_is_noticed_at_once() -> None:
 
 
 @with_ends
-async def test_who_waits_is_told_of_the_stop(join: Join) -> None:
+async def test_a_stop_ends_waiting_flushes(join: Join) -> None:
     async with frame_writer(join) as (out, _, _far):
         out.write(MUCH)
 
@@ -168,7 +168,7 @@ async def test_who_waits_is_told_of_the_stop(join: Join) -> None:
 
 
 @with_ends
-async def test_the_end_of_what_comes_is_empty_whatever_end_it_is(join: Join) -> None:
+async def test_receive_returns_empty_bytes_at_every_kind_of_end(join: Join) -> None:
     async with frame_writer(join) as (_, near, far):
         port = network_io(near)
         await far.send_all(b"data") if join is sockets else None
@@ -180,7 +180,7 @@ async def test_the_end_of_what_comes_is_empty_whatever_end_it_is(join: Join) -> 
         assert await port.receive() == b""
 
 
-async def test_a_socket_with_nothing_to_read_after_all_is_waited_for_again(
+async def test_after_a_spurious_wakeup_the_socket_is_waited_for_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fails = iter([True])

@@ -1,4 +1,4 @@
-"""TLS, both ways."""
+"""TLS, of servers and clients."""
 
 import socket
 import ssl
@@ -27,13 +27,13 @@ DONE = CloseEvent(4000, "done", was_clean=True)
 
 
 async def assert_it_lives(server: Server, tls: Tls) -> None:
-    """Have a conversation with an echo server."""
+    """Exchange messages with an echo server."""
     async with open_websocket(server.url, ssl_context=tls.client) as ws:
         ws.send("still there?")
         assert await ws.receive() == "still there?"
 
 
-async def test_a_conversation_over_tls(net: Network, tls: Tls) -> None:
+async def test_messages_pass_over_tls(net: Network, tls: Tls) -> None:
     sent: list[str | bytes] = ["hello", b"\x80" * 1_000_000, "é" * 70_000, ""]
     async with net.serve(net.echo, ssl_context=tls.server) as server:
         assert server.secure
@@ -137,7 +137,7 @@ async def test_by_default_only_known_authorities_are_trusted(
     ],
     ids=["nothing", "plain HTTP", "a torn hello", "zeros"],
 )
-async def test_garbage_instead_of_tls_harms_nobody(
+async def test_garbage_instead_of_tls_does_not_affect_others(
     net: Network, tls: Tls, garbage: bytes
 ) -> None:
     async with net.serve(net.echo, ssl_context=tls.server) as server:
@@ -168,7 +168,7 @@ async def test_a_tls_handshake_has_a_deadline(
             await net.until_open_sockets(before + 1)
 
 
-async def test_a_head_within_tls_has_a_deadline_too(net: Network, tls: Tls) -> None:
+async def test_a_head_within_tls_has_a_deadline(net: Network, tls: Tls) -> None:
     async with net.serve(
         net.echo, ssl_context=tls.server, handshake_timeout=0.2
     ) as server:
@@ -196,7 +196,7 @@ async def test_with_tls_one_connection_too_many_gets_503(
     assert "max_connections" in logged.take()
 
 
-async def test_a_client_that_resets_within_tls_harms_nobody(
+async def test_a_client_that_resets_within_tls_does_not_affect_others(
     net: Network, tls: Tls
 ) -> None:
     async with net.serve_halves(ssl_context=tls.server) as (server, halves):
@@ -244,7 +244,7 @@ async def test_a_plain_server_behind_a_wss_url_is_a_handshake_error(
         await net.until_open_sockets(before)
 
 
-async def test_a_server_that_says_nothing_instead_of_tls(
+async def test_a_silent_server_in_place_of_tls_is_a_timeout(
     net: Network, tls: Tls
 ) -> None:
     async def script(peer: "ScriptedPeer") -> None:
@@ -260,7 +260,9 @@ async def test_a_server_that_says_nothing_instead_of_tls(
         await net.until_open_sockets(before)
 
 
-async def test_a_server_that_stops_says_so_over_tls(net: Network, tls: Tls) -> None:
+async def test_a_server_that_stops_closes_with_1001_over_tls(
+    net: Network, tls: Tls
+) -> None:
     async with trio.open_nursery() as nursery:
         ends: list[CloseEvent] = []
         async with net.serve(net.echo, ssl_context=tls.server) as server:
@@ -309,7 +311,7 @@ async def test_a_server_that_never_finishes_tls_is_not_waited_for(
     await net.until_open_sockets(before)
 
 
-# -- what a client is told ------------------------------------------------------------
+# -- errors of a client ---------------------------------------------------------------
 
 
 async def refused(url: str, **options: Any) -> HandshakeError:
@@ -338,7 +340,7 @@ def mutual(
 
 
 def answer_in_a_thread(context: ssl.SSLContext, listener: socket.socket) -> None:
-    """Take one connection, with the standard library, which sends TLS alerts."""
+    """Accept one connection with the standard library, which sends TLS alerts."""
     with listener:
         connection, _ = listener.accept()
     with connection:
@@ -373,7 +375,7 @@ async def told_by(context: ssl.SSLContext, client: ssl.SSLContext) -> HandshakeE
     ],
     ids=["1.2", "1.3"],
 )
-async def test_a_client_certificate_that_is_missing_is_told(
+async def test_the_error_for_a_missing_client_certificate_says_so(
     net: Network, version: ssl.TLSVersion, words: str
 ) -> None:
     error = await told_by(*mutual(trustme.CA(), version))
@@ -384,7 +386,7 @@ async def test_a_client_certificate_that_is_missing_is_told(
 
 
 @pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
-async def test_a_client_certificate_that_is_refused_is_told(
+async def test_the_error_for_a_refused_client_certificate_says_so(
     net: Network, version: ssl.TLSVersion
 ) -> None:
     server, client = mutual(trustme.CA(), version)
@@ -407,7 +409,7 @@ async def test_a_server_that_gives_no_reason_may_require_a_client_certificate(
 
 
 @pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
-async def test_a_client_certificate_that_was_sent_may_be_why_the_server_refuses(
+async def test_the_error_names_the_client_certificate_as_a_possible_reason(
     net: Network, version: ssl.TLSVersion
 ) -> None:
     server_context, client = mutual(trustme.CA(), version)
@@ -418,7 +420,7 @@ async def test_a_client_certificate_that_was_sent_may_be_why_the_server_refuses(
 
 
 @pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
-async def test_a_client_certificate_that_is_accepted_opens_the_websocket(
+async def test_an_accepted_client_certificate_opens_the_websocket(
     net: Network, version: ssl.TLSVersion
 ) -> None:
     authority = trustme.CA()
@@ -432,7 +434,9 @@ async def test_a_client_certificate_that_is_accepted_opens_the_websocket(
         assert await ws.receive() == "hi"
 
 
-async def test_why_a_certificate_is_refused_is_told(net: Network, tls: Tls) -> None:
+async def test_the_error_for_a_refused_certificate_has_the_reason(
+    net: Network, tls: Tls
+) -> None:
     async with net.serve(net.echo, ssl_context=tls.server) as server:
         error = await refused(server.url)
         assert "certificate verify failed: unable to get local issuer" in str(error)
@@ -441,7 +445,7 @@ async def test_why_a_certificate_is_refused_is_told(net: Network, tls: Tls) -> N
         assert isinstance(error.__cause__, ssl.SSLCertVerificationError)
 
 
-async def test_a_trailing_dot_is_not_for_the_certificate(
+async def test_a_trailing_dot_is_removed_for_the_certificate(
     net: Network, tls: Tls
 ) -> None:
     async with net.serve(net.echo, ssl_context=tls.server) as server:
@@ -455,7 +459,7 @@ async def test_a_trailing_dot_is_not_for_the_certificate(
             assert ws.url == url
 
 
-async def test_a_server_that_chooses_http_2_is_told(net: Network) -> None:
+async def test_the_error_for_a_server_that_chooses_http_2_says_so(net: Network) -> None:
     authority = trustme.CA()
     server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(server_context)
@@ -476,7 +480,7 @@ async def test_a_server_that_chooses_http_2_is_told(net: Network) -> None:
             assert await ws.receive() == "hi"
 
 
-async def test_plain_http_on_a_tls_port_and_tls_on_a_plain_one_are_told(
+async def test_the_error_for_tls_on_one_side_only_says_so(
     net: Network, tls: Tls
 ) -> None:
     async with net.serve(net.echo, ssl_context=tls.server) as server:
@@ -512,7 +516,7 @@ async def test_plain_http_on_a_tls_port_and_tls_on_a_plain_one_are_told(
         "SSH",
     ],
 )
-async def test_what_ends_a_tls_handshake_is_told(
+async def test_the_error_for_a_failed_tls_handshake_has_the_reason(
     net: Network, answer: bytes | None, words: str
 ) -> None:
     async def script(peer: ScriptedPeer) -> None:
@@ -532,10 +536,10 @@ async def test_what_ends_a_tls_handshake_is_told(
     assert error.__cause__ is None or not isinstance(error.__cause__, ExceptionGroup)
 
 
-async def test_requests_that_could_not_be_read_are_in_the_log_of_debug_alone(
+async def test_unreadable_requests_are_logged_at_debug_level_only(
     net: Network, tls: Tls, logged: Logged, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Any client can cause them, so they must not flood the usual log."""
+    """Any client can cause them, so they must not flood the log."""
     caplog.set_level("DEBUG", "trio_wspair")
     hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"x" * 100 + b"\r\n\r\n"
     plain = net.head("Host: a")

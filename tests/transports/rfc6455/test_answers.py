@@ -23,7 +23,7 @@ GOOD = (UPGRADE, CONNECTION, ACCEPT)
 
 
 def answering(net: Network, lines: Sequence[str], *, before: bytes = b"") -> Script:
-    """Return a server whose 101 has these lines, and that says hello then."""
+    """Return a server whose 101 has these lines, and that sends "hello" then."""
 
     async def script(peer: ScriptedPeer) -> None:
         request = await peer.read_head()
@@ -97,7 +97,7 @@ async def test_a_good_101_opens_the_websocket(
     ],
     ids=lambda value: " | ".join(value) if isinstance(value, tuple) else "",
 )
-async def test_a_101_that_is_not_as_it_should_be_opens_none(
+async def test_an_invalid_101_raises_handshake_error(
     net: Network, lines: tuple[str, ...], words: str
 ) -> None:
     async with net.script(answering(net, lines)) as url:
@@ -113,7 +113,9 @@ async def test_a_101_that_is_not_as_it_should_be_opens_none(
         await net.until_open_sockets(before)
 
 
-async def test_a_subprotocol_without_an_offer_opens_none(net: Network) -> None:
+async def test_a_subprotocol_that_was_not_offered_raises_handshake_error(
+    net: Network,
+) -> None:
     lines = (*GOOD, "Sec-WebSocket-Protocol: chat")
     async with net.script(answering(net, lines)) as url:
         with pytest.raises(HandshakeError, match='subprotocol "chat" was not offered'):
@@ -122,7 +124,7 @@ async def test_a_subprotocol_without_an_offer_opens_none(net: Network) -> None:
 
 
 @pytest.mark.parametrize("status", [100, 102, 103, 199])
-async def test_other_interim_answers_come_before_the_101(
+async def test_other_interim_responses_may_come_before_the_101(
     net: Network, status: int
 ) -> None:
     hints = f"HTTP/1.1 {status} Hints\r\nLink: </a>\r\n\r\n".encode() * 3
@@ -160,7 +162,7 @@ async def test_an_extension_that_was_offered_can_be_agreed_on(
 @pytest.mark.parametrize(
     "lines", [(DEFLATE, DEFLATE), (f"{DEFLATE}, x",), (DEFLATE + "=1",)]
 )
-async def test_an_extension_that_was_not_offered_opens_none(
+async def test_an_extension_that_was_not_offered_raises_handshake_error(
     net: Network, lines: tuple[str, ...]
 ) -> None:
     async with net.script(answering(net, (*GOOD, *lines))) as url:
@@ -174,7 +176,7 @@ async def test_an_extension_that_was_not_offered_opens_none(
 
 @pytest.mark.parametrize("name", ["Extensions", "Protocol", "Accept"])
 @pytest.mark.parametrize("options", [{}, COMPRESSING], ids=["plain", "compressing"])
-async def test_an_error_does_not_repeat_all_that_a_server_says(
+async def test_an_error_shows_only_part_of_a_long_response(
     net: Network, name: str, options: dict[str, Any]
 ) -> None:
     line = f"Sec-WebSocket-{name}: permessage-deflate; x={'x' * 40000}"
@@ -187,7 +189,7 @@ async def test_an_error_does_not_repeat_all_that_a_server_says(
 
 @pytest.mark.parametrize("size", [2**16, 2**17])
 @pytest.mark.parametrize("end", ["", "\r\n\r\n"], ids=["endless", "ended"])
-async def test_a_head_that_is_too_large_is_told(
+async def test_a_head_that_is_too_large_raises_handshake_error(
     net: Network, size: int, end: str
 ) -> None:
     async def script(peer: ScriptedPeer) -> None:
@@ -202,7 +204,7 @@ async def test_a_head_that_is_too_large_is_told(
                 pass
 
 
-# -- whatever a server says -----------------------------------------------------------
+# -- random responses -----------------------------------------------------------------
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ANSWER = (
@@ -225,7 +227,7 @@ pieces = st.sampled_from(
 )
 @settings(max_examples=300, deadline=None)
 @example([], 1)
-def test_whatever_a_server_says_is_a_good_answer_or_a_handshake_error(
+def test_any_response_opens_a_websocket_or_raises_handshake_error(
     changes: list[tuple[int, int, bytes]], size: int
 ) -> None:
     data = ANSWER
@@ -256,7 +258,7 @@ def test_whatever_a_server_says_is_a_good_answer_or_a_handshake_error(
 
 
 @pytest.mark.parametrize("size", [10**4, 10**6])
-async def test_a_long_url_is_asked_for_whole(net: Network, size: int) -> None:
+async def test_a_long_url_is_sent_whole(net: Network, size: int) -> None:
     heads: list[str] = []
 
     async def script(peer: ScriptedPeer) -> None:

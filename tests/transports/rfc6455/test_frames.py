@@ -1,4 +1,4 @@
-"""Frames, read and written by the second engine."""
+"""Frames: masking without the compiled module of `websockets`."""
 
 import importlib.util
 import sys
@@ -8,7 +8,9 @@ import pytest
 from trio_wspair.transports.rfc6455 import _frames
 
 
-def test_masking_does_without_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masking_works_without_the_compiled_module(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "websockets.speedups", None)
     name = "trio_wspair.transports.rfc6455.slow_frames"
     spec = importlib.util.spec_from_file_location(name, _frames.__file__)

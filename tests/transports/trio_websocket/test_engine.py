@@ -1,4 +1,4 @@
-"""What trio-websocket 0.12.2 gets wrong, and our users don't see. Real sockets."""
+"""Bugs of trio-websocket 0.12.2 that the engine avoids, on real sockets."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,7 +30,7 @@ from trio_wspair.transports import open_client_connection
 # -- a cancelled send_message() tears a frame and corrupts the stream ---------
 
 
-async def test_cancelling_whoever_sends_tears_no_frame(one_end: OneEnd) -> None:
+async def test_a_cancelled_send_tears_no_frame(one_end: OneEnd) -> None:
     large = bytes(range(256)) * 2**15
     async with one_end() as (half, peer), trio.open_nursery() as nursery:
         half.accept()
@@ -40,7 +40,7 @@ async def test_cancelling_whoever_sends_tears_no_frame(one_end: OneEnd) -> None:
             await half.drain()
 
         nursery.start_soon(send)
-        await trio.sleep(0.05)  # The peer has not read: the frame is half out.
+        await trio.sleep(0.05)  # The peer hasn't read, so the frame is partly written.
         assert half.buffered_amount == len(large)
         nursery.cancel_scope.cancel()
         with trio.CancelScope(shield=True):
@@ -71,7 +71,7 @@ async def test_leaving_open_websocket_ends_although_tcp_is_never_closed(
                 if cancelled:
                     scope.cancel()
                     await trio.sleep_forever()
-        # The socket of the server itself is all that is left.
+        # Only the listening socket of the server is left.
         await net.until_open_sockets(before + 1)
         assert heard == [(1001 if cancelled else 1000, "")]
 
@@ -114,7 +114,7 @@ async def test_no_socket_is_left_after_an_end_by_the_peer(
             await net.until_open_sockets(before - 2)
 
 
-# -- a ping in flight never wakes when the connection drops -------------------
+# -- a pending ping never returns when the connection drops -------------------
 
 
 async def vanish(peer: "ScriptedPeer") -> None:
@@ -126,7 +126,7 @@ async def close(peer: "ScriptedPeer") -> None:
 
 
 @pytest.mark.parametrize("end", [vanish, close, say_nonsense])
-async def test_a_ping_in_flight_fails_when_the_connection_ends(
+async def test_a_pending_ping_fails_when_the_connection_ends(
     net: Network, one_end: OneEnd, end: Callable[["ScriptedPeer"], Any]
 ) -> None:
     async with one_end() as (half, peer), trio.open_nursery() as nursery:
@@ -151,7 +151,9 @@ async def test_a_ping_in_flight_fails_when_the_connection_ends(
             await half.ping()
 
 
-async def test_pings_and_pongs_find_each_other(net: Network, one_end: OneEnd) -> None:
+async def test_pongs_are_matched_with_their_pings(
+    net: Network, one_end: OneEnd
+) -> None:
     async with one_end() as (half, peer), trio.open_nursery() as nursery:
         half.accept()
         times: list[float] = []
@@ -192,7 +194,7 @@ async def test_a_cancelled_ping_is_forgotten(one_end: OneEnd) -> None:
 # -- a full message queue stalls pings and closes -----------------------------
 
 
-async def test_many_unread_messages_hold_up_no_ping_and_no_close(
+async def test_many_unread_messages_delay_neither_pings_nor_closes(
     one_end: OneEnd,
 ) -> None:
     async with one_end() as (half, peer):
@@ -204,10 +206,10 @@ async def test_many_unread_messages_hold_up_no_ping_and_no_close(
         assert await peer.receive() == (4000, "done")
 
 
-# -- a handler's exception shows the peer 1000 and takes down the server ------
+# -- an exception of a handler sends 1000 and ends the server -----------------
 
 
-async def test_an_exception_of_a_listener_shows_1011_and_the_server_lives(
+async def test_an_exception_of_a_listener_sends_1011_and_the_server_goes_on(
     net: Network, logged: Logged
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -231,7 +233,7 @@ async def test_an_exception_of_a_listener_shows_1011_and_the_server_lives(
             assert "KeyError: 'listener'" in logged.take()
 
 
-async def test_an_exception_before_the_101_shows_500_and_the_server_lives(
+async def test_an_exception_before_the_101_sends_500_and_the_server_goes_on(
     net: Network, logged: Logged
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -271,7 +273,7 @@ async def test_an_exception_of_a_task_of_the_request_ends_the_connection(
             assert "KeyError: 'a'" in logged.take()
 
 
-async def test_an_exception_before_anybody_accepted_ends_the_connection(
+async def test_an_exception_before_the_half_is_accepted_ends_the_connection(
     net: Network, logged: Logged
 ) -> None:
     async def fetch(request: Request) -> Response:
@@ -337,10 +339,10 @@ async def test_the_size_of_a_message_is_counted_in_bytes(
         assert closed.code == 1006
 
 
-async def test_a_close_by_the_peer_that_speaks_of_size_is_a_close_by_the_peer(
+async def test_a_close_of_the_peer_with_1009_is_a_close_of_the_peer(
     net: Network, one_end: OneEnd
 ) -> None:
-    # The words of a trio-websocket peer with the same limit as ours.
+    # The reason of a trio-websocket peer with the same limit.
     reason = "Exceeded maximum message size: 3000 bytes"
     async with one_end(max_message_bytes=3000) as (half, peer):
         heard = net.accept(half)
@@ -353,7 +355,7 @@ async def test_a_close_by_the_peer_that_speaks_of_size_is_a_close_by_the_peer(
 # -- aclose() discards what arrives after our Close; a ping then crashes the reader
 
 
-async def test_what_arrives_after_our_close_is_delivered(
+async def test_messages_that_arrive_after_our_close_are_delivered(
     net: Network, one_end: OneEnd
 ) -> None:
     async with one_end() as (half, peer):
@@ -374,7 +376,9 @@ async def test_what_arrives_after_our_close_is_delivered(
         await peer.stream.aclose()
 
 
-async def test_what_arrives_after_our_close_can_be_pulled(one_end: OneEnd) -> None:
+async def test_messages_that_arrive_after_our_close_can_be_pulled(
+    one_end: OneEnd,
+) -> None:
     async with one_end() as (half, peer):
         half.accept(pull=True)
         half.close(4000, "done")
@@ -386,7 +390,7 @@ async def test_what_arrives_after_our_close_can_be_pulled(one_end: OneEnd) -> No
         assert [message async for message in half] == ["late", "later"]
 
 
-async def test_nothing_is_sent_after_our_close(one_end: OneEnd) -> None:
+async def test_no_frame_is_sent_after_our_close(one_end: OneEnd) -> None:
     async with one_end() as (half, peer):
         half.accept()
         half.close(4000, "done")
@@ -395,7 +399,7 @@ async def test_nothing_is_sent_after_our_close(one_end: OneEnd) -> None:
         while (more := await peer.receive()) is not None:
             said.append(more)
             if more == (4000, "done") and peer.masks is False:
-                break  # A client waits for its server to end TCP.
+                break  # A client waits until its server ends TCP.
         assert said[-1] == (4000, "done")
         assert set(said[:-1]) <= {("pong", b"ping")}
 
@@ -404,7 +408,7 @@ async def test_nothing_is_sent_after_our_close(one_end: OneEnd) -> None:
 
 
 def nonsense(masks: bool) -> dict[str, tuple[int, bytes]]:
-    """Return the wrong things that a peer may say, and the close codes for them."""
+    """Return invalid frames of a peer, and the close codes for them."""
     bit = 0x80 if masks else 0
     mask = bytes(4) if masks else b""
 
@@ -446,7 +450,7 @@ def nonsense(masks: bool) -> dict[str, tuple[int, bytes]]:
 
 
 @pytest.mark.parametrize("name", nonsense(masks=True))
-async def test_a_protocol_error_is_answered_and_told_as_ours(
+async def test_a_protocol_error_is_answered_and_reported_as_ours(
     net: Network, one_end: OneEnd, name: str
 ) -> None:
     async with one_end(max_message_bytes=150) as (half, peer):
@@ -477,13 +481,13 @@ async def test_the_close_for_a_protocol_error_is_not_destroyed_by_a_reset(
         half.accept()
 
         async def flood() -> None:
-            # It may still be sending when the stream is closed below.
+            # The peer may still be sending when the stream is closed below.
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 for _ in range(100):
                     await peer.send(bytes(2**16))
 
         await peer.send(b"\xff" * 9)
-        nursery.start_soon(flood)  # A socket closed with this unread would reset.
+        nursery.start_soon(flood)  # Closing a socket with unread bytes would reset it.
         said = await peer.receive()
         assert isinstance(said, tuple)
         assert said[0] == 1002
@@ -504,7 +508,7 @@ async def test_a_client_lets_the_server_end_tcp_first(net: Network) -> None:
         await net.until_open_sockets(before - 2)
 
 
-async def test_a_protocol_error_after_our_close_is_still_told(
+async def test_a_protocol_error_after_our_close_is_still_reported(
     net: Network, one_end: OneEnd
 ) -> None:
     async with one_end() as (half, peer):
@@ -541,13 +545,13 @@ async def test_half_open_works_on_the_wire(net: Network, one_end: OneEnd) -> Non
         assert heard == ["last", end]
 
 
-async def test_what_was_sent_before_the_close_was_seen_arrives(
+async def test_messages_sent_before_the_close_was_read_arrive(
     net: Network,
 ) -> None:
     async with net.serve_halves() as (server, halves), net.peer(server) as peer:
         half = await halves.receive()
         half.accept()
-        half.send("crossing")  # On its way when the Close is sent.
+        half.send("crossing")  # The message is in transit when the Close is sent.
         await peer.send(peer.close_frame(4000, "done"))
         assert await peer.receive_all() == ["crossing", (4000, "done")]
 
@@ -566,11 +570,11 @@ async def test_half_open_between_two_of_ours(net: Network) -> None:
         assert heard == ["question", CloseEvent(4000, "asked", was_clean=True)]
 
 
-# -- wrap_..._stream() never returns on EOF; a garbage answer raises from the nursery
+# -- wrap_..._stream() never returns on EOF; a garbage response raises from the nursery
 
 
 @pytest.mark.parametrize("size", [0, 1, 40, -1])
-async def test_the_end_of_tcp_in_a_request_frees_the_server(
+async def test_the_end_of_tcp_within_a_request_ends_the_connection(
     net: Network, size: int
 ) -> None:
     async with net.serve(net.echo, handshake_timeout=60) as server:
@@ -584,7 +588,7 @@ async def test_the_end_of_tcp_in_a_request_frees_the_server(
 
 
 @pytest.mark.parametrize("size", [0, 1, 20, -1])
-async def test_the_end_of_tcp_in_an_answer_is_a_handshake_error(
+async def test_the_end_of_tcp_within_a_response_is_a_handshake_error(
     net: Network, size: int
 ) -> None:
     answer = net.head("Upgrade: websocket", start="HTTP/1.1 101 Switching Protocols")
@@ -599,7 +603,7 @@ async def test_the_end_of_tcp_in_an_answer_is_a_handshake_error(
                 pass
 
 
-async def test_a_garbage_answer_is_a_handshake_error_and_nothing_else(
+async def test_a_garbage_response_is_only_a_handshake_error(
     net: Network,
 ) -> None:
     async def script(peer: "ScriptedPeer") -> None:
@@ -609,11 +613,11 @@ async def test_a_garbage_answer_is_a_handshake_error_and_nothing_else(
     async with net.script(script) as url, trio.open_nursery() as nursery:
         with pytest.raises(HandshakeError, match="garbage"):
             await connect(url, nursery=nursery)
-        await trio.testing.wait_all_tasks_blocked()  # The nursery has not fallen.
+        await trio.testing.wait_all_tasks_blocked()  # The nursery isn't cancelled.
 
 
 @pytest.mark.parametrize("engine", ["trio-websocket"], indirect=True)
-async def test_a_reader_that_was_interrupted_is_no_vanished_peer(
+async def test_an_interrupt_of_the_reader_is_not_reported_as_a_vanished_peer(
     net: Network,
 ) -> None:
     async def script(peer: "ScriptedPeer") -> None:
@@ -640,7 +644,7 @@ async def test_a_reader_that_was_interrupted_is_no_vanished_peer(
 async def test_an_engine_that_fails_in_the_handshake_is_a_handshake_error(
     net: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only a fault of trio-websocket could do that: it gets a good answer."""
+    """Only a bug of trio-websocket could cause it, as the response is valid."""
 
     async def fail(*_: object, **__: object) -> None:
         await trio.lowlevel.checkpoint()

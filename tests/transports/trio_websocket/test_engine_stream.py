@@ -27,18 +27,18 @@ def streams() -> tuple[Memory, Memory]:
 async def running(
     stream: trio.abc.Stream, *, head: bytes = b"", held: bytes = b""
 ) -> AsyncGenerator[EngineStream]:
-    """Open a wire."""
+    """Open an engine stream."""
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             wire = EngineStream(stream, nursery, head=head, held=held)
             try:
                 yield wire
             finally:
-                wire.frame_writer.stop()  # Its task is shielded.
+                wire.frame_writer.stop()  # The task of the stream is shielded.
 
 
 class Blocked(trio.abc.Stream):
-    """A network that takes nothing until it may."""
+    """A network that takes nothing until the test allows it."""
 
     def __init__(self) -> None:
         self.taken = bytearray()
@@ -62,10 +62,10 @@ class Blocked(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
 
 
-# -- the wire -----------------------------------------------------------------
+# -- the engine stream ---------------------------------------------------------
 
 
-async def test_what_is_written_reaches_the_network_in_order(
+async def test_frames_reach_the_network_in_order(
     autojump_clock: MockClock,
 ) -> None:
     near, far = streams()
@@ -91,7 +91,7 @@ async def test_a_close_of_the_engine_is_swallowed(autojump_clock: MockClock) -> 
         assert await far.receive_some(100) == b"pong"
 
 
-async def test_after_the_last_frames_nothing_more_is_taken(
+async def test_after_the_last_frames_nothing_more_is_accepted(
     autojump_clock: MockClock,
 ) -> None:
     near, far = streams()
@@ -103,7 +103,7 @@ async def test_after_the_last_frames_nothing_more_is_taken(
         assert await far.receive_some(100) == b"last"
 
 
-async def test_no_cancellation_stops_what_is_under_way(
+async def test_a_cancellation_does_not_stop_a_pending_write(
     autojump_clock: MockClock,
 ) -> None:
     stream = Blocked()
@@ -122,7 +122,9 @@ async def test_no_cancellation_stops_what_is_under_way(
     assert stream.taken == b"a" * 1000 + b"b" * 1000
 
 
-async def test_a_cancelled_flush_takes_nothing_back(autojump_clock: MockClock) -> None:
+async def test_a_cancelled_flush_leaves_the_frames_queued(
+    autojump_clock: MockClock,
+) -> None:
     stream = Blocked()
     async with running(stream) as wire:
         wire.frame_writer.write(b"a")
@@ -134,7 +136,7 @@ async def test_a_cancelled_flush_takes_nothing_back(autojump_clock: MockClock) -
         assert stream.taken == b"a"
 
 
-async def test_a_network_that_breaks_is_told_to_all_who_wait(
+async def test_a_broken_network_raises_in_all_waiting_tasks(
     autojump_clock: MockClock,
 ) -> None:
     near, far = streams()
@@ -143,11 +145,11 @@ async def test_a_network_that_breaks_is_told_to_all_who_wait(
         wire.frame_writer.write(b"a")
         with pytest.raises(trio.BrokenResourceError):
             await wire.frame_writer.flush()
-        await wire.send_all(b"pong")  # trio-websocket finds out by reading.
+        await wire.send_all(b"pong")  # trio-websocket gets the error by reading.
         wire.frame_writer.write(b"never blocks")
 
 
-async def test_a_wire_that_was_stopped_lets_nobody_wait(
+async def test_a_stopped_stream_does_not_block(
     autojump_clock: MockClock,
 ) -> None:
     stream = Blocked()
@@ -166,7 +168,7 @@ async def test_a_wire_that_was_stopped_lets_nobody_wait(
             wire.frame_writer.stop()
 
 
-async def test_the_head_comes_first_and_what_is_held_after_the_answer(
+async def test_the_response_is_sent_before_the_corked_frames(
     autojump_clock: MockClock,
 ) -> None:
     near, far = streams()
@@ -184,7 +186,7 @@ async def test_the_head_comes_first_and_what_is_held_after_the_answer(
         assert await wire.receive_some(100) == b""
 
 
-async def test_reading_from_a_broken_network_gives_up(
+async def test_reading_from_a_broken_network_ends(
     autojump_clock: MockClock,
 ) -> None:
     near, _ = streams()
@@ -214,7 +216,7 @@ async def test_wait_gone_discards_until_the_end(autojump_clock: MockClock) -> No
             await far.aclose()
 
 
-async def test_linger_says_the_end_and_waits_for_that_of_the_peer(
+async def test_linger_ends_its_direction_and_waits_for_the_peer(
     autojump_clock: MockClock,
 ) -> None:
     near, far = streams()
@@ -227,7 +229,7 @@ async def test_linger_says_the_end_and_waits_for_that_of_the_peer(
         await near.aclose()
 
 
-async def test_linger_on_a_network_that_cannot_half_close(
+async def test_linger_works_on_a_network_without_half_close(
     autojump_clock: MockClock,
 ) -> None:
     stream = Blocked()
@@ -236,7 +238,7 @@ async def test_linger_on_a_network_that_cannot_half_close(
     assert scope.cancelled_caught
 
 
-async def test_linger_on_what_has_gone_returns(autojump_clock: MockClock) -> None:
+async def test_linger_on_a_broken_network_returns(autojump_clock: MockClock) -> None:
     near, far = streams()
     with trio.fail_after(60):
         await near.aclose()

@@ -1,4 +1,4 @@
-"""Counting the small fragments of a message, and the messages of a piece."""
+"""Counts of small fragments, and of the messages in received bytes."""
 
 from hypothesis import given, settings, strategies as st
 from wsproto.frame_protocol import FrameProtocol, Opcode
@@ -14,7 +14,7 @@ FRAMES = st.lists(
 def written(
     frames: list[tuple[int, bool]], *, client: bool, pings: bool = True
 ) -> tuple[bytes, int]:
-    """Return these fragments on the wire, and how many small ones are pending."""
+    """Return fragments as bytes, and the number of pending small ones."""
     framer = FrameProtocol(client, [])
     wire, pending = b"", 0
     for size, last in frames:
@@ -27,7 +27,7 @@ def written(
 
 @given(FRAMES, st.booleans(), st.data())
 @settings(max_examples=150, deadline=None)
-def test_small_fragments_are_counted_in_whatever_pieces_they_come(
+def test_small_fragments_are_counted_in_any_pieces(
     frames: list[tuple[int, bool]],
     client: bool,
     data: st.DataObject,
@@ -43,7 +43,7 @@ def test_small_fragments_are_counted_in_whatever_pieces_they_come(
 
 @given(FRAMES, st.booleans(), st.booleans(), st.data())
 @settings(max_examples=150, deadline=None)
-def test_no_more_messages_are_counted_than_end_in_a_piece(
+def test_only_messages_that_end_in_a_piece_are_counted(
     frames: list[tuple[int, bool]],
     client: bool,
     pings: bool,
@@ -65,7 +65,7 @@ def test_no_more_messages_are_counted_than_end_in_a_piece(
 
 @given(st.lists(st.sampled_from([0, 1, 125, 126, 70_000])), st.booleans(), st.data())
 @settings(deadline=None)
-def test_whole_messages_are_counted_and_nothing_else(
+def test_only_whole_messages_are_counted(
     sizes: list[int], client: bool, data: st.DataObject
 ) -> None:
     pings = data.draw(st.booleans())
