@@ -490,16 +490,16 @@ async def test_g7_an_error_of_the_application_is_raised(
 @pytest.mark.parametrize(
     ("says", "error"),
     [
-        ([text("early")], RuntimeError("sends websocket.send, where websocket.accept")),
-        ([ACCEPT, ACCEPT], RuntimeError("where websocket.send or websocket.close is")),
-        ([ACCEPT, CLOSE, text("late")], RuntimeError("where nothing more is expected")),
-        ([CLOSE, CLOSE], RuntimeError("where nothing more is expected")),
+        ([text("early")], RuntimeError("websocket.send, but websocket.accept")),
+        ([ACCEPT, ACCEPT], RuntimeError("but websocket.send or websocket.close is")),
+        ([ACCEPT, CLOSE, text("late")], RuntimeError("but nothing more is expected")),
+        ([CLOSE, CLOSE], RuntimeError("but nothing more is expected")),
         ([{"type": "http.response.start"}], RuntimeError("http.response.start")),
         ([ACCEPT, {"type": "websocket.send"}], TypeError("text (str) or bytes")),
         ([ACCEPT, {**text("a"), "bytes": b"b"}], TypeError("'a' and b'b'")),
         ([ACCEPT, {"type": "websocket.send", "text": 1}], TypeError("not 1 and None")),
         ([ACCEPT, {**CLOSE, "code": 1005}], ValueError("1005 can't be sent")),
-        ([{**ACCEPT, "subprotocol": "x"}], ValueError("'x' was not offered")),
+        ([{**ACCEPT, "subprotocol": "x"}], ValueError("not 'x'")),
     ],
 )
 async def test_an_invalid_event_raises_in_the_application(
@@ -529,7 +529,7 @@ async def test_receiving_after_the_disconnect_is_an_error(
             await super().converse()
             await self.receive()
 
-    with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="nothing more")):
+    with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="the last event")):
         async with open_asgi_websocket(Greedy(ACCEPT)):
             pass
 

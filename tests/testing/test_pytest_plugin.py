@@ -372,7 +372,7 @@ def test_a_handler_is_checked_against_the_file_beside_the_test(run: Run) -> None
     changed = GOLDEN.replace("fetch,", "polite,") + POLITE
     text = printed(run(changed))
     assert "ConversationError: client expected 'Who are you?', got 'Your name" in text
-    assert "The record says:" in text
+    assert "The recorded conversation is:" in text
     assert "pytest --update-records" in text
 
 
@@ -395,7 +395,7 @@ def test_the_option_records_the_current_conversation(run: Run) -> None:
 
 
 def test_the_error_for_a_missing_record_says_how_to_make_it(run: Run) -> None:
-    assert "to_json() returns there" in printed(run(GOLDEN))
+    assert "record.to_json() to this file" in printed(run(GOLDEN))
 
 
 # -- without pytest-trio ---------------------

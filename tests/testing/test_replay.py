@@ -101,7 +101,7 @@ def failure_of(caught: pytest.ExceptionInfo[ConversationError]) -> str:
     """Check the text of an error, and return its first line."""
     text = str(caught.value)
     [note] = caught.value.__notes__
-    assert note.startswith("\nThe record says:\n")
+    assert note.startswith("\nThe recorded conversation is:\n")
     assert note.count("\n") > 3
     return text.splitlines()[0]
 
@@ -397,7 +397,7 @@ def test_an_update_refuses_a_handler_that_hangs(file: Path) -> None:
         return Response(None, status=101, web_socket=client)
 
     before = file.read_bytes()
-    with pytest.raises(ConversationError, match=r"with 1006, .*: it was not written"):
+    with pytest.raises(ConversationError, match=r"with 1006, .*: the file was left"):
         check(file, hang, update=True)
     assert file.read_bytes() == before
 

@@ -121,7 +121,7 @@ async def test_a_stream_without_half_close_can_be_wrapped() -> None:
     with trio.fail_after(5):
         await check_two_way_stream(open_two_way, None)
         stream, _ = await open_two_way()
-        with pytest.raises(TypeError, match="TwoWay can't send an end and go on"):
+        with pytest.raises(TypeError, match="a HalfCloseableStream below, not TwoWay"):
             await stream.send_eof()
 
 

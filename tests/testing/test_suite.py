@@ -38,7 +38,7 @@ from trio_wspair import (
 from trio_wspair._pair.verbs import half_of
 from trio_wspair.asgi import ASGIApp
 from trio_wspair.testing import check_websocket_pair
-from trio_wspair.testing._asgi import PlayedServer, _scope_for
+from trio_wspair.testing._asgi import SimulatedServer, _scope_for
 from trio_wspair.testing._suite_ends import OnPurposeError
 from trio_wspair.transports import Close, couple
 
@@ -71,7 +71,7 @@ async def test_an_asgi_application_keeps_all_promises(
             taken.append(server)
             return Response(None, status=101, web_socket=client)
 
-        server = PlayedServer(ASGIApp(fetch), _scope_for("/", (), ()))
+        server = SimulatedServer(ASGIApp(fetch), _scope_for("/", (), ()))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.run_app)
             await server.answered.wait()

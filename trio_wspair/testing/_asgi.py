@@ -1,6 +1,8 @@
 """`open_asgi_websocket()`: a client of an ASGI application, with a simulated server.
 
-Knows the messages of ASGI; no network and no HTTP.
+Knows the events of ASGI; no network and no HTTP. The application runs in one task, and
+talks to a `SimulatedServer` with ASGI's ``receive`` and ``send``. For the client's half
+that server is a `Connection`, which a `Coupling` runs in another task.
 """
 
 import math
@@ -31,17 +33,17 @@ from trio_wspair.transports._couple import Coupling
 
 __all__ = (
     "Application",
-    "PlayedServer",
+    "SimulatedServer",
     "open_asgi_websocket",
 )
 
 
 Application = Callable[[Any, Any, Any], Awaitable[object]]
-"""An ASGI application; each framework has types of its own for what it takes."""
+"""An ASGI application. Each framework types its arguments differently."""
 
 _BUFFER_SIZE: Final = 2**20
-"""So much is on its way to an application that does not receive; then sending waits."""
-_CLIENT_GONE: Final = "the client of this WebSocket has gone"
+"""The bytes that may wait for an application to receive them; then sending waits."""
+_CLIENT_GONE: Final = "the client has closed this WebSocket"
 
 
 @attrs.frozen(eq=False)
@@ -52,7 +54,16 @@ class _Parcel:
     taken: trio.Event = attrs.Factory(trio.Event)
 
 
-class PlayedServer:
+@attrs.define
+class _Denial:
+    """The response of an application that refuses the WebSocket."""
+
+    status: int | None = None
+    headers: Headers = attrs.Factory(Headers)
+    body: bytes = b""
+
+
+class SimulatedServer:
     """A server for one WebSocket; for the client's half it is a `Connection`."""
 
     def __init__(self, app: Application, scope: dict[str, Any]) -> None:
@@ -62,22 +73,22 @@ class PlayedServer:
         self._put_parcel, self._parcels = trio.open_memory_channel[_Parcel](math.inf)
         self._put_event.send_nowait({"type": "websocket.connect"})
         self._expected = ["websocket.accept", "websocket.close"]
-        """What the application may send."""
+        """The events that the application may send next."""
         if DENIAL in scope["extensions"]:
             self._expected.append(f"{DENIAL}.start")
-        self._status: int | None = None
-        self._headers = Headers()
-        self._body = b""
+        self._denial = _Denial()
         self._unread = 0
         """Bytes of messages that the application has not received."""
         self._room = trio.lowlevel.ParkingLot()
         self._disconnected = False
-        """The application has been told that the client has gone, or soon will be."""
+        """Whether websocket.disconnect was put where the application receives."""
         self._has_received_all = False
         self.subprotocol: str | None = None
-        """What was chosen, maybe ``""``, once the application has accepted."""
+        """The selected subprotocol, ``""`` for none; `None` before it has accepted."""
         self.answered = trio.Event()
+        """The application has accepted or refused, or has returned."""
         self.returned = trio.Event()
+        """The application has returned."""
 
     # -- the side of the application -------------------------------------------------
 
@@ -91,7 +102,7 @@ class PlayedServer:
     async def _receive(self) -> Event:
         if self._has_received_all:
             await trio.lowlevel.checkpoint()
-            msg = "receive() after websocket.disconnect: nothing more will come"
+            msg = "receive() was called after websocket.disconnect, the last event"
             raise RuntimeError(msg)
         event = await self._events.receive()
         self._has_received_all = event["type"] == "websocket.disconnect"
@@ -105,9 +116,9 @@ class PlayedServer:
         kind: str = event["type"]
         if kind not in self._expected:
             expected = " or ".join(self._expected) or "nothing more"
-            msg = f"the application sends {kind}, where {expected} is expected"
+            msg = f"the application has sent {kind}, but {expected} is expected"
             raise RuntimeError(msg)
-        if self._disconnected:  # As the specification has it, from version 2.4 on.
+        if self._disconnected:  # The specification wants an OSError, since version 2.4.
             raise BrokenPipeError(_CLIENT_GONE)
         accepted = self.subprotocol is not None
         if kind == "websocket.accept":
@@ -125,63 +136,64 @@ class PlayedServer:
     def _accept(self, event: Event) -> None:
         chosen, offered = event.get("subprotocol"), self._scope["subprotocols"]
         if chosen is not None and chosen not in offered:
-            msg = f"subprotocol {chosen!r} was not offered by the client: {offered!r}"
+            msg = f"the client has offered the subprotocols {offered!r}, not {chosen!r}"
             raise ValueError(msg)
         self.subprotocol = chosen or ""
         self._expected = ["websocket.send", "websocket.close"]
         self.answered.set()
 
     def _refuse(self, event: Event) -> None:
-        """Keep what the application says instead of accepting."""
+        """Keep the response with which the application refuses."""
         if event["type"] == f"{DENIAL}.start":
-            self._status = event["status"]
+            self._denial.status = event["status"]
             for pair in decode_headers(event.get("headers", ())):
-                self._headers.append(*pair)
+                self._denial.headers.append(*pair)
             self._expected = [f"{DENIAL}.body"]
             return
         if event["type"] == "websocket.close":
-            self._status = 403
-        self._body += event.get("body", b"")
+            self._denial.status = 403
+        self._denial.body += event.get("body", b"")
         if not event.get("more_body", False):
             self._expected = []
             self.answered.set()
 
     async def _pass_on(self, item: Item) -> None:
-        """Wait until the client's side has taken this."""
+        """Pass an item to the client's half, and wait until that has taken it."""
         parcel = _Parcel(item)
         self._put_parcel.send_nowait(parcel)
         await parcel.taken.wait()
 
     def refusal(self) -> HandshakeError:
-        """Return the error for a client that has not got its WebSocket."""
-        if self._status is not None:
-            message = f"the application refused the WebSocket with {self._status}"
+        """Return the client's error, after the application hasn't accepted."""
+        denial = self._denial
+        if denial.status is not None:
+            message = f"the application refused the WebSocket with {denial.status}"
         elif self.returned.is_set():
             message = "the application returned without accepting or refusing"
         else:
             message = "the application did not accept or refuse in time"
-        headers = tuple(self._headers.pairs())
+        headers = tuple(denial.headers.pairs())
         return HandshakeError(
-            message, status=self._status, headers=headers, body=self._body
+            message, status=denial.status, headers=headers, body=denial.body
         )
 
-    async def hang_up(self) -> None:
-        """Tell the application that the client has gone, and wait until it returns."""
+    async def disconnect(self) -> None:
+        """Send websocket.disconnect, and wait until the application returns."""
         self._disconnect(Close(1006))
         await self.returned.wait()
 
-    async def see_off(self, seconds: float) -> None:
+    async def wait_returned(self, seconds: float) -> None:
         """Wait until the application returns, after the conversation.
 
         Raises:
-            TimeoutError: It doesn't.
+            TimeoutError: It doesn't return in time.
         """
         with trio.move_on_after(seconds):
             await self.returned.wait()
         if not self.returned.is_set():
             msg = (
                 f"the application has not returned {seconds} s after the end of the "
-                "conversation: does it receive() websocket.disconnect?"
+                "conversation: it should return when it receives websocket.disconnect"
             )
             raise TimeoutError(msg)
 
@@ -195,7 +207,7 @@ class PlayedServer:
     # -- the side of the client; see `Connection` --------------------------------------
 
     async def receive(self) -> Sequence[Item]:
-        """Wait for what the application sends."""
+        """Wait for the next item from the application."""
         try:
             parcel = await self._parcels.receive()
         except trio.EndOfChannel:
@@ -205,11 +217,11 @@ class PlayedServer:
         return [parcel.item]
 
     async def send(self, items: Sequence[Item]) -> None:
-        """Put these where the application receives."""
+        """Put items where the application receives them."""
         for item in items:
             if isinstance(item, Close):
                 if not self._disconnected and self._expected:
-                    with suppress(trio.ClosedResourceError):  # Returned meanwhile.
+                    with suppress(trio.ClosedResourceError):  # It may have returned.
                         self._put_parcel.send_nowait(_Parcel(item))
                 self._disconnect(item)
             else:
@@ -220,11 +232,11 @@ class PlayedServer:
             await self._room.park()
 
     async def aclose(self, code: int, reason: str) -> None:
-        """Say Close, unless that was done."""
+        """Send a Close, unless one was sent."""
         await self.send([Close(code, reason)])
 
     def abort(self) -> None:
-        """Tell the application that the client has gone, if it was not told."""
+        """Send websocket.disconnect, unless it was sent, and drop unread items."""
         self._disconnect(Close(1006))
         with suppress(trio.WouldBlock, trio.EndOfChannel):
             while True:
@@ -232,10 +244,10 @@ class PlayedServer:
 
 
 def _message_in(event: Event) -> str | bytes:
-    """Return the message that an application sends.
+    """Return the message in a websocket.send event.
 
     Raises:
-        TypeError: There is none, or two.
+        TypeError: It has no message, or two.
     """
     text, data = event.get("text"), event.get("bytes")
     if isinstance(text, str) and data is None:
@@ -269,28 +281,28 @@ async def open_asgi_websocket(
 ) -> AsyncGenerator[WebSocket, None]:
     """Open a WebSocket to an ASGI application: no server, no network, no threads.
 
-    ``async with open_asgi_websocket(app, "/chat?room=1") as ws:`` gives a client's
-    half, as `open_websocket()` does. On leaving it is closed with 1000, or 1011 when
-    the block has raised, and the application has to return. What it raises ends the
-    block, and comes out as an `ExceptionGroup`, as from any nursery.
+    ``async with open_asgi_websocket(app, "/chat?room=1") as ws:`` yields the client's
+    half, as `open_websocket()` does. On leaving, it is closed with 1000, or with 1011
+    when the block has raised, and the application has to return. When the application
+    raises, the block is cancelled, and the exception comes in an `ExceptionGroup`.
 
     Args:
         app: An ASGI application that runs on Trio, such as an `ASGIApp` or one of
-            Starlette or Quart-Trio. Its lifespan is not played.
-        path: The path, and after a ``?`` the query.
-        protocols: The subprotocols to offer; ``ws.protocol`` tells which was chosen.
-        headers: Headers of the request, beside those of a handshake.
-        scope: Keys of the scope that shall be others, such as ``client``, ``state``,
-            or ``{"extensions": {}}`` for a server that can refuse with 403 only.
-        app_timeout: Seconds until the application has to accept or refuse, and to
-            return when the conversation is over.
+            Starlette or Quart-Trio. It gets no lifespan events.
+        path: The path, with an optional query.
+        protocols: The subprotocols to offer; ``ws.protocol`` is the selected one.
+        headers: Headers of the request, in addition to those of the handshake.
+        scope: Keys of the scope to replace, such as ``client``, ``state``, or
+            ``{"extensions": {}}`` for a server that can refuse with 403 only.
+        app_timeout: Seconds in which the application has to accept or refuse, and to
+            return after the conversation.
         close_grace: Seconds for the closing handshake.
         receive_buffer_bytes: Sending waits in the application while the client's half
-            has so much that it has not taken.
+            has more unread bytes than this.
 
     Raises:
-        HandshakeError: The application has refused; ``status``, ``headers`` and
-            ``body`` are its answer. Or it has not answered, in time or at all.
+        HandshakeError: The application has refused (``status``, ``headers`` and
+            ``body`` are its response), or has not accepted in time, or has returned.
         TimeoutError: The application has not returned in time.
         TypeError: An argument is of another type.
         ValueError: An argument is out of range.
@@ -301,7 +313,7 @@ async def open_asgi_websocket(
         receive_buffer_bytes=receive_buffer_bytes,
         ping_interval=math.inf,
     )
-    server = PlayedServer(
+    server = SimulatedServer(
         app, {**_scope_for(path, protocols, headers), **(scope or {})}
     )
     async with open_service_nursery() as nursery:
@@ -311,7 +323,7 @@ async def open_asgi_websocket(
         if server.subprotocol is None:
             refusal = server.refusal()
             with trio.move_on_after(app_timeout):
-                await server.hang_up()
+                await server.disconnect()
             raise refusal
         pair = WebSocketPair(nursery, close_grace=close_grace)
         link = half_of(pair[0]).link
@@ -320,13 +332,13 @@ async def open_asgi_websocket(
         pair[0].accept(pull=True)
         async with closing_on_exit(pair[:1], grace=close_grace):
             yield pair[0]
-        await server.see_off(app_timeout)
+        await server.wait_returned(app_timeout)
 
 
 def _scope_for(
     path: str, protocols: str | Sequence[str], headers: HeadersInit
 ) -> dict[str, Any]:
-    """Return the scope of a client that asks like this."""
+    """Return the scope of a request."""
     offered = [protocols] if isinstance(protocols, str) else list(protocols)
     all_headers = Headers(_HANDSHAKE)
     if offered:

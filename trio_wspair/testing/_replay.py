@@ -1,7 +1,7 @@
-"""`replay()`: the client's part of a recorded conversation, played once more.
+"""`replay()`: the client's part of a recorded conversation, played again.
 
-Knows what a record says about both halves, and what a test client can do; times and
-tasks don't matter.
+Knows what a record contains, and what a test client can do. Times and tasks are
+ignored.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ _MIRRORED: Final[dict[What, What]] = {
 
 
 class GoldenRecord(Protocol):
-    """What the fixture `golden_record` is."""
+    """The type of the fixture `golden_record`."""
 
     async def __call__(
         self,
@@ -56,31 +56,32 @@ async def replay(
     over: Transport = "memory",
     **options: Unpack[ReplayOptions],
 ) -> Record:
-    """Play the client's part of a recorded conversation, and check what is answered.
+    """Play the client's part of a recorded conversation, and check the handler's part.
 
     A test client sends and closes as the first half of the record did: each time as
-    soon as it has received what that half had received before. The handler has to say
+    soon as it has received what that half had received before. The handler has to send
     the same messages in the same order, and to close with the same code and reason.
-    When it says them does not matter, nor how long a client of it had to wait.
+    Times are not compared.
 
-    A record of the server's side alone will do, such as one from ``with
-    use_instrument(record): await serve(...)``. One that ends before the close is
-    checked as far as it goes.
+    The record may have only the server's half, such as one from ``with
+    use_instrument(record): await serve(...)``. If it ends before the close, only the
+    recorded part is checked.
 
     Args:
-        record: What was said when it was right. Of the handshake it knows nothing.
+        record: A correct conversation. It doesn't contain the handshake.
         app: The handler or another application, as for `serve()`.
         path: As for `open_test_client()`.
-        over: As there.
-        options: As there.
+        over: As for `open_test_client()`.
+        options: As for `open_test_client()`.
 
     Returns:
         The new record.
 
     Raises:
-        ConversationError: The handler says something else. The text shows both
+        ConversationError: The handler sends something else. The text shows both
             conversations.
-        HandshakeError: As from `open_test_client()`, and what the handler raises.
+        HandshakeError: As from `open_test_client()`.
+        Exception: An exception of the handler, as from `open_test_client()`.
     """
     check_options("replay", options, ReplayOptions)
     names = record.names
@@ -89,7 +90,7 @@ async def replay(
             for entry in _part_of_client(record):
                 await _play(entry, client)
         except ConversationError as exc:
-            exc.add_note(f"\nThe record says:\n\n{record}")
+            exc.add_note(f"\nThe recorded conversation is:\n\n{record}")
             raise
     return client.record
 
@@ -103,26 +104,27 @@ async def replay_file(
     update: bool = False,
     **options: Unpack[ReplayOptions],
 ) -> None:
-    """Play a conversation from a file that `Record.to_json()` has written.
+    """Play a conversation from a file with the text of `Record.to_json()`.
 
-    The file of a conversation that is right is made once, with a test client::
+    Make the file once from a correct conversation, with a test client::
 
         Path("greeting.json").write_text(client.record.to_json(), encoding="utf-8")
 
     Args:
         file: The file.
         app: As for `replay()`.
-        path: As there.
-        over: As there.
-        update: Take what the handler says now as right: write the file anew if it
-            says something else.
+        path: As for `replay()`.
+        over: As for `replay()`.
+        update: Don't check the handler, but write the file again if the handler sends
+            something else.
         options: As for `replay()`.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It holds no record.
-        ConversationError: As from `replay()`, which also raises the rest; or what
-            would be written has ended with 1006.
+        FileNotFoundError: The file doesn't exist.
+        ValueError: The file doesn't contain a record.
+        ConversationError: As from `replay()`; or, with `update`, the new conversation
+            has ended with 1006.
+        Exception: Other exceptions, as from `replay()`.
     """
     check_options("replay_file", options, ReplayOptions)
     where = Path(file)
@@ -133,25 +135,26 @@ async def replay_file(
     check_options("replay", options, ReplayOptions)
     names = record.names
     async with open_test_client(app, path, over=over, names=names, **options) as client:
-        await _play_freely(record, client, options.get("within", DEFAULT_WITHIN))
+        await _play_unchecked(record, client, options.get("within", DEFAULT_WITHIN))
     _check_end(client.record, record)
     if _part_of_client(client.record) != _part_of_client(record):
         _write(where, client.record)
 
 
 def _check_end(new: Record, old: Record) -> None:
-    """Check that a new record has not ended badly, unless the old one has, too.
+    """Check that a new conversation has not ended with 1006, unless the old one has.
 
     Raises:
-        ConversationError: It has: that is hardly what is right now.
+        ConversationError: It has, so it is hardly a correct one.
     """
     ended = [e for e in new.entries if e.half == new.names[0] and e.code == 1006]
     if ended and not any(e.code == 1006 for e in old.entries):
         what = f"the conversation has ended with 1006, {ended[0].reason!r}"
-        raise ConversationError(f"{what}: it was not written\n\n{new}", new)
+        msg = f"{what}: the file was left as it is\n\n{new}"
+        raise ConversationError(msg, new)
 
 
-# Not in a thread: virtual time would not wait for it.
+# Files are not read in a thread: a clock in virtual time would not wait for it.
 
 
 def _read(file: Path) -> Record:
@@ -159,8 +162,8 @@ def _read(file: Path) -> Record:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError as exc:
         msg = (
-            f"there is no record of a conversation in {file}. Make it from one that "
-            "is right: write what the test client's record.to_json() returns there"
+            f"the record {file} doesn't exist. Make it from a correct conversation: "
+            "write the result of the test client's record.to_json() to this file"
         )
         raise FileNotFoundError(msg) from exc
     return Record.from_json(text)
@@ -171,43 +174,42 @@ def _write(file: Path, record: Record) -> None:
 
 
 def _part_of_client(record: Record) -> list[Entry]:
-    """Return what the client has done and heard, up to its end."""
+    """Return the entries of the client, up to its end."""
     first, second = record.names
-    theirs = [entry for entry in record.entries if entry.half == second]
+    handlers = [entry for entry in record.entries if entry.half == second]
     part = [entry for entry in record.entries if entry.half == first]
-    part = [entry for entry in part or _mirrored(theirs) if entry.what != "accept"]
+    part = [entry for entry in part or _mirrored(handlers) if entry.what != "accept"]
     ends = [number for number, entry in enumerate(part) if entry.what == "closed"]
     end = ends[0] if ends else len(part)
-    heard = sum(entry.what == "receive" for entry in part[:end])
-    sent = [attrs.evolve(e, what="receive") for e in theirs if e.what == "send"]
-    # What it was sent and has not taken was said all the same.
-    return [
-        _essence(entry) for entry in (*part[:end], *sent[heard:], *part[end : end + 1])
-    ]
+    received = sum(entry.what == "receive" for entry in part[:end])
+    sent = [attrs.evolve(e, what="receive") for e in handlers if e.what == "send"]
+    # Messages that the client has not taken were sent all the same: expect them, too.
+    expected = (*part[:end], *sent[received:], *part[end : end + 1])
+    return [_comparable(entry) for entry in expected]
 
 
 def _mirrored(entries: Sequence[Entry]) -> list[Entry]:
-    """Return what the other side of a good connection has done and heard."""
-    # Of what comes after an abnormal end, the other side does not hear.
-    heard = takewhile(lambda entry: entry.was_clean is not False, entries)
+    """Return the entries of the other half of a perfect connection."""
+    # The other half receives nothing that comes after an unclean end.
+    arrived = takewhile(lambda entry: entry.was_clean is not False, entries)
     return [
         attrs.evolve(entry, what=_MIRRORED[entry.what])
-        for entry in heard
+        for entry in arrived
         if entry.what != "accept"
     ]
 
 
-def _essence(entry: Entry) -> Entry:
-    """Return an entry without what may be different the next time."""
+def _comparable(entry: Entry) -> Entry:
+    """Return an entry without the fields that differ from run to run."""
     reason = entry.reason if entry.code != 1006 else ""
     return Entry(0, "", entry.what, entry.message, entry.code, reason)
 
 
 async def _play(entry: Entry, client: RecordedWebSocket) -> None:
-    """Do what the client has done, or hear what it has heard.
+    """Do what the client did, or expect what it received.
 
     Raises:
-        ConversationError: Something else is heard.
+        ConversationError: It receives something else.
     """
     if entry.what == "receive":
         assert entry.message is not None
@@ -216,17 +218,17 @@ async def _play(entry: Entry, client: RecordedWebSocket) -> None:
         reason = entry.reason if entry.code != 1006 else None
         await client.expect_close(entry.code, reason)
     else:
-        _say(entry, client)
+        _send(entry, client)
 
 
-async def _play_freely(
+async def _play_unchecked(
     record: Record, client: RecordedWebSocket, within: float
 ) -> None:
-    """Do what the client has done, whatever is heard meanwhile."""
-    with suppress(WebSocketError):  # It may end at another place than before.
+    """Do what the client did, whatever it receives."""
+    with suppress(WebSocketError):  # It may be closed earlier than before.
         for entry in _part_of_client(record):
             if entry.what in ("send", "close"):
-                _say(entry, client)
+                _send(entry, client)
                 continue
             with trio.move_on_after(within):
                 await client.receive()
@@ -234,7 +236,7 @@ async def _play_freely(
                     await client.receive()
 
 
-def _say(entry: Entry, client: WebSocket) -> None:
+def _send(entry: Entry, client: WebSocket) -> None:
     if entry.message is not None:
         client.send(entry.message)
     elif entry.code == 1005:

@@ -5,12 +5,11 @@ here by a second reading of the RFC, so that they check the engines.
 """
 
 import base64
-import contextlib
 import hashlib
 import re
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from random import Random
 from typing import Final
@@ -45,7 +44,6 @@ __all__ = (
     "read_frame",
 )
 
-
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 KEY: Final = "dGhlIHNhbXBsZSBub25jZQ=="
 """The key of the example in RFC 6455, section 1.3."""
@@ -56,23 +54,23 @@ UPGRADE: Final = (
     f"Sec-WebSocket-Key: {KEY}",
     "Sec-WebSocket-Version: 13",
 )
-"""The headers of a good handshake."""
+"""The headers of a valid handshake."""
 
 Said = str | bytes | tuple[int, str] | tuple[str, bytes]
-"""What a frame says: text, binary, (code, reason) of a Close, or ("ping", payload)."""
+"""The content of a frame: text, binary, (code, reason), or ("ping", payload)."""
 
 
 class TornFrameError(AssertionError):
-    """TCP has ended within a frame: only the end of a grace may do that."""
+    """TCP has ended within a frame. That is right only after a grace period."""
 
 
 def head(*headers: str, start: str = "GET / HTTP/1.1") -> bytes:
-    """Return the head of a message, to the empty line."""
+    """Return the head of an HTTP message, with the empty line at its end."""
     return "\r\n".join([start, *headers, "", ""]).encode("latin-1")
 
 
 def accept_key(key: str) -> str:
-    """Return what a server answers to a key (RFC 6455, section 4.2.2)."""
+    """Return the Sec-WebSocket-Accept for a key (RFC 6455, section 4.2.2)."""
     digest = hashlib.sha1(
         f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode(), usedforsecurity=False
     )
@@ -80,7 +78,7 @@ def accept_key(key: str) -> str:
 
 
 def frame_header(opcode: int, size: int, *, fin: bool, masked: bool) -> bytes:
-    """Return what goes before a payload. A mask of zeros leaves that as it is."""
+    """Return the bytes before a payload. The mask is zero: it changes nothing."""
     first, mask_bit = opcode | (fin << 7), 0x80 if masked else 0
     if size < 126:
         header = struct.pack("!BB", first, mask_bit | size)
@@ -92,19 +90,19 @@ def frame_header(opcode: int, size: int, *, fin: bool, masked: bool) -> bytes:
 
 
 def read_frame(data: bytes | bytearray, *, masked: bool) -> tuple[Said, int] | None:
-    """Return what the first frame says and its size; `None` if it is not all there.
+    """Return the content and the size of the first frame; `None` if it is incomplete.
 
     Raises:
-        AssertionError: It is none that a good peer would send.
+        AssertionError: It isn't a complete, uncompressed, correctly masked frame.
     """
     if len(data) < 2:
         return None
     size, start = data[1] & 0x7F, 2
-    # Raised, not asserted: `python -O` leaves assertions out.
+    # Raised, not asserted: `python -O` ignores assert statements.
     if bool(data[1] & 0x80) is not masked:
-        raise AssertionError("a client masks, a server does not")
+        raise AssertionError("a server has masked a frame, or a client has not")
     if data[0] & 0xF0 != 0x80:
-        raise AssertionError("nothing but whole frames is sent")
+        raise AssertionError("the peer sent a fragment, or set a reserved bit")
     if size >= 126:
         start = 4 if size == 126 else 10
         size = int.from_bytes(data[2:start], "big")
@@ -113,11 +111,11 @@ def read_frame(data: bytes | bytearray, *, masked: bool) -> tuple[Said, int] | N
     if len(data) < start + size:
         return None
     payload = bytes(data[start : start + size])
-    return _said_by(data[0] & 0x0F, masked_with(mask, payload)), start + size
+    return _content_of(data[0] & 0x0F, masked_with(mask, payload)), start + size
 
 
-def _said_by(opcode: int, payload: bytes) -> Said:
-    """Return what a whole frame says."""
+def _content_of(opcode: int, payload: bytes) -> Said:
+    """Return the content of a complete frame."""
     if opcode == TEXT:
         return payload.decode()
     if opcode == BINARY:
@@ -129,7 +127,7 @@ def _said_by(opcode: int, payload: bytes) -> Said:
 
 
 def masked_with(mask: bytes, payload: bytes) -> bytes:
-    """Return a payload with a mask put on, or taken off (RFC 6455, section 5.3)."""
+    """Return a payload masked or unmasked (RFC 6455, section 5.3)."""
     if not any(mask):
         return payload
     size = len(payload)
@@ -139,29 +137,29 @@ def masked_with(mask: bytes, payload: bytes) -> bytes:
 
 
 _PIECE: Final = 2**16
-"""How many bytes are read, or sent, at once."""
+"""The bytes that are read or sent at once."""
 
 
 class ScriptedPeer:
-    """A peer that speaks WebSocket by hand, and misbehaves when it is told to.
+    """A peer that sends exactly the frames that a script says, valid or not.
 
-    One comes from `open_scripted_server()` or `open_scripted_client()`. It does
-    nothing by itself: no pong, no answer to a Close. Frames are made by `frame()`,
-    `text_frame()` and `close_frame()`, sent by `send()`, and read by `receive()`::
+    `open_scripted_server()` and `open_scripted_client()` make one. It does nothing by
+    itself: it sends no pong, and no answer to a Close. `frame()`, `text_frame()` and
+    `close_frame()` make frames, `send()` sends them, and `receive()` reads them::
 
         await peer.send(peer.text_frame("hello"), peer.close_frame(1000))
 
-    The methods from `close_late()` on each misbehave in one way: they are steps of a
-    script, or a whole one. Time is Trio's. What is sent to somebody who has gone raises
-    `trio.BrokenResourceError`.
+    Each method from `close_late()` on misbehaves in one way: it can be a step of a
+    script, or the whole script. Time is Trio's. Sending raises
+    `trio.BrokenResourceError` if the other side has closed the connection.
 
     Args:
-        stream: The connection. It belongs to the peer.
-        masks: Whether frames are masked: a client's are, a server's are not.
+        stream: The connection. The peer closes it.
+        masks: Whether to mask frames: a client does, a server doesn't.
     """
 
     stream: trio.abc.Stream
-    """The connection, for whatever there is no method for."""
+    """The connection, for all that this class has no method for."""
     masks: bool
     """Whether this is a client (RFC 6455, section 5.1)."""
 
@@ -179,15 +177,15 @@ class ScriptedPeer:
 
         Args:
             headers: Lines to add, such as ``"Sec-WebSocket-Protocol: chat"``.
-            target: What a client asks for: a path, and after a ``?`` the query.
-            host: Whom a client asks, and the port after a colon.
+            target: The path that a client requests, with an optional query.
+            host: The client's ``Host``: the host, with an optional port.
 
         Returns:
-            The head of what the other side has said, as far as it has come. It is the
-            request, or the answer, which needn't be a 101.
+            The head of the request or of the response (which may be another than 101).
+            It is incomplete if the connection has ended early.
 
         Raises:
-            AssertionError: A server was not asked for a WebSocket.
+            AssertionError: A server got another request than one for a WebSocket.
         """
         if self.masks:
             _, *upgrade = UPGRADE
@@ -197,27 +195,27 @@ class ScriptedPeer:
         request = await self.read_head()
         found = re.search(r"(?i)\r\nsec-websocket-key: (\S+)\r\n", request)
         if found is None:
-            msg = f"this is no request for a WebSocket: {request!r}"
+            msg = f"the request has no Sec-WebSocket-Key: {request!r}"
             raise AssertionError(msg)
         answer = (
             "Upgrade: websocket",
             "Connection: Upgrade",
             f"Sec-WebSocket-Accept: {accept_key(found[1])}",
         )
-        start = "HTTP/1.1 101 Switching Protocols"
-        await self.send(head(*answer, *headers, start=start))
+        status = "HTTP/1.1 101 Switching Protocols"
+        await self.send(head(*answer, *headers, start=status))
         return request
 
-    # -- speaking ---------------------------------------------------------------------
+    # -- sending ----------------------------------------------------------------------
 
     def frame(self, opcode: int, payload: bytes = b"", *, fin: bool = True) -> bytes:
-        """Return a good frame (RFC 6455, section 5.2).
+        """Return a well-formed frame (RFC 6455, section 5.2).
 
         Args:
             opcode: 0 for a continuation, 1 for text, 2 for binary, 8 for Close, 9 for
                 ping, 10 for pong.
-            payload: What it carries.
-            fin: Whether it is the last one of its message.
+            payload: The payload.
+            fin: Whether it is the last frame of its message.
         """
         return self._header(opcode, len(payload), fin=fin) + payload
 
@@ -226,25 +224,25 @@ class ScriptedPeer:
         return self.frame(TEXT, text.encode())
 
     def close_frame(self, code: int | None = None, reason: str = "") -> bytes:
-        """Return a Close, with any code, or none."""
+        """Return a Close frame, with any code or without one."""
         payload = b"" if code is None else struct.pack("!H", code) + reason.encode()
         return self.frame(CLOSE, payload)
 
     async def send(self, *data: bytes | bytearray) -> None:
-        """Send frames, or any bytes, all at once."""
+        """Send frames, or any bytes, in one call of ``send_all()``."""
         await self.stream.send_all(b"".join(data))
 
-    # -- hearing ----------------------------------------------------------------------
+    # -- receiving --------------------------------------------------------------------
 
     async def receive(self) -> Said | None:
-        """Return what the next frame says; `None` if TCP ends before it.
+        """Return the content of the next frame; `None` if TCP ends before it.
 
         Text is a str and binary is bytes; a Close is ``(code, reason)``, with 1005 if
         it has no code; others are ``("ping", payload)`` and ``("pong", payload)``.
 
         Raises:
-            AssertionError: The frame is in fragments or compressed, is masked although
-                a server's or not although a client's, or TCP ends within it.
+            AssertionError: The frame is a fragment or compressed, or a server has
+                masked it or a client has not, or TCP ends within it.
         """
         while (found := read_frame(self._received, masked=not self.masks)) is None:
             if not await self._read_on():
@@ -256,14 +254,14 @@ class ScriptedPeer:
         return said
 
     async def receive_all(self) -> list[Said]:
-        """Return what all frames say until the end of TCP."""
+        """Return the contents of all frames until the end of TCP."""
         everything: list[Said] = []
         while (said := await self.receive()) is not None:
             everything.append(said)
         return everything
 
     async def read_head(self) -> str:
-        """Return the head of an HTTP message, as far as it comes."""
+        """Return the head of an HTTP message; only its beginning if TCP ends early."""
         while b"\r\n\r\n" not in self._received and await self._read_on():
             pass
         end = self._received.find(b"\r\n\r\n") + 4
@@ -283,7 +281,7 @@ class ScriptedPeer:
         return frame_header(opcode, size, fin=fin, masked=self.masks)
 
     async def _read_on(self, max_bytes: int = _PIECE) -> bool:
-        """Read on; return whether there was something."""
+        """Read more bytes; return whether there were any."""
         try:
             data = await self.stream.receive_some(max_bytes)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -294,7 +292,7 @@ class ScriptedPeer:
     # -- misbehaving ------------------------------------------------------------------
 
     async def close_late(self, seconds: float) -> None:
-        """Receive until a Close comes, and answer it so many seconds later."""
+        """Receive until a Close comes, and answer it some seconds later."""
         check_seconds("seconds", seconds)
         while (said := await self.receive()) is not None:
             if isinstance(said, tuple) and isinstance(said[0], int):
@@ -303,16 +301,16 @@ class ScriptedPeer:
                 return
 
     async def never_close(self) -> None:
-        """Receive everything and answer nothing, until TCP ends."""
+        """Read everything until TCP ends, and send nothing."""
         self._received.clear()
         while await self._read_on():
             self._received.clear()
 
     async def read_slowly(self, bytes_per_second: int) -> None:
-        """Do the same, but take no more than so many bytes a second.
+        """Read until TCP ends, at a limited rate, and send nothing.
 
-        What the operating system buffers counts as taken: on a socket, send some
-        megabytes to see the other side wait.
+        The operating system buffers some megabytes on a socket: only a sender of more
+        than that has to wait.
         """
         check_limit("bytes_per_second", bytes_per_second)
         self._received.clear()
@@ -321,11 +319,11 @@ class ScriptedPeer:
             self._received.clear()
 
     async def send_garbage(self, size: int, *, seed: int = 0) -> None:
-        """Send random bytes that begin like no frame: RFC 6455 wants a 1002.
+        """Send random bytes that can't begin a frame: RFC 6455 demands code 1002.
 
         Args:
-            size: How many.
-            seed: The same one makes the same bytes.
+            size: The number of bytes.
+            seed: The same seed makes the same bytes.
         """
         check_limit("size", size)
         garbage = bytearray(Random(seed).randbytes(size))  # noqa: S311 - no secret
@@ -333,18 +331,18 @@ class ScriptedPeer:
         await self.send(garbage)
 
     async def send_large_message(self, size: int) -> None:
-        """Send a text of so many bytes, as far as it is taken: one too many is a 1009.
+        """Send a text message of `size` bytes. If it is too large, expect code 1009.
 
-        It goes out piece by piece, and ends early when the other side has gone.
+        Sending stops, without an error, if the other side closes the connection.
         """
         check_limit("size", size)
-        with contextlib.suppress(trio.BrokenResourceError):
+        with suppress(trio.BrokenResourceError):
             await self.send(self._header(TEXT, size))
             for start in range(0, size, _PIECE):
                 await self.send(b"x" * min(_PIECE, size - start))
 
     async def send_fragments(self, message: str | bytes, size: int) -> None:
-        """Send a message in fragments of so many bytes (RFC 6455, section 5.4)."""
+        """Send a message in fragments of `size` bytes (RFC 6455, section 5.4)."""
         check_limit("size", size)
         opcode = TEXT if isinstance(message, str) else BINARY
         payload = message.encode() if isinstance(message, str) else message
@@ -354,21 +352,21 @@ class ScriptedPeer:
             opcode = CONTINUATION
 
     async def flood_pings(self, count: int, payload: bytes = b"") -> None:
-        """Send so many pings at once, and read none of the pongs meanwhile."""
+        """Send `count` pings at once, without reading the pongs meanwhile."""
         check_limit("count", count)
         await self.send(self.frame(PING, payload) * count)
 
     async def end_tcp(self) -> None:
-        """End TCP without a Close, and wait until the other side has ended it, too."""
+        """End TCP without a Close, and wait until the other side has ended it too."""
         gone = trio.BrokenResourceError, trio.ClosedResourceError
         if isinstance(self.stream, trio.abc.HalfCloseableStream):
-            with contextlib.suppress(*gone):
+            with suppress(*gone):
                 await self.stream.send_eof()
             await self.never_close()
         await self.stream.aclose()
 
     async def reset(self) -> None:
-        """Break the connection off; on a socket, by a reset (RST)."""
+        """Close the connection at once; a socket sends a reset (RST)."""
         await reset(self.stream)
 
 
@@ -376,18 +374,17 @@ class ScriptedPeer:
 async def open_scripted_server(
     script: Callable[[ScriptedPeer], Awaitable[object]], *, handshake: bool = True
 ) -> AsyncGenerator[str, None]:
-    """Open a server on the loopback interface that does what a script says.
+    """Open a server on the loopback interface that runs a script for each connection.
 
-    ``async with open_scripted_server(ScriptedPeer.never_close) as url:`` gives the URL
-    to connect to. The script runs once for each connection. When it returns, or the
-    client has gone, TCP ends in good order. What else it raises ends the block, and
-    comes out as an `ExceptionGroup`, as from any nursery. On leaving, the scripts are
-    cancelled.
+    ``async with open_scripted_server(ScriptedPeer.never_close) as url:`` yields the URL
+    to connect to. When the script returns, or the client has closed the connection, TCP
+    is ended normally. Any other exception of the script cancels the block, and comes in
+    an `ExceptionGroup`. On leaving, the scripts are cancelled.
 
     Args:
         script: An async function that takes the `ScriptedPeer` of a connection.
-        handshake: Open the WebSocket before the script runs. Otherwise the script
-            gets a bare connection, and may do that with `ScriptedPeer.handshake()`.
+        handshake: Open the WebSocket before the script runs. Otherwise the script gets
+            a bare connection, and may call `ScriptedPeer.handshake()`.
     """
 
     async def run(stream: trio.SocketStream) -> None:
@@ -412,27 +409,27 @@ async def open_scripted_server(
 async def open_scripted_client(
     url_or_stream: str | trio.abc.Stream, *headers: str, handshake: bool = True
 ) -> AsyncGenerator[ScriptedPeer, None]:
-    """Open a WebSocket to a server as a client that does what the block says.
+    """Open a WebSocket to a server, as a `ScriptedPeer` that the block drives.
 
     ``async with open_scripted_client(server.url) as peer:``. On leaving, TCP ends.
 
     Args:
         url_or_stream: The URL of the server, with ``ws``; or a stream to it, such as a
-            `trio.SSLStream` or a `FaultyStream`. It belongs to the client.
+            `trio.SSLStream` or a `FaultyStream`, which the client closes.
         headers: Lines to add to the request, such as ``"Origin: https://example.com"``.
         handshake: Open the WebSocket before the block runs. Otherwise the block gets a
-            bare connection, and may do that with `ScriptedPeer.handshake()`.
+            bare connection, and may call `ScriptedPeer.handshake()`.
 
     Raises:
         HandshakeError: The server has not opened a WebSocket.
-        OSError: There is nobody at that address.
-        ValueError: It is no URL of that kind.
+        OSError: The connection can't be made.
+        ValueError: The URL isn't a ``ws`` URL with a host.
     """
     target, host = "/", "127.0.0.1"
     if isinstance(url_or_stream, str):
         parts = urlsplit(url_or_stream)
         if parts.scheme != "ws" or parts.hostname is None:
-            msg = f"url is like 'ws://127.0.0.1:8000/', not {url_or_stream!r}"
+            msg = f"the URL must be like 'ws://127.0.0.1:8000/', not {url_or_stream!r}"
             raise ValueError(msg)
         target = f"{parts.path or '/'}{parts.query and '?'}{parts.query}"
         host = parts.netloc
@@ -444,9 +441,9 @@ async def open_scripted_client(
     peer = ScriptedPeer(stream, masks=True)
     try:
         if handshake:
-            answer = await peer.handshake(*headers, target=target, host=host)
-            if not answer.startswith("HTTP/1.1 101 "):
-                msg = f"the server has not opened a WebSocket: {answer!r}"
+            response = await peer.handshake(*headers, target=target, host=host)
+            if not response.startswith("HTTP/1.1 101 "):
+                msg = f"the server has not opened a WebSocket: {response!r}"
                 raise HandshakeError(msg)
         yield peer
     finally:

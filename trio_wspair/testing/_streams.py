@@ -22,18 +22,18 @@ __all__ = (
 )
 
 
-_HELD_BYTES: Final = 2**16
-"""How much is on its way before sending waits."""
+_BUFFER_BYTES: Final = 2**16
+"""The bytes that may be unread; then sending waits."""
 
 
 class MemoryPort(trio.abc.Listener[trio.abc.Stream]):
-    """A port to listen on, and the way to it."""
+    """A port in memory: a listener, and the function that connects to it."""
 
     def __init__(self) -> None:
         self._put, self._arriving = trio.open_memory_channel[trio.abc.Stream](math.inf)
 
     async def dial(self, host: str, port: int) -> trio.abc.Stream:  # noqa: ARG002
-        """Open a stream to whoever listens: a `Dialer`."""
+        """Open a stream to the listener: a `Dialer`."""
         near, far = bounded_stream_pair()
         await self._put.send(far)
         return near
@@ -43,112 +43,114 @@ class MemoryPort(trio.abc.Listener[trio.abc.Stream]):
         return await self._arriving.receive()
 
     async def aclose(self) -> None:
-        """Listen no more; see `trio.abc.Listener`."""
+        """Stop listening; see `trio.abc.Listener`."""
         await self._arriving.aclose()
 
 
 def bounded_stream_pair() -> tuple[trio.abc.Stream, trio.abc.Stream]:
     """Return two ends, as `trio.testing.memory_stream_pair()` does, but bounded.
 
-    Who sends waits for who reads, or a server that sends for ever would fill the
-    memory.
+    A sender waits when much is unread, so that a server that sends without end doesn't
+    fill the memory.
     """
     there, back = _Pipe(), _Pipe()
     return trio.StapledStream(there.entry, back), trio.StapledStream(back.entry, there)
 
 
 class _Pipe(trio.abc.ReceiveStream):
-    """One direction: the end where it is read, and at `entry` the other."""
+    """One direction: the receiving end of a stream."""
 
     entry: MemorySendStream
+    """The sending end."""
 
     def __init__(self) -> None:
         self.entry, self._exit = memory_stream_one_way_pair()
         self.entry.send_all_hook = self._pass_on
         self.entry.wait_send_all_might_not_block_hook = self._wait_for_room
         self.entry.close_hook = self._end
-        self._held = 0
+        self._unread = 0
+        """The bytes that were sent and not received."""
         self._room = trio.lowlevel.ParkingLot()
-        self._over: type[trio.BrokenResourceError | trio.ClosedResourceError] | None
-        self._over = None
-        """What a sender gets that waits for ever."""
+        self._closed: type[trio.BrokenResourceError | trio.ClosedResourceError] | None
+        self._closed = None
+        """The error for a sender, once either end is closed."""
 
     async def _pass_on(self) -> None:
         try:
             data = self.entry.get_data_nowait()
         except trio.WouldBlock:
             return  # Nothing was sent.
-        if self._over is not None:
-            raise self._over
+        if self._closed is not None:
+            raise self._closed
         self._exit.put_data(data)
-        self._held += len(data)
+        self._unread += len(data)
         await self._wait_for_room()
 
     async def _wait_for_room(self) -> None:
-        while self._held > _HELD_BYTES:
-            if self._over is not None:
-                raise self._over
+        while self._unread > _BUFFER_BYTES:
+            if self._closed is not None:
+                raise self._closed
             await self._room.park()
 
     def _end(self) -> None:
-        """Nothing more is sent."""
+        """Close the sending end."""
         self._exit.put_eof()
-        self._over = self._over or trio.ClosedResourceError
+        self._closed = self._closed or trio.ClosedResourceError
         self._room.unpark_all()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytearray:
         """Wait for bytes; see `trio.abc.ReceiveStream`."""
         data = await self._exit.receive_some(max_bytes)
-        self._held -= len(data)
+        self._unread -= len(data)
         self._room.unpark_all()
         return data
 
     async def aclose(self) -> None:
-        """Nothing more is read; see `trio.abc.ReceiveStream`."""
+        """Close the receiving end; see `trio.abc.ReceiveStream`."""
         self._exit.close()
-        self._over = self._over or trio.BrokenResourceError
+        self._closed = self._closed or trio.BrokenResourceError
         self._room.unpark_all()
         await trio.lowlevel.checkpoint()
 
 
 Cut = Literal["end", "reset", "silence"]
-"""How a connection is cut off: the peer has closed it in good order; it is broken; or
-nothing passes any more, and nobody is told."""
+"""How a connection is cut: as if the peer had closed it; as if it were reset; or so
+that nothing passes any more, and neither end sees an error."""
 
 _RECEIVE_BYTES: Final = 2**16
 _CUT_OFF: Final = "this stream was cut off"
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)
-"""Makes closing a socket a reset."""
+"""The value of SO_LINGER with which closing a socket sends a reset (RST)."""
 
 
 async def reset(stream: trio.abc.Stream) -> None:
-    """Close a stream at once; if it is a socket, its peer sees a reset."""
+    """Close a stream at once. If it is a socket, its peer sees a reset."""
     if isinstance(stream, trio.SocketStream):
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
     await trio.aclose_forcefully(stream)
 
 
 class FaultyStream(trio.abc.HalfCloseableStream):
-    """A stream around another one, on which goes wrong what you choose.
+    """A stream around another one, with faults that you choose.
 
     The same arguments make the same faults for the same bytes.
 
     Args:
-        stream: The stream to spoil. It belongs to this one.
+        stream: The stream below. It is closed with this one.
         seed: Chooses the sizes, the delays and the corrupted bytes.
-        receive_at_most: Bytes are received in pieces of random sizes up to this one;
-            1 for one at a time.
+        receive_at_most: Bytes are received in pieces of random sizes up to this size;
+            1 for single bytes.
         send_at_most: The same for sending.
-        delay: Seconds up to which each piece is held up, at random. What comes
-            meanwhile is merged.
-        cut_after_received: After so many received bytes it is cut off.
+        delay: The most seconds that each piece is delayed, at random. Bytes that arrive
+            meanwhile are received together.
+        cut_after_received: Cut the stream after this many received bytes.
         cut_after_sent: The same for sending.
         cut: ``"end"`` as if the peer had closed, ``"reset"`` as if the connection were
             broken (the peer sees a reset, too, if it is a socket), or ``"silence"`` as
-            if a cable were pulled: nothing comes, and what is sent vanishes.
-        corrupt: The probability of each received byte to be another one.
-        keep_open: `aclose()` leaves the stream below open, so that the peer waits; with
-            ``cut="silence"``, it does not hear of the closing either.
+            if a cable were pulled: nothing is received, and sent bytes vanish.
+        corrupt: The probability with which each received byte is changed.
+        keep_open: `aclose()` leaves the stream below open, so that the peer keeps
+            waiting; with ``cut="silence"``, the peer doesn't notice the closing either.
 
     Raises:
         TypeError: An argument is of another type.
@@ -177,10 +179,10 @@ class FaultyStream(trio.abc.HalfCloseableStream):
             msg = f"corrupt is a probability from 0 to 1, not {corrupt!r}"
             raise ValueError(msg)
         self._stream = stream
-        self._receiving = _Way(
+        self._receiving = _Direction(
             "receive", seed, receive_at_most, cut_after_received, delay
         )
-        self._sending = _Way("send", seed, send_at_most, cut_after_sent, delay)
+        self._sending = _Direction("send", seed, send_at_most, cut_after_sent, delay)
         self._corrupt = corrupt
         self._noise = Random(f"corrupt {seed}")  # noqa: S311 - no secret
         self._kind: Cut = cut
@@ -188,25 +190,25 @@ class FaultyStream(trio.abc.HalfCloseableStream):
         self._cut = False
         self._closed = False
         self._scopes: set[trio.CancelScope] = set()
-        """What waits, and has to be woken when this is cut off or closed."""
+        """The scopes of calls that wait: cancelled when this is cut or closed."""
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Receive, as far as the faults let it; see `trio.abc.ReceiveStream`."""
-        way = self._receiving
+        """Receive bytes, with the faults; see `trio.abc.ReceiveStream`."""
+        direction = self._receiving
         if max_bytes is not None:
             check_limit("max_bytes", max_bytes)
         data: bytes | None = None
-        with way.alone(), self._interruptible() as scope:
+        with direction.alone(), self._interruptible() as scope:
             await trio.lowlevel.checkpoint()
             while not self._over():
-                if not way.left:
+                if not direction.left:
                     await self._cut_off(scope)
                 elif data is not None:
                     break
                 else:
-                    size = await way.next_size(max_bytes or _RECEIVE_BYTES)
+                    size = await direction.next_size(max_bytes or _RECEIVE_BYTES)
                     data = bytes(await self._stream.receive_some(size))
-                    way.left -= len(data)
+                    direction.left -= len(data)
         if data is not None:
             return self._corrupted(data)
         if self._kind == "silence" and not self._closed:
@@ -218,26 +220,26 @@ class FaultyStream(trio.abc.HalfCloseableStream):
         return b""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send, as far as the faults let it; see `trio.abc.SendStream`."""
-        way = self._sending
+        """Send bytes, with the faults; see `trio.abc.SendStream`."""
+        direction = self._sending
         rest = memoryview(data)
-        with way.alone(), self._interruptible() as scope:
+        with direction.alone(), self._interruptible() as scope:
             await trio.lowlevel.checkpoint()
             while not self._over():
-                if not way.left:
+                if not direction.left:
                     await self._cut_off(scope)
                 elif not rest:
                     return
                 else:
-                    size = await way.next_size(len(rest))
+                    size = await direction.next_size(len(rest))
                     await self._stream.send_all(rest[:size])
-                    way.left -= size
+                    direction.left -= size
                     rest = rest[size:]
         if rest or self._closed:
             self._check_sending()
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait for the stream below, or for the cut."""
+        """Wait until the stream below may take bytes, or until this is cut."""
         with self._sending.alone(), self._interruptible():
             await trio.lowlevel.checkpoint()
             if not self._over():
@@ -248,7 +250,8 @@ class FaultyStream(trio.abc.HalfCloseableStream):
         """Send the end to the stream below; see `trio.abc.HalfCloseableStream`."""
         self._check_sending()
         if not isinstance(self._stream, trio.abc.HalfCloseableStream):
-            msg = f"{type(self._stream).__name__} can't send an end and go on receiving"
+            kind = type(self._stream).__name__
+            msg = f"send_eof() needs a HalfCloseableStream below, not {kind}"
             raise TypeError(msg)
         if self._cut:
             await trio.lowlevel.checkpoint()
@@ -257,7 +260,7 @@ class FaultyStream(trio.abc.HalfCloseableStream):
                 await self._stream.send_eof()
 
     async def aclose(self) -> None:
-        """Close this stream, and the one below unless that is kept open."""
+        """Close this stream, and the one below unless `keep_open` was set."""
         self._closed = True
         self._interrupt()
         if self._keep_open:
@@ -281,11 +284,11 @@ class FaultyStream(trio.abc.HalfCloseableStream):
             raise trio.BrokenResourceError(_CUT_OFF)
 
     async def _cut_off(self, scope: trio.CancelScope) -> None:
-        """Cut the stream off, and wake everybody but the one in this scope."""
+        """Cut the stream, and wake all waiting calls except the one in `scope`."""
         self._cut = True
         self._scopes.discard(scope)
         self._interrupt()
-        with trio.CancelScope(shield=True):  # What was received is not lost.
+        with trio.CancelScope(shield=True):  # So that received bytes are not lost.
             if self._kind == "reset":
                 await reset(self._stream)
             elif self._kind == "end":
@@ -317,8 +320,8 @@ class FaultyStream(trio.abc.HalfCloseableStream):
         )
 
 
-class _Way:
-    """What goes wrong in one direction."""
+class _Direction:
+    """The faults of one direction."""
 
     def __init__(
         self,
@@ -337,7 +340,7 @@ class _Way:
                 least=0,
             )
         self.left: float = math.inf if cut_after is None else cut_after
-        """How many bytes pass before the cut."""
+        """The bytes that still pass before the cut."""
         self._at_most = at_most
         self._delay = delay
         self._random = Random(f"{name} {seed}")  # noqa: S311 - no secret
@@ -345,7 +348,7 @@ class _Way:
 
     @contextmanager
     def alone(self) -> Generator[None]:
-        """Refuse a second task that wants the same direction."""
+        """Raise if another task uses the same direction."""
         if self._busy:
             msg = "another task is using this stream"
             raise trio.BusyResourceError(msg)
@@ -356,7 +359,7 @@ class _Way:
             self._busy = False
 
     async def next_size(self, wanted: int) -> int:
-        """Hold the next piece up, and return its size."""
+        """Wait for the delay of the next piece, and return its size."""
         if self._delay:
             await trio.sleep(self._random.uniform(0, self._delay))
         size = wanted

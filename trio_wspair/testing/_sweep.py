@@ -1,4 +1,7 @@
-"""Rare moments forced at every step: cancelling an operation, and leaving memory."""
+"""Rare moments forced in tests: cancelling at every step, hibernating after each event.
+
+Knows Trio's steps of tasks, and the one setting of a namespace that this needs.
+"""
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -20,9 +23,9 @@ class Attempt:
     """A block of code that is cancelled at one of its steps: ``with attempt:``."""
 
     number: int
-    """How many beginnings and ends of steps come before the cancellation."""
+    """How many starts and ends of steps come before the cancellation."""
     entered: bool
-    """Whether the block was reached."""
+    """Whether the block was entered."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -32,10 +35,10 @@ class Attempt:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the block was cut short.
+        """Whether the cancellation has ended the block.
 
-        Otherwise it has ended as if nothing had happened: its step did not come, or
-        came too late to be noticed, or there is nothing in it that can be cancelled.
+        Otherwise the block has ended normally: before its step, or without reaching
+        another checkpoint after it, or because all in it is shielded.
         """
         return self._scope.cancelled_caught
 
@@ -64,9 +67,9 @@ class Attempt:
 
 
 class _Countdown(trio.abc.Instrument):
-    """Cancels a scope at a beginning or an end of a step of any task.
+    """Cancels a scope at a start or an end of a step of any task.
 
-    At an end, the task waits already; at a beginning, it has been woken.
+    At an end, the task waits; at a start, it has been woken.
     """
 
     def __init__(self, number: int, scope: trio.CancelScope) -> None:
@@ -78,22 +81,22 @@ class _Countdown(trio.abc.Instrument):
         self._count()
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002
-        # Else the beginning of the next step is the same moment.
+        # Otherwise the start of the next step is the same moment.
         if not trio.lowlevel.current_statistics().tasks_runnable:
             self._count()
 
     def _count(self) -> None:
         self._left -= 1
         if self._left == 0:
-            self._scope.cancel(reason="the sweep has come to this step")
+            self._scope.cancel(reason="cancel_at_every_step() cancels at this step")
 
 
 def cancel_at_every_step() -> Iterator[Attempt]:
-    """Cancel a block at each of its steps in turn, until it gets through.
+    """Cancel a block at each of its steps in turn, until it ends before its step.
 
-    A step is what any task of the program does between two moments at which Trio can
-    switch tasks. So the block is cancelled before it waits, while it waits, and when
-    it has been woken but doesn't know yet, with everything around it at any stage::
+    A step is what any task of the program does between two points at which Trio can
+    switch tasks. So the block is cancelled before it waits, while it waits, and when it
+    was woken but has not run yet, in combination with each step of all other tasks::
 
         for attempt in cancel_at_every_step():
             async with open_websocket_pair() as (client, server):
@@ -103,21 +106,21 @@ def cancel_at_every_step() -> Iterator[Attempt]:
                     await client.aclose()
                 assert client.ready_state is ReadyState.CLOSED
 
-    What is set up before the block and checked after it is never cancelled. The block
-    has to end by itself: one that only ends when it is cancelled is waited for.
+    The code before and after the block is never cancelled. The block has to end by
+    itself: the sweep doesn't end if the block ends only when it is cancelled.
 
-    The steps of a program are the same again if its input is; with a network below, or
-    with several tasks that can run at the same time, repeat the sweep.
+    The steps of a program are the same in each attempt if its input is. If it uses a
+    network, or if several tasks can run at the same time, repeat the sweep.
 
     Raises:
-        RuntimeError: The attempt was not entered.
+        RuntimeError: The loop went on without ``with attempt:``.
     """
     number = 0
     while True:
         attempt = Attempt(number)
         yield attempt
         if not attempt.entered:
-            msg = "write 'with attempt:' around what is to be cancelled"
+            msg = "put the code to cancel into a block 'with attempt:'"
             raise RuntimeError(msg)
         if attempt.got_through:
             return
@@ -128,18 +131,18 @@ def cancel_at_every_step() -> Iterator[Attempt]:
 def hibernate_after_every_event(
     namespace: DurableObjectNamespace,
 ) -> Generator[None, None, None]:
-    """Let the objects of `namespace` leave memory whenever no event runs in them.
+    """Make the objects of `namespace` hibernate after every event.
 
-    An object that keeps what it needs in attachments, tags and `env` behaves just
-    the same; one that relies on an attribute is found out. Even between two messages
-    that are there already it is another instance, unlike with ``hibernate_after=0``.
-    What keeps an object awake does so here too.
+    An object that keeps its state in attachments, tags and `env` behaves the same as
+    without; one that keeps state in an attribute fails. Unlike with
+    ``hibernate_after=0``, a new instance handles each message, also when the next
+    message has already arrived. What else keeps an object awake still does.
 
     Args:
-        namespace: It need not be open yet.
+        namespace: The namespace, which may be opened later.
 
     Raises:
-        TypeError: It is no namespace.
+        TypeError: It isn't a `DurableObjectNamespace`.
     """
     if not isinstance(namespace, DurableObjectNamespace):
         kind = type(namespace).__name__
