@@ -1,4 +1,4 @@
-"""`connect()` and `open_websocket()`: what they ask for, and what may come back."""
+"""`connect()` and `open_websocket()`: requests, responses, and cancellation."""
 
 import gc
 import re
@@ -32,11 +32,11 @@ from trio_wspair.testing._streams import MemoryPort
 
 
 def answering(data: bytes, *, stays: bool = False) -> Script:
-    """Return a server that answers every request with `data`."""
+    """Return a server that responds to every request with `data`."""
 
     async def script(peer: "ScriptedPeer") -> None:
         await peer.read_head()
-        with suppress(trio.BrokenResourceError):  # It may have heard enough.
+        with suppress(trio.BrokenResourceError):  # The client may have read enough.
             await peer.send(data)
         if stays:
             await peer.read_all()
@@ -55,7 +55,7 @@ async def refused(net: Network, script: Script, **options: Any) -> HandshakeErro
     return caught.value
 
 
-# -- what is asked for --------------------------------------------------------
+# -- the request --------------------------------------------------------------
 
 
 async def test_the_request_is_as_in_rfc_6455(net: Network) -> None:
@@ -120,7 +120,7 @@ async def test_the_subprotocol_chosen_by_the_server_is_its_protocol(
         assert ws.protocol == "wamp"
 
 
-async def test_without_a_subprotocol_it_is_empty_and_the_log_says_so_once(
+async def test_without_a_subprotocol_the_protocol_is_empty_and_a_warning_is_logged_once(
     net: Network, logged: Logged
 ) -> None:
     async with net.serve(net.echo) as server:
@@ -223,11 +223,11 @@ async def test_a_nursery_is_needed(net: Network) -> None:
     with pytest.raises(InvalidStateError, match=r"async with open_websocket\(url\)"):
         await connect("ws://127.0.0.1:1/")
     with pytest.raises(TypeError, match=r"nursery must be .*, not object"):
-        # On purpose.
+        # A missing argument on purpose.
         await connect("ws://127.0.0.1:1/", nursery=object())  # type: ignore[arg-type]
 
 
-async def test_a_server_that_is_not_there_is_an_os_error(net: Network) -> None:
+async def test_a_port_without_a_server_is_an_os_error(net: Network) -> None:
     async with net.serve(net.echo) as server:
         url = server.url
     with pytest.raises(
@@ -238,7 +238,7 @@ async def test_a_server_that_is_not_there_is_an_os_error(net: Network) -> None:
             pass
 
 
-# -- answers that open no WebSocket -------------------------------------------
+# -- responses without a WebSocket --------------------------------------------
 
 FORBIDDEN = "HTTP/1.1 403 Forbidden"
 
@@ -305,7 +305,7 @@ async def test_a_refusal_with_an_endless_body_is_not_read_for_ever(
     assert sent < 2**24
 
 
-async def test_an_answer_with_too_large_a_head_is_not_read_to_its_end(
+async def test_a_response_with_too_large_a_head_is_not_read_to_its_end(
     net: Network,
 ) -> None:
     data = net.head(*["X: " + "y" * 1000] * 100, start="HTTP/1.1 101 Switching")
@@ -334,7 +334,7 @@ async def test_a_reset_is_explained(net: Network) -> None:
     assert isinstance(error.__cause__, ConnectionResetError)
 
 
-async def test_interim_answers_without_end_are_not_read_for_ever(
+async def test_endless_interim_responses_are_not_read_for_ever(
     net: Network,
 ) -> None:
     async def script(peer: "ScriptedPeer") -> None:
@@ -347,7 +347,7 @@ async def test_interim_answers_without_end_are_not_read_for_ever(
     assert "within 0.3 s" in str(error)
 
 
-async def test_interim_answers_are_passed_over(net: Network) -> None:
+async def test_interim_responses_are_skipped(net: Network) -> None:
     async def script(peer: "ScriptedPeer") -> None:
         await peer.send(net.head("Link: </a>", start="HTTP/1.1 103 Early Hints"))
         await peer.handshake()
@@ -393,7 +393,7 @@ async def test_interim_answers_are_passed_over(net: Network) -> None:
         ("101 X", ["Upgrade: h2c"], b"", "answered 101, but not as"),
     ],
 )
-async def test_an_http_answer_is_shown_with_its_first_lines(
+async def test_the_error_shows_the_first_lines_of_an_http_response(
     net: Network, start: str, lines: list[str], body: bytes, words: str
 ) -> None:
     head = "\r\n".join([f"HTTP/1.1 {start}", *lines, "", ""])
@@ -406,7 +406,7 @@ async def test_an_http_answer_is_shown_with_its_first_lines(
 
 
 @pytest.mark.parametrize("status", [200, 302, 401, 500, 503])
-async def test_other_statuses_are_refusals_too(net: Network, status: int) -> None:
+async def test_other_statuses_are_refusals(net: Network, status: int) -> None:
     start = f"HTTP/1.1 {status} Whatever"
     data = net.head("Content-Length: 0", "Location: /x", start=start)
     error = await refused(net, answering(data))
@@ -439,7 +439,7 @@ async def test_other_statuses_are_refusals_too(net: Network, status: int) -> Non
         "bad header",
     ],
 )
-async def test_an_answer_that_is_not_http_is_explained(
+async def test_the_error_for_a_response_that_is_not_http_says_so(
     net: Network, data: bytes, words: str
 ) -> None:
     error = await refused(net, answering(data))
@@ -450,7 +450,7 @@ async def test_an_answer_that_is_not_http_is_explained(
 
 
 def opening(*without: str, extra: tuple[str, ...] = ()) -> Script:
-    """Return a server whose 101 is not as it should be."""
+    """Return a server whose 101 is invalid."""
 
     async def script(peer: "ScriptedPeer") -> None:
         request = await peer.read_head()
@@ -526,7 +526,7 @@ async def test_a_silent_server_ends_with_a_timeout(net: Network) -> None:
     assert "within 0.1 s: the server has not answered the request" in str(error)
 
 
-async def test_an_answer_byte_by_byte_ends_with_a_timeout(net: Network) -> None:
+async def test_a_response_byte_by_byte_ends_with_a_timeout(net: Network) -> None:
     async def script(peer: "ScriptedPeer") -> None:
         await peer.read_head()
         try:
@@ -596,7 +596,7 @@ async def test_connect_is_a_checkpoint(net: Network) -> None:
         await client.aclose()
 
 
-async def test_a_nursery_can_end_by_itself_once_its_connection_has_closed(
+async def test_a_nursery_ends_when_its_connection_has_closed(
     net: Network,
 ) -> None:
     async with net.serve(net.echo) as server, trio.open_nursery() as nursery:
@@ -668,7 +668,7 @@ async def wait_in_vain(_request: Request) -> Response:
 async def test_g10_a_connection_that_fails_leaves_no_cycle_of_references(
     net: Network, fetch: Callable[[Request], Awaitable[Response]] | None
 ) -> None:
-    """A client that tries again and again fills no memory until it is collected."""
+    """A client that retries often must not need the collector."""
 
     def halves() -> int:
         return sum(type(thing) is WebSocket for thing in gc.get_objects())
@@ -679,9 +679,9 @@ async def test_g10_a_connection_that_fails_leaves_no_cycle_of_references(
         if fetch is not None:
             await nursery.start(partial(serve, fetch, listeners=[port]))
             options["dial"] = port.dial
-        with socket.socket() as nobody:
-            nobody.bind(("127.0.0.1", 0))
-            url = f"ws://127.0.0.1:{nobody.getsockname()[1]}/"
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            url = f"ws://127.0.0.1:{unused.getsockname()[1]}/"
             gc.collect()
             gc.disable()
             try:

@@ -20,7 +20,7 @@ from trio_wspair import (
 from trio_wspair.testing import ScriptedPeer
 
 SECRETS = ("hunter2", "bWU6aHVudGVyMg")
-"""A password, and how it begins in Base64 behind the user name."""
+"""A password, and its beginning in Base64 after the user name."""
 
 
 def check(text: str) -> None:
@@ -138,7 +138,9 @@ async def test_no_error_shows_the_subprotocols_that_are_offered(
     async def fetch(request: Request) -> Response:
         client, _ = WebSocketPair()
         offered = request.headers["Sec-WebSocket-Protocol"]
-        headers = {"Sec-WebSocket-Protocol": offered}  # All of them: a mistake.
+        headers = {
+            "Sec-WebSocket-Protocol": offered
+        }  # A mistake that passes all of them.
         return Response(None, status=101, web_socket=client, headers=headers)
 
     async with net.serve(fetch) as server:
@@ -155,7 +157,7 @@ async def test_no_error_shows_the_subprotocols_that_are_offered(
 
 
 async def fails(url: str, **options: Any) -> None:
-    """See that it fails, and what the whole traceback says beside our own code."""
+    """Check that it fails; return the traceback without the lines of code."""
     with pytest.raises((OSError, Exception)) as caught:
         async with open_websocket(url, **options):
             pass

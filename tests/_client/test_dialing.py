@@ -14,11 +14,11 @@ from trio_wspair import HandshakeError, open_websocket
 from trio_wspair._client.dialing import Progress, open_tcp
 
 NAME = "server_1.example"
-"""With an underscore, as in the names of containers."""
+"""A host name with an underscore, as of containers."""
 
 
 class _Socket(trio.socket.SocketType):
-    """One that connects, or doesn't, as its world says."""
+    """A socket that connects, or fails, as its world says."""
 
     type = socket.SOCK_STREAM
 
@@ -149,7 +149,7 @@ async def test_two_addresses_that_answer_at_once_give_one_connection(
 
 
 async def set_later(event: trio.Event) -> None:
-    """Set it when both addresses are being tried."""
+    """Set the event when both addresses are being tried."""
     await trio.sleep(1)
     event.set()
 
@@ -234,7 +234,7 @@ async def test_cancelling_at_the_moment_of_success_leaves_no_socket(
 
 
 async def fails(url: str = f"ws://{NAME}/", **options: Any) -> str:
-    """Return what the error of a client says."""
+    """Return the text of a client's error."""
     with pytest.raises(HandshakeError) as caught:
         async with open_websocket(url, **options):
             pass
@@ -242,7 +242,7 @@ async def fails(url: str = f"ws://{NAME}/", **options: Any) -> str:
     return str(caught.value)
 
 
-async def test_a_timeout_says_what_took_too_long(
+async def test_the_error_of_a_timeout_names_the_slow_step(
     world: World, autojump_clock: Clock
 ) -> None:
     world.lookup_seconds = 60
@@ -259,7 +259,7 @@ async def test_a_timeout_says_what_took_too_long(
     assert world.open_sockets() == 0
 
 
-async def test_a_timeout_says_that_dial_has_not_returned(
+async def test_the_error_of_a_timeout_names_dial(
     autojump_clock: Clock,
 ) -> None:
     async def dial(host: str, port: int) -> trio.abc.Stream:
@@ -319,7 +319,7 @@ async def test_an_error_without_a_number_keeps_its_text(
 
 
 @pytest.mark.parametrize("returned", [None, b"stream"])
-async def test_a_dial_that_returns_no_stream_is_an_error(returned: Any) -> None:
+async def test_a_dial_that_does_not_return_a_stream_is_an_error(returned: Any) -> None:
     async def dial(_host: str, _port: int) -> Any:
         return returned
 

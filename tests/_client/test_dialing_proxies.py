@@ -25,7 +25,7 @@ def engine() -> None:
 
 
 class Gate:
-    """A proxy on the loopback interface, which notes what it is asked for."""
+    """A proxy on the loopback interface, which logs the requested targets."""
 
     scheme = "http"
 
@@ -35,7 +35,7 @@ class Gate:
 
     async def run(self, stream: trio.abc.Stream) -> None:
         async with stream:
-            # What is asked for may not be there.
+            # The target may be missing.
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError, OSError):
                 address = await self.agree(stream)
                 if address is not None:
@@ -73,7 +73,7 @@ class Gate:
 
 
 class HTTPGate(Gate):
-    """One that understands CONNECT (RFC 9110, section 9.3.6)."""
+    """A proxy for CONNECT (RFC 9110, section 9.3.6)."""
 
     def __init__(
         self, *answer: bytes, credentials: str | None = None, context: Any = None
@@ -116,7 +116,7 @@ class HTTPGate(Gate):
 
 
 class Socks5Gate(Gate):
-    """One that speaks SOCKS 5 (RFC 1928, RFC 1929)."""
+    """A proxy for SOCKS 5 (RFC 1928, RFC 1929)."""
 
     scheme = "socks5"
 
@@ -167,7 +167,7 @@ class Socks5Gate(Gate):
 
 
 class Socks4Gate(Gate):
-    """One that speaks SOCKS 4, and 4A."""
+    """A proxy for SOCKS 4 and 4A."""
 
     scheme = "socks4"
 
@@ -320,7 +320,7 @@ async def test_a_wrong_password_for_an_http_proxy_is_an_error_at_once(
     ],
     ids=["ESC", "403", "503", "nothing", "SSH", "more", "too large"],
 )
-async def test_the_answer_of_an_http_proxy_that_refuses_is_shown(
+async def test_the_response_of_a_refusing_http_proxy_is_shown(
     net: Network, answer: bytes, words: str, status: int | None
 ) -> None:
     gate = HTTPGate(answer)
@@ -352,7 +352,7 @@ async def test_a_silent_proxy_ends_with_a_timeout(net: Network) -> None:
         assert "has not answered" in str(error)
 
 
-async def test_an_https_proxy_without_tls_is_explained(net: Network) -> None:
+async def test_the_error_for_an_https_proxy_without_tls_says_so(net: Network) -> None:
     async with net.serve(net.echo) as server:
         error = await refused("ws://h/", proxy=server.url.replace("ws:", "https:"))
     assert "does not speak TLS on this port" in str(error)
@@ -360,7 +360,7 @@ async def test_an_https_proxy_without_tls_is_explained(net: Network) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["socks4", "socks5"])
-async def test_a_proxy_that_does_not_speak_socks_is_explained(
+async def test_the_error_for_a_proxy_without_socks_says_so(
     net: Network, scheme: str
 ) -> None:
     async def script(peer: ScriptedPeer) -> None:
@@ -397,14 +397,14 @@ async def test_only_some_proxies_resolve_names(
         gate.open() as proxy,
     ):
         url = server.url.replace("127.0.0.1", "localhost")
-        if scheme == "socks5":  # Which takes the first of the addresses.
+        if scheme == "socks5":  # The proxy takes the first of the addresses.
             url = server.url
         await converse(url, proxy=proxy.replace(gate.scheme, scheme))
         assert gate.asked == [f"{name}:{server.port}"]
 
 
 @pytest.mark.parametrize("scheme", ["socks4", "socks5"])
-async def test_a_name_that_is_resolved_here_may_not_be_found(
+async def test_the_error_for_an_unknown_name_that_the_client_resolves_has_the_name(
     net: Network, scheme: str
 ) -> None:
     with pytest.raises(socket.gaierror, match=r'the name "a\.invalid" was not found'):
@@ -446,13 +446,13 @@ async def test_a_wrong_password_for_a_socks_proxy_is_an_error_at_once(
     ],
     ids=lambda value: value.scheme if isinstance(value, Gate) else str(value),
 )
-async def test_the_reason_of_a_socks_proxy_that_refuses_is_shown(
+async def test_the_reason_of_a_refusing_socks_proxy_is_shown(
     net: Network, gate: Gate, words: str, retryable: bool
 ) -> None:
     async with gate.open() as proxy:
         before = net.open_sockets()
         url = proxy.replace("http", "socks5")
-        if gate.scheme == "http":  # It waits for a whole head.
+        if gate.scheme == "http":  # The client waits for a whole head.
             url = url.replace("socks5", "socks4")
         error = await refused("ws://127.0.0.1:8/", proxy=url, connect_timeout=0.5)
         await net.until_open_sockets(before)
@@ -460,15 +460,13 @@ async def test_the_reason_of_a_socks_proxy_that_refuses_is_shown(
     assert error.retryable is retryable
 
 
-# -- what can't be reached, and what is no proxy ------------------------------------
+# -- proxies that can't be reached, and wrong URLs -----------------------------------
 
 
 @pytest.mark.parametrize(
     "scheme", ["http", "https", "socks4", "socks4a", "socks5", "socks5h"]
 )
-async def test_a_proxy_that_is_not_there_is_an_os_error(
-    net: Network, scheme: str
-) -> None:
+async def test_a_port_without_a_proxy_is_an_os_error(net: Network, scheme: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     userinfo = "" if scheme.startswith("socks4") else "me:hunter2@"
@@ -484,7 +482,9 @@ async def test_a_proxy_that_is_not_there_is_an_os_error(
 
 
 @pytest.mark.parametrize("scheme", ["http", "socks5h"])
-async def test_the_name_of_a_proxy_may_not_be_found(net: Network, scheme: str) -> None:
+async def test_the_error_for_an_unknown_name_of_a_proxy_has_the_name(
+    net: Network, scheme: str
+) -> None:
     with pytest.raises(socket.gaierror, match=r"a\.invalid.*: Name or service"):
         async with open_websocket("ws://h/", proxy=f"{scheme}://a.invalid:1"):
             pass

@@ -119,7 +119,7 @@ async def test_attempts_are_repeated_until_the_server_is_there(
             await net.until(lambda: heard)
             server_nursery.cancel_scope.cancel()
     assert heard == ["number 0"]
-    logged.records.clear()  # How often it was tried depends on the machine.
+    logged.records.clear()  # The number of attempts depends on the machine.
 
 
 async def test_waiting_can_be_cancelled(net: Network) -> None:
@@ -204,7 +204,7 @@ Clock = trio.testing.MockClock
 
 
 class Attempts:
-    """A `dial` function that notes when it is called, and a server that answers so."""
+    """A `dial` function that logs its calls, and a server with chosen responses."""
 
     def __init__(self, *answers: bytes | Exception) -> None:
         self.answers = list(answers)
@@ -222,7 +222,7 @@ class Attempts:
         return near
 
     async def answer(self, stream: trio.abc.Stream, answer: bytes) -> None:
-        # The client may be gone before, when it is cancelled.
+        # The client may have gone before, when it is cancelled.
         with suppress(AssertionError, trio.BrokenResourceError):
             await self.try_to_answer(ScriptedPeer(stream, masks=False), answer)
 
@@ -254,7 +254,7 @@ BUSY = status("503 Service Unavailable")
 async def attempts_of(
     count: int, attempts: Attempts, url: Any = "ws://h/", **options: Any
 ) -> list[float]:
-    """Return the waits before that many attempts."""
+    """Return the waits before a number of attempts."""
     with trio.CancelScope() as scope:
 
         def watch() -> str:

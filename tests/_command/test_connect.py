@@ -24,7 +24,7 @@ from trio_wspair._command.process import CommandError
 
 @pytest.fixture
 def typed(monkeypatch: pytest.MonkeyPatch) -> Generator[Callable[[bytes], None]]:
-    """Give a function that types into the standard input; nothing ends that."""
+    """Give a function that writes into the standard input, and leaves it open."""
     reading, writing = os.pipe()
     with os.fdopen(reading) as file:
         monkeypatch.setattr(sys, "stdin", file)
@@ -42,7 +42,7 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> Generator[Callable[[bytes], None]]
 
 
 async def talk(url: str, **options: Any) -> int:
-    """Run a conversation in place; return the exit status, or raise what it tells."""
+    """Run the command in this process; return the exit status, or raise its error."""
     return await ConnectCommand(url, **options).run()
 
 
@@ -61,7 +61,7 @@ async def test_lines_are_sent_and_messages_are_printed(
 
 
 class Handler:
-    """A handler that says something and closes, or answers something else."""
+    """A handler that sends a message and closes, or responds without a WebSocket."""
 
     def __init__(self, *says: str | bytes, close: tuple[int, str]) -> None:
         self.says: Sequence[str | bytes] = says
@@ -297,7 +297,7 @@ async def test_a_message_beyond_the_limit_of_the_server_is_closed_with_1009(
     assert "closed with 1009 (message too big)" in capfd.readouterr().err
 
 
-async def test_what_is_typed_after_the_close_is_not_sent(
+async def test_lines_after_the_close_are_not_sent(
     net: Network,
     typed: Callable[[bytes], None],
     capfd: pytest.CaptureFixture[str],
@@ -387,11 +387,11 @@ async def test_a_signal_ends_the_wait_for_a_connection(net: Network) -> None:
 
 
 async def open_deaf_listener() -> trio.SocketListener:
-    """Listen on a port, and answer nothing."""
+    """Listen on a port, without an answer."""
     return (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
 
 
-async def test_a_signal_ends_it_even_if_nothing_reads_the_output(
+async def test_a_signal_ends_the_command_even_if_its_output_is_not_read(
     net: Network,
 ) -> None:
     async with (
@@ -400,20 +400,20 @@ async def test_a_signal_ends_it_even_if_nothing_reads_the_output(
     ):
         half = await halves.receive()
         half.accept()
-        half.send("x" * 2**20)  # More than a pipe takes.
+        half.send("x" * 2**20)  # More than a pipe holds.
         await half.drain()
         process.send_signal(signal.SIGINT)
         assert await process.wait() == 130
 
 
-async def test_a_second_signal_ends_it_at_once(net: Network) -> None:
+async def test_a_second_signal_ends_the_command_at_once(net: Network) -> None:
     async with (
         net.serve_halves() as (server, halves),
         running(*COMMAND, "connect", server.url, "--wait=inf") as process,
     ):
         half = await halves.receive()
         half.accept()
-        half.send("x" * 2**20)  # More than a pipe takes.
+        half.send("x" * 2**20)  # More than a pipe holds.
         await half.drain()
         process.send_signal(signal.SIGINT)
         assert (await half.wait_closed()).code == 1000
@@ -470,7 +470,7 @@ async def test_an_error_does_not_wait_for_an_input_that_stays_open(
     assert "unrecognized arguments" in line_in(done.stderr.decode())
 
 
-async def test_it_ends_quietly_when_the_reader_of_its_output_has_gone(
+async def test_the_command_ends_quietly_when_the_reader_of_its_output_has_gone(
     net: Network,
 ) -> None:
     async with (

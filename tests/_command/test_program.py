@@ -19,19 +19,16 @@ CANDIDATES = "; it has fetch, another: try app_of_a_test.py:fetch"
 
 
 @pytest.fixture
-def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Path]:
-    """A file with a handler in it, in the current directory."""
-    monkeypatch.chdir(tmp_path)
+def app(app: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Path]:
+    """Restore the path of imports and the imported modules after the test."""
     monkeypatch.setattr(sys, "path", sys.path.copy())
     before = set(sys.modules)
-    file = tmp_path / "app_of_a_test.py"
-    file.write_text(HANDLER)
-    yield file
+    yield app
     for name in set(sys.modules) - before:
         del sys.modules[name]
 
 
-# -- what is found ---------------------------------------------------------------------
+# -- applications that are found -------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -80,7 +77,7 @@ def test_a_file_can_have_the_name_of_an_imported_module(app: Path) -> None:
     assert sys.modules["trio"] is trio
 
 
-# -- what is not -----------------------------------------------------------------------
+# -- applications that are not found ---------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -146,7 +143,7 @@ def test_an_object_that_can_not_be_served_is_an_error_with_the_reason(
 def test_an_unreadable_file_is_an_error(
     app: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def open_(self: Path, mode: str) -> None:  # As root, everything can be read.
+    def open_(self: Path, mode: str) -> None:  # Root can read everything.
         raise PermissionError(13, "Permission denied")
 
     app.chmod(stat.S_IWUSR)
@@ -271,7 +268,7 @@ def test_an_interrupted_import_ends_quietly(
 
 
 def failing(function: Callable[[], object]) -> Exception:
-    """Return what a function raises."""
+    """Return the error that a function raises."""
     with pytest.raises(Exception) as caught:  # noqa: PT011 - any
         function()
     return caught.value

@@ -26,10 +26,10 @@ class Reloading:
 
     process: trio.Process
     output: str = ""
-    """What was printed, to either stream, and not looked at."""
+    """The output of both streams that is still unchecked."""
 
     async def until(self, text: str) -> str:
-        """Wait until something is printed; return that and what came before."""
+        """Wait until a text is printed; return the output up to it."""
         assert self.process.stdout is not None
         while text not in self.output:
             data = await self.process.stdout.receive_some()
@@ -157,7 +157,7 @@ async def test_the_thread_of_watchfiles_ends(
         *_: object, stop_event: trio.Event, **__: object
     ) -> AsyncGenerator[set[tuple[int, str]]]:
         signal.raise_signal(signal.SIGTERM)
-        with trio.move_on_after(20, shield=True):  # As a thread, it can't be cancelled.
+        with trio.move_on_after(20, shield=True):  # A thread can't be cancelled.
             await stop_event.wait()
             ends.append(True)
         return

@@ -116,7 +116,7 @@ async def test_the_help_fits_into_80_columns_and_has_examples(
     assert ("examples:\n" in text) == bool(command)
 
 
-# -- what can't be listened on ---------------------------------------------------------
+# -- unusable addresses ----------------------------------------------------------------
 
 
 async def test_a_port_in_use_is_an_error(app: Path, net: Network) -> None:
@@ -486,9 +486,9 @@ async def test_connections_per_client_are_limited_by_the_option(
 # -- signals ---------------------------------------------------------------------------
 
 
-async def test_a_second_signal_ends_it_at_once(app: Path, net: Network) -> None:
+async def test_a_second_signal_ends_the_server_at_once(app: Path, net: Network) -> None:
     async with serving(str(app)) as (process, url):
-        # A client that answers no Close would have 5 seconds.
+        # A client that doesn't answer a Close would have 5 seconds.
         stream = await trio.open_tcp_stream("127.0.0.1", int(url.split(":")[2][:-1]))
         async with stream:
             head = net.head(*net.UPGRADE)
@@ -518,7 +518,7 @@ async def test_a_signal_that_is_ignored_stays_ignored(app: Path) -> None:
 
 @pytest.fixture(scope="module")
 def pki() -> Generator["Pki"]:
-    """Certificates of a server and a client, and files that are no use."""
+    """Certificates of a server and a client, and unusable files."""
     with tempfile.TemporaryDirectory() as folder:
         yield Pki(Path(folder))
 
@@ -639,19 +639,21 @@ async def test_clients_show_their_certificates_and_check_the_servers(
 # -- logs ------------------------------------------------------------------------------
 
 
-async def test_it_stops_when_the_reader_of_its_log_has_gone(app: Path) -> None:
+async def test_the_server_stops_when_the_reader_of_its_log_has_gone(app: Path) -> None:
     async with serving(str(app)) as (process, url), trio.open_nursery() as nursery:
         assert process.stderr is not None
         ws = await connect(url, nursery=nursery)
         ws.accept()
         await process.stderr.aclose()
         async with open_websocket(url):
-            pass  # There is a line about it at its end.
+            pass  # A line is logged at the end of the connection.
         assert (await ws.wait_closed()).code == 1001
         assert await process.wait() == 141
 
 
-async def test_it_starts_with_all_streams_closed(app: Path, net: Network) -> None:
+async def test_the_server_starts_with_all_streams_closed(
+    app: Path, net: Network
+) -> None:
     script = 'exec "$@" <&- >&- 2>&-'
     command = [*COMMAND, "serve", str(app), "--unix", "here.sock"]
     async with running("bash", "-c", script, "bash", *command) as process:
@@ -672,7 +674,7 @@ async def test_an_output_that_can_not_be_written_is_an_error(
     assert told == "can't write to the standard output: No space left on device"
 
 
-async def test_an_interrupt_while_the_module_is_imported_ends_it_as_ctrl_c_does(
+async def test_an_interrupt_during_the_import_ends_the_command_like_ctrl_c(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "app.py").write_text("raise KeyboardInterrupt\n")

@@ -291,7 +291,7 @@ async def test_g12_a_body_whose_length_is_too_large_is_refused_before_it_comes(
             request_bytes("POST", "/", "Content-Length: 99999999999999999999")
         )
         got = parse_answers(await read_all(client), "POST")[0]
-    assert trio.current_time() < 10, "nothing was waited for but the client's end"
+    assert trio.current_time() < 10, "only the end of the client was waited for"
     assert (got.status, got.keeps_alive) == (413, False)
 
 

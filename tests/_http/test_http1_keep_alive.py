@@ -262,7 +262,7 @@ async def test_an_idle_connection_is_kept_for_its_time_and_no_longer(
         await client.send_all(request_bytes())
         assert parse_answers(bytes(await client.receive_some()))[0].keeps_alive
         since = trio.current_time()
-        assert await client.receive_some() == b"", "no 408: nothing was asked"
+        assert await client.receive_some() == b"", "no 408 without a request"
         assert trio.current_time() == pytest.approx(since + 60)
 
 

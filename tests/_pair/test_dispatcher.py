@@ -358,7 +358,7 @@ async def test_a_closed_half_forgets_its_listeners(autojump_clock: MockClock) ->
 # -- the context that listeners run in ---------------------------
 
 
-speaker: ContextVar[str] = ContextVar("speaker", default="nobody")
+speaker: ContextVar[str] = ContextVar("speaker", default="unset")
 
 
 @pytest.mark.parametrize("kind", ["sync", "async", "async after sync"])
@@ -416,7 +416,7 @@ async def test_close_listeners_see_that_context_also_in_a_cancelled_nursery(
         for name, half in (("client", client), ("server", server)):
             speaker.set(name)
             half.accept(pull=pull)
-        speaker.set("somebody else")
+        speaker.set("other")
         client.onclose = listen
         server.onclose = listen_slowly
         await wait_all_tasks_blocked()

@@ -145,7 +145,7 @@ def test_g9_many_messages_at_once_do_not_starve_other_tasks() -> None:
 def test_g11_each_half_has_the_context_of_its_accept_call() -> None:
     async def main() -> list[object]:
         await wait_all_tasks_blocked()
-        return await talk(listen, lambda ws: ws.send("who?"))
+        return await talk(listen, lambda ws: ws.send("name"))
 
     def listen(half: WebSocket, request: Request) -> None:
         @half.on("message")

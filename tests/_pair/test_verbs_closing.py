@@ -414,7 +414,7 @@ async def test_a_half_open_half_needs_no_close_when_its_peer_has_ended(
     assert heard == ["last words", clean(3000)]
     assert server.ready_state is CLOSED
     with pytest.raises(ConnectionClosedError):
-        server.send("to nobody")
+        server.send("unread")
 
 
 @bounded
@@ -1001,7 +1001,7 @@ async def test_untaken_halves_are_not_waited_for(
                 heard = collect_events(client)
                 if taken:
                     client.accept()
-                    client.send("to nobody")
+                    client.send("unread")
                 if body_raises:
                     raise BodyError
         for half in client, server:
@@ -1030,7 +1030,7 @@ async def test_waiting_for_a_half_of_a_block_that_was_left_returns(
         with trio.CancelScope() as scope:
             async with open_websocket_pair() as (client, server):
                 client.accept()
-                client.send("to nobody")
+                client.send("unread")
                 outer.start_soon(drain, client)
                 outer.start_soon(wait, client)
                 outer.start_soon(wait, server)
@@ -1105,7 +1105,7 @@ async def test_drain_raises_when_the_half_fails(autojump_clock: MockClock) -> No
     async with trio.open_nursery() as nursery:
         client, server = WebSocketPair(nursery)
         client.accept()
-        client.send("to nobody")
+        client.send("unread")
         nursery.start_soon(drain, client)
         await client.aclose()
         await drain(client)

@@ -58,8 +58,8 @@ async def test_a_later_receive_does_not_get_the_message_of_an_earlier_one(
 ) -> None:
     got: list[tuple[str, str | bytes]] = []
 
-    async def pull(who: str, half: WebSocket) -> None:
-        got.append((who, await half.receive()))
+    async def pull(name: str, half: WebSocket) -> None:
+        got.append((name, await half.receive()))
 
     async with open_websocket_pair() as (client, server):
         client.accept()
@@ -330,14 +330,14 @@ async def test_each_message_goes_to_one_of_several_receivers_in_their_order(
 ) -> None:
     got: list[tuple[int, str | bytes]] = []
 
-    async def receive(half: WebSocket, who: int) -> None:
-        got.append((who, await half.receive()))
+    async def receive(half: WebSocket, name: int) -> None:
+        got.append((name, await half.receive()))
 
     async with open_websocket_pair() as (client, server):
         client.accept()
         async with trio.open_nursery() as receivers:
-            for who in range(3):
-                receivers.start_soon(receive, server, who)
+            for name in range(3):
+                receivers.start_soon(receive, server, name)
                 await wait_all_tasks_blocked()
             for n in range(3):
                 client.send(n)
@@ -513,7 +513,7 @@ async def test_an_abnormal_end_drops_unread_messages(
             await server.aclose()
         client.accept()
         with pytest.raises(ConnectionClosedError):
-            client.send("to nobody")
+            client.send("unread")
         await client.wait_closed()
         assert await pull_all(server) == [(1006, False)]
 

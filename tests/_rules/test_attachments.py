@@ -1,4 +1,4 @@
-"""What can be attached to a half, and what comes back."""
+"""Attachments: the values, references, sizes and errors."""
 
 import datetime as dt
 import decimal
@@ -36,7 +36,7 @@ def there_and_back(value: object) -> object:
 
 
 def same(a: object, b: object) -> bool:
-    """Compare deeply, types included: 1, 1.0 and True are three values."""
+    """Compare deeply, with types: 1, 1.0 and True are three values."""
     if type(a) is not type(b):
         return False
     if isinstance(a, float) and isinstance(b, float):
@@ -50,7 +50,7 @@ def same(a: object, b: object) -> bool:
 
 
 def inside(value: object) -> list[object] | None:
-    """Return what is in a list or in a dict, in order."""
+    """Return the items of a list or a dict, in order."""
     if isinstance(value, dict):
         return list(chain.from_iterable(cast("dict[object, object]", value).items()))
     return cast("list[object]", value) if isinstance(value, list) else None
@@ -168,7 +168,7 @@ def test_shared_references_stay_shared(shared: object) -> None:
     assert result["other"] is not result["one"]
 
 
-def test_equal_values_that_are_not_shared_stay_apart() -> None:
+def test_equal_values_that_are_not_shared_stay_separate() -> None:
     result = there_and_back([[1], [1]])
     assert isinstance(result, list)
     assert result[0] is not result[1]
@@ -183,7 +183,7 @@ def test_a_list_may_contain_itself() -> None:
     assert result[1] is result
 
 
-def test_a_dict_may_contain_itself_some_way_down() -> None:
+def test_a_dict_may_contain_itself_at_a_deeper_level() -> None:
     value: dict[str, object] = {"name": "me"}
     value["friends"] = [{"back": value}]
     result = there_and_back(value)
@@ -199,11 +199,11 @@ def test_a_value_that_is_small_only_because_of_sharing_is_small() -> None:
     assert len(pack_attachment(value)) < 1000
 
 
-# -- what can't be attached ---------------------
+# -- values that can't be attached ---------------------
 
 
 class Thing:
-    """Nothing that CBOR knows."""
+    """An object that CBOR can't hold."""
 
 
 @pytest.mark.parametrize("where", ["alone", "in a list", "in a dict", "as a key"])
@@ -219,7 +219,7 @@ class Thing:
         pytest.param("\ud800", "surrogates not allowed", id="lone surrogate"),
     ],
 )
-def test_what_cannot_be_kept_is_a_type_error_that_names_it(
+def test_a_value_that_cannot_be_kept_is_a_type_error_that_names_it(
     where: str, value: object, named: str
 ) -> None:
     wrapped = {
@@ -237,7 +237,7 @@ def test_what_cannot_be_kept_is_a_type_error_that_names_it(
     assert caught.value.__cause__ is not None
 
 
-def test_what_could_not_be_read_back_is_refused_when_it_is_attached() -> None:
+def test_a_value_that_could_not_be_read_back_is_refused_at_once() -> None:
     odd = dt.timezone(dt.timedelta(seconds=30))
     with pytest.raises(ValueError, match="could not be read back") as caught:
         pack_attachment(dt.datetime(2020, 1, 1, tzinfo=odd))
@@ -280,7 +280,7 @@ except ValueError as exc:
 def test_the_deepest_nesting_is_refused_and_does_not_end_the_process(
     wrapped: str,
 ) -> None:
-    # In a process of its own, because the stack of this one would be at stake.
+    # In another process, as the stack may overflow.
     program = NESTED.format(depth=100_000, wrapped=wrapped)
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -295,7 +295,7 @@ def test_the_deepest_nesting_is_refused_and_does_not_end_the_process(
 
 # -- size ---------------------
 
-# Three bytes say that what follows are bytes, and how many (RFC 8949, section 3).
+# Three bytes have the type and the length (RFC 8949, section 3).
 LARGEST = MAX_ATTACHMENT_BYTES - 3
 
 

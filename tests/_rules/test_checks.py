@@ -21,7 +21,7 @@ def test_a_limit_below_one_is_a_value_error(value: int) -> None:
 @pytest.mark.parametrize(
     "value", [1.0, True, False, "1", None, math.inf, b"1"], ids=repr
 )
-def test_a_limit_that_is_no_int_is_a_type_error(value: object) -> None:
+def test_a_limit_that_is_not_an_int_is_a_type_error(value: object) -> None:
     with pytest.raises(TypeError, match=r"^a_limit must be an int, not ") as caught:
         check_limit("a_limit", value)
     assert repr(value) in str(caught.value)
@@ -42,7 +42,7 @@ def test_negative_seconds_and_nan_are_value_errors(value: float) -> None:
 
 
 @pytest.mark.parametrize("value", [True, False, "1", None, 1j, b"1"], ids=repr)
-def test_seconds_that_are_no_number_are_a_type_error(value: object) -> None:
+def test_seconds_that_are_not_a_number_are_a_type_error(value: object) -> None:
     with pytest.raises(TypeError, match=r"^a_time must be a number of sec") as caught:
         check_seconds("a_time", value)
     assert repr(value) in str(caught.value)

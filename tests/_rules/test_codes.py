@@ -1,4 +1,4 @@
-"""What may be said in a Close, and in which order the complaints come."""
+"""Codes and reasons of a Close, and the order of the checks."""
 
 import enum
 
@@ -20,7 +20,7 @@ RESERVED = {1004, 1005, 1006, 1015}
 TOO_LONG = "x" * 124
 
 any_text = st.text(st.characters(), max_size=60)
-"""Lone surrogates included."""
+"""Any text, including lone surrogates."""
 
 
 # -- codes ---------------------
@@ -59,7 +59,7 @@ def test_exactly_1000_to_4999_without_the_reserved_ones_may_be_sent(code: int) -
 @pytest.mark.parametrize(
     "code", [True, False, 1000.0, "1000", b"1000", 1j, [1000]], ids=repr
 )
-def test_a_code_of_another_type_is_not_converted(code: object) -> None:
+def test_a_code_of_another_type_is_refused(code: object) -> None:
     with pytest.raises(TypeError, match=r"^a close code is an int such as 1000") as err:
         checked_close(code, None)  # type: ignore[arg-type]  # That is the point.
     assert repr(code) in str(err.value)
@@ -76,7 +76,7 @@ def test_a_registered_code_becomes_a_plain_int() -> None:
 
 
 @pytest.mark.parametrize("code", list(CloseCode), ids=lambda code: code.name)
-def test_close_code_names_can_be_sent_unless_they_say_never_sent(
+def test_close_code_names_can_be_sent_unless_they_are_never_sent(
     code: CloseCode,
 ) -> None:
     if code in RESERVED:
@@ -151,7 +151,7 @@ def test_a_reason_needs_a_code_even_an_empty_one(reason: str) -> None:
 
 
 @pytest.mark.parametrize("reason", [b"why", 5, True, ["why"], object()])
-def test_a_reason_of_another_type_is_not_converted(reason: object) -> None:
+def test_a_reason_of_another_type_is_refused(reason: object) -> None:
     with pytest.raises(TypeError, match=r"^a close reason is a str, not ") as caught:
         checked_close(1000, reason)  # type: ignore[arg-type]  # That is the point.
     assert type(reason).__name__ in str(caught.value)
@@ -214,7 +214,7 @@ def test_the_type_of_the_reason_is_checked_before_the_missing_code() -> None:
 
 def usv_by_the_book(text: str) -> str:
     """Convert as the Infra and Web IDL standards describe it, one unit at a time."""
-    units = [0xFFFD]  # So that there is always one before.
+    units = [0xFFFD]  # There is always a unit before.
     for char in text:
         unit = ord(char)
         if 0xDC00 <= unit <= 0xDFFF and 0xD800 <= units[-1] <= 0xDBFF:
@@ -243,7 +243,7 @@ broken_text = st.text(st.one_of(surrogates, st.characters()), max_size=12)
 def test_each_lone_surrogate_becomes_one_replacement_character(text: str) -> None:
     result = usv_string(text)
     assert result == usv_by_the_book(text)
-    assert result.encode().decode() == result  # Well-formed, in other words.
+    assert result.encode().decode() == result  # The result is well-formed.
 
 
 @given(st.text(max_size=30))
@@ -295,14 +295,14 @@ def test_a_close_that_is_sent_is_received_with_as_much_of_the_reason_as_fits(
     assert (received.reason == reason) is (len(reason.encode()) <= MAX_REASON_BYTES)
 
 
-def test_a_payload_of_one_byte_is_a_breach_of_the_protocol() -> None:
+def test_a_payload_of_one_byte_is_a_protocol_error() -> None:
     with pytest.raises(ProtocolError, match="one byte") as caught:
         close_from_payload(b"\x03")
     assert caught.value.code == 1002
 
 
 @pytest.mark.parametrize("code", [1000, 999])
-def test_a_reason_that_is_not_utf8_is_complained_about_before_the_code(
+def test_a_reason_that_is_not_utf8_is_refused_before_the_code(
     code: int,
 ) -> None:
     with pytest.raises(ProtocolError, match="not UTF-8") as caught:

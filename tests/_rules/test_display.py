@@ -17,7 +17,7 @@ def test_printable_text_is_a_literal_of_the_text(text: str) -> None:
 
 
 @given(any_text)
-def test_printable_text_has_nothing_that_commands_a_terminal(text: str) -> None:
+def test_printable_text_has_no_control_sequences(text: str) -> None:
     shown = printable(text)
     assert shown.isprintable()
     assert not {unicodedata.category(c) for c in shown} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -40,7 +40,7 @@ def test_printable_text_has_nothing_that_commands_a_terminal(text: str) -> None:
         ("\U000e0041", "\\U000e0041"),
     ],
 )
-def test_what_is_escaped(text: str, shown: str) -> None:
+def test_control_characters_are_escaped(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
@@ -104,5 +104,5 @@ def test_any_text_can_be_redacted(text: str) -> None:
 
 
 @given(any_text)
-def test_nothing_after_a_question_mark_is_shown_but_names(text: str) -> None:
+def test_only_names_are_shown_after_a_question_mark(text: str) -> None:
     assert "SECRET" not in redacted(f"http://h/?token={text.replace('#', '')}SECRET")

@@ -1,4 +1,4 @@
-"""The tree of exceptions: what is caught by what, and what each one says."""
+"""The tree of exceptions, their attributes and texts."""
 
 import copy
 import pickle
@@ -96,24 +96,24 @@ def test_connection_closed_shows_code_reason_and_cleanness() -> None:
         ),
     ],
 )
-def test_connection_closed_reads_as_a_sentence(
+def test_the_text_of_connection_closed_is_a_sentence(
     error: ConnectionClosedError, text: str
 ) -> None:
     assert str(error) == text
 
 
-def test_a_protocol_error_shows_what_was_wrong_and_the_code_sent() -> None:
+def test_a_protocol_error_shows_the_problem_and_the_code_sent() -> None:
     error = ProtocolError(1009, "a message of 5 bytes is too long")
     assert error.code == 1009
     assert str(error) == "a message of 5 bytes is too long (closed with 1009)"
 
 
-def test_a_handshake_error_carries_the_answer_of_the_server() -> None:
+def test_a_handshake_error_has_the_response_of_the_server() -> None:
     error = HandshakeError("no", status=403, headers=(("A", "1"),), body=b"sorry")
     assert str(error) == "no"
     assert (error.status, error.headers, error.body) == (403, (("A", "1"),), b"sorry")
 
 
-def test_a_handshake_error_without_an_answer_has_no_status() -> None:
+def test_a_handshake_error_without_a_response_has_no_status() -> None:
     error = HandshakeError("the server said nothing")
     assert (error.status, error.headers, error.body) == (None, (), b"")

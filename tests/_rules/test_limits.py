@@ -1,4 +1,4 @@
-"""Limits: one place for all, whose names and defaults the public functions share."""
+"""`Limits`: names, defaults and checks, shared by all public functions."""
 
 import inspect
 import math
@@ -65,7 +65,7 @@ def test_pairs_in_memory_and_on_the_network_buffer_as_much(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_limit_is_checked_wherever_it_comes_from(name: str) -> None:
+def test_a_limit_is_checked_by_every_public_function(name: str) -> None:
     wrongs: list[Any] = ["5", True, -1, math.nan]
     for wrong in wrongs:
         with pytest.raises((TypeError, ValueError), match=f"^{name} must be "):

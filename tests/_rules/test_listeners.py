@@ -1,4 +1,4 @@
-"""Who is called for an event, and in which order."""
+"""The listeners of a half: which are called for an event, and in which order."""
 
 from collections.abc import Callable, Iterator
 from itertools import zip_longest
@@ -19,7 +19,7 @@ from trio_wspair._rules.listeners import EVENT_TYPES, Listener, Listeners
 
 
 class Bystander:
-    """Has listeners that are bound methods: each access makes a new one."""
+    """An object with bound methods as listeners: each access makes a new one."""
 
     def first(self, event: object) -> None: ...
 
@@ -51,7 +51,7 @@ NAMES = ("plain", "async_plain", "first", "second", "alike 1", "alike 2")
 
 
 def listener_called(name: str) -> Listener:
-    """Return the listener of that name, if possible a new object."""
+    """Return the listener of a name, as a new object if possible."""
     if name.startswith("alike"):
         return Alike(int(name[-1]))
     if name in {"first", "second"}:
@@ -60,7 +60,7 @@ def listener_called(name: str) -> Listener:
 
 
 def wrong(listener: object) -> Listener:
-    """Return what is no listener as if it were one, for the type checker."""
+    """Return an invalid listener, typed as a listener."""
     return cast("Listener", listener)
 
 
@@ -69,7 +69,7 @@ def name_of(listener: Listener) -> str:
 
 
 def called(registry: Listeners, event_type: str = "message") -> list[str]:
-    """Return who is called for one event."""
+    """Return the listeners that are called for one event."""
     return [name_of(listener) for listener in registry.to_call(event_type)]
 
 
@@ -85,7 +85,7 @@ event_types = st.sampled_from(["message", "message", "message", "close"])
 
 
 class ListenersMachine(RuleBasedStateMachine):
-    """Adds, removes and dispatches, all mixed, beside a model of three dicts."""
+    """Adds, removes and dispatches in any order, and compares with a model."""
 
     registry: Listeners
     added: dict[str, dict[str, bool]]
@@ -95,7 +95,7 @@ class ListenersMachine(RuleBasedStateMachine):
     dispatched: str
     """The type of the event that is being dispatched."""
     turns: list[str]
-    """Those of its listeners whose turn is still to come."""
+    """Its listeners that are still to be called."""
 
     @initialize(
         added=st.lists(st.tuples(names, st.booleans()), max_size=3),
@@ -183,18 +183,18 @@ class ListenersMachine(RuleBasedStateMachine):
     @invariant()
     def the_only_message_listener_is_the_whole_truth(self) -> None:
         only = self.registry.only_message_listener
-        everybody = [
+        every_name = [
             *([self.slots["message"]] if "message" in self.slots else []),
             *self.added["message"],
         ]
-        simple = len(everybody) == 1 and True not in self.added["message"].values()
+        simple = len(every_name) == 1 and True not in self.added["message"].values()
         assert (only is not None) is simple
-        if only is not None:  # Then asking changes nothing, so ask.
+        if only is not None:  # In this case the call changes nothing.
             assert list(self.registry.to_call("message")) == [only]
-            assert name_of(only) == everybody[0]
+            assert name_of(only) == every_name[0]
 
 
-def test_whatever_happens_in_any_order_the_laws_of_a_registry_hold() -> None:
+def test_the_laws_of_a_registry_hold_in_any_order_of_calls() -> None:
     run_state_machine_as_test(
         ListenersMachine,
         settings=settings(max_examples=200, stateful_step_count=15, deadline=None),
@@ -266,7 +266,7 @@ def test_removing_a_listener_that_was_never_added_does_nothing() -> None:
     assert called(registry, "close") == ["plain"]
 
 
-def test_event_types_have_nothing_to_do_with_each_other() -> None:
+def test_event_types_are_independent() -> None:
     registry = make("plain", event_type="message")
     registry.add("close", listener_called("first"), once=False)
     registry.set_slot("error", listener_called("second"))
@@ -282,7 +282,7 @@ def test_a_once_listener_is_gone_before_its_call() -> None:
     for listener in registry.to_call("message"):
         assert listener is plain
         assert called(registry) == []
-        registry.add("message", plain, once=True)  # It adds itself again:
+        registry.add("message", plain, once=True)  # The listener adds itself again:
     assert called(registry) == ["plain"]  # for the next event, and only that.
     assert called(registry) == []
 
@@ -391,7 +391,7 @@ def test_the_object_called_is_the_one_that_was_added() -> None:
 
 
 @pytest.mark.parametrize("event_type", ["open", "Message", "", None, 5, ["message"]])
-def test_an_unknown_event_type_is_refused_with_the_three_there_are(
+def test_an_unknown_event_type_is_refused_with_the_three_valid_ones(
     event_type: str,
 ) -> None:
     registry = make("plain")

@@ -1,4 +1,4 @@
-"""What `send()` makes of what it is given."""
+"""Messages: the conversions of `send()`, and their sizes."""
 
 import array
 import ctypes
@@ -21,7 +21,7 @@ from trio_wspair._rules.messages import MIN_WEIGHT, as_message, size_of, weight_
 
 @given(st.text(max_size=30))
 @settings(max_examples=50, deadline=None)
-def test_well_formed_text_travels_as_it_is(text: str) -> None:
+def test_well_formed_text_is_unchanged(text: str) -> None:
     assert as_message(text) == text
 
 
@@ -44,7 +44,7 @@ def test_each_lone_surrogate_becomes_one_replacement_character(
 
 @given(st.text(st.characters(), max_size=12))
 @settings(max_examples=50, deadline=None)
-def test_whatever_text_is_given_what_travels_is_utf8(text: str) -> None:
+def test_any_text_is_sent_as_valid_utf8(text: str) -> None:
     message = as_message(text)
     assert isinstance(message, str)
     assert message == usv_string(text)
@@ -75,7 +75,7 @@ class Colour(str, enum.Enum):  # noqa: UP042 - its str() is not its text
         pytest.param(Colour.BROKEN, "\ufffd", id="enum with a lone surrogate"),
     ],
 )
-def test_a_str_subclass_travels_as_the_plain_text_that_it_contains(
+def test_a_str_subclass_becomes_the_plain_text_that_it_contains(
     text: str, sent: str
 ) -> None:
     message = as_message(text)
@@ -96,7 +96,7 @@ def array_of(data: bytes) -> object:
     ids=["bytes", "bytearray", "memoryview", "array"],
 )
 @pytest.mark.parametrize("data", [b"", b"\x00\xff", b"abc" * 1000], ids=len)
-def test_everything_bytes_like_becomes_bytes(
+def test_every_bytes_like_object_becomes_bytes(
     make: Callable[[bytes], object], data: bytes
 ) -> None:
     message = as_message(make(data))
@@ -112,7 +112,7 @@ def test_a_bytes_subclass_becomes_plain_bytes() -> None:
     assert as_message(Data(b"abc")) == b"abc"
 
 
-def test_views_that_skip_bytes_or_count_in_more_than_bytes_become_their_bytes() -> None:
+def test_strided_views_and_views_of_larger_items_become_their_bytes() -> None:
     assert as_message(memoryview(b"abcdef")[::2]) == b"ace"
     assert as_message(memoryview(b"abcdef")[::-1]) == b"fedcba"
     assert as_message(memoryview(b"abcd").cast("H")) == b"abcd"
@@ -123,7 +123,7 @@ def test_views_that_skip_bytes_or_count_in_more_than_bytes_become_their_bytes() 
 def test_bytes_are_a_snapshot() -> None:
     data = bytearray(b"before")
     messages = [as_message(data), as_message(memoryview(data))]
-    data[:] = b"after"  # And nothing holds on to it: it can be resized.
+    data[:] = b"after"  # The buffer isn't held: it can be resized.
     assert messages == [b"before", b"before"]
 
 
@@ -259,7 +259,7 @@ def test_a_named_number_is_a_number() -> None:
     ],
     ids=lambda value: type(value).__name__ + str(bool(value)),
 )
-def test_anything_else_is_refused_and_pointed_to_json(value: object) -> None:
+def test_other_types_are_refused_with_a_hint_at_json(value: object) -> None:
     with pytest.raises(TypeError) as caught:
         as_message(value)
     assert str(caught.value) == (
@@ -281,5 +281,5 @@ def test_the_size_of_a_message_is_that_of_its_payload(value: str | bytes) -> Non
 
 @given(st.integers(0, 10_000))
 @settings(max_examples=100, deadline=None)
-def test_a_message_weighs_its_size_and_at_least_64(size: int) -> None:
+def test_a_message_weighs_its_size_but_at_least_64(size: int) -> None:
     assert weight_of(size) == (size if size >= 64 else MIN_WEIGHT)

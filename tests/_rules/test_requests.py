@@ -62,7 +62,7 @@ def test_a_conversation_never_becomes_a_plain_response(events: list[Event]) -> N
         ((Event.WEBSOCKET, Event.CONNECTION_END, Event.END), StopEffect.NONE),
     ],
 )
-def test_a_stop_of_the_server_means_something_in_every_state(
+def test_a_stop_of_the_server_has_an_effect_in_every_state(
     events: tuple[Event, ...], effect: StopEffect
 ) -> None:
     life = advanced(*events)
@@ -71,5 +71,5 @@ def test_a_stop_of_the_server_means_something_in_every_state(
 
 
 @pytest.mark.parametrize("state", State)
-def test_every_state_knows_what_a_stop_means(state: State) -> None:
+def test_every_state_has_a_rule_for_a_stop(state: State) -> None:
     assert isinstance(RequestLife(state).stop(1001), StopEffect)

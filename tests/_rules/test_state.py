@@ -1,4 +1,4 @@
-"""The laws of the state of a half, walked by a machine that knows nothing else."""
+"""The state of a half: its laws, checked by state machines."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -21,7 +21,7 @@ from trio_wspair._rules.state import Cause, End, Failure, HalfState, Holder, Ope
 
 T = TypeVar("T")
 
-# What may become of a half, said once more and by itself.
+# The transitions of a half, written a second time.
 MOVES = {
     (Holder.NONE, Operation.ACCEPT): Holder.APPLICATION,
     (Holder.NONE, Operation.PULL): Holder.PULLER,
@@ -33,7 +33,7 @@ MOVES = {
 }
 SPEAKERS = {Holder.APPLICATION, Holder.PULLER, Holder.HIBERNATION}
 ANSWERED = {Holder.NONE, Holder.APPLICATION, Holder.PULLER}
-"""Those for whom a Close is answered."""
+"""The holders for which a Close is answered."""
 TAKES = {
     Holder.APPLICATION: Operation.ACCEPT,
     Holder.PULLER: Operation.PULL,
@@ -55,7 +55,7 @@ failures = st.builds(
 
 
 def facts(state: HalfState) -> tuple[object, ...]:
-    """Return everything that a state knows."""
+    """Return all values of a state."""
     return attrs.astuple(state, recurse=False)
 
 
@@ -67,7 +67,7 @@ def held_by(holder: Holder, *, half_open: bool = False) -> HalfState:
 
 
 class HalfStateMachine(RuleBasedStateMachine):
-    """Does anything at any moment, and knows what has to come of it."""
+    """Calls anything at any moment, with a model of the results."""
 
     state: HalfState
     holder: Holder
@@ -78,7 +78,7 @@ class HalfStateMachine(RuleBasedStateMachine):
     released: bool
     shown: bool
     answered: bool
-    """The Close that was sent is an answer."""
+    """Whether the sent Close is an answer."""
     end: End | None
     before: ReadyState
 
@@ -91,7 +91,7 @@ class HalfStateMachine(RuleBasedStateMachine):
         self.sent = self.received = self.failure = self.end = None
         self.before = ReadyState.OPEN
 
-    # -- what the model knows -----------------------------------------------------
+    # -- the model ----------------------------------------------------------------
 
     @property
     def closed(self) -> bool:
@@ -117,12 +117,12 @@ class HalfStateMachine(RuleBasedStateMachine):
         assert facts(self.state) == before
         return result
 
-    # -- acts -----------------------------------------------------------------------
+    # -- calls ----------------------------------------------------------------------
 
     @rule(operation=st.sampled_from(Operation), half_open=st.booleans())
     def take(self, operation: Operation, half_open: bool) -> None:
         if self.holder is not Holder.NONE:
-            half_open = self.half_open  # What else happens has a test of its own.
+            half_open = self.half_open  # Other effects have separate tests.
         to = MOVES.get((self.holder, operation))
         gone = self.released or (self.closed and self.holder is Holder.NONE)
         if to is None or gone:
@@ -202,7 +202,7 @@ class HalfStateMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_facts_are_those_of_the_model(self) -> None:
-        # In the model each latch is assigned once, so this is that law as well.
+        # In the model each latch is assigned once, which this also checks.
         state = self.state
         assert state.holder is self.holder
         assert state.half_open is self.half_open
@@ -217,7 +217,7 @@ class HalfStateMachine(RuleBasedStateMachine):
 
     @invariant()
     def ready_state_counts_the_closes_and_never_goes_back(self) -> None:
-        # An object sees an end when its handler is due, a failure when it was told.
+        # An object gets an end when its handler is due, and a failure when dispatched.
         untold = self.holder is Holder.HIBERNATION and not self.released
         seen = self.end if self.shown or not untold else None
         expected = ReadyState(1 + len([c for c in (self.sent, seen) if c is not None]))
@@ -270,7 +270,7 @@ class HalfStateMachine(RuleBasedStateMachine):
         assert ("failed" in text) is (self.failure is not None)
 
 
-def test_whatever_happens_in_any_order_the_laws_of_a_state_hold() -> None:
+def test_the_laws_of_a_state_hold_in_any_order_of_calls() -> None:
     run_state_machine_as_test(
         HalfStateMachine,
         settings=settings(max_examples=200, stateful_step_count=20, deadline=None),
@@ -287,9 +287,9 @@ class EndInTheQueue(RuleBasedStateMachine):
     queue: int
     """Messages in the queue."""
     unanswered: int
-    """Messages that a puller was given, before it closed or began to wait."""
+    """Messages given to a puller before it closed or began to wait."""
     ended: bool
-    """The end is in the queue."""
+    """Whether the end is in the queue."""
     arrived_first: bool
     waiting: int
 
@@ -376,7 +376,7 @@ def test_an_end_takes_effect_when_nothing_before_it_can_be_answered() -> None:
 
 @every_holder
 @every_operation
-def test_the_holder_moves_only_along_the_table(
+def test_the_holder_changes_only_as_in_the_table(
     holder: Holder, operation: Operation
 ) -> None:
     state = held_by(holder)
@@ -426,11 +426,11 @@ def test_a_second_accept_is_fine_until_the_end_was_delivered() -> None:
         state.take(Operation.ACCEPT)
 
 
-# -- speaking ---------------------
+# -- sending ---------------------
 
 
 @every_holder
-def test_only_an_application_or_an_object_speaks(holder: Holder) -> None:
+def test_only_an_application_or_an_object_may_send(holder: Holder) -> None:
     state = held_by(holder)
     if holder in SPEAKERS:
         state.check_verb("send()")
@@ -457,7 +457,7 @@ def test_before_accept_the_error_says_what_to_call() -> None:
     )
 
 
-def test_a_half_given_to_a_connection_points_to_the_other_half() -> None:
+def test_the_error_for_a_half_of_a_connection_names_the_other_half() -> None:
     with pytest.raises(InvalidStateError) as caught:
         held_by(Holder.TRANSPORT).check_verb("send()")
     assert str(caught.value) == (
@@ -466,7 +466,7 @@ def test_a_half_given_to_a_connection_points_to_the_other_half() -> None:
     )
 
 
-def test_sending_after_ones_own_close_is_misuse() -> None:
+def test_sending_after_close_is_misuse() -> None:
     state = held_by(Holder.APPLICATION)
     state.start_close(Close(3000))
     with pytest.raises(InvalidStateError) as caught:
@@ -477,7 +477,7 @@ def test_sending_after_ones_own_close_is_misuse() -> None:
 
 
 @pytest.mark.parametrize("same", [True, False], ids=["same object", "equal"])
-def test_sending_after_ones_own_close_stays_misuse_when_it_was_answered(
+def test_sending_after_close_is_misuse_also_when_it_was_answered(
     same: bool,
 ) -> None:
     state = held_by(Holder.APPLICATION)
@@ -488,7 +488,7 @@ def test_sending_after_ones_own_close_stays_misuse_when_it_was_answered(
         state.check_send()
 
 
-def test_sending_after_the_peers_close_is_not_misuse() -> None:
+def test_sending_after_the_close_of_the_peer_is_not_misuse() -> None:
     state = held_by(Holder.APPLICATION)
     state.receive_close(Close(3000, "enough"))
     with pytest.raises(ConnectionClosedError) as caught:
@@ -504,7 +504,7 @@ def test_sending_after_a_failure_is_not_misuse() -> None:
     assert caught.value.args == (1006, "gone", False)
 
 
-def test_in_half_open_one_sends_until_ones_own_close() -> None:
+def test_in_half_open_sending_is_legal_until_close() -> None:
     state = held_by(Holder.APPLICATION, half_open=True)
     assert state.receive_close(Close(3000)) is None
     assert state.ready_state.name == "CLOSING"
@@ -561,7 +561,7 @@ def test_a_failure_after_the_peers_close_keeps_that_end() -> None:
     assert state.ready_state is ReadyState.CLOSED
 
 
-def test_a_second_close_of_ones_own_is_ignored() -> None:
+def test_a_second_close_is_ignored() -> None:
     state = held_by(Holder.APPLICATION)
     assert state.start_close(Close(3000)) is True
     assert state.start_close(Close(4000)) is False
@@ -586,7 +586,7 @@ def test_a_half_that_has_closed_or_failed_cannot_fail_any_more() -> None:
     assert failed.failure is first
 
 
-# -- words ---------------------
+# -- descriptions ---------------------
 
 
 def test_a_description_shows_state_holder_and_codes() -> None:

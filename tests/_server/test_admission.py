@@ -109,7 +109,7 @@ def test_a_place_is_free_again_however_a_connection_ends() -> None:
         with pytest.raises(KeyError):
             come_and_fail()
     assert not admission.full
-    assert not admission._clients, "it remembers clients that have gone"
+    assert not admission._clients, "clients that have gone are still counted"
 
 
 # -- the limit in all -----------------------------------------------------------

@@ -365,7 +365,7 @@ async def test_a_wrong_handshake_gets_an_http_error(net: Network, name: str) -> 
         assert status_of(answer) == status
         assert (b"\r\nSec-WebSocket-Version: 13\r\n" in answer) is (status == 426)
         _, body = answer.split(b"\r\n\r\n", 1)
-        assert len(body) > 10, "it says what is wrong"
+        assert len(body) > 10, "the error names the problem"
         await assert_it_lives(net, server)
 
 

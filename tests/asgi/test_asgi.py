@@ -662,7 +662,7 @@ async def test_g2_when_the_server_stops_the_client_gets_1001(
     assert (closed.code, closed.was_clean) == (1006, False)
     assert closed.reason == "the server has stopped"
     assert scope.cancelled_caught
-    assert trio.current_time() == 0.0, "a server that has stopped hears no answer"
+    assert trio.current_time() == 0.0, "a stopped server reads no answer"
 
 
 @bounded

@@ -36,7 +36,7 @@ def browser() -> Iterator["Browser"]:
     )
 
     executable = shutil.which("chromium")
-    assert executable is not None, "there is no chromium: install Debian's package"
+    assert executable is not None, "chromium is missing: install Debian's package"
     expect.set_options(timeout=TIMEOUT)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)

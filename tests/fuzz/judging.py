@@ -33,7 +33,7 @@ def judge_server(case: Case, seen: Seen) -> str:
         assert not complete or case.ending == "reset", "no answer to a request"
         return "no answer"
     answer = ANSWER.match(seen.sent)
-    assert answer is not None, f"the answer is no HTTP: {seen.sent[:200]!r}"
+    assert answer is not None, f"the response is not HTTP: {seen.sent[:200]!r}"
     rest = seen.sent[answer.end() :]
     if answer[1] == b"101":
         accept = header(answer, b"Sec-WebSocket-Accept").decode()
@@ -41,10 +41,10 @@ def judge_server(case: Case, seen: Seen) -> str:
         assert accept in [accept_key(key.decode()) for key in keys], "a wrong key"
         lines = len(seen.received) - len(seen.received.lstrip(b"\r\n"))
         start = END_OF_HEAD.search(seen.received, lines)  # RFC 9112, section 2.2.
-        assert start is not None, "101 to what is no head"
+        assert start is not None, "101 to an invalid head"
         assert start.end() - lines <= MAX_REQUEST, "a head that is too large"
         return judge_frames(case, seen, seen.received[start.end() :], rest)
-    assert not seen.hung_up, "a connection of no use is kept"
+    assert not seen.hung_up, "a useless connection is kept"
     assert int(answer[1]) in STATUSES, f"status {answer[1]!r}"
     assert not seen.received.startswith(GOOD_REQUEST), "a good request is refused"
     assert not seen.observed, "a half, but no 101"
@@ -60,7 +60,7 @@ def judge_server(case: Case, seen: Seen) -> str:
 def header(answer: re.Match[bytes], name: bytes) -> bytes:
     """Return the value of a header that has to be there exactly once."""
     values = re.findall(rb"(?i)(?:^|\n)%s: (.*)\r\n" % name, answer[2])
-    assert len(values) == 1, f"{name!r} is there {len(values)} times"
+    assert len(values) == 1, f"{name!r} comes {len(values)} times"
     value: bytes = values[0]
     return value
 
@@ -84,10 +84,10 @@ def judge_client(case: Case, seen: Seen) -> str:
         assert accept in head, "a WebSocket without the right key"
         assert len(head) <= MAX_ANSWER, "a head that is too large"
         return judge_frames(case, seen, frames, rest)
-    assert not seen.hung_up, "a connection of no use is kept"
+    assert not seen.hung_up, "a useless connection is kept"
     assert str(seen.refusal), "no reason"
     assert not seen.observed, "a half, but no WebSocket"
-    assert not rest, "something is sent although there is no WebSocket"
+    assert not rest, "frames are sent without a WebSocket"
     good = with_accept(GOOD_ANSWER, request + end)
     answer = INTERIM.sub(b"", seen.received, count=1)
     assert not answer.startswith(good), f"a good answer: {seen.refusal}"
@@ -117,9 +117,9 @@ def judge_frames(case: Case, seen: Seen, received: bytes, sent: bytes) -> str:
     (observed,) = seen.observed
     end = judge_events(case, observed, wanted, closes)
     assert end in wanted.ends, f"it has ended with {end}, not {wanted.ends}"
-    assert not seen.hung_up or end == Vanished(), "a connection of no use is kept"
+    assert not seen.hung_up or end == Vanished(), "a useless connection is kept"
     judge_said(case, said, wanted, end)
-    assert closes in closes_for(case, wanted, end), f"{closes} is said after {end}"
+    assert closes in closes_for(case, wanted, end), f"{closes} is sent after {end}"
     return f"{type(end).__name__} {getattr(end, 'code', '')}".strip().lower()
 
 
@@ -144,9 +144,9 @@ def judge_events(
     heard = list(observed.heard)
     assert heard, "no close event"
     closed = heard.pop()
-    assert isinstance(closed, CloseEvent), f"the last event is no close: {closed!r}"
+    assert isinstance(closed, CloseEvent), f"the last event is not a close: {closed!r}"
     error = heard.pop() if heard and isinstance(heard[-1], ErrorEvent) else None
-    assert heard == wanted.messages, f"heard {heard!r}, not {wanted.messages!r}"
+    assert heard == wanted.messages, f"got {heard!r}, not {wanted.messages!r}"
     if case.application == "puller":
         quiet = closed.code in {1000, 1001, 1005}
         assert observed.raised == ([] if quiet else [closed.code]), "wrong iteration"
@@ -176,12 +176,12 @@ def judge_said(case: Case, said: list[Said], wanted: Expected, end: End) -> None
     right = list(wanted.messages) if case.application != "closer" else []
     if case.application == "half-open" and isinstance(end, Clean):
         right.append(LAST_MESSAGE)
-    assert echoes == right[: len(echoes)], f"said {echoes!r}, not {right!r}"
+    assert echoes == right[: len(echoes)], f"sent {echoes!r}, not {right!r}"
     if end == Broken(1009):  # Characters are read on until they are counted.
         pongs = pongs[: len(wanted.pings)]
     assert pongs == wanted.pings[: len(pongs)], f"{pongs!r} for {wanted.pings!r}"
     if not isinstance(end, Vanished) and case.ending != "reset":
-        assert len(echoes) == len(right), f"said only {echoes!r} of {right!r}"
+        assert len(echoes) == len(right), f"sent only {echoes!r} of {right!r}"
         all_pongs = len(pongs) >= wanted.sure_pings
         assert all_pongs or case.application == "closer", "a ping without its pong"
     assert all(close_code(one) is None for one in said[:-1]), f"after a Close: {said}"

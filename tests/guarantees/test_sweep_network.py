@@ -343,7 +343,7 @@ def test_g6_open_websocket_cancelled_at_any_step_has_closed(
                             fail()
             except BodyError:
                 raised = True
-        assert raised is (leaving and raises), "the block's own exception comes out"
+        assert raised is (leaving and raises), "the exception of the block is raised"
         if not events:
             assert [peer.received for peer in peers] in ([], [[]])
             return

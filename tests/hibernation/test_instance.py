@@ -249,7 +249,7 @@ async def test_evict_drops_an_idle_object_at_once() -> None:
         namespace.evict()
         assert alive[0]() is None
         namespace.evict()  # Evicting an object that has gone does nothing,
-        namespace.evict("nobody")  # nor does evicting one that never existed.
+        namespace.evict("unknown")  # nor does evicting one that never existed.
         client.send("hello")
         await settle()
         assert world.log == [(2, "hello")]
@@ -818,11 +818,11 @@ async def test_settings_without_sockets_last_a_while_and_are_then_forgotten() ->
         await settle(75)
         assert (await namespace.ask("/get", "room 0")).body == b"5000"
         await settle(60)
-        await namespace.ask("/get", "somebody new")
+        await namespace.ask("/get", "new")
         # Some may be kept, but not the hundred.
         assert len(namespace.rooms._actors) == 2
         await settle(200)
-        await namespace.ask("/get", "somebody else")
+        await namespace.ask("/get", "other")
         assert (await namespace.ask("/get", "room 0")).body == b"None"
 
 

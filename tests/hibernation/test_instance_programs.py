@@ -86,7 +86,7 @@ class Join:
 class Say:
     """A client sends a message."""
 
-    who: int
+    visitor: int
     what: str | bytes
 
 
@@ -94,7 +94,7 @@ class Say:
 class Leave:
     """A client closes."""
 
-    who: int
+    visitor: int
     code: int
 
 
@@ -112,12 +112,12 @@ class Wait:
 
 Step = Join | Say | Leave | Answer | Wait
 words = st.sampled_from(["hello", "slow", "boom", "quit", "ping", b"ping", *TAGS])
-who = st.integers(0, 3)
+visitor = st.integers(0, 3)
 steps = st.one_of(
     st.builds(Join, st.sampled_from(TAGS)),
-    st.builds(Say, who, words),
-    st.builds(Say, who, words),
-    st.builds(Leave, who, st.sampled_from([1000, 3001])),
+    st.builds(Say, visitor, words),
+    st.builds(Say, visitor, words),
+    st.builds(Leave, visitor, st.sampled_from([1000, 3001])),
     st.just(Answer()),
     st.builds(Wait, st.sampled_from([0.5, 3.0, 11.0])),
 )
@@ -164,12 +164,12 @@ async def play(
                         visitors.append(Visitor(response.web_socket))
                         visitors[-1].ws.accept(pull=True)
                         nursery.start_soon(visitors[-1].listen)
-                    case Say(who, what):
-                        ws = visitors[who % len(visitors)].ws
+                    case Say(visitor, what):
+                        ws = visitors[visitor % len(visitors)].ws
                         if ws.ready_state is ReadyState.OPEN:
                             ws.send(what)
-                    case Leave(who, code):
-                        visitors[who % len(visitors)].ws.close(code)
+                    case Leave(visitor, code):
+                        visitors[visitor % len(visitors)].ws.close(code)
                     case Answer():
                         await room.fetch(new_request(nursery, "/answer"))
                     case Wait(seconds):

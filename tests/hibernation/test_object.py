@@ -444,7 +444,7 @@ async def test_an_error_of_a_handler_is_logged_and_its_socket_stays_open(
             raise ZeroDivisionError
 
     async def on_close(_room: Room, _ws: WebSocket) -> None:
-        raise KeyError("who?")
+        raise KeyError("name")
 
     async with open_namespace(
         World(on_message=on_message, on_close=on_close)
@@ -461,7 +461,7 @@ async def test_an_error_of_a_handler_is_logged_and_its_socket_stays_open(
         await client.aclose(3000)
         assert (await client.wait_closed()).was_clean
         assert logged_warnings(caplog) == [
-            "web_socket_close() of Room 'room' failed <- KeyError('who?')"
+            "web_socket_close() of Room 'room' failed <- KeyError('name')"
         ]
 
 

@@ -40,7 +40,7 @@ def block(title: str) -> str:
     """Return the page's configuration for a proxy."""
     pattern = rf"\n{title}\n   \.\. code-block:: \w+\n\n((?:      .*\n|\n)+)"
     found = re.search(pattern, PAGE)
-    assert found, f"no block for {title}"
+    assert found, f"the page has no configuration for {title}"
     return textwrap.dedent(found[1])
 
 

@@ -110,12 +110,14 @@ def test_contestants_take_turns_and_a_failing_one_is_left_out() -> None:
         return taken(1)[0]
 
     measured = measure([ECHO], 2, 1, take)
-    everybody = list(ECHO.contestants)
-    assert seen[: len(everybody)] == everybody
-    assert seen[len(everybody) :] == [c for c in everybody if c != "picows on asyncio"]
+    all_contestants = list(ECHO.contestants)
+    assert seen[: len(all_contestants)] == all_contestants
+    assert seen[len(all_contestants) :] == [
+        c for c in all_contestants if c != "picows on asyncio"
+    ]
     assert measured.left_out[ECHO.name].keys() == {"picows on asyncio", "workerd"}
     assert measured.contestants(ECHO) == [
-        c for c in everybody if c not in {"picows on asyncio", "workerd"}
+        c for c in all_contestants if c not in {"picows on asyncio", "workerd"}
     ]
 
 

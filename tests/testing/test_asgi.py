@@ -235,7 +235,7 @@ async def test_g6_a_client_that_is_cancelled_leaves_nothing_behind(
                 await ws.receive()
         assert trio.lowlevel.current_statistics().tasks_living == tasks
         assert attempt.cancelled or app.returned_at is not None
-    assert trio.current_time() == 0.0, "nobody is waited for"
+    assert trio.current_time() == 0.0, "it returns at once"
 
 
 @bounded

@@ -23,7 +23,7 @@ async def fetch(request):
 
     @server.on("message")
     def greet(event):
-        if event.data == "nobody":
+        if event.data == "stranger":
             raise KeyError(event.data)
         server.send(f"Hello {event.data}")
 
@@ -221,11 +221,11 @@ def test_a_handler_that_raises_fails_the_test(run: Run) -> None:
 async def test_it(websocket_client):
     client = await websocket_client(fetch, "/")
     await client.expect("Who are you?")
-    client.send("nobody")
+    client.send("stranger")
     await client.expect_close(1011)
 """)
     text = printed(result)
-    assert "KeyError: 'nobody'" in text
+    assert "KeyError: 'stranger'" in text
     assert text.count("time  client") == 1
 
 
@@ -246,11 +246,14 @@ def test_an_error_of_a_handler_is_printed_first(run: Run) -> None:
 async def test_it(websocket_client):
     client = await websocket_client(fetch, "/")
     await client.expect("Who are you?")
-    client.send("nobody")
-    await client.expect("Hello nobody")
+    client.send("stranger")
+    await client.expect("Hello stranger")
 """)
     text = printed(result)
-    bug, missed = text.index("KeyError: 'nobody'"), text.index("ConversationError: cl")
+    bug, missed = (
+        text.index("KeyError: 'stranger'"),
+        text.index("ConversationError: cl"),
+    )
     assert bug < missed
     assert text.count("time  client") == 1
 
@@ -259,13 +262,15 @@ def test_both_failures_are_printed_with_one_conversation(run: Run) -> None:
     result = run("""
 async def test_it(websocket_client):
     client = await websocket_client(fetch, "/")
-    client.send("nobody")
+    client.send("stranger")
     await client.expect("Who are you?")
     await client.expect_close(1011)
     assert client.url == "nowhere"
 """)
     text = printed(result)
-    assert text.index("KeyError: 'nobody'") < text.index("AssertionError: assert 'ws:")
+    assert text.index("KeyError: 'stranger'") < text.index(
+        "AssertionError: assert 'ws:"
+    )
     assert text.count("time  client") == 1
 
 
@@ -273,7 +278,7 @@ def test_a_failure_of_a_handler_can_be_expected(run: Run) -> None:
     run("""
 async def test_it(websocket_client):
     client = await websocket_client(fetch, "/")
-    client.send("nobody")
+    client.send("stranger")
     await client.expect_handler_error(KeyError)
 
 async def test_pages(websocket_client):
@@ -290,7 +295,7 @@ def test_several_failures_fail_the_test_in_one_group(run: Run) -> None:
 async def test_it(websocket_client):
     for name in "Ada", "Bob":
         client = await websocket_client(fetch, "/")
-        client.send("nobody")
+        client.send("stranger")
         await client.expect("Who are you?")
         await client.expect_close(1011)
 """)

@@ -335,7 +335,7 @@ async def test_a_cut_raises_in_a_task_that_waits_for_room(
 
     async def clog() -> None:
         try:
-            await stream.send_all(b"nobody reads this")
+            await stream.send_all(b"never read by it")
             outcome.append("sent")
         except trio.BrokenResourceError:
             outcome.append("broken")

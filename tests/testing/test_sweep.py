@@ -356,7 +356,7 @@ def test_g6_a_cancelled_aclose_has_closed(listening: Listening) -> None:
             assert server.ready_state is ReadyState.CLOSED
         assert open_channels() == []
         assert theirs.messages == ["a"]
-        assert theirs.close_event() == clean(3000, "enough"), "it was said at once"
+        assert theirs.close_event() == clean(3000, "enough"), "it was sent at once"
         end = ours.close_event()
         if attempt.cancelled:
             assert end in (clean(3000, "enough"), CANCELLED, UNANSWERED)
@@ -482,7 +482,7 @@ def test_g6_leaving_a_pair_cancelled_at_any_step_has_closed_both(
                         fail()
         except BodyError:
             raised = True
-        assert raised is (leaving and raises), "the block's own exception comes out"
+        assert raised is (leaving and raises), "the exception of the block is raised"
         assert open_channels() == []
         code = 1011 if raises else 1000
         for each, sent in zip(events, (["b"], ["a", "c"]), strict=True):
@@ -511,7 +511,7 @@ def test_g6_leaving_a_pair_cancelled_at_any_step_has_closed_an_untaken_half(
                 halves += pair
                 events.append(EventLog(pair[0], listening))
                 pair[0].accept()
-                pair[0].send("to nobody")
+                pair[0].send("unread")
                 await trio.sleep(0.05)
         assert open_channels() == []
         for half in halves:

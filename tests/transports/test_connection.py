@@ -258,7 +258,7 @@ async def test_g9_pings_of_a_peer_that_reads_no_pongs_delay_nothing_and_take_no_
         nursery.start_soon(receive)
         await trio.testing.wait_all_tasks_blocked()
         assert isinstance(connection, Sending)
-        assert not connection.send_now([bytes(2**20)]), "nobody reads it"
+        assert not connection.send_now([bytes(2**20)]), "the peer does not read"
         await peer.send(peer.text_frame("a"), peer.text_frame("b"))
         for number in range(100):
             await peer.send(peer.frame(9, str(number).encode()))

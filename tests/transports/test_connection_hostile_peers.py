@@ -116,7 +116,7 @@ async def test_a_half_open_half_ends_when_its_peer_has_gone(
         await peer.stream.aclose()
         with trio.move_on_after(1) as scope:
             await half.wait_closed()
-        assert not scope.cancelled_caught, "a client that is gone keeps its place"
+        assert not scope.cancelled_caught, "a client that has gone keeps its place"
         with pytest.raises(ConnectionClosedError):
             half.send("into the void")
 

@@ -541,7 +541,9 @@ async def test_cancelled_couple_in_half_open_sends_1001_and_ends(
         start = trio.current_time()
         it.scope.cancel()
         await it.over.wait()
-        assert trio.current_time() == start, "both have said Close: nothing to wait for"
+        assert trio.current_time() == start, (
+            "both have sent a Close, so nothing is waited for"
+        )
         assert it.connection.sent == [Close(1001)]
         assert heard == [CloseEvent(4000, "done", was_clean=True)]
         with pytest.raises((ConnectionClosedError, InvalidStateError)):

@@ -147,7 +147,7 @@ async def test_flush_raises_when_the_peer_has_gone(join: Join) -> None:
 async def test_a_socket_whose_peer_has_gone_raises_at_once() -> None:
     async with frame_writer(sockets) as (out, _, far):
         await far.aclose()
-        out.write(b"nobody is there")
+        out.write(b"not received")
         with pytest.raises(trio.BrokenResourceError):
             await out.flush()
 

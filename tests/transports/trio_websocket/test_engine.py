@@ -460,7 +460,7 @@ async def test_a_protocol_error_is_answered_and_reported_as_ours(
         said = await peer.receive()
         assert isinstance(said, tuple)
         assert said[0] == code
-        assert said[1], "it says what was wrong"
+        assert said[1], "the error names the problem"
         await peer.stream.aclose()
         await half.wait_closed()
         first, error, closed = heard
