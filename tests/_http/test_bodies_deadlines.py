@@ -3,6 +3,7 @@
 import pytest
 import trio
 import trio.testing
+from handlers import echo_body, ignore_body
 from memory_server import (
     Fetch,
     answer_to,
@@ -20,23 +21,13 @@ CHUNKED = "Transfer-Encoding: chunked"
 EXPECT = "Expect: 100-continue"
 
 
-async def mirror(request: Request) -> Response:
-    """Respond with the body of the request."""
-    return Response(await request.bytes())
-
-
-async def ignore(request: Request) -> Response:
-    """Respond without reading the body."""
-    return Response("ok")
-
-
 # -- deadlines ---------------------
 
 
 async def test_a_body_that_stops_coming_is_a_408(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with served(mirror, body_timeout=7.0) as client:
+    async with served(echo_body, body_timeout=7.0) as client:
         await client.send_all(request_bytes("POST", body=b"abcde")[:-1])
         answer = bytes(await client.receive_some())
         assert trio.current_time() == pytest.approx(7)
@@ -49,7 +40,7 @@ async def test_a_body_that_stops_coming_is_a_408(
 async def test_each_piece_of_a_body_has_the_time_limit(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with served(mirror, body_timeout=7.0) as client:
+    async with served(echo_body, body_timeout=7.0) as client:
         await client.send_all(request_bytes("POST", "/", "Content-Length: 10"))
         for _ in range(10):
             await trio.sleep(6)
@@ -103,7 +94,7 @@ async def interim_and_rest(fetch: Fetch, *headers: str) -> tuple[bytes, bytes]:
 async def test_a_waiting_client_gets_100_when_the_handler_reads(
     header: str,
 ) -> None:
-    first, rest = await interim_and_rest(mirror, header)
+    first, rest = await interim_and_rest(echo_body, header)
     assert first == b"HTTP/1.1 100 Continue\r\n\r\n"
     got = parse_answers(rest, "POST")[0]
     assert (got.status, got.body, got.keeps_alive) == (200, b"abc", True)
@@ -128,37 +119,37 @@ async def test_a_client_that_does_not_wait_gets_no_100() -> None:
         request_bytes("POST", "/", EXPECT, body=b""),
         request_bytes("POST", "/", EXPECT, CHUNKED) + chunked(b"abc"),
     ):
-        assert (await answer_to(mirror, request)).interim == []
+        assert (await answer_to(echo_body, request)).interim == []
 
 
 async def test_a_client_of_http_1_0_gets_no_100() -> None:
     head = b"POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"
-    got = await answer_to(mirror, head, b"abc")
+    got = await answer_to(echo_body, head, b"abc")
     assert (got.interim, got.body) == ([], b"abc")
 
 
 async def test_an_unread_body_is_not_asked_for() -> None:
-    first, rest = await interim_and_rest(ignore, "Content-Length: 3")
+    first, rest = await interim_and_rest(ignore_body, "Content-Length: 3")
     got = parse_answers(first, "POST")[0]
     assert (got.status, got.keeps_alive, got.interim) == (200, False, [])
     assert rest == b""
 
 
 async def test_a_body_that_is_too_large_is_not_asked_for() -> None:
-    first, rest = await interim_and_rest(mirror, "Content-Length: 101")
+    first, rest = await interim_and_rest(echo_body, "Content-Length: 101")
     assert parse_answers(first, "POST")[0].status == 413
     assert rest == b""
 
 
 async def test_a_refused_request_gets_no_100() -> None:
-    first, rest = await interim_and_rest(mirror, "Content-Length: 3", "Host: again")
+    first, rest = await interim_and_rest(echo_body, "Content-Length: 3", "Host: again")
     assert parse_answers(first, "POST")[0].status == 400
     assert rest == b""
 
 
 async def test_a_request_after_one_with_100_gets_its_response() -> None:
     request = request_bytes("POST", "/", EXPECT, "Content-Length: 3")
-    data = await converse(mirror, request, b"abc", request, b"def" + request_bytes())
+    data = await converse(echo_body, request, b"abc", request, b"def" + request_bytes())
     answers = parse_answers(data, "POST", "POST", "GET")
     assert [got.interim for got in answers] == [[100], [100], []]
     assert [got.body for got in answers] == [b"abc", b"def", b""]

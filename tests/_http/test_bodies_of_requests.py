@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 import trio
 import trio.testing
+from handlers import echo_body, ignore_body
 from hypothesis import given, settings, strategies as st
 from memory_server import (
     answer_to,
@@ -26,34 +27,24 @@ CHUNKED = "Transfer-Encoding: chunked"
 EXPECT = "Expect: 100-continue"
 
 
-async def mirror(request: Request) -> Response:
-    """Respond with the body of the request."""
-    return Response(await request.bytes())
-
-
-async def ignore(request: Request) -> Response:
-    """Respond without reading the body."""
-    return Response("ok")
-
-
 # -- reading ---------------------
 
 
 async def test_a_body_by_length_is_read_whole() -> None:
     assert (
-        await answer_to(mirror, request_bytes("POST", body=b"some\0data"))
+        await answer_to(echo_body, request_bytes("POST", body=b"some\0data"))
     ).body == (b"some\0data")
 
 
 async def test_a_body_in_chunks_is_read_whole() -> None:
     request = request_bytes("PUT", "/", CHUNKED)
-    got = await answer_to(mirror, request + chunked(b"some", b"\0", b"data" * 500))
+    got = await answer_to(echo_body, request + chunked(b"some", b"\0", b"data" * 500))
     assert got.body == b"some\0" + b"data" * 500
 
 
 async def test_chunks_may_have_extensions_and_trailers() -> None:
     chunks = b"3;a=b\r\nabc\r\n0A;x\r\n0123456789\r\n000\r\nX-Sum: 5\r\n\r\n"
-    got = await answer_to(mirror, request_bytes("POST", "/", CHUNKED) + chunks)
+    got = await answer_to(echo_body, request_bytes("POST", "/", CHUNKED) + chunks)
     assert got.body == b"abc0123456789"
 
 
@@ -63,7 +54,7 @@ async def test_a_body_may_come_byte_by_byte() -> None:
         request_bytes("POST", "/", CHUNKED) + chunked(b"a", b"bc"),
     ):
         pieces = [bytes([byte]) for byte in request]
-        (got,) = parse_answers(await converse(mirror, *pieces), "POST")
+        (got,) = parse_answers(await converse(echo_body, *pieces), "POST")
         assert (got.status, got.body) == (200, b"abc")
 
 
@@ -82,7 +73,7 @@ async def test_a_request_without_a_body_has_an_empty_one(method: str) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "OPTIONS", "BREW"])
 async def test_every_method_may_have_a_body(method: str) -> None:
-    assert (await answer_to(mirror, request_bytes(method, body=b"x"))).body == b"x"
+    assert (await answer_to(echo_body, request_bytes(method, body=b"x"))).body == b"x"
 
 
 async def test_a_body_can_be_read_several_times() -> None:
@@ -267,7 +258,7 @@ async def test_a_body_may_be_as_large_as_allowed_and_a_larger_one_gets_413(
         request = request_bytes("POST", "/", CHUNKED) + chunked(bytes(size))
     else:
         request = request_bytes("POST", "/", CHUNKED) + chunked(*[b"x"] * size)
-    got = await answer_to(mirror, request, max_body_bytes=100)
+    got = await answer_to(echo_body, request, max_body_bytes=100)
     if size == 100:
         assert (got.status, len(got.body)) == (200, 100)
     else:
@@ -277,16 +268,16 @@ async def test_a_body_may_be_as_large_as_allowed_and_a_larger_one_gets_413(
 
 async def test_a_limit_of_0_lets_empty_bodies_pass() -> None:
     assert (
-        await answer_to(mirror, request_bytes("GET"), max_body_bytes=0)
+        await answer_to(echo_body, request_bytes("GET"), max_body_bytes=0)
     ).status == 200
     post = request_bytes("POST", body=b"x")
-    assert (await answer_to(mirror, post, max_body_bytes=0)).status == 413
+    assert (await answer_to(echo_body, post, max_body_bytes=0)).status == 413
 
 
 async def test_g12_a_body_whose_length_is_too_large_is_refused_before_it_comes(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with served(mirror, max_body_bytes=100) as client:
+    async with served(echo_body, max_body_bytes=100) as client:
         await client.send_all(
             request_bytes("POST", "/", "Content-Length: 99999999999999999999")
         )
@@ -299,7 +290,7 @@ async def test_g12_chunks_without_end_are_read_no_further_than_the_limit() -> No
     heard: list[bytes] = []
     sent = 0
     async with (
-        served(mirror, max_body_bytes=10_000) as client,
+        served(echo_body, max_body_bytes=10_000) as client,
         trio.open_nursery() as nursery,
     ):
 
@@ -324,7 +315,9 @@ async def test_g12_chunks_without_end_are_read_no_further_than_the_limit() -> No
 async def test_g12_chunk_headers_and_trailers_are_bounded(endless: bytes) -> None:
     rest = endless.partition(b"\r\n")[2] or endless[2:]
     more = [rest * 100 for _ in range(10)]
-    got = await answer_to(mirror, request_bytes("POST", "/", CHUNKED) + endless, *more)
+    got = await answer_to(
+        echo_body, request_bytes("POST", "/", CHUNKED) + endless, *more
+    )
     assert (got.status, got.keeps_alive) == (400, False)
 
 
@@ -348,7 +341,7 @@ async def test_g12_chunk_headers_and_trailers_are_bounded(endless: bytes) -> Non
 )
 async def test_g12_bad_chunks_get_400_and_end_the_connection(chunks: bytes) -> None:
     request = request_bytes("POST", "/", CHUNKED) + chunks + request_bytes()
-    got = await answer_to(mirror, request)
+    got = await answer_to(echo_body, request)
     assert (got.status, got.keeps_alive) == (400, False)
     assert got.body.startswith(b"the body of a request is broken: ")
 
@@ -358,7 +351,7 @@ async def test_g12_unread_bad_chunks_end_the_connection(
     chunks: bytes,
 ) -> None:
     request = request_bytes("POST", "/", CHUNKED) + chunks + request_bytes()
-    got = await answer_to(ignore, request)
+    got = await answer_to(ignore_body, request)
     assert (got.status, got.keeps_alive) == (200, False)
 
 
@@ -371,7 +364,7 @@ async def test_g12_unread_bad_chunks_end_the_connection(
     ids=["by length", "in chunks"],
 )
 async def test_an_incomplete_body_is_a_400(request_: bytes) -> None:
-    got = await answer_to(mirror, request_)
+    got = await answer_to(echo_body, request_)
     assert (got.status, got.keeps_alive) == (400, False)
 
 
@@ -379,12 +372,12 @@ async def test_a_client_that_leaves_within_its_body_causes_no_error(
     logged: Logged,
 ) -> None:
     for headers in ([], [EXPECT]):
-        async with served(mirror) as client:
+        async with served(echo_body) as client:
             await client.send_all(
                 request_bytes("POST", "/", *headers, "Content-Length: 3")
             )
             await client.aclose()
-        async with served(mirror) as client:
+        async with served(echo_body) as client:
             await client.send_all(
                 request_bytes("POST", "/", *headers, "Content-Length: 3")
             )
@@ -425,7 +418,10 @@ async def test_an_unread_body_is_skipped_if_it_has_come() -> None:
     post = request_bytes("POST", body=b"GET /evil HTTP/1.1\r\nHost: x\r\n\r\n")
     chunks = request_bytes("POST", "/", CHUNKED) + chunked(b"abc", b"de")
     answers = parse_answers(
-        await converse(ignore, post + chunks + request_bytes()), "POST", "POST", "GET"
+        await converse(ignore_body, post + chunks + request_bytes()),
+        "POST",
+        "POST",
+        "GET",
     )
     assert [got.status for got in answers] == [200, 200, 200]
 
@@ -437,7 +433,7 @@ async def test_an_unread_body_that_is_incomplete_ends_the_connection(
         request_bytes("POST", body=b"abcde"),
         request_bytes("POST", "/", CHUNKED) + chunked(b"abc"),
     ):
-        async with served(ignore) as client:
+        async with served(ignore_body) as client:
             await client.send_all(whole[:-2])
             await trio.sleep(1)
             await client.send_all(whole[-2:] + request_bytes("GET", "/evil"))
@@ -470,7 +466,7 @@ def test_a_body_arrives_in_any_pieces(
         request = request_bytes("POST", body=body)
 
     async def play() -> bytes:
-        return await converse(mirror, *cut(request + request_bytes(), places))
+        return await converse(echo_body, *cut(request + request_bytes(), places))
 
     first, second = parse_answers(run(play), "POST", "GET")
     assert (first.body, second.body) == (body, b"")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from handlers import endless_body
 from memory_server import (
     Fetch,
     answer_to,
@@ -278,19 +279,12 @@ async def test_g7_a_failing_task_aborts_the_response_and_is_logged(
     closed: list[str] = []
 
     async def fetch(request: Request) -> Response:
-        async def body() -> AsyncGenerator[str]:
-            try:
-                yield "some"
-                await trio.sleep_forever()
-            finally:
-                closed.append("closed")
-
         async def fail() -> None:
             await trio.testing.wait_all_tasks_blocked()
             raise KeyError("secret")
 
         request.nursery.start_soon(fail)
-        return Response(body())
+        return Response(endless_body(closed))
 
     data = await converse(fetch, request_bytes())
     (got,) = parse_answers(data)
@@ -395,14 +389,7 @@ async def test_the_body_ends_when_the_server_stops(
     log: list[str] = []
 
     async def fetch(request: Request) -> Response:
-        async def body() -> AsyncGenerator[str]:
-            try:
-                yield "some"
-                await trio.sleep_forever()
-            finally:
-                log.append("closed")
-
-        return Response(body())
+        return Response(endless_body(log))
 
     async with trio.open_nursery() as nursery, served(fetch) as client:
         await client.send_all(request_bytes())

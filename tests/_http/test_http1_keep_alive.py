@@ -9,6 +9,7 @@ import attrs
 import pytest
 import trio
 import trio.testing
+from handlers import echo_body, echo_path
 from hypothesis import given, settings, strategies as st
 from memory_server import (
     UPGRADE,
@@ -27,16 +28,6 @@ from pairs import run
 from trio_wspair import Request, Response
 
 
-async def name(request: Request) -> Response:
-    """Respond with the path of the request."""
-    return Response(request.path)
-
-
-async def mirror(request: Request) -> Response:
-    """Respond with the body of the request."""
-    return Response(await request.bytes())
-
-
 async def raises(request: Request) -> Response:
     msg = "secret"
     raise KeyError(msg)
@@ -46,7 +37,7 @@ async def raises(request: Request) -> Response:
 
 
 async def test_a_connection_is_kept_for_the_next_request() -> None:
-    async with served(name) as client:
+    async with served(echo_path) as client:
         for number in range(3):
             await client.send_all(request_bytes("GET", f"/{number}"))
             answer = bytes(await client.receive_some())
@@ -60,7 +51,7 @@ async def test_pipelined_requests_get_their_responses_in_order() -> None:
         request_bytes(method, f"/{i}", body=b"x" * i if method == "POST" else None)
         for i, method in enumerate(methods)
     )
-    answers = parse_answers(await converse(name, data), *methods)
+    answers = parse_answers(await converse(echo_path, data), *methods)
     for i, (method, got) in enumerate(zip(methods, answers, strict=True)):
         assert got.body == (b"" if method == "HEAD" else f"/{i}".encode())
 
@@ -97,7 +88,7 @@ async def test_many_pipelined_requests_do_not_starve_other_tasks() -> None:
             await trio.lowlevel.checkpoint()
             turns += 1
 
-    async with trio.open_nursery() as nursery, served(name) as client:
+    async with trio.open_nursery() as nursery, served(echo_path) as client:
         nursery.start_soon(count)
         await client.send_all(request_bytes() * 100)
         await client.send_eof()
@@ -117,7 +108,7 @@ async def test_many_pipelined_requests_do_not_starve_other_tasks() -> None:
     ids=["close", "close in a list", "HTTP/1.0", "HTTP/1.0 and keep-alive"],
 )
 async def test_no_response_follows_the_last_request(last: bytes) -> None:
-    async with served(name) as client:
+    async with served(echo_path) as client:
         await client.send_all(
             request_bytes("GET", "/0") + last + request_bytes("GET", "/2")
         )
@@ -127,7 +118,9 @@ async def test_no_response_follows_the_last_request(last: bytes) -> None:
 
 
 async def test_a_client_that_ends_its_direction_gets_its_responses() -> None:
-    data = await converse(name, request_bytes("GET", "/0") + request_bytes("GET", "/1"))
+    data = await converse(
+        echo_path, request_bytes("GET", "/0") + request_bytes("GET", "/1")
+    )
     assert [got.keeps_alive for got in parse_answers(data, "GET", "GET")] == [
         True,
         True,
@@ -138,7 +131,7 @@ async def test_the_connection_is_kept_after_a_failure_of_the_handler(
     logged: Logged,
 ) -> None:
     async def fetch(request: Request) -> Response:
-        return await (raises if request.path == "/bad" else name)(request)
+        return await (raises if request.path == "/bad" else echo_path)(request)
 
     data = request_bytes("POST", "/bad", body=b"abc") + request_bytes("GET", "/good")
     bad, good = parse_answers(await converse(fetch, data), "POST", "GET")
@@ -179,7 +172,7 @@ async def test_g12_a_refused_request_is_the_last(
 ) -> None:
     for before in ("GET", "HEAD"):
         data = await converse(
-            name, request_bytes(before, "/1") + bad + request_bytes("GET", "/evil")
+            echo_path, request_bytes(before, "/1") + bad + request_bytes("GET", "/evil")
         )
         first, second = parse_answers(data, before, "GET")
         assert (first.status, first.keeps_alive) == (200, True)
@@ -191,7 +184,7 @@ async def test_a_client_that_leaves_before_its_response_is_not_an_error(
     logged: Logged,
 ) -> None:
     for data in (b"nonsense\r\n\r\n", request_bytes(), b"GET / HT", b""):
-        async with served(name) as client:
+        async with served(echo_path) as client:
             await client.send_all(data)
             await client.aclose()
 
@@ -213,7 +206,7 @@ async def test_the_limit_of_heads_is_for_each(piece: int) -> None:
     )
     pieces = [data[i : i + piece] for i in range(0, len(data), piece)]
     methods = ["GET"] * 5 + ["POST", "GET"]
-    answers = parse_answers(await converse(mirror, *pieces), *methods)
+    answers = parse_answers(await converse(echo_body, *pieces), *methods)
     assert [got.status for got in answers] == [200] * 7
     assert len(answers[5].body) == 50_000
 
@@ -222,7 +215,7 @@ async def test_the_limit_of_heads_is_for_each(piece: int) -> None:
 async def test_g12_a_later_head_that_is_too_large_is_refused(piece: int) -> None:
     data = request_bytes() + head_of(32_768) + head_of(32_769)
     pieces = [data[i : i + piece] for i in range(0, len(data), piece)]
-    answers = parse_answers(await converse(name, *pieces), "GET", "GET", "GET")
+    answers = parse_answers(await converse(echo_path, *pieces), "GET", "GET", "GET")
     assert [got.status for got in answers] == [200, 200, 431]
 
 
@@ -234,7 +227,7 @@ async def test_the_limit_of_bodies_is_for_each() -> None:
         "POST", body=bytes(100)
     )
     answers = parse_answers(
-        await converse(mirror, data, max_body_bytes=100), *["POST"] * 4
+        await converse(echo_body, data, max_body_bytes=100), *["POST"] * 4
     )
     assert [got.status for got in answers] == [200, 200, 413, 200]
 
@@ -245,7 +238,7 @@ async def test_the_limit_of_bodies_is_for_each() -> None:
 async def test_a_connection_without_a_request_ends_after_its_time(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with served(name, handshake_timeout=7.0) as client:
+    async with served(echo_path, handshake_timeout=7.0) as client:
         (got,) = parse_answers(await read_all(client))
         assert (got.status, got.keeps_alive) == (408, False)
         assert trio.current_time() == pytest.approx(7)
@@ -254,7 +247,7 @@ async def test_a_connection_without_a_request_ends_after_its_time(
 async def test_an_idle_connection_is_kept_for_its_time_and_no_longer(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with served(name, handshake_timeout=7.0, idle_timeout=60.0) as client:
+    async with served(echo_path, handshake_timeout=7.0, idle_timeout=60.0) as client:
         for _ in range(3):
             await client.send_all(request_bytes())
             assert parse_answers(bytes(await client.receive_some()))[0].keeps_alive
@@ -269,7 +262,7 @@ async def test_an_idle_connection_is_kept_for_its_time_and_no_longer(
 async def test_with_an_idle_time_of_zero_a_connection_ends_after_its_response(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with served(name, idle_timeout=0) as client:
+    async with served(echo_path, idle_timeout=0) as client:
         await client.send_all(request_bytes())
         assert parse_answers(await read_all(client))[0].status == 200
         assert trio.current_time() < 1
@@ -278,7 +271,7 @@ async def test_with_an_idle_time_of_zero_a_connection_ends_after_its_response(
 async def test_the_time_limit_of_a_later_head_starts_with_its_first_byte(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with served(name, handshake_timeout=7.0) as client:
+    async with served(echo_path, handshake_timeout=7.0) as client:
         await client.send_all(request_bytes())
         await client.receive_some()
         await trio.sleep(50)
@@ -305,7 +298,7 @@ async def test_a_client_that_reads_no_response_is_dropped_after_its_time(
     autojump_clock: trio.testing.MockClock, logged: Logged
 ) -> None:
     client, server = trio.testing.lockstep_stream_pair()
-    async with served(name, streams=(client, server), body_timeout=7.0):
+    async with served(echo_path, streams=(client, server), body_timeout=7.0):
         await client.send_all(request_bytes())
         await trio.sleep(6.9)
         assert await client.receive_some(1) == b"H", "it is still there"
@@ -317,7 +310,7 @@ async def test_a_client_that_reads_no_response_is_dropped_after_its_time(
 async def test_an_ended_connection_waits_for_the_client_no_longer_than_its_grace(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with served(name) as client:
+    async with served(echo_path) as client:
         await client.send_all(request_bytes("GET", "/", "Connection: close"))
         await read_all(client)
         since = trio.current_time()
@@ -444,5 +437,7 @@ def test_g12_with_any_wrong_bytes_the_connection_ends_without_failures(
 def test_g12_good_requests_get_responses_whatever_follows_them(
     rest: bytes, count: int
 ) -> None:
-    heard = run(lambda: converse(name, request_bytes("GET", "/good") * count + rest))
+    heard = run(
+        lambda: converse(echo_path, request_bytes("GET", "/good") * count + rest)
+    )
     assert heard.count(b"\r\n\r\n/good") == count

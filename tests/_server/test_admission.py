@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from handlers import echo_path
 from memory_server import (
     UPGRADE,
     acceptor,
@@ -35,11 +36,6 @@ from trio_wspair._server.admission import MAX_REFUSALS, Admission, client_key
 @pytest.fixture(scope="module")
 def engine() -> None:
     """Run each test on one engine, as the engine doesn't matter here."""
-
-
-async def name(request: Request) -> Response:
-    """Respond with the path of the request."""
-    return Response(request.path)
 
 
 class Held:
@@ -272,7 +268,7 @@ async def test_a_place_is_free_after_each_kind_of_end(
         if request.path == "/cancelled":
             request.nursery.cancel_scope.cancel()
             await trio.sleep_forever()
-        return await (net.echo if request.path == "/ws" else name)(request)
+        return await (net.echo if request.path == "/ws" else echo_path)(request)
 
     limits: dict[str, Any] = {
         "max_connections": 1,
@@ -312,7 +308,7 @@ async def test_connections_over_unix_sockets_are_not_counted_by_client(
     net: Network, tmp_path: Path
 ) -> None:
     path = str(tmp_path / "app.sock")
-    run = partial(serve, name, unix=path, max_connections_per_client=1)
+    run = partial(serve, echo_path, unix=path, max_connections_per_client=1)
     async with trio.open_nursery() as nursery:
         await nursery.start(run)
         streams = [await trio.open_unix_socket(path) for _ in range(3)]

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 import pytest
 import trio
 import trio.testing
+from handlers import echo_path, show_request
 from memory_server import (
     UPGRADE,
     answer_to,
@@ -18,17 +19,6 @@ from memory_server import (
 from network import Logged
 
 from trio_wspair import Request, RequestBodyError, Response, WebSocketPair
-
-
-async def name(request: Request) -> Response:
-    """Respond with the path of the request."""
-    return Response(request.path)
-
-
-async def show(request: Request) -> Response:
-    """Respond with the client, the URL, and whether it is secure."""
-    return Response(f"{request.client or '-'} {request.url} {request.secure}")
-
 
 # -- handlers that fail ---------------------
 
@@ -146,7 +136,7 @@ async def test_an_error_of_the_body_that_a_handler_raises_is_its_response(
 async def test_the_url_has_the_host_and_target_of_the_request(
     request_: bytes, url: str
 ) -> None:
-    assert (await answer_to(show, request_)).body.decode() == f"- {url} False"
+    assert (await answer_to(show_request, request_)).body.decode() == f"- {url} False"
 
 
 FORWARDED = (
@@ -157,7 +147,7 @@ FORWARDED = (
 
 
 async def test_headers_of_proxies_are_ignored_by_default() -> None:
-    got = await answer_to(show, request_bytes("GET", "/x", *FORWARDED))
+    got = await answer_to(show_request, request_bytes("GET", "/x", *FORWARDED))
     assert got.body == b"- http://test/x False"
 
 
@@ -196,7 +186,9 @@ async def test_headers_of_the_nearest_proxy_are_trusted_if_configured(
 ) -> None:
     # The client may send all but the last, which is the proxy's.
     request = request_bytes("GET", "/x", *headers)
-    assert (await answer_to(show, request, proxy_headers=True)).body.decode() == shown
+    assert (
+        await answer_to(show_request, request, proxy_headers=True)
+    ).body.decode() == shown
 
 
 # -- the access log ---------------------
@@ -230,7 +222,7 @@ async def test_each_request_is_a_line_in_the_access_log(
 async def test_the_access_log_has_the_client_that_the_proxy_names(
     access: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
 ) -> None:
-    await converse(name, request_bytes("GET", "/", *FORWARDED), proxy_headers=True)
+    await converse(echo_path, request_bytes("GET", "/", *FORWARDED), proxy_headers=True)
     assert access.messages == ['198.51.100.3 "GET /" 200, 1 bytes, 0.0 ms']
 
 
@@ -319,7 +311,7 @@ async def test_a_request_cannot_add_a_line_to_the_access_log(
     access: pytest.LogCaptureFixture,
 ) -> None:
     await converse(
-        name, request_bytes("GET", '/"%0d%0aX"'), request_bytes("GET", "/%25s")
+        echo_path, request_bytes("GET", '/"%0d%0aX"'), request_bytes("GET", "/%25s")
     )
     assert [line.partition(" 200")[0] for line in access.messages] == [
         '- "GET /%22%0d%0aX%22"',
@@ -332,5 +324,5 @@ async def test_only_access_lines_are_logged_without_errors(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     post = request_bytes("POST", "/", "Transfer-Encoding: chunked") + chunked(b"x")
-    await converse(name, request_bytes() + request_bytes("HEAD") + post)
+    await converse(echo_path, request_bytes() + request_bytes("HEAD") + post)
     assert {record.name for record in caplog.records} == {"trio_wspair.access"}

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import trio
+from handlers import echo_path, endless_body, show_request
 from memory_server import UPGRADE, Fetch, chunked, parse_answers, request_bytes
 from network import Logged, Network, Tls
 
@@ -31,16 +32,6 @@ def engine() -> None:
     """Run each test on one engine, as the engine doesn't matter here."""
 
 
-async def name(request: Request) -> Response:
-    """Respond with the path of the request."""
-    return Response(request.path)
-
-
-async def show(request: Request) -> Response:
-    """Respond with the client, the URL, and whether it is secure."""
-    return Response(f"{request.client or '-'} {request.url} {request.secure}")
-
-
 async def mirror(request: Request) -> Response:
     """Respond with the body of the request, in pieces if the URL says so."""
     body = await request.bytes()
@@ -55,7 +46,7 @@ async def mirror(request: Request) -> Response:
 
 async def page_and_socket(net: Network, request: Request) -> Response:
     """Serve a page, and an echo on ``/ws``."""
-    return await (net.echo if request.path == "/ws" else name)(request)
+    return await (net.echo if request.path == "/ws" else echo_path)(request)
 
 
 async def bytes_until_end(peer: "ScriptedPeer") -> bytes:
@@ -183,7 +174,7 @@ async def test_the_client_of_the_standard_library_keeps_its_tls_connection(
 async def test_the_handler_sees_that_the_connection_has_tls(
     net: Network, tls: Tls
 ) -> None:
-    async with net.serve(show, ssl_context=tls.server) as server:
+    async with net.serve(show_request, ssl_context=tls.server) as server:
         raw = await trio.open_tcp_stream("127.0.0.1", server.port)
         stream = trio.SSLStream(
             raw, tls.client, server_hostname="localhost", https_compatible=True
@@ -248,7 +239,7 @@ async def test_a_slow_body_is_read_and_a_stalled_one_is_not_waited_for(
 async def test_an_idle_connection_ends_and_its_place_is_free(
     net: Network, logged: Logged
 ) -> None:
-    async with net.serve(name, max_connections=1, idle_timeout=0.2) as server:
+    async with net.serve(echo_path, max_connections=1, idle_timeout=0.2) as server:
         async with net.dial(server) as idle:
             await idle.send(request_bytes("GET", "/idle"))
             await idle.read_head()
@@ -284,12 +275,12 @@ async def serving_on(
 
 
 async def test_the_default_host_is_localhost(net: Network) -> None:
-    async with net.serve(name) as server:
+    async with net.serve(echo_path) as server:
         assert server.addresses == (("127.0.0.1", server.port),)
 
 
 async def test_host_none_listens_on_all_addresses(net: Network) -> None:
-    async with net.serve(name, host=None) as server:
+    async with net.serve(echo_path, host=None) as server:
         hosts = {address[0] for address in server.addresses}
         assert hosts & {"0.0.0.0", "::"}  # noqa: S104 - on purpose, and briefly
         stream = await trio.open_tcp_stream("127.0.0.1", server.port)
@@ -304,7 +295,7 @@ async def test_a_unix_socket_serves_requests_and_websockets(
     path = tmp_path / "server.sock"
 
     async def fetch(request: Request) -> Response:
-        return await (net.echo if request.path == "/ws" else show)(request)
+        return await (net.echo if request.path == "/ws" else show_request)(request)
 
     async with serving_on(fetch, [await unix_listener(path)]) as server:
         assert server.addresses == (str(path),)
@@ -346,7 +337,9 @@ async def test_behind_a_proxy_a_unix_socket_has_the_address_of_the_client(
     net: Network, tmp_path: Path
 ) -> None:
     path = tmp_path / "server.sock"
-    async with serving_on(show, [await unix_listener(path)], proxy_headers=True):
+    async with serving_on(
+        show_request, [await unix_listener(path)], proxy_headers=True
+    ):
         peer = net.raw(await trio.open_unix_socket(str(path)), masks=True)
         async with peer.stream:
             said = ("X-Forwarded-For: ::1, 192.0.2.1", "X-Forwarded-Proto: https")
@@ -363,7 +356,7 @@ async def test_several_listeners_are_served_together(
         (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0] for _ in range(2)
     ]
     third = await unix_listener(path)
-    async with serving_on(name, [first, second, third]) as server:
+    async with serving_on(echo_path, [first, second, third]) as server:
         assert len(server.addresses) == 3
         assert server.addresses[2] == str(path)
         assert server.port == first.socket.getsockname()[1]
@@ -387,7 +380,7 @@ async def test_a_bound_socket_can_be_served(net: Network) -> None:
     sock.bind(("127.0.0.1", 0))
     sock.listen()
     listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
-    async with serving_on(name, [listener]) as server, net.dial(server) as peer:
+    async with serving_on(echo_path, [listener]) as server, net.dial(server) as peer:
         await peer.send(request_bytes("GET", "/x"))
         assert (await bytes_until_end(peer)).endswith(b"\r\n/x")
 
@@ -419,7 +412,7 @@ async def test_headers_of_proxies_are_trusted_only_if_configured(
         "X-Forwarded-Host: example.com",
     )
     async with (
-        net.serve(show, proxy_headers=believed) as server,
+        net.serve(show_request, proxy_headers=believed) as server,
         net.dial(server) as peer,
     ):
         await peer.send(request_bytes("GET", "/x", *headers))
@@ -450,16 +443,9 @@ async def test_a_server_that_stops_does_not_wait_for_idle_clients_or_responses(
     log: list[str] = []
 
     async def fetch(request: Request) -> Response:
-        async def body() -> AsyncGenerator[str]:
-            try:
-                yield "some"
-                await trio.sleep_forever()
-            finally:
-                log.append("closed")
-
         if request.path == "/slow":
             await trio.sleep_forever()
-        return Response("ok" if request.path == "/" else body())
+        return Response("ok" if request.path == "/" else endless_body(log))
 
     async with trio.open_nursery() as nursery:
         server = await nursery.start(partial(serve, fetch, 0, close_grace=1000))
@@ -485,7 +471,7 @@ async def test_the_access_log_has_the_address_of_the_client(
     net: Network, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "trio_wspair.access")
-    async with net.serve(name) as server, net.dial(server) as peer:
+    async with net.serve(echo_path) as server, net.dial(server) as peer:
         await peer.send(request_bytes("GET", "/x"))
         await bytes_until_end(peer)
         await net.until(lambda: caplog.messages)

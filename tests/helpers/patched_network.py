@@ -84,6 +84,25 @@ class Recorder(FaultyStream):
         await super().send_all(data)
 
 
+class WithoutHalfClose(trio.abc.Stream):
+    """A stream of which only both directions can end, as with TLS."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
 class _Spoiling(trio.abc.Listener[trio.abc.Stream]):
     """A listener that wraps the streams that it accepts."""
 

@@ -6,6 +6,7 @@ import pytest
 import trio
 from network import Network, OneEnd
 from pairs import takes
+from patched_network import WithoutHalfClose
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from trio_wspair import (
@@ -233,28 +234,9 @@ async def test_receive_reads_frames_of_every_size_and_kind() -> None:
     assert heard == [("ping", b"?"), ("pong", b""), (1005, ""), (3000, "é")]
 
 
-class Whole(trio.abc.Stream):
-    """A stream without half close, as with TLS."""
-
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self._stream = stream
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self._stream.receive_some(max_bytes)
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
 async def test_end_tcp_works_on_a_stream_without_half_close() -> None:
     near, far = memory_stream_pair()
-    await ScriptedPeer(Whole(near), masks=True).end_tcp()
+    await ScriptedPeer(WithoutHalfClose(near), masks=True).end_tcp()
     assert await far.receive_some() == b""
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 from pairs import bounded
+from patched_network import WithoutHalfClose
 from trio.testing import (
     MockClock,
     check_half_closeable_stream,
@@ -94,34 +95,17 @@ async def test_a_stream_of_single_bytes_passes_the_checks_of_trio(
         await check_one_way_stream(bytewise, None)
 
 
-class TwoWay(trio.abc.Stream):
-    """A stream without half close."""
-
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self._stream = stream
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self._stream.receive_some(max_bytes)
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
 async def test_a_stream_without_half_close_can_be_wrapped() -> None:
     async def open_two_way() -> tuple[FaultyStream, FaultyStream]:
         near, far = memory_stream_pair()
-        return FaultyStream(TwoWay(near)), FaultyStream(TwoWay(far))
+        return FaultyStream(WithoutHalfClose(near)), FaultyStream(WithoutHalfClose(far))
 
     with trio.fail_after(5):
         await check_two_way_stream(open_two_way, None)
         stream, _ = await open_two_way()
-        with pytest.raises(TypeError, match="a HalfCloseableStream below, not TwoWay"):
+        with pytest.raises(
+            TypeError, match="a HalfCloseableStream below, not WithoutHalfClose"
+        ):
             await stream.send_eof()
 
 
