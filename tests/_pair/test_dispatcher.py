@@ -18,6 +18,7 @@ from pairs import (
     bounded,
     clean,
     collect_events,
+    fail_in_listener,
     flat,
     run,
     takes,
@@ -36,12 +37,6 @@ from trio_wspair import (
     open_websocket_pair,
 )
 
-
-def fail(_event: object) -> None:
-    """Fail, as a listener."""
-    raise ListenerError
-
-
 # -- attributes of events ----------------------------------------
 
 
@@ -59,7 +54,7 @@ async def test_events_have_their_type_and_their_half(
             client.send("text")
             client.send(b"binary")
             await wait_all_tasks_blocked()
-            server.add_event_listener("message", fail)
+            server.add_event_listener("message", fail_in_listener)
             client.send("fail")
     error = caught.value.exceptions[0]
     assert [event.target for event in events] == [server] * 5
@@ -148,7 +143,7 @@ async def test_the_slots_and_once_work_for_every_event_type(
             server.add_event_listener(
                 "close", lambda event: events.append("once " + event.type), once=True
             )
-            server.onmessage = fail
+            server.onmessage = fail_in_listener
             client.send("x")
     assert events == ["slot error", "once error", "slot close", "once close"]
 
@@ -344,14 +339,14 @@ async def test_a_closed_half_forgets_its_listeners(autojump_clock: MockClock) ->
     async with open_websocket_pair() as (client, server):
         client.accept()
         server.accept()
-        server.onclose = fail
+        server.onclose = fail_in_listener
         server.onclose = lambda _event: None
-        server.onmessage = fail
+        server.onmessage = fail_in_listener
         await server.aclose()
         assert slots(server) == [None, None, None]
         # Adding a listener is legal; it is never called.
-        server.add_event_listener("close", fail)
-        server.onmessage = fail
+        server.add_event_listener("close", fail_in_listener)
+        server.onmessage = fail_in_listener
         await trio.sleep(1)
 
 
@@ -673,7 +668,7 @@ async def test_the_failure_of_a_cancelled_listener_is_raised(
                     try:
                         await trio.sleep_forever()
                     finally:
-                        fail(None)
+                        fail_in_listener(None)
 
             heard = collect_events(client), collect_events(server)
             client.send("x")
@@ -804,7 +799,7 @@ async def test_the_error_and_the_close_event_have_a_grace_period_each(
             client, server = accepted(nursery, close_grace=2)
             server.add_event_listener("error", refuse)
             server.add_event_listener("close", refuse)
-            server.onmessage = fail
+            server.onmessage = fail_in_listener
             client.send("x")
             await wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
@@ -868,7 +863,7 @@ async def test_a_close_listener_that_fails_after_its_grace_does_not_stop_the_end
             try:
                 await trio.sleep_forever()
             finally:
-                fail(None)
+                fail_in_listener(None)
 
     with takes(1), pytest.RaisesGroup(ListenerError, flatten_subgroups=True):
         async with trio.open_nursery() as nursery:
@@ -934,8 +929,8 @@ async def test_failures_of_close_listeners_in_a_cancelled_nursery_propagate_toge
     with pytest.RaisesGroup(*kinds, flatten_subgroups=True):
         async with trio.open_nursery() as nursery:
             client, server = accepted(nursery)
-            client.onclose = fail
-            server.add_event_listener("close", fail)
+            client.onclose = fail_in_listener
+            server.add_event_listener("close", fail_in_listener)
             server.add_event_listener("close", fail_slowly)
             await wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
@@ -957,7 +952,7 @@ async def test_a_failure_after_aclose_has_timed_out_still_propagates(
                     raise ListenerError
 
             if kind == "sync":
-                server.add_event_listener("message", fail)
+                server.add_event_listener("message", fail_in_listener)
             heard = collect_events(server)
             client.send("x")
             client.send("dropped")
@@ -982,7 +977,7 @@ async def test_a_failure_does_not_affect_other_nurseries(
         with pytest.RaisesGroup(ListenerError):
             async with trio.open_nursery() as inner:
                 caller, callee = accepted(inner)
-                callee.onmessage = fail
+                callee.onmessage = fail_in_listener
                 caller.send("x")
         client.send("still here")
         client.close(1000)
@@ -1012,7 +1007,7 @@ async def test_pulled_halves_end_with_a_failing_nursery(
                 callee.accept(pull=True)
                 outer.start_soon(read, callee)
                 await wait_all_tasks_blocked()
-                server.onmessage = fail
+                server.onmessage = fail_in_listener
                 client.send("x")
     assert closed == [NURSERY_CANCELLED]
     assert [(end.code, end.was_clean) for end in ends] == [(1006, False)]
@@ -1049,7 +1044,7 @@ def test_every_half_gets_its_close_event_when_a_listener_is_interrupted(
                 client.send("x")
             elif where == "error":
                 server.onerror = listener
-                server.onmessage = fail
+                server.onmessage = fail_in_listener
                 client.send("x")
             elif where == "close":
                 server.onclose = listener

@@ -3,18 +3,20 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-import attrs
 import pytest
 import trio
 from pairs import (
     NURSERY_CANCELLED,
     TIMED_OUT,
+    BodyError,
     ListenerError,
     abnormal,
     accepted,
+    apart,
     bounded,
     clean,
     collect_events,
+    failures_expected,
     takes,
 )
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -34,32 +36,12 @@ from trio_wspair import (
 OPEN, CLOSING, CLOSED = ReadyState.OPEN, ReadyState.CLOSING, ReadyState.CLOSED
 
 
-class BodyError(Exception):
-    """The error that the body of a block raises on purpose."""
-
-
 @contextmanager
 def raises_bare(error: BaseException) -> Iterator[None]:
     """Check that the block raises this very exception, without a group."""
     with pytest.raises(type(error)) as caught:
         yield
     assert caught.value is error
-
-
-@contextmanager
-def failures_expected() -> Iterator[None]:
-    """Catch the errors that listeners and bodies raise on purpose."""
-    try:
-        yield
-    except* (ListenerError, BodyError):
-        pass
-
-
-def apart(outer: trio.Nursery, inner: trio.Nursery) -> tuple[WebSocket, WebSocket]:
-    """Return a pair: the first half lives in `outer`, the second in `inner`."""
-    first, second = WebSocketPair(outer)
-    second._home = attrs.evolve(second._home, nursery=inner)  # type: ignore[misc] # a frozen NurseryHome behind the protocol
-    return first, second
 
 
 # -- the closing handshake ---------------------------------------

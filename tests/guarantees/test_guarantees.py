@@ -21,8 +21,11 @@ from pairs import (
     Received,
     T,
     abnormal,
+    apart,
     bounded,
     collect_events,
+    fail_in_listener,
+    failures_expected,
     flat,
     run,
 )
@@ -52,37 +55,20 @@ from trio_wspair._pair.owner import Owner, _owners
 from trio_wspair._rules.listeners import Listeners
 
 
-def apart(outer: trio.Nursery, inner: trio.Nursery) -> tuple[WebSocket, WebSocket]:
-    """Return the halves of a pair: the first lives in `outer`, the second in `inner`.
-
-    Both are accepted.
-    """
-    first, _ = pair = WebSocketPair(outer)
-    second = pair[1]
-    second._home = attrs.evolve(second._home, nursery=inner)  # type: ignore[misc] # a frozen NurseryHome behind the protocol
+def accepted_apart(
+    outer: trio.Nursery, inner: trio.Nursery
+) -> tuple[WebSocket, WebSocket]:
+    """Return a pair that is accepted: a half in `outer`, and one in `inner`."""
+    first, second = apart(outer, inner)
     first.accept()
     second.accept()
     return first, second
 
 
-def boom(_event: object) -> None:
-    """Fail, as a listener."""
-    raise ListenerError
-
-
-async def async_boom(_event: object) -> None:
+async def fail_in_async_listener(_event: object) -> None:
     """Fail, as an async listener."""
     await trio.sleep(0.1)
     raise ListenerError
-
-
-@contextmanager
-def failures_expected() -> Iterator[None]:
-    """Catch the errors that listeners raise on purpose."""
-    try:
-        yield
-    except* ListenerError:
-        pass
 
 
 CLEAN_1000 = CloseEvent(1000, "", was_clean=True)
@@ -221,34 +207,34 @@ async def server_aclose_times_out(scene: Scene) -> None:
 
 
 async def message_listener_raises(scene: Scene) -> None:
-    scene.server.onmessage = boom
+    scene.server.onmessage = fail_in_listener
     scene.client.send("x")
 
 
 async def async_message_listener_raises(scene: Scene) -> None:
-    scene.server.onmessage = async_boom
+    scene.server.onmessage = fail_in_async_listener
     scene.client.send("x")
 
 
 async def close_listener_raises(scene: Scene) -> None:
-    scene.server.onclose = boom
+    scene.server.onclose = fail_in_listener
     scene.client.close(1000)
 
 
 async def async_close_listener_raises(scene: Scene) -> None:
-    scene.server.onclose = async_boom
+    scene.server.onclose = fail_in_async_listener
     scene.client.close(1000)
 
 
 async def error_listener_raises(scene: Scene) -> None:
-    scene.server.onerror = boom
-    scene.server.onmessage = boom
+    scene.server.onerror = fail_in_listener
+    scene.server.onmessage = fail_in_listener
     scene.client.send("x")
 
 
 async def async_error_listener_raises(scene: Scene) -> None:
-    scene.server.onerror = async_boom
-    scene.server.onmessage = boom
+    scene.server.onerror = fail_in_async_listener
+    scene.server.onmessage = fail_in_listener
     scene.client.send("x")
 
 
@@ -340,7 +326,7 @@ async def test_g2_every_half_gets_one_close_event_and_nothing_after_it(
     async with trio.open_nursery() as outer:
         with failures_expected():
             async with trio.open_nursery() as inner:
-                client, server = apart(outer, inner)
+                client, server = accepted_apart(outer, inner)
                 heard = collect_events(client), collect_events(server)
                 await wait_all_tasks_blocked()
                 await ending(Scene(inner, client, server))
@@ -1107,7 +1093,7 @@ async def test_g6_leaving_the_block_closes_both_halves(
             if taken == "both":
                 server.accept()
             if way == "by an exception":
-                boom(None)
+                fail_in_listener(None)
             if way == "cancelled":
                 scope.cancel()
                 await trio.sleep_forever()
@@ -1132,7 +1118,7 @@ async def test_g6_aclose_closes_a_half_whose_nursery_has_ended(
 # -- G7: failures are loud and contained -------------------------
 
 
-@pytest.mark.parametrize("listener", [boom, async_boom])
+@pytest.mark.parametrize("listener", [fail_in_listener, fail_in_async_listener])
 @bounded
 async def test_g7_a_failing_listener_fails_its_half_and_the_nursery(
     autojump_clock: MockClock, listener: Callable[[object], object]
@@ -1141,7 +1127,7 @@ async def test_g7_a_failing_listener_fails_its_half_and_the_nursery(
     async with trio.open_nursery() as outer:
         with pytest.RaisesGroup(ListenerError) as caught:
             async with trio.open_nursery() as inner:
-                client, server = apart(outer, inner)
+                client, server = accepted_apart(outer, inner)
                 heard = collect_events(client), collect_events(server)
                 server.onmessage = listener
                 server.add_event_listener("message", lambda e: others.append(e.data))
@@ -1217,7 +1203,7 @@ async def test_g7_a_half_that_fails_after_its_close_was_sent_sends_no_1011(
     async with trio.open_nursery() as outer:
         with pytest.RaisesGroup(ListenerError):
             async with trio.open_nursery() as inner:
-                client, server = apart(outer, inner)
+                client, server = accepted_apart(outer, inner)
                 heard = collect_events(client)
 
                 @server.on("message")
@@ -1230,7 +1216,7 @@ async def test_g7_a_half_that_fails_after_its_close_was_sent_sends_no_1011(
     assert heard == [CloseEvent(3000, "bye", was_clean=True)]
 
 
-@pytest.mark.parametrize("listener", [boom, async_boom])
+@pytest.mark.parametrize("listener", [fail_in_listener, fail_in_async_listener])
 @bounded
 async def test_g7_a_failing_close_listener_only_propagates(
     autojump_clock: MockClock, listener: Callable[[object], object]
@@ -1238,7 +1224,7 @@ async def test_g7_a_failing_close_listener_only_propagates(
     async with trio.open_nursery() as outer:
         with pytest.RaisesGroup(ListenerError):
             async with trio.open_nursery() as inner:
-                client, server = apart(outer, inner)
+                client, server = accepted_apart(outer, inner)
                 server.onclose = listener
                 heard = collect_events(client), collect_events(server)
                 client.close(1000)
@@ -1246,7 +1232,7 @@ async def test_g7_a_failing_close_listener_only_propagates(
     assert heard == ([CLEAN_1000], [CLEAN_1000])
 
 
-@pytest.mark.parametrize("listener", [boom, async_boom])
+@pytest.mark.parametrize("listener", [fail_in_listener, fail_in_async_listener])
 @bounded
 async def test_g7_a_failing_error_listener_propagates_beside_its_cause(
     autojump_clock: MockClock, listener: Callable[[object], object]
@@ -1276,8 +1262,11 @@ async def test_g7_other_halves_of_the_nursery_get_1006_or_the_queued_close(
     async with trio.open_nursery() as outer:
         with pytest.RaisesGroup(ListenerError):
             async with trio.open_nursery() as inner:
-                client, server = apart(outer, inner)
-                open_one, closing_one = apart(outer, inner)[1], apart(outer, inner)
+                client, server = accepted_apart(outer, inner)
+                open_one, closing_one = (
+                    accepted_apart(outer, inner)[1],
+                    accepted_apart(outer, inner),
+                )
                 heard = collect_events(open_one), collect_events(closing_one[1])
                 await wait_all_tasks_blocked()
 
@@ -1335,7 +1324,7 @@ def test_g7_an_interrupt_and_a_failure_both_propagate(where: str, kind: str) -> 
     def sync_interrupt(_event: object) -> None:
         raise KeyboardInterrupt
 
-    fail = boom if kind == "sync" else async_boom
+    fail = fail_in_listener if kind == "sync" else fail_in_async_listener
     interrupt = sync_interrupt if kind == "sync" else async_interrupt
 
     async def main() -> None:
@@ -1402,7 +1391,7 @@ async def test_g7_a_failing_listener_ends_the_block_that_opened_the_pair(
             heard = collect_events(client), collect_events(server)
             client.accept()
             server.accept()
-            server.onmessage = boom
+            server.onmessage = fail_in_listener
             client.send("x")
             await trio.sleep_forever()
     assert heard[0] == [INTERNAL_ERROR]
@@ -1726,7 +1715,7 @@ def test_g10_nothing_is_left_whatever_the_ending(
         async with trio.open_nursery() as outer:
             with failures_expected():
                 async with trio.open_nursery() as inner:
-                    client, server = apart(outer, inner)
+                    client, server = accepted_apart(outer, inner)
                     await wait_all_tasks_blocked()
                     await ending(Scene(inner, client, server))
         assert _owners.get() == {}
@@ -1862,7 +1851,7 @@ async def a_listener_raises_among_others() -> object:
             for n, (client, server) in enumerate(pairs):
                 transcribe(transcript, **{f"client{n}": client, f"server{n}": server})
                 accept(client, server)
-            pairs[1][1].onmessage = boom
+            pairs[1][1].onmessage = fail_in_listener
             await wait_all_tasks_blocked()
             for client, _server in pairs:
                 client.send("x")
@@ -1899,7 +1888,7 @@ async def two_async_listeners_raise_at_once() -> object:
 async def a_sibling_cleans_up(delay: float) -> object:
     transcript: Transcript = {}
     async with trio.open_nursery() as outer, trio.open_nursery() as inner:
-        client, server = apart(outer, inner)
+        client, server = accepted_apart(outer, inner)
         transcribe(transcript, client=client)
 
         async def close_finally() -> None:

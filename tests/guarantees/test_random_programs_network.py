@@ -17,12 +17,11 @@ import trio
 from conformance import stage
 from conformance.programs import Step, programs
 from hypothesis import assume, given, settings, strategies as st
-from pairs import flat
+from pairs import ListenerError, flat
 from patched_network import Join, memory_network
 from random_programs import (
     PROGRAMS,
     CutAtStep,
-    ListenerError,
     Program,
     Run,
     Where,

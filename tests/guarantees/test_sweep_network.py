@@ -23,7 +23,7 @@ from cancellation_sweep import (
 )
 from engines import engine_in_use
 from network import Logged, Tls
-from pairs import abnormal, clean
+from pairs import BodyError, abnormal, clean
 
 from trio_wspair import (
     CloseEvent,
@@ -310,10 +310,6 @@ def test_g5_a_cancelled_connect_leaves_no_connection(wiring: Wiring) -> None:
         assert [peer.received for peer in peers] in ([], [said])
 
     wiring.sweep(operation)
-
-
-class BodyError(Exception):
-    """The error that a block raises on purpose."""
 
 
 def fail() -> NoReturn:

@@ -3,8 +3,9 @@
 import functools
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
@@ -94,6 +95,24 @@ class ListenerError(Exception):
     """The error that listeners raise on purpose."""
 
 
+class BodyError(Exception):
+    """The error that the body of a block raises on purpose."""
+
+
+def fail_in_listener(_event: object) -> NoReturn:
+    """Fail, as a listener."""
+    raise ListenerError
+
+
+@contextmanager
+def failures_expected() -> Iterator[None]:
+    """Catch the errors that listeners and bodies raise on purpose."""
+    try:
+        yield
+    except* (ListenerError, BodyError):
+        pass
+
+
 @contextmanager
 def takes(seconds: float) -> Iterator[None]:
     """Check how long a block takes, in virtual time."""
@@ -108,6 +127,13 @@ def accepted(nursery: trio.Nursery, close_grace: float = 1.0) -> WebSocketPair:
     for half in pair:
         half.accept()
     return pair
+
+
+def apart(outer: trio.Nursery, inner: trio.Nursery) -> tuple[WebSocket, WebSocket]:
+    """Return a pair: the first half lives in `outer`, the second in `inner`."""
+    first, second = WebSocketPair(outer)
+    second._home = attrs.evolve(second._home, nursery=inner)  # type: ignore[misc] # a frozen NurseryHome behind the protocol
+    return first, second
 
 
 def flat(error: BaseException) -> Iterator[BaseException]:

@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 import attrs
 import trio
 from hypothesis import strategies as st
+from pairs import ListenerError
 from trio._core._run import _r as scheduler_luck
 from trio.testing import MockClock
 
@@ -138,10 +139,6 @@ PROGRAMS = st.builds(
 
 
 # -- running a program -----------------------------------------------------------------
-
-
-class ListenerError(Exception):
-    """The error that listeners raise on purpose."""
 
 
 CLOSE_CODES = (3000, 3001, 3002, 3003, 4000)

@@ -19,7 +19,16 @@ from cancellation_sweep import (
     open_channels,
     sweep,
 )
-from pairs import NURSERY_CANCELLED, ListenerError, abnormal, bounded, clean, flat, run
+from pairs import (
+    NURSERY_CANCELLED,
+    BodyError,
+    ListenerError,
+    abnormal,
+    bounded,
+    clean,
+    flat,
+    run,
+)
 from trio.testing import MockClock
 
 from trio_wspair import (
@@ -448,10 +457,6 @@ def test_g6_aclose_cancelled_in_a_listener_of_its_half_has_closed(
 
 
 # -- context managers and nurseries ---------------------------------------------------
-
-
-class BodyError(Exception):
-    """The error that a block raises on purpose."""
 
 
 def fail() -> NoReturn:
