@@ -32,7 +32,13 @@ from trio_wspair.transports.io._tls import check_ssl_context
 
 from ._failures import Expected, Failures, collect_failures
 from ._record import Record
-from ._recorded import DEFAULT_WITHIN, RecordedWebSocket, tell, telling, tells
+from ._recorded import (
+    DEFAULT_WITHIN,
+    RecordedWebSocket,
+    add_notes,
+    adding_notes,
+    shows_conversation,
+)
 from ._requests import (
     ClientOptions,
     ConnectionOptions,
@@ -421,7 +427,7 @@ async def _open(
                         # If the handler has raised, that is the reason.
                         raise_together([*failures.take_rest()])
                         raise
-                with telling(records):
+                with adding_notes(records):
                     yield client
 
 
@@ -436,9 +442,9 @@ def _raising(
     except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
         raised.append(exc)
     unexpected = failures.take_rest()
-    if unexpected and not any(map(tells, raised)):
+    if unexpected and not any(map(shows_conversation, raised)):
         for record in records:
             record._end_where_raised(unexpected[0])
-        tell(unexpected[0], records)
+        add_notes(unexpected[0], records)
     raised[:0] = unexpected
     raise_together(raised, "the handler and the test have raised")

@@ -29,12 +29,12 @@ from ._record import ConversationError, Record, cut
 __all__ = (
     "DEFAULT_WITHIN",
     "RecordedWebSocket",
+    "add_notes",
+    "adding_notes",
     "check_pattern",
     "open_recorded_pair",
-    "tell",
-    "telling",
-    "tells",
-    "untell",
+    "remove_notes",
+    "shows_conversation",
 )
 
 DEFAULT_WITHIN: Final = 5.0
@@ -372,27 +372,27 @@ async def open_recorded_pair(
                     max_buffered_bytes=max_buffered_bytes, close_grace=close_grace
                 )
                 client, server = await stack.enter_async_context(opening)
-            with telling([record]):
+            with adding_notes([record]):
                 yield (
                     RecordedWebSocket(client, record, within),
                     RecordedWebSocket(server, record, within),
                 )
     except Exception as exc:
         if not record._failed:  # A listener has raised, not the block.
-            tell(exc, [record])
+            add_notes(exc, [record])
         raise
 
 
 @contextmanager
-def telling(records: Sequence[Record]) -> Generator[None, None, None]:
-    """When the block raises, end the pictures there, and add them to the exception."""
+def adding_notes(records: Sequence[Record]) -> Generator[None, None, None]:
+    """If the block raises, end the pictures there, and add them to the exception."""
     try:
         yield
     except Exception as exc:
         for record in records:
             record._end_at_failure_of_test(_of_record(exc, record) or exc)
-        if not tells(exc):
-            tell(exc, records)
+        if not shows_conversation(exc):
+            add_notes(exc, records)
         raise
 
 
@@ -407,20 +407,20 @@ def _of_record(exc: BaseException, record: Record) -> ConversationError | None:
     return next(filter(None, found), None)
 
 
-def tell(exc: Exception, records: Sequence[Record]) -> None:
+def add_notes(exc: Exception, records: Sequence[Record]) -> None:
     """Add conversations to an exception, as notes."""
     for record in records:
         if record.entries:
             exc.add_note(f"{_NOTE}{record}")
 
 
-def untell(exc: BaseException) -> None:
+def remove_notes(exc: BaseException) -> None:
     """Remove conversations from an exception, as another exception has them."""
     notes: list[str] = getattr(exc, "__notes__", [])
     notes[:] = [note for note in notes if not note.startswith(_NOTE)]
 
 
-def tells(exc: BaseException) -> bool:
+def shows_conversation(exc: BaseException) -> bool:
     """Return whether an exception, or one in its group, has a conversation."""
     notes: Sequence[str] = getattr(exc, "__notes__", ())
     if isinstance(exc, ConversationError) or any(n.startswith(_NOTE) for n in notes):
@@ -428,4 +428,4 @@ def tells(exc: BaseException) -> bool:
     if not isinstance(exc, BaseExceptionGroup):
         return False
     group = cast("BaseExceptionGroup[BaseException]", exc)
-    return any(map(tells, group.exceptions))
+    return any(map(shows_conversation, group.exceptions))

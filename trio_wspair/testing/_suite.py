@@ -1,6 +1,7 @@
-"""`check_websocket_pair()`: checks a way to join two halves against the guarantees.
+"""`check_websocket_pair()`: checks two connected halves against the guarantees.
 
-Here are the checks of verbs and listeners, G4 to G8.
+It runs the checks of `_suite_messages` and those of verbs and listeners (G4 to G8),
+which are in this module.
 """
 
 from collections.abc import Awaitable, Callable
@@ -14,25 +15,25 @@ from trio_wspair._rules.errors import ConnectionClosedError, InvalidStateError
 from trio_wspair._rules.limits import check_seconds
 from trio_wspair._rules.state import ReadyState
 
-from ._suite_ends import Check, End, MakePair, Meeting, OnPurposeError, broken
+from ._suite_ends import Check, End, MakePair, OnPurposeError, Setup, broken
 from ._suite_messages import CHECKS_OF_MESSAGES
 
 __all__ = ("check_websocket_pair",)
 
 
 _MOMENT: Final = 0.2
-"""Seconds in which a message is sure to come."""
+"""Seconds in which a message certainly arrives."""
 
 
-async def sync_verbs_do_all_or_nothing(meeting: Meeting) -> None:
-    """G4: also in a cancelled scope; and what they can't do, they refuse."""
-    async with meeting.ends() as (near, far):
+async def sync_verbs_do_all_or_nothing(setup: Setup) -> None:
+    """G4: also in a cancelled scope; they raise if the state doesn't allow them."""
+    async with setup.ends() as (near, far):
         verbs = near.socket
         _refuses(near, InvalidStateError, "send() before accept()", verbs.send, "x")
         _refuses(near, InvalidStateError, "close() before accept()", verbs.close)
         far.accept()
         data = bytearray(b"as it was")
-        with trio.CancelScope() as scope:  # noqa: ASYNC100 - no verb may wait
+        with trio.CancelScope() as scope:  # noqa: ASYNC100 - sync verbs don't wait
             scope.cancel()
             near.accept()
             near.send("cancelled")
@@ -46,14 +47,14 @@ async def sync_verbs_do_all_or_nothing(meeting: Meeting) -> None:
         near.close(1000)
         _refuses(near, InvalidStateError, "send() after close()", verbs.send, "x")
         near.close(3000)  # Is ignored.
-        await far.hears("cancelled", b"as it was", "last", code=1000)
+        await far.expect("cancelled", b"as it was", "last", code=1000)
         _refuses(far, ConnectionClosedError, "send() at the end", far.socket.send, "x")
-        await near.hears(code=1000)
+        await near.expect(code=1000)
 
 
-async def async_verbs_are_checkpoints(meeting: Meeting) -> None:
-    """G5: always, also with nothing to wait for."""
-    async with meeting.ends() as (near, far):
+async def async_verbs_are_checkpoints(setup: Setup) -> None:
+    """G5: also if they don't have to wait."""
+    async with setup.ends() as (near, far):
         near.accept()
         far.accept(pull=True)
         near.send("a")
@@ -70,9 +71,9 @@ async def async_verbs_are_checkpoints(meeting: Meeting) -> None:
                 await verb()
 
 
-async def a_cancelled_verb_has_done_nothing(meeting: Meeting) -> None:
-    """G5: no message is lost, and the cancellation is not swallowed."""
-    async with meeting.ends() as (near, far):
+async def a_cancelled_verb_has_done_nothing(setup: Setup) -> None:
+    """G5: no message is lost, and `Cancelled` is raised."""
+    async with setup.ends() as (near, far):
         near.accept()
         far.accept(pull=True)
         near.send("a")
@@ -83,44 +84,44 @@ async def a_cancelled_verb_has_done_nothing(meeting: Meeting) -> None:
                 scope.cancel()
                 await verb()
             if not scope.cancelled_caught:
-                what = f"{what} of {far.name} has swallowed its cancellation"
+                what = f"{what} of {far.name} was not cancelled in a cancelled scope"
                 raise broken("G5", what)
         with far.keeping("G5", "receive() after a cancelled one"):
             far.check_messages(["a"], [await far.socket.receive()])
 
 
-async def aclose_closes_once(meeting: Meeting) -> None:
-    """G6: and another time it has nothing to do."""
-    async with meeting.ends() as (near, far):
+async def aclose_closes_once(setup: Setup) -> None:
+    """G6: further calls do nothing."""
+    async with setup.ends() as (near, far):
         near.accept()
         far.accept()
         for end, code in ((near, 4000), (near, 4001), (far, 4002)):
             with end.keeping("G6", "aclose()"):
                 await end.socket.aclose(code)
             _is_closed(end, "aclose()")
-        await far.hears(code=4000)
-        await near.hears(code=4000)
+        await far.expect(code=4000)
+        await near.expect(code=4000)
 
 
-async def a_cancelled_aclose_has_closed(meeting: Meeting) -> None:
-    """G6: although the other end doesn't answer, which hears of it all the same."""
-    async with meeting.ends() as (near, far):
+async def a_cancelled_aclose_has_closed(setup: Setup) -> None:
+    """G6: although the other end hasn't answered; that gets the Close all the same."""
+    async with setup.ends() as (near, far):
         near.accept()
         with near.keeping("G6", "a cancelled aclose()"), trio.CancelScope() as scope:
             scope.cancel()
             await near.socket.aclose()
         _is_closed(near, "a cancelled aclose()")
         far.accept()
-        await far.hears(code=1000)
+        await far.expect(code=1000)
 
 
-async def a_ping_measures_the_way_or_is_refused(meeting: Meeting) -> None:
-    """G5: on a network connection it returns seconds, and without one it says so."""
-    async with meeting.ends() as (near, far):
+async def a_ping_returns_seconds_or_is_refused(setup: Setup) -> None:
+    """G5: it returns seconds on a network connection, and raises without one."""
+    async with setup.ends() as (near, far):
         near.accept()
         far.accept()
         near.send("before the pings")
-        await far.hears("before the pings")
+        await far.expect("before the pings")
         with near.keeping("G5", "ping()"), assert_checkpoints():
             seconds = await _ping(near)
         latency = near.socket.latency
@@ -133,18 +134,18 @@ async def a_ping_measures_the_way_or_is_refused(meeting: Meeting) -> None:
             scope.cancel()
             await near.socket.ping()
         if not scope.cancelled_caught:
-            what = f"ping() of {near.name} has swallowed its cancellation"
+            what = f"ping() of {near.name} was not cancelled in a cancelled scope"
             raise broken("G5", what)
         near.send("after the pings")
-        await far.hears("before the pings", "after the pings")
+        await far.expect("before the pings", "after the pings")
         near.close(1000)
-        await near.hears(code=1000)
+        await near.expect(code=1000)
         with near.keeping("G5", "ping() at the end"):
             try:
                 await near.socket.ping()
             except ConnectionClosedError:
                 return
-        raise broken("G5", f"ping() of {near.name} has found a peer after the end")
+        raise broken("G5", f"ping() of {near.name} has not raised after the end")
 
 
 async def _ping(end: End) -> float | None:
@@ -154,10 +155,10 @@ async def _ping(end: End) -> float | None:
         return None
 
 
-async def a_block_may_end_in_any_way(meeting: Meeting) -> None:
-    """G6 and G10: by an exception, or cancelled, with messages under way."""
+async def a_block_may_end_in_any_way(setup: Setup) -> None:
+    """G6 and G10: by an exception or cancelled, with messages on their way."""
     for raises in (True, False):
-        async with meeting.ends() as (near, far):
+        async with setup.ends() as (near, far):
             near.accept()
             far.accept()
             near.send("under way")
@@ -167,30 +168,31 @@ async def a_block_may_end_in_any_way(meeting: Meeting) -> None:
             await trio.lowlevel.checkpoint()
 
 
-async def a_listener_that_raises_fails_its_half(meeting: Meeting) -> None:
-    """G7: there it is an error and a close, at the other end a 1011.
+async def a_listener_that_raises_fails_its_half(setup: Setup) -> None:
+    """G7: it gets an `error` event and a close; the other end gets 1011.
 
-    A nursery gets the exception and ends the block, a server logs it and lives on.
+    A nursery raises the exception, a server logs it and goes on.
     """
     error = OnPurposeError("a listener raises this on purpose")
 
     def fail(_event: MessageEvent) -> None:
         raise error
 
-    async with meeting.ends() as (near, far):
+    async with setup.ends() as (near, far):
         far.socket.add_event_listener("message", fail)
         near.accept()
         far.accept()
         near.send("a")
-        await far.hears("a", code=1006, promise="G7")
-        await near.hears(code=1011, promise="G7")
-    told = [event.error for event in far.heard if isinstance(event, ErrorEvent)]
-    if told != [error]:
-        raise broken("G7", f"{far.name} has heard of {told!r}, not of {error!r}")
+        await far.expect("a", code=1006, promise="G7")
+        await near.expect(code=1011, promise="G7")
+    errors = [event.error for event in far.received if isinstance(event, ErrorEvent)]
+    if errors != [error]:
+        what = f"the error events of {far.name} have {errors!r}, not {error!r}"
+        raise broken("G7", what)
 
 
-async def async_listeners_never_overlap(meeting: Meeting) -> None:
-    """G8: the next event waits, the close event too."""
+async def async_listeners_never_overlap(setup: Setup) -> None:
+    """G8: the next event waits, and so does the close event."""
     running = 0
     most = 0
 
@@ -201,14 +203,14 @@ async def async_listeners_never_overlap(meeting: Meeting) -> None:
         await trio.sleep(0.001)
         running -= 1
 
-    async with meeting.ends() as (near, far):
+    async with setup.ends() as (near, far):
         far.socket.add_event_listener("message", listen)
         far.socket.add_event_listener("close", listen)
         near.accept()
         far.accept()
         near.send("a", "b", "c")
         near.close(1000)
-        await far.hears("a", "b", "c", code=1000)
+        await far.expect("a", "b", "c", code=1000)
     if most != 1:
         raise broken("G8", f"{most} listeners of {far.name} ran at once")
 
@@ -219,7 +221,7 @@ _CHECKS_OF_VERBS: Final[tuple[Check, ...]] = (
     a_cancelled_verb_has_done_nothing,
     aclose_closes_once,
     a_cancelled_aclose_has_closed,
-    a_ping_measures_the_way_or_is_refused,
+    a_ping_returns_seconds_or_is_refused,
     a_block_may_end_in_any_way,
     a_listener_that_raises_fails_its_half,
     async_listeners_never_overlap,
@@ -239,12 +241,12 @@ def _refuses(
     verb: Callable[..., object],
     *args: object,
 ) -> None:
-    """See that a sync verb raises."""
+    """Check that a sync verb raises."""
     try:
         verb(*args)
     except error:
         return
-    raise broken("G4", f"{what} of {end.name} has raised no {error.__name__}")
+    raise broken("G4", f"{what} of {end.name} has not raised {error.__name__}")
 
 
 async def check_websocket_pair(
@@ -254,36 +256,36 @@ async def check_websocket_pair(
     empty_close: bool = True,
     timeout: float = 10.0,
 ) -> None:
-    """Check that two halves keep the promises G1 to G10, as far as one can see.
+    """Check that two halves keep the promises G1 to G10, as seen from outside.
 
-    For whoever writes a transport, in the manner of
-    `trio.testing.check_two_way_stream`: a `Connection` of your own, a server and a
-    client, a bridge. Each promise is checked with fresh halves, in both directions.
+    For authors of transports (a `Connection`, a server with its client, a bridge), in
+    the manner of `trio.testing.check_two_way_stream`. Each promise is checked with
+    fresh halves, in both directions.
 
     Args:
-        make_pair: Called without arguments, it gives an async context manager, such as
-            `open_websocket_pair`, that gives two connected halves, which nobody has
-            accepted. On leaving it has to close them. If a listener raises it may
-            raise that, as a nursery does, or log it, as a server does.
-        half_open: Whether a half can go on sending after the other's Close. `False`
-            where something below answers Closes, such as an ASGI server.
-        empty_close: Whether a Close without a code arrives as one, so that the other
-            half hears 1005. `False` where it becomes another, as in ASGI.
-        timeout: Seconds after which what is waited for has not come. It has to be
-            longer than the ``close_grace`` of the halves. With
-            `trio.testing.MockClock` it takes no time, if there is no network below.
+        make_pair: A function without arguments that returns an async context manager,
+            such as `open_websocket_pair`, which yields two connected halves that are
+            not accepted. On leaving, it has to close them. When a listener raises, it
+            may raise that exception, as a nursery does, or log it, as a server does.
+        half_open: Whether a half can send after the other's Close. `False` if a layer
+            below answers Closes, such as an ASGI server.
+        empty_close: Whether a Close without a code arrives without one, so that the
+            other half gets 1005. `False` if it gets a code, as in ASGI.
+        timeout: Seconds that each step may take; longer than the ``close_grace`` of
+            the halves. With `trio.testing.MockClock` and without a network, waiting
+            takes no time.
 
     Raises:
-        AssertionError: A promise is broken; it says which one, and by what.
+        AssertionError: A promise is broken. The text says which one, and how.
         TypeError: An argument is of another type.
         ValueError: An argument is out of range.
     """
     check_seconds("timeout", timeout)
     for check in (*CHECKS_OF_MESSAGES, *_CHECKS_OF_VERBS):
         for swapped in (False, True):
-            meeting = Meeting(make_pair, half_open, empty_close, timeout, swapped)
+            setup = Setup(make_pair, half_open, empty_close, timeout, swapped)
             try:
-                await check(meeting)
+                await check(setup)
             except Exception as exc:
                 first = "second" if swapped else "first"
                 exc.add_note(f"in the check {check.__name__!r}, near is the {first}")

@@ -1,7 +1,7 @@
-"""The two ends that the behaviour suite checks: what they hear, and how they end.
+"""The two ends that the behaviour suite checks: what they receive, and how they end.
 
-Knows halves from outside only, as their users do; which promise is checked by what is
-told next door.
+Knows halves only from outside, as users do. `_suite` and `_suite_messages` know which
+promise is checked by which steps.
 """
 
 import sys
@@ -23,12 +23,12 @@ from trio_wspair._pair.websocket import CloseEvent, ErrorEvent, MessageEvent, We
 from trio_wspair._rules.errors import WebSocketError
 from trio_wspair._rules.state import ReadyState
 
-__all__ = ("Check", "End", "MakePair", "Meeting", "OnPurposeError", "broken")
+__all__ = ("Check", "End", "MakePair", "OnPurposeError", "Setup", "broken")
 
 MakePair = Callable[[], AbstractAsyncContextManager[Iterable[WebSocket]]]
-"""Makes what gives two connected halves."""
+"""Returns a context manager that yields two connected halves."""
 Message = str | bytes
-Heard = Message | ErrorEvent | CloseEvent
+Received = Message | ErrorEvent | CloseEvent
 
 _PROMISES: Final = {
     "G1": "order",
@@ -42,21 +42,21 @@ _PROMISES: Final = {
     "G9": "bounded memory",
     "G10": "no leaks",
 }
-"""What `docs/closing.rst` promises."""
-_OPEN_ENDED: Final = sys.maxsize
+"""The promises of `docs/closing.rst`."""
+_UNLIMITED: Final = sys.maxsize
 
 
 class OnPurposeError(Exception):
-    """What a listener or a block raises in a check."""
+    """Raised by a listener or a block in a check."""
 
 
 def broken(promise: str, what: str) -> AssertionError:
-    """Return the error for a promise that is not kept."""
+    """Return the error for a broken promise."""
     return AssertionError(f"{promise} ({_PROMISES[promise]}) is broken: {what}")
 
 
 def shown(items: Sequence[object]) -> str:
-    """Return what was heard in a line: the first and the last, if it is much."""
+    """Show items in one line; of many, the first and the last ones."""
     texts = [_shown(item) for item in items]
     if len(texts) > 7:
         texts[3:-3] = [f"{len(texts) - 6} more"]
@@ -72,46 +72,46 @@ def _shown(item: object) -> str:
 
 @attrs.define(eq=False)
 class End:
-    """One half, and all that it has heard."""
+    """One half, and all that it has received."""
 
     socket: WebSocket
     name: str
     timeout: float
     block: trio.CancelScope
-    """Around the context manager that has given it."""
-    heard: list[Heard] = attrs.field(factory=list[Heard])
-    _news: trio.Event = attrs.Factory(trio.Event)
+    """Around the context manager that yields the half."""
+    received: list[Received] = attrs.field(factory=list[Received])
+    _changed: trio.Event = attrs.Factory(trio.Event)
 
     def __attrs_post_init__(self) -> None:
-        self.socket.add_event_listener("message", self._hear_message)
-        self.socket.add_event_listener("error", self._hear)
-        self.socket.add_event_listener("close", self._hear)
+        self.socket.add_event_listener("message", self._keep_message)
+        self.socket.add_event_listener("error", self._keep)
+        self.socket.add_event_listener("close", self._keep)
 
-    def _hear_message(self, event: MessageEvent) -> None:
-        self._hear(event.data)
+    def _keep_message(self, event: MessageEvent) -> None:
+        self._keep(event.data)
 
-    def _hear(self, item: Heard) -> None:
-        self.heard.append(item)
-        self._news.set()
-        self._news = trio.Event()
+    def _keep(self, item: Received) -> None:
+        self.received.append(item)
+        self._changed.set()
+        self._changed = trio.Event()
 
     @property
     def messages(self) -> list[Message]:
-        """The messages that it has heard."""
-        return [item for item in self.heard if isinstance(item, (str, bytes))]
+        """The messages that it has received."""
+        return [item for item in self.received if isinstance(item, (str, bytes))]
 
     @property
     def closes(self) -> list[CloseEvent]:
-        """The close events that it has heard: one, in the end."""
-        return [item for item in self.heard if isinstance(item, CloseEvent)]
+        """The close events that it has received: one, in the end."""
+        return [item for item in self.received if isinstance(item, CloseEvent)]
 
     # -- verbs ------------------------------------------------------------------------
 
     def accept(self, *, pull: bool = False, allow_half_open: bool = False) -> None:
-        """Take it for the application."""
+        """Accept the half."""
         with self.keeping("G4", "accept()"):
-            if pull:  # Nobody calls it, and the log would have a warning of that.
-                self.socket.remove_event_listener("message", self._hear_message)
+            if pull:  # A message listener would never run, and be logged as a mistake.
+                self.socket.remove_event_listener("message", self._keep_message)
             self.socket.accept(pull=pull, allow_half_open=allow_half_open)
 
     def send(self, *messages: Message) -> None:
@@ -121,13 +121,13 @@ class End:
                 self.socket.send(message)
 
     def close(self, code: int | None = None, reason: str | None = None) -> None:
-        """Say Close."""
+        """Close the half."""
         with self.keeping("G4", "close()"):
             self.socket.close(code, reason)
 
     @contextmanager
     def keeping(self, promise: str, what: str) -> Generator[None]:
-        """Bound the block, and tell which promise is broken if it fails."""
+        """Run the block within the timeout; if it fails, the promise is broken."""
         try:
             with trio.fail_after(self.timeout):
                 yield
@@ -139,66 +139,66 @@ class End:
 
     # -- expectations -----------------------------------------------------------------
 
-    async def hears(
+    async def expect(
         self,
         *messages: Message,
         code: int | tuple[int, ...] = (),
         reason: str | None = None,
         promise: str = "G2",
     ) -> None:
-        """Wait until these have come, and if there is a code its close event.
+        """Wait for all these messages and, with a code, for the close event.
 
-        It is clean, unless the code is 1006.
+        The close has to be clean, unless the code is 1006.
         """
         codes = (code,) if isinstance(code, int) else code
-        count = _OPEN_ENDED if codes else len(messages)
+        count = _UNLIMITED if codes else len(messages)
         await self._wait(lambda: len(self.messages) >= count or bool(self.closes))
         self.check_messages(messages)
         if not codes:
             return
         if not self.closes:
-            what = f"{self.name} waits for close {code} for {self.timeout} s"
-            raise broken("G6", f"{what}, and has heard {shown(self.heard)}")
+            what = f"{self.name} has no close {code} after {self.timeout} s"
+            raise broken("G6", f"{what}; it has received {shown(self.received)}")
         (close, *_) = self.closes
         if close.code not in codes or close.was_clean is (close.code == 1006):
-            what = f"{self.name} should close with {code}, and has heard {close!r}"
+            what = f"{self.name} should close with {code}, but has received {close!r}"
             raise broken(promise, what)
         if reason is not None and close.reason != reason:
-            what = f"{self.name} should close with the reason {reason!r}: {close!r}"
-            raise broken(promise, what)
+            what = f"{self.name} should close with the reason {reason!r}"
+            raise broken(promise, f"{what}, but has received {close!r}")
 
     async def _wait(self, happened: Callable[[], bool]) -> None:
         with trio.move_on_after(self.timeout):
             while not happened():
-                await self._news.wait()
+                await self._changed.wait()
 
     def check_messages(
-        self, sent: Sequence[Message], heard: Sequence[Message] | None = None
+        self, sent: Sequence[Message], received: Sequence[Message] | None = None
     ) -> None:
-        """See that these have come, and in this order."""
-        heard = self.messages if heard is None else heard
-        if list(heard) == list(sent):
+        """Check that the sent messages were received, in their order."""
+        received = self.messages if received is None else received
+        if list(received) == list(sent):
             return
-        for message in heard:
+        for message in received:
             if message not in sent:
-                what = f"{self.name} has heard {_shown(message)}, which was not sent"
-                raise broken("G3", what)
+                what = f"{self.name} has received {_shown(message)}"
+                raise broken("G3", f"{what}, which was not sent")
         missing = list(sent)
-        for message in heard:
+        for message in received:
             if message not in missing:
-                what = f"{self.name} has heard {_shown(message)} once too often"
+                what = f"{self.name} has received {_shown(message)} once too often"
                 raise broken("G1", what)
             missing.remove(message)
         if missing:
-            what = f"{shown(missing)} was sent to {self.name} and has not arrived"
-            raise broken("G3", f"{what}; it has heard {shown(self.heard)}")
-        pairs = zip(sent, heard, strict=True)
+            what = f"{self.name} has not received {shown(missing)}"
+            raise broken("G3", f"{what}; it has received {shown(self.received)}")
+        pairs = zip(sent, received, strict=True)
         earlier, later = next(two for two in pairs if two[0] != two[1])
-        what = f"{_shown(earlier)} was sent before {_shown(later)}, and has come after"
-        raise broken("G1", f"{what} it to {self.name}")
+        what = f"{self.name} has received {_shown(later)} before {_shown(earlier)}"
+        raise broken("G1", f"{what}, which was sent earlier")
 
     async def check_end(self) -> None:
-        """See that its life has ended as it must, whatever has happened."""
+        """Check that the half has ended, with one close event at the end."""
         with trio.move_on_after(self.timeout):
             while self.socket.ready_state is not ReadyState.CLOSED:  # noqa: ASYNC110
                 await trio.sleep(0.001)
@@ -207,18 +207,19 @@ class End:
             what = f"{self.name} is {state} although its context manager was left"
             raise broken("G6", what)
         await self._wait(lambda: bool(self.closes))
-        events = [item for item in self.heard if not isinstance(item, (str, bytes))]
+        events = [item for item in self.received if not isinstance(item, (str, bytes))]
         if len(self.closes) != 1 or len(events) > 2:
-            what = f"{self.name} has heard these events at its end: {shown(events)}"
+            what = f"{self.name} has received these events at its end: {shown(events)}"
             raise broken("G2", what)
-        if not isinstance(self.heard[-1], CloseEvent):
-            what = f"{self.name} has heard {_shown(self.heard[-1])} after its close"
+        last = self.received[-1]
+        if not isinstance(last, CloseEvent):
+            what = f"{self.name} has received {_shown(last)} after its close"
             raise broken("G2", what)
 
 
 @attrs.frozen
-class Meeting:
-    """How a check meets fresh ends."""
+class Setup:
+    """Makes fresh ends for a check, as `check_websocket_pair()` was asked to."""
 
     make_pair: MakePair
     half_open: bool
@@ -229,32 +230,32 @@ class Meeting:
 
     @asynccontextmanager
     async def ends(self) -> AsyncGenerator[tuple[End, End]]:
-        """Give two ends, and see afterwards that they have ended and left nothing.
+        """Yield two ends; afterwards check that they have ended and no task is left.
 
-        An `OnPurposeError` may come out of the context manager, or not.
+        The context manager may raise the `OnPurposeError` of a listener, or not.
         """
         before = _tasks()
         failed: AssertionError | None = None
         ends: list[End] = []
         block = trio.CancelScope()
-        with block, trio.move_on_after(self.timeout) as patience:
+        with block, trio.move_on_after(self.timeout) as limit:
             try:
                 async with self.make_pair() as pair:
                     first, second = pair
                     ends.append(End(first, "the first half", self.timeout, block))
                     ends.append(End(second, "the second half", self.timeout, block))
-                    patience.deadline = float("inf")
+                    limit.deadline = float("inf")
                     try:
                         yield (ends[1], ends[0]) if self.swapped else (ends[0], ends[1])
-                    except AssertionError as exc:  # No nursery shall wrap it.
+                    except AssertionError as exc:  # A nursery would wrap it in a group.
                         failed = exc
                     finally:
-                        patience.deadline = trio.current_time() + self.timeout
+                        limit.deadline = trio.current_time() + self.timeout
             except* OnPurposeError:
                 pass
         if failed is not None:
             raise failed
-        if patience.cancel_called:
+        if limit.cancel_called:
             verb = "leaving" if ends else "entering"
             what = f"{verb} the context manager has not ended in {self.timeout} s"
             raise broken("G6", what)
@@ -264,7 +265,7 @@ class Meeting:
 
     async def _check_tasks(self, before: set[trio.lowlevel.Task]) -> None:
         with trio.move_on_after(self.timeout):
-            while _tasks() - before:  # noqa: ASYNC110 - nobody tells of it
+            while _tasks() - before:  # noqa: ASYNC110 - Trio has no event for it
                 await trio.sleep(0.001)
         left = sorted(task.name for task in _tasks() - before)
         if left:
@@ -273,7 +274,7 @@ class Meeting:
 
 
 def _tasks() -> set[trio.lowlevel.Task]:
-    """Return every task that there is."""
+    """Return all tasks of this run."""
     found = set[trio.lowlevel.Task]()
     root = trio.lowlevel.current_root_task()
     waiting = [root] if root is not None else []
@@ -285,5 +286,5 @@ def _tasks() -> set[trio.lowlevel.Task]:
     return found
 
 
-Check = Callable[[Meeting], Awaitable[None]]
+Check = Callable[[Setup], Awaitable[None]]
 """A check of one promise."""

@@ -1,6 +1,8 @@
 """The pytest plugin: fixtures, on top of pytest-trio, and what they add to reports.
 
-pytest loads it wherever trio-wspair is installed.
+pytest loads it wherever trio-wspair is installed. The clients of the fixture
+`websocket_client` are open in tasks of two nurseries: at the end of a test first all
+clients are closed, then the applications that were opened for them.
 """
 
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
@@ -26,7 +28,12 @@ from ._client import (
     open_test_client,
 )
 from ._record import ConversationError, Record
-from ._recorded import RecordedWebSocket, open_recorded_pair, tells, untell
+from ._recorded import (
+    RecordedWebSocket,
+    open_recorded_pair,
+    remove_notes,
+    shows_conversation,
+)
 from ._replay import GoldenRecord, replay_file
 from ._requests import FirstWebSocketOptions, ReplayOptions, Transport, check_options
 
@@ -44,12 +51,12 @@ _T = TypeVar("_T")
 
 @attrs.frozen(eq=False)
 class _Kept:
-    """What is known of a test for its report."""
+    """What is kept of a test for its report."""
 
     records: list[Sequence[Record]] = attrs.Factory(list[Sequence[Record]])
-    """Its conversations, by client."""
+    """The records of each client."""
     by_handlers: list[BaseException] = attrs.Factory(list[BaseException])
-    """What came out of its clients."""
+    """The exceptions that closing the clients has raised."""
 
 
 _kept: Final = pytest.StashKey[_Kept]()
@@ -60,7 +67,7 @@ def _kept_of(item: pytest.Item) -> _Kept:
 
 
 @asynccontextmanager
-async def open_pair(
+async def _open_pair(
     item: pytest.Item,
 ) -> AsyncGenerator[tuple[RecordedWebSocket, RecordedWebSocket], None]:
     """Open a pair with a record for a test."""
@@ -72,10 +79,10 @@ async def open_pair(
 
 
 @asynccontextmanager
-async def open_clients(
+async def _open_clients(
     item: pytest.Item, over: Transport
 ) -> AsyncGenerator[OpenClient, None]:
-    """Give a function that opens clients for a test, and close them after it."""
+    """Yield a function that opens clients for a test, and close them afterwards."""
     kept = _kept_of(item)
     async with trio.open_nursery() as applications:
         async with trio.open_nursery() as clients:
@@ -115,7 +122,7 @@ class _Opener:
     ) -> TestClient | TestWebSocket:
         check_options("websocket_client", options, FirstWebSocketOptions)
         opening: AbstractAsyncContextManager[TestClient | TestWebSocket]
-        # Without a path it tells which of the options are for a WebSocket only.
+        # If there is no path, it raises for options that need one.
         opening = open_test_client(
             await self._handler(app), cast("str", path), over=self._over, **options
         )
@@ -126,7 +133,7 @@ class _Opener:
         return client
 
     async def _handler(self, app: Application) -> FetchHandler:
-        """Return the handler of an application, which is opened once."""
+        """Return the handler of an application; open the application only once."""
         handler = handler_of(app)
         if handler is not None:
             return handler
@@ -147,7 +154,10 @@ class _Opener:
         *,
         task_status: trio.TaskStatus[_T],
     ) -> None:
-        """Keep this open until the end of the test, and what it raises then."""
+        """Keep a client or an application open until the test has ended.
+
+        What closing it raises is kept for the end of the test.
+        """
         started = False
         try:
             async with opening as opened:
@@ -161,13 +171,13 @@ class _Opener:
 
 
 @attrs.frozen
-class Golden:
+class _Golden:
     """The fixture `golden_record`.
 
     Args:
-        folder: Where the files are.
+        folder: The folder of the files.
         over: As for `open_test_client()`.
-        update: Write them anew.
+        update: Whether to write the files again.
     """
 
     _folder: Path
@@ -189,26 +199,26 @@ class Golden:
                 file, app, path, over=self._over, update=self._update, **options
             )
         except ConversationError as exc:
-            what = "If what the handler says now is right: pytest --update-records"
+            what = "If the handler is right now, run pytest --update-records"
             exc.add_note(f"\n{what}")
             raise
 
 
-def handlers_first(
+def _handlers_first(
     item: pytest.Item, group: BaseExceptionGroup[BaseException]
 ) -> BaseException:
-    """Return a group with what handlers have raised before the rest.
+    """Return the group with the exceptions of handlers first.
 
-    If the rest tells a conversation, it is not told twice.
+    If another exception shows a conversation, theirs don't show it again.
     """
     ours = _kept_of(item).by_handlers
     theirs = [exc for exc in group.exceptions if not _has(exc, ours)]
     first = [exc for exc in group.exceptions if _has(exc, ours)]
     if not first or not theirs:
         return group
-    if any(map(tells, theirs)):
+    if any(map(shows_conversation, theirs)):
         for exc in ours:
-            untell(exc)
+            remove_notes(exc)
     return group.derive([*first, *theirs]).with_traceback(group.__traceback__)
 
 
@@ -221,11 +231,11 @@ def _has(exc: BaseException, ours: list[BaseException]) -> bool:
     return any(_has(each, ours) for each in group.exceptions)
 
 
-def add_conversations(
+def _report_conversations(
     item: pytest.Item, failure: BaseException, report: pytest.TestReport
 ) -> None:
-    """Show the conversations of a test that has failed without telling them."""
-    if tells(failure):
+    """Add the conversations to a report, unless the failure shows them."""
+    if shows_conversation(failure):
         return
     for record in chain(*_kept_of(item).records):
         record._end_at_failure_of_test(failure)
@@ -236,23 +246,23 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--update-records`."""
+    """Add the option `--update-records`."""
     parser.getgroup("trio-wspair").addoption(
         "--update-records",
         action="store_true",
-        help="take what WebSocket handlers say now as right: golden_record writes its "
-        "files anew",
+        help="let golden_record write its files again, with what the WebSocket "
+        "handlers send now",
     )
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Tell what a handler has raised before what the test has raised over it."""
+    """Report exceptions of handlers first: those of the test may follow from them."""
     try:
         return (yield)
     except BaseExceptionGroup as group:
         if _uses_fixtures(item):
-            raise handlers_first(item, group) from None
+            raise _handlers_first(item, group) from None
         raise
 
 
@@ -260,10 +270,10 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show the conversations of a test that has failed without telling them."""
+    """Show the conversations of a failed test."""
     report = yield
     if report.failed and call.excinfo is not None and _uses_fixtures(item):
-        add_conversations(item, call.excinfo.value, report)
+        _report_conversations(item, call.excinfo.value, report)
     return report
 
 
@@ -273,14 +283,15 @@ def _uses_fixtures(item: pytest.Item) -> bool:
 
 
 def _trio_fixture(function: _F) -> _F:
-    """Make a fixture of an async function. Without pytest-trio, it says so."""
+    """Make a fixture of an async function. Without pytest-trio, it fails the test."""
     try:
         pytest_trio = import_module("pytest_trio")  # An extra, and untyped.
     except ImportError:
 
         def missing() -> None:
             what = f"the fixture {function.__name__} needs pytest-trio"
-            pytest.fail(f"{what}: pip install 'trio-wspair[pytest]'", pytrace=False)
+            how = "pip install 'trio-wspair[pytest]'"
+            pytest.fail(f"{what}: {how}", pytrace=False)
 
         return cast("_F", pytest.fixture(name=function.__name__)(missing))
     return cast("_F", pytest_trio.trio_fixture(function))
@@ -288,7 +299,7 @@ def _trio_fixture(function: _F) -> _F:
 
 @pytest.fixture
 def websocket_transport() -> Transport:
-    """What lies between client and server: "memory", or by a parameter "loopback".
+    """The transport of `websocket_client` and `golden_record`, by default "memory".
 
     ``@pytest.mark.parametrize("websocket_transport", ["memory", "loopback"])`` runs a
     test over both.
@@ -298,7 +309,7 @@ def websocket_transport() -> Transport:
 
 @_trio_fixture
 async def websocket_pair() -> AsyncGenerator[WebSocketPair, None]:
-    """A pair that nobody has accepted, from `open_websocket_pair()`."""
+    """A pair from `open_websocket_pair()`, of which no half is accepted."""
     async with open_websocket_pair() as pair:
         yield pair  # noqa: ASYNC119 - pytest-trio closes it
 
@@ -307,8 +318,8 @@ async def websocket_pair() -> AsyncGenerator[WebSocketPair, None]:
 async def recorded_pair(
     request: pytest.FixtureRequest,
 ) -> AsyncGenerator[tuple[RecordedWebSocket, RecordedWebSocket], None]:
-    """A pair with a record, from `open_recorded_pair()`."""
-    async with open_pair(request.node) as pair:
+    """A pair with a record from `open_recorded_pair()`."""
+    async with _open_pair(request.node) as pair:
         yield pair  # noqa: ASYNC119 - as above
 
 
@@ -318,13 +329,14 @@ async def websocket_client(
 ) -> AsyncGenerator[OpenClient, None]:
     """Open clients of an application.
 
-    ``client = await websocket_client(fetch, "/chat")``, as often as needed. The
-    arguments are those of `open_test_client()`, but for `over`, which the fixture
-    `websocket_transport` decides. Clients of one application share it: one that has to
-    be opened is opened once. They are closed after the test, which fails if the
-    application has raised. Its type is `trio_wspair.testing.OpenClient`.
+    ``client = await websocket_client(fetch, "/chat")`` opens one; it can be called
+    several times. The arguments are those of `open_test_client()` except `over`, for
+    which there is the fixture `websocket_transport`. An application that has to be
+    opened is opened once for all its clients. The clients are closed after the test,
+    which fails if the application has raised. The fixture's type is
+    `trio_wspair.testing.OpenClient`.
     """
-    async with open_clients(request.node, websocket_transport) as opener:
+    async with _open_clients(request.node, websocket_transport) as opener:
         yield opener  # noqa: ASYNC119 - as above
 
 
@@ -334,10 +346,11 @@ def golden_record(
 ) -> GoldenRecord:
     """Check an application against a recorded conversation.
 
-    ``await golden_record(fetch, "chat.json")``. The file lies beside the test, and is
-    what `Record.to_json()` has returned. With the option ``--update-records`` it is
-    written anew if the application says something else. The other arguments are those
-    of `replay_file()`. Its type is `trio_wspair.testing.GoldenRecord`.
+    ``await golden_record(fetch, "chat.json")``. The file is in the folder of the test,
+    and contains the text of `Record.to_json()`. With the option ``--update-records``,
+    it is written again if the application sends something else. The other arguments
+    are those of `replay_file()`. The fixture's type is
+    `trio_wspair.testing.GoldenRecord`.
     """
     update = bool(request.config.getoption("update_records"))
-    return Golden(request.path.parent, websocket_transport, update=update)
+    return _Golden(request.path.parent, websocket_transport, update=update)
