@@ -85,7 +85,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(trio|ssl|re|os|datetime|contextlib|collections\.abc)\..*"),
     ("py:.*", r"(trio_wspair\..*\.)?_[A-Z]\w*"),
-    ("py:.*", r"trio_wspair\.(_client\.connecting|testing\._options)\.\w+Options"),
+    ("py:.*", r"trio_wspair\.(_client\.connecting|testing\._requests)\.\w+Options"),
 ]
 
 autodoc_member_order = "bysource"
