@@ -136,7 +136,7 @@ def test_long_payloads_are_folded_until_opened(open_page: Open) -> None:
     page = open_page()
     expect(look(page, "long long")).to_contain_text("10,000 characters")
     assert len(payload(page).text_content() or "") == 4000
-    button(page, "Show all of it").click()
+    button(page, "Show the whole payload").click()
     assert payload(page).text_content() == "long " * 2000
     expect(payload(page)).to_be_focused()
 
@@ -183,7 +183,7 @@ def test_the_page_can_be_used_with_the_keyboard_alone(open_page: Open) -> None:
     expect(rows(page).first).to_be_focused()
     look(page, "sent at 0.500")
     page.keyboard.press("Tab")
-    button(page, "Go to where it was sent").press("Enter")
+    button(page, "Go to the row where it was sent").press("Enter")
     expect(row(page, "00 01 ff").first).to_be_focused()
 
 

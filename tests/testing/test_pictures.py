@@ -151,7 +151,7 @@ def test_a_failure_marks_its_row_and_waiting_messages() -> None:
     assert words[-1] == "server: a listener waits"
     assert len(shapes(picture, "hands")) == 1
     assert [text for text in texts(picture, "note") if "OPEN" in text] == ["OPEN"] * 2
-    assert "It has failed: expected" in (picture.findtext(f"{SVG}desc") or "")
+    assert "The test has failed: expected" in (picture.findtext(f"{SVG}desc") or "")
 
 
 @pytest.mark.parametrize("half", NAMES)

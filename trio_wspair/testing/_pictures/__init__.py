@@ -1,6 +1,6 @@
 """Pictures of a conversation: pure functions of its two names and its entries.
 
-They know no WebSocket and no Trio. All are drawn from the same rows.
+They know no WebSocket and no Trio. All of them draw the rows from `rows_of()`.
 """
 
 from ._html import draw_html

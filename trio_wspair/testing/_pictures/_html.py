@@ -1,7 +1,7 @@
-"""`draw_html()`: the conversation as a page that needs nothing else.
+"""`draw_html()`: a conversation as an HTML page in a single file.
 
-Knows what the page is told; how it looks and what it does is in `page.css` and
-`page.js`. No word of the conversation becomes part of the page's own source.
+Knows the data of the page; `page.css` and `page.js` know how the page looks and what it
+does. Texts of the conversation are data in JSON, and never part of HTML or scripts.
 """
 
 import base64
@@ -27,7 +27,7 @@ from trio_wspair.testing._entries import (
 __all__ = ("draw_html",)
 
 _WIDTH: Final = 88
-"""Characters of a row that is not open; the page shows as many as it has room for."""
+"""The most characters of a closed row; a narrow page shows fewer."""
 
 
 def draw_html(
@@ -35,13 +35,13 @@ def draw_html(
     entries: Sequence[Entry],
     failure: FailedStep | None = None,
 ) -> str:
-    """Return a page with a diagram to scroll, to filter, and to open frames in."""
+    """Return a page with a diagram, whose rows can be filtered and opened."""
     rows = rows_of(names, entries)
     data = json.dumps(
         {
             "names": [plain(name) for name in names],
             "rows": [_as_json(row) for row in rows],
-            "failure": None if failure is None else _told(names, rows, failure),
+            "failure": None if failure is None else _failure(names, rows, failure),
         }
     )
     style, script = _source("page.css"), _source("page.js")
@@ -51,28 +51,28 @@ def draw_html(
         style_hash=_hash(style),
         script=script,
         script_hash=_hash(script),
-        # Inside of a script element nothing but "<" can begin something else.
+        # In a script element only "<" can begin a tag or a comment.
         record=data.replace("<", "\\u003c"),
     )
 
 
-def _told(
+def _failure(
     names: tuple[str, str], rows: Sequence[Row], failure: FailedStep
 ) -> dict[str, Any]:
-    """Return what the page has to know of a failure."""
-    wrong, place = failure_place(rows, failure)
+    """Return the page's data of a failure."""
+    unexpected, place = failure_place(rows, failure)
 
     def beside(lines: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
         return [
             {
-                "column": names.index(who),
+                "column": names.index(name),
                 "words": "\n".join(map(plain, what.split("\n"))),
             }
-            for who, what in lines
+            for name, what in lines
         ]
 
     return {
-        "row": wrong,
+        "row": unexpected,
         "before": place,
         "failed": beside([(failure.half, failure.what)]),
         "waits": beside(failure.waits),
@@ -81,9 +81,9 @@ def _told(
 
 
 def _as_json(row: Row) -> dict[str, Any]:
-    """Return what the page has to know of a row; a message is told once."""
+    """Return the page's data of a row. Each message is in one row only."""
     entry = row.entry
-    told: dict[str, Any] = {
+    data: dict[str, Any] = {
         "time": clock(entry),
         "column": row.column,
         "way": row.way,
@@ -99,12 +99,12 @@ def _as_json(row: Row) -> dict[str, Any]:
         "error": entry.error,
     }
     if row.way == "arrives" and row.other is not None:
-        return told
+        return data
     if isinstance(entry.message, str):
-        return {**told, "text": entry.message}
+        return {**data, "text": entry.message}
     if isinstance(entry.message, bytes):
-        return {**told, "hex": entry.message.hex()}
-    return told
+        return {**data, "hex": entry.message.hex()}
+    return data
 
 
 def _source(name: str) -> str:
@@ -116,6 +116,6 @@ def _source(name: str) -> str:
 
 
 def _hash(source: str) -> str:
-    """Return what the page's policy names as the only script, or style, to be used."""
+    """Return the hash by which the page's policy allows its one script or style."""
     digest = hashlib.sha256(source.encode()).digest()
     return f"sha256-{base64.b64encode(digest).decode()}"

@@ -1,7 +1,7 @@
 """`draw_svg()`: a conversation as a sequence diagram in SVG, for light and dark.
 
-Text stays text, and no sign differs by its colour alone. The style has no CSS
-variables: not every program that shows SVG supports them.
+Texts are elements that can be selected, and no two signs differ only in colour. The
+style uses no CSS variables: some programs that show SVG don't support them.
 """
 
 import json
@@ -87,32 +87,33 @@ STYLE: Final = """
 
 _WIDTH: Final = 860
 _COLUMNS: Final = 130.0, 790.0
-"""Where the lifelines are."""
+"""The x of the two lifelines."""
 _TOP: Final = 58
-"""Where the first row begins."""
+"""The y at which the first row begins."""
 _CELL: Final = 7.83
-"""Width of a character; its height with the space above is a line."""
+"""The width of a character."""
 _LINE: Final = 18
+"""The height of a line."""
 _WORDS: Final = 62
-"""Characters in a line."""
+"""The most characters in a line."""
 _HALF: Final = 36
-"""Characters of a line about the state of one half."""
+"""The most characters in a line about the state of a half."""
 _EDGES: Final = 114.0, 806.0
-"""Where these lines begin, and end."""
+"""The x at which such a line begins (left) or ends (right)."""
 _JSON_LINES: Final = 12
-"""A JSON text that takes more of them is drawn on one line."""
+"""JSON that would take more lines is drawn on one line."""
 _LAID_OUT: Final = range(41, 600)
-"""Characters of a JSON text that may take several lines."""
+"""The lengths of JSON that may be laid out on several lines."""
 
 
 @attrs.frozen
 class _Place:
-    """A row with its words and where it is."""
+    """A row with its words and its position."""
 
     row: Row
     lines: list[str]
     y: float
-    """Where its arrow or its sign is, below the words."""
+    """The y of its arrow or its sign, below the words."""
 
     @property
     def x(self) -> float:
@@ -128,19 +129,19 @@ class _Place:
 
     @property
     def way(self) -> int:
-        """Which way the other column is: 1 is to the right."""
+        """The direction to the other column: 1 is right, -1 is left."""
         return 1 - 2 * self.row.column
 
 
 @attrs.frozen
 class _Remark:
-    """What has gone wrong, or what waits, below a row and beside a column."""
+    """A text about the failure, or about a step that waits, beside a column."""
 
     column: int
     css: str
     lines: list[str]
     y: float
-    """The base of its first line."""
+    """The baseline of its first line."""
 
 
 def draw_svg(
@@ -148,15 +149,15 @@ def draw_svg(
     entries: Sequence[Entry],
     failure: FailedStep | None = None,
 ) -> str:
-    """Return a picture that can stand alone or in a page, light or dark.
+    """Return a picture for a file or a page, light or dark.
 
     Args:
-        names: What the halves are called: the left one first.
-        entries: What has happened.
-        failure: What has gone wrong, if anything has.
+        names: The names of the halves, the left one first.
+        entries: The entries of the conversation.
+        failure: The step that has failed, if there is one.
     """
     rows = rows_of(names, entries)
-    wrong, before = failure_place(rows, failure)
+    unexpected, before = failure_place(rows, failure)
     places, remarks, end = _layout(rows, _remarks(names, failure), before)
     states: Sequence[tuple[str, str]] = () if failure is None else failure.states
     height = end + 56
@@ -174,12 +175,12 @@ def draw_svg(
     SubElement(svg, "title").text = f"Conversation of {heads[0]} and {heads[1]}"
     desc = f"A sequence diagram of {len(places)} rows, from top to bottom."
     if failure is not None:
-        desc += f" It has failed: {plain(failure.what)}"
+        desc += f" The test has failed: {plain(failure.what)}"
     SubElement(svg, "desc").text = desc
     SubElement(svg, "style").text = STYLE
     _draw(svg, "rect", "paper", width="100%", height="100%")
-    if wrong is not None:
-        _draw_band(svg, places[wrong])
+    if unexpected is not None:
+        _draw_band(svg, places[unexpected])
     for x, head in zip(_COLUMNS, heads, strict=True):
         _draw(svg, "line", "life", x1=x, x2=x, y1=50, y2=height - 16)
         wide = cells(head) * _CELL + 36
@@ -190,7 +191,7 @@ def draw_svg(
     for remark in remarks:
         _draw_remark(svg, remark)
     for column, name in enumerate(names):
-        lines = [line for who, line in states if who == name]
+        lines = [line for half, line in states if half == name]
         for number, line in enumerate(lines):
             css = f"note {'end' if column else 'start'}"
             words = cut(plain(line), _HALF)
@@ -201,40 +202,40 @@ def draw_svg(
 def _layout(
     rows: Sequence[Row], remarks: Sequence[tuple[int, str, str]], before: int
 ) -> tuple[list[_Place], list[_Remark], float]:
-    """Return where all rows and remarks are, and where the last of them ends."""
+    """Return the places of all rows and remarks, and the y at which the last ends."""
     y: float = _TOP
     places: list[_Place] = []
-    told: list[_Remark] = []
+    placed: list[_Remark] = []
     for number in range(len(rows) + 1):
         if number == before:
             y += 8 if remarks else 0
             for column, css, what in remarks:
                 lines = _wrapped(what)
-                told.append(_Remark(column, css, lines, y + 19))
+                placed.append(_Remark(column, css, lines, y + 19))
                 y += len(lines) * _LINE + 12
         if number < len(rows):
             lines = _lines_of(rows[number])
             y += len(lines) * _LINE + 16
             places.append(_Place(rows[number], lines, y - 8))
-    return places, told, y
+    return places, placed, y
 
 
 def _remarks(
     names: tuple[str, str], failure: FailedStep | None
 ) -> list[tuple[int, str, str]]:
-    """Return what is said of a failure: the column, the class, and the words."""
+    """Return the remarks about a failure: the column, the class, and the words."""
     if failure is None:
         return []
-    waits = [(names.index(who), "waits", what) for who, what in failure.waits]
+    waits = [(names.index(half), "waits", what) for half, what in failure.waits]
     return [(names.index(failure.half), "failure", failure.what), *waits]
 
 
 def _count(states: Sequence[tuple[str, str]], name: str) -> int:
-    return sum(who == name for who, _ in states)
+    return sum(half == name for half, _ in states)
 
 
 def _lines_of(row: Row) -> list[str]:
-    """Return the words of a row; short JSON is laid out where it comes first."""
+    """Return the lines of a row. Short JSON is laid out in the row that sends it."""
     message = row.entry.message
     if row.way == "arrives" and row.other is not None:
         message = None
@@ -247,7 +248,7 @@ def _lines_of(row: Row) -> list[str]:
 
 
 def _draw_rows(svg: Element, places: Sequence[_Place]) -> None:
-    """Draw the lines first: words are above all of them."""
+    """Draw all arrows first, so that the words are above them."""
     groups = [SubElement(svg, "g") for _ in range(2)]
     before = ""
     for place in places:
@@ -257,7 +258,7 @@ def _draw_rows(svg: Element, places: Sequence[_Place]) -> None:
         group = SubElement(groups[0], "g", {"class": f"{kind} by-{speaker}"})
         _draw_way(group, place, places)
         group = SubElement(groups[1], "g", {"class": f"{kind} by-{speaker}"})
-        SubElement(group, "title").text = _told(row)
+        SubElement(group, "title").text = _title(row)
         _write_words(group, place)
         time = clock(row.entry)
         if time != before:
@@ -302,12 +303,12 @@ def _draw_arrow(
 
 
 def _lost_after(place: _Place) -> float:
-    """Return how long the arrow is of a message that nobody has taken."""
+    """Return the length of the arrow of a message that was never received."""
     return max(300, place.wide + 30)
 
 
 def _draw_sign(group: Element, entry: Entry, x: float, y: float) -> None:
-    """Draw a ring for who has taken it, a square for a clean end, and else a cross."""
+    """Draw a ring for an accept, a square for a clean close, a cross for another."""
     if entry.what == "accept":
         _draw(group, "circle", "sign", cx=x, cy=y, r=6)
     elif entry.was_clean:
@@ -318,7 +319,7 @@ def _draw_sign(group: Element, entry: Entry, x: float, y: float) -> None:
 
 
 def _write_words(group: Element, place: _Place) -> None:
-    """Write the words beside their column, and what became of them at the line."""
+    """Write the words beside their column, and a note about the arrival."""
     row, way = place.row, place.way
     beside = "end" if row.column else "start"
     bottom = place.y + (4 if row.way == "stays" else -8)
@@ -340,8 +341,8 @@ def _write_words(group: Element, place: _Place) -> None:
         _write(group, x, bottom, f"at {row.arrival}", f"note {anchor}")
 
 
-def _told(row: Row) -> str:
-    """Return all about a row but its words, for whoever points at it."""
+def _title(row: Row) -> str:
+    """Return the facts about a row that are shown when a reader points at it."""
     entry = row.entry
     parts = [f"{clock(entry)} s: {plain(entry.half)} {entry.what}"]
     if entry.task:
@@ -350,7 +351,7 @@ def _told(row: Row) -> str:
 
 
 def _draw_band(svg: Element, place: _Place) -> None:
-    """Mark a row that was not expected, behind it and in the margin."""
+    """Mark an unexpected row, behind it and in the margin."""
     high = len(place.lines) * _LINE + 14
     box = {"x": 8, "y": place.y + 8 - high, "width": _WIDTH - 16, "height": high}
     _draw(svg, "rect", "band", **box, rx=6)

@@ -1,4 +1,7 @@
-"""Pictures as text: `terminal_diagram()` in two columns, and `draw_mermaid()`."""
+"""Pictures as text: `terminal_diagram()` in two columns, and `draw_mermaid()`.
+
+Knows the width of terminals, and the characters that have a meaning for Mermaid.
+"""
 
 import textwrap
 from collections.abc import Sequence
@@ -26,15 +29,15 @@ __all__ = (
 
 
 _MERMAID_WIDTH: Final = 60
-"""Characters of a message, at most."""
+"""The most characters of a message."""
 _NOTE_WIDTH: Final = 200
-"""Characters of a note about a failure, at most."""
+"""The most characters of a note about a failure."""
 _IDS: Final = "A", "B"
 _BAND: Final = "rect rgba(220, 40, 40, 0.2)"
-"""Around what was not expected."""
+"""The start of a coloured band around an unexpected row."""
 _HARMLESS: Final = " .,-_/()!?'=*:[]{}\""
 _MARKS: Final = "ﬂ°¶ß"
-"""What Mermaid itself puts where a character was written as a number."""
+"""The characters that Mermaid uses internally for numbered characters."""
 
 
 def draw_mermaid(
@@ -49,23 +52,23 @@ def draw_mermaid(
     ]
     rows = rows_of(names, entries)
     lines = [[_line(row)] for row in rows]
-    wrong, place = failure_place(rows, failure)
-    if wrong is not None:
-        lines[wrong] = [_BAND, *lines[wrong], "end"]
+    unexpected, place = failure_place(rows, failure)
+    if unexpected is not None:
+        lines[unexpected] = [_BAND, *lines[unexpected], "end"]
     lines.insert(place, [] if failure is None else _mermaid_notes(names, failure))
     inner = "".join(f"    {line}\n" for line in chain(people, *lines))
     return f"sequenceDiagram\n{inner}"
 
 
 def _mermaid_notes(names: tuple[str, str], failure: FailedStep) -> list[str]:
-    """Return notes about what has gone wrong, what waits, and how the halves are."""
-    told = [
+    """Return notes about the failure, the steps that wait, and the halves' state."""
+    notes = [
         (failure.half, f"✗ {failure.what}"),
         *((half, f"… {what}") for half, what in failure.waits),
         *failure.states,
     ]
-    words = (_escaped(cut(plain(what), _NOTE_WIDTH)) for _, what in told)
-    ids = (_IDS[names.index(half)] for half, _ in told)
+    words = (_escaped(cut(plain(what), _NOTE_WIDTH)) for _, what in notes)
+    ids = (_IDS[names.index(half)] for half, _ in notes)
     return [f"Note over {id_}: {line}" for id_, line in zip(ids, words, strict=True)]
 
 
@@ -90,15 +93,15 @@ def _line(row: Row) -> str:
 
 
 def _name(text: str) -> str:
-    # Else "wrap:" at the beginning is an instruction, and a quote is left out.
+    # Mermaid takes "wrap:" at the beginning for an instruction, and drops quotes.
     name = _escaped(cut(plain(text).strip(), _MERMAID_WIDTH))
     return name.replace(":", "#58;").replace('"', "#34;") or "#160;"
 
 
 def _escaped(text: str) -> str:
-    """Return a text whose characters mean nothing to Mermaid."""
+    """Return a text in which no character has a meaning for Mermaid."""
     numbered = "".join(c if _is_harmless(c) else f"#{ord(c)};" for c in text)
-    # In a line with one of these it leaves out a semicolon.
+    # In a line with one of these words, Mermaid drops a semicolon.
     for word in ("style", "classDef"):
         numbered = numbered.replace(word, f"#{ord(word[0])};{word[1:]}")
     return numbered
@@ -111,15 +114,16 @@ def _is_harmless(character: str) -> bool:
 
 
 _WIDTH: Final = 96
-"""Columns: with what pytest puts in front of a line, no more than 100."""
+"""The most columns of a line. With pytest's margin that makes 100."""
 _MIN_WIDTH: Final = 48
-"""Columns from one lifeline to the other, at least."""
+"""The fewest columns from one lifeline to the other."""
 _ROWS: Final = 40
+"""The most rows that are shown."""
 _SHORTEST: Final = 2
-"""Of the shafts of arrows."""
+"""The shortest shaft of an arrow."""
 _UNKNOWN: Final = " (nothing recorded)"
 
-# Of a row in the left column, and in the right one.
+# Each: a row in the left column, and one in the right column.
 _CROSSES: Final = "├─ {words} {line}►│", "│◄{line} {words} ─┤"
 _CROSSES_SLOWLY: Final = (
     "├─ {words} {line} at {time} ─►│",
@@ -145,8 +149,8 @@ _OTHERS: Final[dict[Way, tuple[str, str]]] = {
 _FAILS: Final = "✗ {words}{space}│", "│{space}{words} ✗"
 _WAITS: Final = "… {words}{space}│", "│{space}{words} …"
 _GOES_ON: Final = "│ {words}{space}│", "│{space}{words} │"
-_NOT_EXPECTED: Final = "✗"
-"""In front of a row."""
+_UNEXPECTED: Final = "✗"
+"""The mark in front of an unexpected row."""
 
 
 def terminal_diagram(
@@ -157,12 +161,12 @@ def terminal_diagram(
     """Draw the end of a conversation in lines of at most 96 columns.
 
     Args:
-        names: What the halves are called: the left one first.
-        entries: What has happened.
-        failure: What has gone wrong, if anything has.
+        names: The names of the halves, the left one first.
+        entries: The entries of the conversation.
+        failure: The step that has failed, if there is one.
     """
     rows = rows_of(names, entries)
-    wrong, place = failure_place(rows, failure)
+    unexpected, place = failure_place(rows, failure)
     first = max(0, len(rows) - _ROWS)
     shown = rows[first:]
     times = [clock(row.entry) for row in shown]
@@ -174,16 +178,16 @@ def terminal_diagram(
         lines.append(("", " ", f"⋮ {first:,} rows before are not shown"))
     if not rows:
         lines.append(("", " ", "nothing has happened"))
-    told = [] if failure is None else _failure_lines(names, failure, width)
+    remarks = [] if failure is None else _failure_lines(names, failure, width)
     for number, (before, time, row) in enumerate(
         zip(["", *times], times, shown, strict=False), first
     ):
         if number == place:
-            lines += told
-        mark = _NOT_EXPECTED if number == wrong else " "
+            lines += remarks
+        mark = _UNEXPECTED if number == unexpected else " "
         lines.append(("" if time == before else time, mark, _drawn(row, width)))
     if place == len(rows):
-        lines += told
+        lines += remarks
     if failure is not None:
         states = _side_by_side(names, failure.states, width)
         lines += (("", " ", line) for line in states)
@@ -193,7 +197,7 @@ def terminal_diagram(
 
 
 def _heads(names: tuple[str, str], entries: Sequence[Entry], width: int) -> str:
-    """Return the names; one of which nothing is known is marked."""
+    """Return the names; a half without entries is marked."""
     known = {entry.half for entry in entries} or {*names}
     left, right = (
         cut(plain(name), (width - len(_UNKNOWN) - 1) // 2)
@@ -204,7 +208,7 @@ def _heads(names: tuple[str, str], entries: Sequence[Entry], width: int) -> str:
 
 
 def _needed(row: Row, most: int) -> int:
-    """Return the width that a row would like to have, at most `most`."""
+    """Return the width that a row needs for its whole text, at most `most`."""
     template = _template(row)
     frame = _filled(template, row)
     room = most - cells(frame) - _SHORTEST
@@ -242,7 +246,7 @@ def _templates(row: Row) -> tuple[str, str]:
 def _failure_lines(
     names: tuple[str, str], failure: FailedStep, width: int
 ) -> list[tuple[str, str, str]]:
-    """Return the lines that tell what has gone wrong, and what waits meanwhile."""
+    """Return the lines about the failure and the steps that wait."""
     steps = [(failure.half, failure.what, _FAILS)]
     steps += [(half, what, _WAITS) for half, what in failure.waits]
     lines: list[tuple[str, str, str]] = []
@@ -258,14 +262,14 @@ def _failure_lines(
 def _side_by_side(
     names: tuple[str, str], states: Sequence[tuple[str, str]], width: int
 ) -> list[str]:
-    """Return two columns of text, for each half of which there is some."""
+    """Return the state of the halves in two columns."""
     half = width // 2 - 1
     columns: list[list[str]] = []
     for name in names:
         lines = [
             words
-            for who, line in states
-            if who == name
+            for owner, line in states
+            if owner == name
             for words in _wrapped(line, half)
         ]
         columns.append([cut(f"{plain(name)}:", half), *lines] if lines else [])
@@ -276,7 +280,7 @@ def _side_by_side(
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """Return a text in lines; if there are wide characters, in shorter ones."""
+    """Return a text in lines. If it has wide characters, the lines are shorter."""
     lines = [plain(line) for line in text.splitlines()]
     return [
         words

@@ -6,8 +6,8 @@ const KINDS = {
   Closes: ["close", "closed"],
   Accepts: ["accept"],
 };
-const FOLDED = 4000; // Characters of a payload that is not shown whole at once.
-const PRETTY = 1_000_000; // Characters of JSON that is laid out, at most.
+const FOLDED = 4000; // Characters of a payload that are shown at first.
+const PRETTY = 1_000_000; // The most characters of JSON that is laid out.
 
 const list = document.querySelector("ol");
 const arrows = document.querySelector(".arrows");
@@ -22,7 +22,7 @@ function element(tag, properties = {}, ...children) {
 
 // -- rows ------------------------------------------------------------------------
 
-function speaker(row) {
+function senderOf(row) {
   return row.way === "arrives" ? 1 - row.column : row.column;
 }
 
@@ -30,8 +30,8 @@ function isLate(row) {
   return row.other !== null;
 }
 
-/** The row in which the message of a row is told. */
-function teller(row) {
+/** The row that has the message of a row. */
+function messageRow(row) {
   return row.way === "arrives" && isLate(row) ? rows[row.other] : row;
 }
 
@@ -42,7 +42,7 @@ function note(row) {
   return slow ? `at ${row.taken}` : "";
 }
 
-/** Who does what, for those who don't see the arrow. */
+/** Sender and receiver in words, for screen readers. */
 function spoken(row) {
   const [here, there] = [names[row.column], names[1 - row.column]];
   if (row.way === "stays") return `${here}: `;
@@ -64,9 +64,9 @@ function makeRow(row, index) {
   const className = `${row.way} ${row.what} of-${row.column} ${unclean}`;
   const item = element("li", { className }, line, details);
   line.addEventListener("click", () => toggle(index, details.hidden));
-  const { text: said = "", hex = "" } = teller(row);
+  const { text: message = "", hex = "" } = messageRow(row);
   const bytes = hex.replace(/../g, "$& ");
-  const words = [said, bytes, row.reason, row.error, row.words].join("\n").toLowerCase();
+  const words = [message, bytes, row.reason, row.error, row.words].join("\n").toLowerCase();
   return { row, item, line, lane, time, details, words };
 }
 
@@ -74,7 +74,7 @@ const parts = rows.map(makeRow);
 list.append(...parts.map((part) => part.item));
 if (failure !== null) showFailure();
 
-// -- what has gone wrong -----------------------------------------------------------
+// -- the failure -------------------------------------------------------------------
 
 function remark(kind, sign, { column, words }) {
   const lane = element("span", { className: "lane" },
@@ -84,7 +84,7 @@ function remark(kind, sign, { column, words }) {
   return element("li", { className: `remark ${kind} of-${column}` }, lane);
 }
 
-/** Mark the row that was not expected, and tell what has failed and what waits. */
+/** Mark the unexpected row, and show what has failed and what waits. */
 function showFailure() {
   if (failure.row !== null) {
     const { item, lane } = parts[failure.row];
@@ -92,8 +92,8 @@ function showFailure() {
     lane.prepend(element("span", { className: "spoken", textContent: "Not expected: " }));
   }
   const remarks = [
-    ...failure.failed.map((told) => remark("failed", "✗", told)),
-    ...failure.waits.map((told) => remark("waits", "…", told)),
+    ...failure.failed.map((step) => remark("failed", "✗", step)),
+    ...failure.waits.map((step) => remark("waits", "…", step)),
   ];
   const next = parts[failure.before];
   for (const each of remarks) list.insertBefore(each, next ? next.item : null);
@@ -117,35 +117,35 @@ function toggle(index, open) {
 
 function describe(row) {
   const facts = element("dl");
-  const tell = (name, value) => {
+  const add = (name, value) => {
     if (value === "" || value === null || value === undefined) return;
     facts.append(element("dt", { textContent: name }), element("dd", {}, value));
   };
   const [here, there] = [names[row.column], names[1 - row.column]];
   const kind = { send: "Message", receive: "Message", close: "Close", closed: "Closed", accept: "Accept" };
   const arrives = row.way === "arrives";
-  if (row.way === "stays") tell(kind[row.what], here);
-  else tell(kind[row.what], arrives ? `${there} → ${here}` : `${here} → ${there}`);
-  tell("Code", row.code === null ? "" : String(row.code));
-  tell("Reason", row.reason);
-  tell("Clean", row.clean === null ? "" : row.clean ? "yes" : "no");
-  tell("Error", row.error);
+  if (row.way === "stays") add(kind[row.what], here);
+  else add(kind[row.what], arrives ? `${there} → ${here}` : `${here} → ${there}`);
+  add("Code", row.code === null ? "" : String(row.code));
+  add("Reason", row.reason);
+  add("Clean", row.clean === null ? "" : row.clean ? "yes" : "no");
+  add("Error", row.error);
   const at = (time, task) => `${time} s${task ? `, in ${task}` : ""}`;
   const own = at(row.time, row.task);
   const others = row.taken === null ? "" : at(row.taken, row.otherTask);
-  if (row.way === "stays") tell("At", own);
-  else if (arrives) { tell("Sent", others); tell("Taken", own); }
-  else { tell("Sent", own); tell("Taken", row.way === "lost" ? "never" : others); }
+  if (row.way === "stays") add("At", own);
+  else if (arrives) { add("Sent", others); add("Taken", own); }
+  else { add("Sent", own); add("Taken", row.way === "lost" ? "never" : others); }
   if (isLate(row)) {
-    const words = arrives ? "Go to where it was sent" : "Go to where it is taken";
+    const words = arrives ? "Go to the row where it was sent" : "Go to the row where it was taken";
     const go = element("button", { type: "button", className: "more", textContent: words });
     go.addEventListener("click", () => parts[row.other].line.focus());
-    return [facts, ...payload(teller(row)), go];
+    return [facts, ...payload(messageRow(row)), go];
   }
   return [facts, ...payload(row)];
 }
 
-/** The whole message, in each way in which it makes sense. */
+/** The whole message, as text, as JSON or in hex. */
 function payload(row) {
   const views = row.hex === undefined ? viewsOfText(row.text) : viewsOfBytes(row.hex);
   if (views.length === 0) return [];
@@ -162,7 +162,7 @@ function payload(row) {
     pre.setAttribute("aria-label", `Payload, ${name}`);
     pre.textContent = whole.slice(0, FOLDED);
     more.hidden = whole.length <= FOLDED;
-    more.textContent = "Show all of it";
+    more.textContent = "Show the whole payload";
     more.onclick = () => { pre.textContent = whole; more.hidden = true; pre.focus(); draw(); };
     draw();
   }
@@ -177,39 +177,39 @@ function sizeOf(row) {
   return `${size.toLocaleString("en")} ${unit}${size === 1 ? "" : "s"}`;
 }
 
-function viewsOfText(said) {
-  if (said === undefined) return [];
-  const views = [["Text", () => said], ["Hex", () => dump(new TextEncoder().encode(said))]];
-  return isJson(said) ? [["JSON", () => pretty(said)], ...views] : views;
+function viewsOfText(content) {
+  if (content === undefined) return [];
+  const views = [["Text", () => content], ["Hex", () => dump(new TextEncoder().encode(content))]];
+  return isJson(content) ? [["JSON", () => pretty(content)], ...views] : views;
 }
 
 function viewsOfBytes(hex) {
   const bytes = Uint8Array.from({ length: hex.length / 2 }, (_, i) => parseInt(hex.slice(2 * i, 2 * i + 2), 16));
   const views = [["Hex", () => dump(bytes)]];
   try {
-    const said = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
-    return bytes.length ? [...views, ["Text", () => said]] : views;
+    const content = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    return bytes.length ? [...views, ["Text", () => content]] : views;
   } catch {
     return views;
   }
 }
 
-function isJson(said) {
-  if (said.length > PRETTY || !/^\s*[[{]/.test(said)) return false;
+function isJson(content) {
+  if (content.length > PRETTY || !/^\s*[[{]/.test(content)) return false;
   try {
-    JSON.parse(said);
+    JSON.parse(content);
     return true;
   } catch {
     return false;
   }
 }
 
-/** JSON laid out, every value as it was written: parsed numbers would be rounded. */
-function pretty(said) {
+/** Lay JSON out without changing its values: parsing would round numbers. */
+function pretty(json) {
   let depth = 0;
   let laid = "";
   const broken = () => `\n${"  ".repeat(depth)}`;
-  const tokens = said.match(/"(?:[^"\\]+|\\.)*"|[{}[\],:]|[^\s"{}[\],:]+/g);
+  const tokens = json.match(/"(?:[^"\\]+|\\.)*"|[{}[\],:]|[^\s"{}[\],:]+/g);
   tokens.forEach((token, i) => {
     if (token === "{" || token === "[") {
       depth += 1;
@@ -223,7 +223,7 @@ function pretty(said) {
   return laid;
 }
 
-/** Sixteen bytes a line: where they are, what they are, and what they would say. */
+/** Sixteen bytes on each line: their offset, in hex, and as ASCII. */
 function dump(bytes) {
   const lines = [];
   for (let start = 0; start < bytes.length; start += 16) {
@@ -253,7 +253,7 @@ function filter() {
   let before = "";
   let shown = 0;
   for (const { row, item, time, words } of parts) {
-    const fits = halves[speaker(row)].checked && chosen.includes(row.what) && words.includes(wanted);
+    const fits = halves[senderOf(row)].checked && chosen.includes(row.what) && words.includes(wanted);
     item.hidden = !fits;
     if (!fits) continue;
     time.textContent = row.time === before ? "" : row.time;
@@ -295,13 +295,13 @@ function sign(row, x, y) {
   return row.clean ? [box] : [box, cross(x, y, css)];
 }
 
-/** What is drawn of a row; the arrow of what came late is drawn where it arrives. */
+/** The shapes of a row. The arrow of a message that came late belongs to its arrival. */
 function drawn(row, places) {
   const { x, y } = places.get(row);
   const [here, there] = [x[row.column], x[1 - row.column]];
   const middle = (here + there) / 2;
   const thick = row.what === "close" || row.what === "closed" ? "thick" : "";
-  const css = `by-${speaker(row)} ${thick}`;
+  const css = `by-${senderOf(row)} ${thick}`;
   const ended = row.what === "closed" ? sign(row, here, y) : [];
   if (row.way === "stays") return sign(row, here, y - 12);
   if (row.way === "crosses") return arrow([here, y], [there, y], css);
