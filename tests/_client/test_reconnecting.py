@@ -104,14 +104,14 @@ async def test_attempts_are_repeated_until_the_server_is_there(
         port, url = server.port, server.url
     heard: list[str | bytes] = []
 
-    async def hear_one() -> None:
+    async def receive_one() -> None:
         async with quick(url) as connections:
             async for ws in connections:
                 heard.append(await ws.receive())
                 break
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(hear_one)
+        nursery.start_soon(receive_one)
         await trio.sleep(0.05)
         assert heard == []
         async with trio.open_nursery() as server_nursery:

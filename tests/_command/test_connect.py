@@ -134,12 +134,12 @@ async def test_wait_keeps_the_connection_open_after_the_input(
         client, server = WebSocketPair()
         server.accept()
 
-        async def say_late() -> None:
+        async def send_late() -> None:
             await trio.sleep(0.05)
             server.send("late")
             server.close(1000)
 
-        request.nursery.start_soon(say_late)
+        request.nursery.start_soon(send_late)
         return Response(None, status=101, web_socket=client)
 
     typed(b"")

@@ -16,7 +16,7 @@ from trio_wspair._http.forwarded import (
 from trio_wspair._http.urls import Authority
 
 
-def said(
+def forwarded(
     *headers: tuple[str, str], kind: ProxyHeaders = True, proxies: int = 1
 ) -> Forwarded:
     return forwarded_by(Headers(headers), kind, proxies)
@@ -82,7 +82,7 @@ FOR, PROTO, HOST, PORT = (
 
 def test_nothing_is_trusted_by_default() -> None:
     headers = [(FOR, "192.0.2.1"), ("Forwarded", "for=192.0.2.2;host=evil")]
-    assert said(*headers, kind=False) == Forwarded()
+    assert forwarded(*headers, kind=False) == Forwarded()
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_the_client_is_the_one_that_the_first_trusted_proxy_names(
     headers: list[str], proxies: int, client: str | None
 ) -> None:
     pairs = [(FOR, value) for value in headers]
-    assert said(*pairs, proxies=proxies).client == client
+    assert forwarded(*pairs, proxies=proxies).client == client
 
 
 def test_the_parts_of_the_url_are_trusted_as_far_as_the_client_is() -> None:
@@ -112,9 +112,9 @@ def test_the_parts_of_the_url_are_trusted_as_far_as_the_client_is() -> None:
         (PORT, "x, 8443, 8000"),
     ]
     expected = Forwarded(None, "https", Authority("example.com"), 8443)
-    assert said(*headers, proxies=2) == expected
+    assert forwarded(*headers, proxies=2) == expected
     nearest = Forwarded(None, "http", Authority("inner", 8000), 8000)
-    assert said(*headers) == nearest
+    assert forwarded(*headers) == nearest
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_the_parts_of_the_url_are_trusted_as_far_as_the_client_is() -> None:
 )
 def test_an_invalid_part_of_the_url_is_an_error(header: str, value: str) -> None:
     with pytest.raises(ValueError, match=r"scheme|host|port|address"):
-        said((header, value))
+        forwarded((header, value))
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_port_is_used_for_a_host_without_one(
 ) -> None:
     headers = [] if host is None else [(HOST, host)]
     headers += [] if port is None else [(PORT, str(port))]
-    found = said(*headers).authority_for(scheme, Authority("old", 1))
+    found = forwarded(*headers).authority_for(scheme, Authority("old", 1))
     assert str(found) == authority
 
 
@@ -184,7 +184,7 @@ def test_a_port_is_used_for_a_host_without_one(
     ],
 )
 def test_forwarded_is_read_as_in_rfc_7239(value: str, expected: Forwarded) -> None:
-    assert said(("Forwarded", value), kind="forwarded") == expected
+    assert forwarded(("Forwarded", value), kind="forwarded") == expected
 
 
 @pytest.mark.parametrize(
@@ -205,24 +205,24 @@ def test_forwarded_is_read_as_in_rfc_7239(value: str, expected: Forwarded) -> No
 )
 def test_forwarded_in_another_form_or_with_a_wrong_url_is_an_error(value: str) -> None:
     with pytest.raises(ValueError, match=r"'Forwarded'|scheme|host|address"):
-        said(("Forwarded", value), kind="forwarded")
+        forwarded(("Forwarded", value), kind="forwarded")
 
 
 def test_an_element_may_have_many_parameters() -> None:
     """A reader with quadratic time would take minutes."""
     value = ";".join(f"a{number}=b" for number in range(100_000))
     header = ("Forwarded", f"{value};for=192.0.2.1")
-    assert said(header, kind="forwarded") == Forwarded("192.0.2.1")
+    assert forwarded(header, kind="forwarded") == Forwarded("192.0.2.1")
     with pytest.raises(ValueError, match="'Forwarded'"):
-        said(("Forwarded", f"{value};A0=b"), kind="forwarded")
+        forwarded(("Forwarded", f"{value};A0=b"), kind="forwarded")
 
 
 def test_forwarded_is_trusted_for_the_number_of_proxies() -> None:
     value = "for=192.0.2.9;host=evil, for=192.0.2.1;proto=https, for=192.0.2.2;host=in"
     header = ("Forwarded", value)
-    found = said(header, kind="forwarded", proxies=2)
+    found = forwarded(header, kind="forwarded", proxies=2)
     assert found == Forwarded("192.0.2.1", "https", Authority("in"))
-    assert said(header, kind="forwarded", proxies=9).client == "192.0.2.9"
+    assert forwarded(header, kind="forwarded", proxies=9).client == "192.0.2.9"
 
 
 PROXY = 'for="[2001:db8::1]:47";proto=https;host="example.com:8443"'

@@ -23,7 +23,7 @@ async def fetch(request: Request) -> Response:
     return Response(None, status=101, web_socket=client)
 
 
-async def told(data: bytes, *, pieces: int = 0, handler: Fetch = fetch) -> bytes:
+async def response_to(data: bytes, *, pieces: int = 0, handler: Fetch = fetch) -> bytes:
     """Return the response of a server to bytes, sent at once or in pieces."""
     size = pieces or len(data)
     with trio.fail_after(5):
@@ -50,7 +50,7 @@ async def test_an_upgrade_may_have_a_content_length_of_0(
     length: str, autojump_clock: trio.testing.MockClock
 ) -> None:
     data = request_bytes("GET", "/ws", *UPGRADE, length) + MESSAGE + CLOSE
-    assert upgraded(await told(data)) == ECHO
+    assert upgraded(await response_to(data)) == ECHO
 
 
 @pytest.mark.parametrize("pieces", [0, 1])
@@ -58,10 +58,10 @@ async def test_an_upgrade_may_have_a_content_length_of_0(
 async def test_empty_lines_before_a_request_are_ignored(
     lines: bytes, pieces: int, autojump_clock: trio.testing.MockClock
 ) -> None:
-    answer = await told(lines + request_bytes("GET", "/a"), pieces=pieces)
+    answer = await response_to(lines + request_bytes("GET", "/a"), pieces=pieces)
     assert [a.body for a in parse_answers(answer)] == [b"/a"]
     data = lines + request_bytes("GET", "/ws", *UPGRADE) + MESSAGE + CLOSE
-    assert upgraded(await told(data, pieces=pieces)) == ECHO
+    assert upgraded(await response_to(data, pieces=pieces)) == ECHO
 
 
 @pytest.mark.parametrize("pieces", [0, 1])
@@ -73,7 +73,7 @@ async def test_empty_lines_between_requests_are_ignored(
         request_bytes("HEAD", "/b"),
         request_bytes("GET", "/c"),
     ]
-    answer = await told(b"\r\n\r\n".join([*requests, b""]), pieces=pieces)
+    answer = await response_to(b"\r\n\r\n".join([*requests, b""]), pieces=pieces)
     answers = parse_answers(answer, "POST", "HEAD", "GET")
     assert [a.body for a in answers] == [b"/a", b"", b"/c"]
 
@@ -81,9 +81,9 @@ async def test_empty_lines_between_requests_are_ignored(
 async def test_empty_lines_are_not_a_request(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    assert await told(b"\r\n" * 1000) == b""
-    assert await told(b"\r\n" * 1000, pieces=3) == b""
-    (answer,) = parse_answers(await told(b"\r\nnonsense\r\n\r\n"))
+    assert await response_to(b"\r\n" * 1000) == b""
+    assert await response_to(b"\r\n" * 1000, pieces=3) == b""
+    (answer,) = parse_answers(await response_to(b"\r\nnonsense\r\n\r\n"))
     assert answer.status == 400
 
 
@@ -97,7 +97,7 @@ async def test_requests_may_be_pipelined_before_an_upgrade(
         + request_bytes("GET", "/c")
     )
     data = before + request_bytes("GET", "/ws", *UPGRADE) + MESSAGE + CLOSE
-    answer = await told(data, pieces=pieces)
+    answer = await response_to(data, pieces=pieces)
     plain, found, rest = answer.partition(b"HTTP/1.1 101 ")
     answers = parse_answers(plain, "GET", "POST", "GET")
     assert [a.body for a in answers] == [b"/a", b"/b", b"/c"]
@@ -118,7 +118,7 @@ async def test_another_upgrade_is_a_plain_request(
     headers: tuple[str, ...], autojump_clock: trio.testing.MockClock
 ) -> None:
     data = request_bytes("GET", "/a", *headers) + request_bytes("GET", "/b")
-    answers = parse_answers(await told(data), "GET", "GET")
+    answers = parse_answers(await response_to(data), "GET", "GET")
     assert [(a.status, a.body) for a in answers] == [(200, b"/a"), (200, b"/b")]
 
 
@@ -127,4 +127,4 @@ async def test_the_headers_of_an_upgrade_are_lists_without_case(
 ) -> None:
     headers = ["Upgrade: h2c", "upgrade: WebSocket", "connection: keep-alive"]
     data = request_bytes("GET", "/", *headers, "CONNECTION: UPGRADE", *UPGRADE[2:])
-    assert upgraded(await told(data + MESSAGE + CLOSE)) == ECHO
+    assert upgraded(await response_to(data + MESSAGE + CLOSE)) == ECHO

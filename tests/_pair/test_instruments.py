@@ -77,12 +77,12 @@ class EventLog(Instrument):
 
 
 @pytest.fixture
-def diary() -> EventLog:
+def event_log() -> EventLog:
     return EventLog()
 
 
-async def test_every_event_of_two_halves_is_reported(diary: EventLog) -> None:
-    with use_instrument(diary):
+async def test_every_event_of_two_halves_is_reported(event_log: EventLog) -> None:
+    with use_instrument(event_log):
         async with open_websocket_pair() as (client, server):
             server.on("message")(lambda event: server.send(event.data + "!"))
             server.accept()
@@ -91,7 +91,7 @@ async def test_every_event_of_two_halves_is_reported(diary: EventLog) -> None:
             assert await client.receive() == "hello!"
             client.close(3000, "enough")
             await server.wait_closed()
-    assert diary.told == [
+    assert event_log.told == [
         (1, "taken", "application"),
         (0, "taken", "application"),
         (0, "sent", "hello"),
@@ -107,8 +107,10 @@ async def test_every_event_of_two_halves_is_reported(diary: EventLog) -> None:
     ]
 
 
-async def test_refused_and_dropped_messages_are_not_reported(diary: EventLog) -> None:
-    with use_instrument(diary):
+async def test_refused_and_dropped_messages_are_not_reported(
+    event_log: EventLog,
+) -> None:
+    with use_instrument(event_log):
         async with open_websocket_pair(max_buffered_bytes=100) as (client, server):
             client.accept(pull=True)
             server.accept(pull=True)
@@ -118,7 +120,7 @@ async def test_refused_and_dropped_messages_are_not_reported(diary: EventLog) ->
                 client.close(999)
             client.close(1000)
             client.close(1001)
-    assert diary.about(0) == [
+    assert event_log.about(0) == [
         ("taken", "application"),
         ("close_sent", 1000, ""),
         ("closed", 1000, "", True, None),
@@ -127,32 +129,32 @@ async def test_refused_and_dropped_messages_are_not_reported(diary: EventLog) ->
 
 
 async def test_a_message_that_can_no_longer_be_taken_is_not_reported(
-    diary: EventLog, nursery: trio.Nursery
+    event_log: EventLog, nursery: trio.Nursery
 ) -> None:
-    with use_instrument(diary):
+    with use_instrument(event_log):
         client, server = WebSocketPair(nursery)
     client.accept()
     half_of(server).discard("its user has gone")
     with pytest.raises(ConnectionClosedError):
         client.send("hello")
-    assert "sent" not in [told[0] for told in diary.about(0)]
+    assert "sent" not in [told[0] for told in event_log.about(0)]
     await client.aclose()
 
 
-async def test_an_abnormal_end_comes_with_its_error(diary: EventLog) -> None:
+async def test_an_abnormal_end_comes_with_its_error(event_log: EventLog) -> None:
     error = RuntimeError("no")
 
     def fail(_event: object) -> None:
         raise error
 
-    with pytest.RaisesGroup(RuntimeError), use_instrument(diary):
+    with pytest.RaisesGroup(RuntimeError), use_instrument(event_log):
         async with open_websocket_pair() as (client, server):
             server.on("message")(fail)
             server.accept()
             client.accept()
             client.send("hello")
             await client.wait_closed()
-    assert diary.about(1) == [
+    assert event_log.about(1) == [
         ("taken", "application"),
         ("received", "hello"),
         ("failed", "a listener raised", error),
@@ -160,7 +162,7 @@ async def test_an_abnormal_end_comes_with_its_error(diary: EventLog) -> None:
         ("close_sent", 1011, ""),
         ("released",),
     ]
-    assert diary.about(0)[-3:] == [
+    assert event_log.about(0)[-3:] == [
         ("closed", 1011, "", True, None),
         ("close_sent", 1011, ""),
         ("released",),
@@ -168,24 +170,24 @@ async def test_an_abnormal_end_comes_with_its_error(diary: EventLog) -> None:
 
 
 async def test_an_untaken_half_is_discarded_with_the_reason(
-    diary: EventLog,
+    event_log: EventLog,
 ) -> None:
-    with use_instrument(diary):
+    with use_instrument(event_log):
         async with open_websocket_pair() as (client, _server):
             client.accept()
-    assert diary.about(1) == [
+    assert event_log.about(1) == [
         ("closed", 1000, "", True, None),
         ("close_sent", 1000, ""),
         ("discarded", ""),
         ("released",),
     ]
-    with use_instrument(diary):
+    with use_instrument(event_log):
         async with trio.open_nursery() as nursery:
             halves = WebSocketPair(nursery)
             half_of(halves[0]).discard("the request has ended")
             half_of(halves[0]).discard("again")
     reason = "the request has ended"
-    assert diary.about(2) == [
+    assert event_log.about(2) == [
         ("failed", reason, None),
         ("closed", 1006, reason, False, None),
         ("close_sent", 1001, ""),
@@ -195,7 +197,7 @@ async def test_an_untaken_half_is_discarded_with_the_reason(
 
 
 async def test_a_lost_connection_is_reported_as_one_failure(
-    diary: EventLog, nursery: trio.Nursery
+    event_log: EventLog, nursery: trio.Nursery
 ) -> None:
     async def fetch(_request: Request) -> Response:
         client, server = WebSocketPair()
@@ -203,7 +205,7 @@ async def test_a_lost_connection_is_reported_as_one_failure(
         return Response(None, status=101, web_socket=client)
 
     with trio.fail_after(5):
-        with use_instrument(diary):
+        with use_instrument(event_log):
             server = await nursery.start(serve, fetch, 0)
         upgrade = (
             b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
@@ -213,62 +215,62 @@ async def test_a_lost_connection_is_reported_as_one_failure(
         async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
             await stream.send_all(upgrade)
             await stream.receive_some()
-        while (0, "released") not in diary.told:  # noqa: ASYNC110 - outside of tasks
+        while (0, "released") not in event_log.told:  # noqa: ASYNC110 - outside of tasks
             await trio.sleep(0.01)
-    failures = [entry for entry in diary.told if entry[1] == "failed"]
+    failures = [entry for entry in event_log.told if entry[1] == "failed"]
     assert [number for number, *_ in failures] == [0, 1]
     assert all(reason and error is None for *_, reason, error in failures)
 
 
-async def test_each_half_ends_once_even_when_untaken(diary: EventLog) -> None:
-    with use_instrument(diary):
+async def test_each_half_ends_once_even_when_untaken(event_log: EventLog) -> None:
+    with use_instrument(event_log):
         async with open_websocket_pair() as (client, _server):
             client.accept()
             with trio.CancelScope() as scope:
                 scope.cancel()
                 await client.aclose()
-    ends = [told[0] for told in diary.told if told[1] == "closed"]
+    ends = [told[0] for told in event_log.told if told[1] == "closed"]
     assert sorted(cast("list[int]", ends)) == [0, 1]
 
 
-async def test_in_nested_blocks_each_instrument_is_called(diary: EventLog) -> None:
+async def test_in_nested_blocks_each_instrument_is_called(event_log: EventLog) -> None:
     inner = EventLog()
-    with use_instrument(diary):
+    with use_instrument(event_log):
         with use_instrument(inner):
             async with open_websocket_pair() as (client, _):
                 client.accept()
         async with open_websocket_pair() as (client, _):
             client.accept()
-    assert diary.about(2)[0] == ("taken", "application")
+    assert event_log.about(2)[0] == ("taken", "application")
     assert inner.about(0)[0] == ("taken", "application")
-    assert len(diary.told) == 2 * len(inner.told)
+    assert len(event_log.told) == 2 * len(inner.told)
 
 
 async def test_pairs_made_outside_of_the_block_are_not_reported(
-    diary: EventLog,
+    event_log: EventLog,
 ) -> None:
     async with open_websocket_pair() as (client, _):
-        with use_instrument(diary):
+        with use_instrument(event_log):
             client.accept()
-    assert diary.told == []
+    assert event_log.told == []
 
 
 async def test_an_error_of_an_instrument_is_logged_and_changes_nothing_else(
-    diary: EventLog, caplog: pytest.LogCaptureFixture
+    event_log: EventLog, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Broken(Instrument):
         def sent(self, ws: WebSocket, message: str | bytes) -> None:
             msg = f"{ws} {message!r}"
             raise ValueError(msg)
 
-    with use_instrument(Broken()), use_instrument(diary):
+    with use_instrument(Broken()), use_instrument(event_log):
         async with open_websocket_pair() as (client, server):
             client.accept()
             server.accept(pull=True)
             client.send("one")
             client.send("two")
             assert [await server.receive() for _ in "12"] == ["one", "two"]
-    assert ("sent", "two") in diary.about(0)
+    assert ("sent", "two") in event_log.about(0)
     [record] = [r for r in caplog.records if r.levelno >= logging.WARNING]
     assert "Broken" in record.getMessage()
     assert "not called any more" in record.getMessage()
@@ -284,7 +286,7 @@ def test_an_object_that_is_not_an_instrument_is_refused() -> None:
 
 
 async def test_both_ends_of_a_connection_are_reported(
-    diary: EventLog, nursery: trio.Nursery
+    event_log: EventLog, nursery: trio.Nursery
 ) -> None:
     async def fetch(request: Request) -> Response:
         client, server = WebSocketPair()
@@ -292,53 +294,53 @@ async def test_both_ends_of_a_connection_are_reported(
         server.accept()
         return Response(None, status=101, web_socket=client)
 
-    with trio.fail_after(5), use_instrument(diary):
+    with trio.fail_after(5), use_instrument(event_log):
         server = await nursery.start(serve, fetch, 0)
         async with open_websocket(server.url + "chat") as ws:
             ws.send("hello")
             assert await ws.receive() == "hello"
         nursery.cancel_scope.cancel()
     # The pair of the client was created first.
-    assert [info.side for info in diary.infos] == ["server", "client"]
-    by_server, by_client = diary.infos
+    assert [info.side for info in event_log.infos] == ["server", "client"]
+    by_server, by_client = event_log.infos
     assert by_server.url == f"http://127.0.0.1:{server.port}/chat"
     assert by_server.peer == "127.0.0.1"
     assert by_client.url == f"ws://127.0.0.1:{server.port}/chat"
     assert by_client.peer == f"127.0.0.1:{server.port}"
     assert by_client.id != by_server.id
     for number in (1, 2):  # The halves that connections have taken.
-        assert diary.about(number)[:2] == [
+        assert event_log.about(number)[:2] == [
             ("taken", "connection"),
             ("connected", ["", "client", "server"][number]),
         ]
-    assert diary.about(2)[2:4] == [("sent", "hello"), ("received", "hello")]
-    assert diary.about(1)[2:4] == [("received", "hello"), ("sent", "hello")]
+    assert event_log.about(2)[2:4] == [("sent", "hello"), ("received", "hello")]
+    assert event_log.about(1)[2:4] == [("received", "hello"), ("sent", "hello")]
 
 
-async def test_the_taking_of_a_half_is_reported_once(diary: EventLog) -> None:
-    with use_instrument(diary):
+async def test_the_taking_of_a_half_is_reported_once(event_log: EventLog) -> None:
+    with use_instrument(event_log):
         async with open_websocket_pair() as (client, _):
             client.accept()
             client.accept()
-    assert diary.about(0).count(("taken", "application")) == 1
+    assert event_log.about(0).count(("taken", "application")) == 1
 
 
 async def test_events_of_a_half_without_a_websocket_are_not_reported(
-    diary: EventLog, nursery: trio.Nursery
+    event_log: EventLog, nursery: trio.Nursery
 ) -> None:
-    with use_instrument(diary):
+    with use_instrument(event_log):
         pair = WebSocketPair(nursery)
     inside = half_of(pair[0])
     del pair
     inside.discard("its user has dropped it")
-    assert diary.told == []
+    assert event_log.told == []
 
 
-async def test_g10_a_watched_half_that_is_dropped_is_freed(diary: EventLog) -> None:
+async def test_g10_a_watched_half_that_is_dropped_is_freed(event_log: EventLog) -> None:
     async with trio.open_nursery() as nursery:
         gc.disable()
         try:
-            with use_instrument(diary):
+            with use_instrument(event_log):
                 pair = WebSocketPair(nursery)
             refs = [weakref.ref(half) for half in pair]
             del pair
@@ -348,15 +350,15 @@ async def test_g10_a_watched_half_that_is_dropped_is_freed(diary: EventLog) -> N
 
 
 async def test_events_of_a_socket_of_a_durable_object_are_reported(
-    diary: EventLog,
+    event_log: EventLog,
 ) -> None:
-    with use_instrument(diary):
+    with use_instrument(event_log):
         async with open_namespace() as namespace:
             visitor = await namespace.visit()
             visitor.send("hello")
             await visitor.aclose()
-    assert diary.about(1)[:2] == [("taken", "object"), ("received", "hello")]
-    assert diary.about(1)[-3:] == [
+    assert event_log.about(1)[:2] == [("taken", "object"), ("received", "hello")]
+    assert event_log.about(1)[-3:] == [
         ("closed", 1000, "", True, None),
         ("close_sent", 1000, ""),
         ("released",),

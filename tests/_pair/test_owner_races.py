@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import trio
 from patched_network import memory_network
-from trio._core._run import _r as scheduler_luck
+from trio._core._run import _r as scheduler_random
 from trio.testing import MockClock
 
 from trio_wspair import (
@@ -90,8 +90,8 @@ async def test_g3_after_a_timeout_of_the_pair_its_slow_connection_gets_no_clean_
     assert connection.ends == ["abort"]
 
 
-@pytest.mark.parametrize("luck", range(8))
-def test_g11_a_close_at_the_moment_of_a_ping(luck: int) -> None:
+@pytest.mark.parametrize("seed", range(8))
+def test_g11_a_close_at_the_moment_of_a_ping(seed: int) -> None:
     codes = []
 
     async def fetch(request: Request) -> Response:
@@ -126,7 +126,7 @@ def test_g11_a_close_at_the_moment_of_a_ping(luck: int) -> None:
                 await ws.wait_closed()
                 nursery.cancel_scope.cancel()
 
-    scheduler_luck.seed(luck)
+    scheduler_random.seed(seed)
     trio.run(main, clock=MockClock(autojump_threshold=0))
     assert codes == [4000]
 

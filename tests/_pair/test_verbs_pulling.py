@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 import trio
 from pairs import bounded, takes
-from trio._core._run import _r as scheduler_luck
+from trio._core._run import _r as scheduler_random
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_wspair import (
@@ -180,7 +180,7 @@ async def test_an_echo_loop_answers_messages_that_were_sent_before_the_close(
         raise AssertionError
 
     for seed in range(10):
-        scheduler_luck.seed(seed)
+        scheduler_random.seed(seed)
         assert await main() == ["first", "second", (1000, True)]
 
 
@@ -474,7 +474,7 @@ async def test_wait_closed_returns_once_the_last_message_was_received(
         half.close(1000)
 
     for seed in range(10):
-        scheduler_luck.seed(seed)
+        scheduler_random.seed(seed)
         async with trio.open_nursery() as nursery:
             client, server = WebSocketPair(nursery)
             server.accept()

@@ -181,7 +181,7 @@ class ListenersMachine(RuleBasedStateMachine):
             assert held == (None if name is None else listener_called(name))
 
     @invariant()
-    def the_only_message_listener_is_the_whole_truth(self) -> None:
+    def the_only_message_listener_is_the_only_one(self) -> None:
         only = self.registry.only_message_listener
         every_name = [
             *([self.slots["message"]] if "message" in self.slots else []),

@@ -252,7 +252,7 @@ class HalfStateMachine(RuleBasedStateMachine):
             self.looked(self.state.check_send)
 
     @invariant()
-    def the_error_of_a_closed_half_tells_the_end(self) -> None:
+    def the_error_of_a_closed_half_has_its_end(self) -> None:
         error = self.looked(self.state.closed_error)
         told = (error.code, error.reason, error.was_clean)
         if isinstance(self.end, Close):
@@ -262,7 +262,7 @@ class HalfStateMachine(RuleBasedStateMachine):
             assert told == (1006, reason, False)
 
     @invariant()
-    def the_description_tells_the_facts(self) -> None:
+    def the_description_has_the_facts(self) -> None:
         text = self.looked(self.state.describe)
         assert text.startswith(f"{self.state.ready_state.name}, {self.holder.label}")
         assert ("sent Close" in text) is (self.sent is not None)

@@ -280,15 +280,15 @@ async def test_the_end_of_a_peer_is_not_logged_as_an_error(
         request.nursery.start_soon(talk, server)
         return Response(None, status=101, web_socket=client)
 
-    def told() -> list[logging.LogRecord]:
+    def logged_records() -> list[logging.LogRecord]:
         return [r for r in caplog.records if "has ended with its client" in r.msg]
 
     async with net.serve(fetch, close_grace=0.1) as server, net.peer(server) as peer:
         await end(peer)
         await net.until(lambda: "closed with" in caplog.text)
     # A task that only sends may be cancelled before it gets the error.
-    assert told() or talk is send_when_it_has_gone
-    for record in told():
+    assert logged_records() or talk is send_when_it_has_gone
+    for record in logged_records():
         assert record.levelno == logging.DEBUG
         assert record.exc_info is None
         assert "\x1b" not in record.getMessage()
@@ -327,14 +327,14 @@ async def test_a_bug_beside_the_end_of_a_peer_is_logged_without_it(
     assert type(only(logged)) is BugError
 
 
-async def fail_and_say_so(ws: WebSocket) -> None:
+async def fail_and_report(ws: WebSocket) -> None:
     try:
         fail()
     finally:
         ws.send("goodbye")
 
 
-async def fail_and_say_so_cancelled(ws: WebSocket) -> None:
+async def fail_and_report_cancelled(ws: WebSocket) -> None:
     try:
         fail()
     finally:
@@ -356,7 +356,7 @@ async def fail_and_name_the_end(ws: WebSocket) -> None:
 
 
 @pytest.mark.parametrize(
-    "react", [fail_and_say_so, fail_and_say_so_cancelled, fail_and_name_the_end]
+    "react", [fail_and_report, fail_and_report_cancelled, fail_and_name_the_end]
 )
 async def test_a_bug_is_logged_although_the_peer_ends_after_it(
     net: Network, logged: Logged, react: Talk
@@ -444,7 +444,7 @@ async def test_the_end_of_a_client_is_not_logged_as_an_error_of_an_object(
             ws.send("tick")
             await trio.sleep(0.001)
 
-    def told() -> list[logging.LogRecord]:
+    def logged_records() -> list[logging.LogRecord]:
         return [r for r in caplog.records if "has ended with its client" in r.msg]
 
     async with (
@@ -455,7 +455,7 @@ async def test_the_end_of_a_client_is_not_logged_as_an_error_of_an_object(
         await peer.send(peer.text_frame("hello"))
         assert await peer.receive() == "tick"
         await peer.reset()
-        await net.until(told)
-    [record] = told()
+        await net.until(logged_records)
+    [record] = logged_records()
     assert (record.levelno, record.exc_info) == (logging.DEBUG, None)
     assert "web_socket_message() of Room" in record.getMessage()

@@ -53,7 +53,7 @@ class Visitors:
         self.contexts: list[BrowserContext] = []
         self.errors: list[object] = []
 
-    def hear_error(self, error: object) -> None:
+    def add_error(self, error: object) -> None:
         self.errors.append(error)
 
     def open(
@@ -68,8 +68,8 @@ class Visitors:
         )
         self.contexts.append(context)
         page = context.new_page()
-        page.on("pageerror", self.hear_error)
-        page.on("dialog", self.hear_error)
+        page.on("pageerror", self.add_error)
+        page.on("dialog", self.add_error)
         page.goto(f"{self.url}{path}")
         return page
 

@@ -68,11 +68,11 @@ def running(program: str) -> Generator[Workerd]:
                 process.kill()
 
 
-def search(workerd: Workerd, count: int, luck: int) -> Counter[str]:
+def search(workerd: Workerd, count: int, seed_number: int) -> Counter[str]:
     """Play programs; raise MismatchError with the smallest that differs."""
     seen: Counter[str] = Counter()
 
-    @seed(luck)
+    @seed(seed_number)
     @settings(
         max_examples=count,
         deadline=None,
@@ -84,7 +84,7 @@ def search(workerd: Workerd, count: int, luck: int) -> Counter[str]:
     @given(programs())
     def compare(steps: list[Step]) -> None:
         recorded, lost = workerd.play(steps, CALM[0])
-        ours = stage.run(stage.in_memory, {"steps": steps}, seed=luck)
+        ours = stage.run(stage.in_memory, {"steps": steps}, seed=seed_number)
         seen["programs"] += 1
         if same_trace(recorded, ours):
             seen["the same"] += 1
@@ -93,7 +93,7 @@ def search(workerd: Workerd, count: int, luck: int) -> Counter[str]:
             again, lost_again = workerd.play(steps, calm)
             lost = lost or lost_again or again != recorded
         if lost:
-            seen["left to workerd's luck"] += 1
+            seen["dependent on timing in workerd"] += 1
             return
         scenario = {"name": "found/1", "note": "", "steps": steps, "expect": recorded}
         raise MismatchError(scenario, ours)

@@ -91,7 +91,7 @@ class Player:
             if "when" not in step or step["when"] == getattr(event, "data", None):
                 self._take(number, step, results, event)
 
-    def heard(self) -> dict[str, list[Any]]:
+    def trace(self) -> dict[str, list[Any]]:
         """Return the events of each half so far."""
         return {label: list(events) for label, events in self.events.items()}
 

@@ -49,7 +49,7 @@ async def in_memory(scenario: Scenario) -> Trace:
         pair = WebSocketPair(nursery)
         player = Player({"a": pair[0], "b": pair[1]}, pair)
         results = await player.play(scenario["steps"], wait_all_tasks_blocked)
-        return {**player.heard(), "results": results}
+        return {**player.trace(), "results": results}
 
 
 async def on_the_wire(scenario: Scenario) -> Trace:
@@ -66,7 +66,7 @@ async def on_the_wire(scenario: Scenario) -> Trace:
         await network_settled()
         player = Player({"a": client, "b": arrived[0]})
         results = await player.play(scenario["steps"], network_settled)
-        return {**player.heard(), "results": results}
+        return {**player.trace(), "results": results}
 
 
 async def _with_handler(scenario: Scenario) -> Trace:
@@ -94,8 +94,8 @@ async def _with_handler(scenario: Scenario) -> Trace:
         return {
             "response": {"status": status, "webSocket": client is not None},
             "c": [],
-            **handler.heard(),
-            **caller.heard(),
+            **handler.trace(),
+            **caller.trace(),
             "results": results,
             "afterResults": after_results,
             "clientResults": client_results,

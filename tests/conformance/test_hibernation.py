@@ -1,6 +1,6 @@
 """Every scenario that was recorded from Durable Objects, played by our object.
 
-Its trace is the one that was recorded, whatever the luck of Trio's scheduler (G11), or
+Its trace is the recorded one, whatever the order of Trio's tasks (G11), or
 `hibernation/differences.toml` says why not, and which parts of the trace differ.
 """
 

@@ -47,33 +47,33 @@ class Visitor:
     def send(self, **message: object) -> None:
         self.ws.send(json.dumps(message))
 
-    async def hear(self) -> News:
+    async def receive(self) -> News:
         news: News = json.loads(await self.ws.receive())
         return news
 
-    async def hears(self, **expected: object) -> None:
+    async def expects(self, **expected: object) -> None:
         """Check the given fields of the next message."""
-        news = await self.hear()
+        news = await self.receive()
         assert {key: news.get(key) for key in expected} == expected, news
 
-    async def hears_until_the_end(self) -> None:
+    async def receives_until_the_end(self) -> None:
         while True:
-            await self.hear()
+            await self.receive()
 
     async def join(self, name: str) -> list[str]:
         """Join, and return the replayed texts."""
         self.send(type="join", name=name)
-        welcome = await self.hear()
+        welcome = await self.receive()
         assert (welcome["type"], welcome["name"]) == ("welcome", name)
-        await self.hears(type="joined", name=name)
+        await self.expects(type="joined", name=name)
         return [said["text"] for said in welcome["messages"]]
 
-    async def hears_only(self, speaker: "Visitor", text: str) -> None:
+    async def expects_only(self, speaker: "Visitor", text: str) -> None:
         """Check that nothing comes before a new message of `speaker`."""
         speaker.send(type="say", text=text)
-        await self.hears(type="said", text=text)
+        await self.expects(type="said", text=text)
         if speaker is not self:
-            await speaker.hears(type="said", text=text)
+            await speaker.expects(type="said", text=text)
 
 
 class Chat:
@@ -94,7 +94,7 @@ class Chat:
         async with self.visit() as ada, self.visit() as bob:
             await ada.join("Ada")
             await bob.join("Bob")
-            await ada.hears(type="joined", name="Bob")
+            await ada.expects(type="joined", name="Bob")
             yield ada, bob
 
     def evict(self, room: str = "lobby") -> None:
@@ -141,10 +141,10 @@ async def test_every_member_gets_the_names_of_members_and_of_new_ones(
     async with chat.visit() as ada, chat.visit() as bob:
         await ada.join("Ada")
         bob.send(type="join", name="  bob \t the \n builder ")
-        await bob.hears(type="welcome", name="bob the builder", messages=[])
+        await bob.expects(type="welcome", name="bob the builder", messages=[])
         for visitor in (bob, ada):
             people = ["Ada", "bob the builder"]
-            await visitor.hears(type="joined", name="bob the builder", people=people)
+            await visitor.expects(type="joined", name="bob the builder", people=people)
 
 
 @pytest.mark.parametrize(
@@ -167,10 +167,10 @@ async def test_an_unsuitable_name_is_refused(
     async with chat.visit() as ada, chat.visit() as other:
         await ada.join("Ada")
         other.send(type="join", name=name)
-        news = await other.hear()
+        news = await other.receive()
         assert news["type"] == "error"
         assert reason in news["text"]
-        await ada.hears_only(ada, "the room is empty")
+        await ada.expects_only(ada, "the room is empty")
         assert await other.join("x" * 24) == ["the room is empty"]
 
 
@@ -178,9 +178,9 @@ async def test_a_second_join_is_refused(chat: Chat, autojump_clock: MockClock) -
     async with chat.visit() as ada:
         await ada.join("Ada")
         ada.send(type="join", name="Grace")
-        await ada.hears(type="error", text="You are here already, as Ada.")
+        await ada.expects(type="error", text="You are here already, as Ada.")
         ada.send(type="say", text="still me")
-        await ada.hears(type="said", name="Ada")
+        await ada.expects(type="said", name="Ada")
 
 
 async def test_a_client_that_has_not_joined_gets_no_messages_and_is_not_listed(
@@ -188,12 +188,12 @@ async def test_a_client_that_has_not_joined_gets_no_messages_and_is_not_listed(
 ) -> None:
     async with chat.visit() as ada, chat.visit() as lurker:
         await ada.join("Ada")
-        await ada.hears_only(ada, "are we alone?")
+        await ada.expects_only(ada, "are we alone?")
         lurker.send(type="say", text="yes")
-        await lurker.hears(type="error", text="Join before you speak.")
+        await lurker.expects(type="error", text="Join before you speak.")
         lurker.send(type="join", name="Lurker")
-        await lurker.hears(type="welcome")
-        await ada.hears(type="joined", people=["Ada", "Lurker"])
+        await lurker.expects(type="welcome")
+        await ada.expects(type="joined", people=["Ada", "Lurker"])
 
 
 # -- talking --------------------------------------------------------------------
@@ -207,8 +207,8 @@ async def test_every_member_gets_the_messages_in_order(
             ada.send(type="say", text=f"  {text}\n")
         times = []
         for text in ("one", "two", "<b>three</b>\n\u4f60\u597d"):
-            await bob.hears(type="said", name="Ada", text=text)
-            news = await ada.hear()
+            await bob.expects(type="said", name="Ada", text=text)
+            news = await ada.receive()
             assert (news["name"], news["text"]) == ("Ada", text)
             times.append(news["time"])
         assert times == sorted(times)
@@ -218,8 +218,8 @@ async def test_rooms_are_independent(chat: Chat, autojump_clock: MockClock) -> N
     async with chat.visit("north") as ada, chat.visit("south") as namesake:
         await ada.join("Ada")
         assert await namesake.join("Ada") == []
-        await ada.hears_only(ada, "in the north")
-        await namesake.hears_only(namesake, "in the south")
+        await ada.expects_only(ada, "in the north")
+        await namesake.expects_only(namesake, "in the south")
         async with chat.visit("north") as bob:
             assert await bob.join("Bob") == ["in the north"]
 
@@ -256,10 +256,10 @@ async def test_an_invalid_message_is_answered_to_its_sender_alone(
         await ada.join("Ada")
         for sender in (ada, stranger):
             sender.ws.send(message)
-            news = await sender.hear()
+            news = await sender.receive()
             assert news["type"] == "error"
             assert news["text"].endswith(".")
-        await ada.hears_only(ada, "nothing has happened")
+        await ada.expects_only(ada, "nothing has happened")
         assert await stranger.join("Bob") == ["nothing has happened"]
 
 
@@ -274,8 +274,8 @@ async def test_every_member_is_notified_of_a_leaver_and_the_name_is_free(
         for _ in range(2):
             async with chat.visit() as bob:
                 await bob.join("Bob")
-                await ada.hears(type="joined", people=["Ada", "Bob"])
-            await ada.hears(type="left", name="Bob", people=["Ada"])
+                await ada.expects(type="joined", people=["Ada", "Bob"])
+            await ada.expects(type="left", name="Bob", people=["Ada"])
 
 
 async def test_a_client_that_leaves_without_joining_is_not_announced(
@@ -285,8 +285,8 @@ async def test_a_client_that_leaves_without_joining_is_not_announced(
         await ada.join("Ada")
         async with chat.visit() as stranger:
             stranger.send(type="join", name="")
-            await stranger.hears(type="error")
-        await ada.hears_only(ada, "was there a knock?")
+            await stranger.expects(type="error")
+        await ada.expects_only(ada, "was there a knock?")
 
 
 @pytest.mark.parametrize("forgetful", [False, True])
@@ -312,10 +312,10 @@ async def test_a_client_that_vanishes_or_breaks_the_protocol_has_left(
                 else:
                     await trio.aclose_forcefully(streams[-1])
                 with pytest.raises(ConnectionClosedError):
-                    await bob.hear()
-            await ada.hears(type="joined", name="Bob")
-            await ada.hears(type="left", name="Bob", people=["Ada"])
-            await ada.hears_only(ada, "that was once")
+                    await bob.receive()
+            await ada.expects(type="joined", name="Bob")
+            await ada.expects(type="left", name="Bob", people=["Ada"])
+            await ada.expects_only(ada, "that was once")
 
 
 # -- earlier messages -----------------------------------------------------------
@@ -329,7 +329,7 @@ async def test_the_last_messages_are_replayed_after_all_members_left(
         await ada.join("Ada")
         for number in range(60):
             ada.send(type="say", text=f"number {number}")
-            await ada.hears(type="said", name="Ada")
+            await ada.expects(type="said", name="Ada")
             await trio.sleep(chat_room.PACE)
     await trio.sleep(100)  # The room has left memory.
     async with chat.visit() as bob:
@@ -358,24 +358,24 @@ async def test_a_member_that_sends_too_fast_gets_a_notice_alone(
         for number in range(7):
             ada.send(type="say", text=f"number {number}")
         for number in range(5):
-            await ada.hears(type="said", text=f"number {number}")
-            await bob.hears(type="said", text=f"number {number}")
+            await ada.expects(type="said", text=f"number {number}")
+            await bob.expects(type="said", text=f"number {number}")
         for _ in range(2):
             text = "That was too fast. Wait 1 s, and send it again."
-            await ada.hears(type="error", text=text)
-        await bob.hears_only(bob, "what I say is not counted as hers")
-        await ada.hears(type="said", name="Bob")
+            await ada.expects(type="error", text=text)
+        await bob.expects_only(bob, "what I say is not counted as hers")
+        await ada.expects(type="said", name="Bob")
 
         await trio.sleep(chat_room.PACE)
-        await bob.hears_only(ada, "one more")
+        await bob.expects_only(ada, "one more")
         ada.send(type="say", text="and another one")
-        await ada.hears(type="error")
+        await ada.expects(type="error")
         await trio.sleep(10 * chat_room.PACE)
         for number in range(5):
-            await bob.hears_only(ada, f"again {number}")
+            await bob.expects_only(ada, f"again {number}")
         ada.send(type="say", text="no more than five, however long it was quiet")
-        await ada.hears(type="error")
-        await bob.hears_only(bob, "she got no further")
+        await ada.expects(type="error")
+        await bob.expects_only(bob, "she got no further")
 
 
 # -- out of memory --------------------------------------------------------------
@@ -411,11 +411,11 @@ async def test_a_silent_room_leaves_memory_and_wakes_with_its_state(
         for built in range(2, 5):
             await trio.sleep(11)
             assert Watched.last() is None
-            await bob.hears_only(ada, "good morning")
+            await bob.expects_only(ada, "good morning")
             assert Watched.built == built
         await trio.sleep(11)
         await bob.ws.aclose()
-        await ada.hears(type="left", name="Bob", people=["Ada"])
+        await ada.expects(type="left", name="Bob", people=["Ada"])
         assert Watched.built == 5
 
 
@@ -440,10 +440,10 @@ async def test_the_rate_limit_survives_eviction(
         await ada.join("Ada")
         for number in range(5):
             sleepy.evict()
-            await ada.hears_only(ada, f"number {number}")
+            await ada.expects_only(ada, f"number {number}")
         sleepy.evict()
         ada.send(type="say", text="one too many")
-        await ada.hears(type="error")
+        await ada.expects(type="error")
         assert Watched.built > 5
 
 
@@ -465,11 +465,11 @@ async def test_a_member_that_is_too_far_behind_is_closed(
         with trio.fail_after(60):
             for _ in range(20):
                 ada.send(type="say", text="x" * 1000)
-                await ada.hears(type="said")
+                await ada.expects(type="said")
             with pytest.raises(ConnectionClosedError) as caught:
-                await sleeper.hears_until_the_end()
+                await sleeper.receives_until_the_end()
             assert (caught.value.code, caught.value.reason) == (1008, "too slow")
-            await ada.hears(type="left", name="Sleeper", people=["Ada"])
+            await ada.expects(type="left", name="Sleeper", people=["Ada"])
         nursery.cancel_scope.cancel()
 
 
@@ -585,7 +585,7 @@ async def test_the_example_runs_as_a_program() -> None:
                 visitor = Visitor(ws)
                 await visitor.join("Ada")
                 await trio.sleep(0.1)  # By now the room has probably left memory.
-                await visitor.hears_only(visitor, "hello")
+                await visitor.expects_only(visitor, "hello")
                 process.send_signal(signal.SIGINT)
                 with pytest.raises(ConnectionClosedError) as caught:
                     await ws.receive()

@@ -238,23 +238,23 @@ async def test_the_click_counter_pushes_the_count_to_every_client() -> None:
             open_websocket(address) as two,
         ):
             for ws in (one, two):
-                assert await hear(ws) == {"count": 0}
+                assert await receive_json(ws) == {"count": 0}
             one.send("CLICK")
             for ws in (one, two):
-                assert await hear(ws) == {"count": 1}
+                assert await receive_json(ws) == {"count": 1}
             one.send("what?")
             one.send(b"CLICK")
             for _ in range(2):
-                assert await hear(one) == {"error": "Unknown message received"}
+                assert await receive_json(one) == {"error": "Unknown message received"}
             two.send("CLICK")
             for ws in (one, two):
-                assert await hear(ws) == {"count": 2}
+                assert await receive_json(ws) == {"count": 2}
             await one.aclose()
             two.send("CLICK")
-            assert await hear(two) == {"count": 3}
+            assert await receive_json(two) == {"count": 3}
 
 
-async def hear(ws: WebSocket) -> object:
+async def receive_json(ws: WebSocket) -> object:
     """Return the parsed next message."""
     with trio.fail_after(20):
         return json.loads(await ws.receive())

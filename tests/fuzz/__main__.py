@@ -23,7 +23,7 @@ PATIENCE = 20
 """Seconds of real time after which a case takes too long."""
 
 
-def search(side: Literal["server", "client"], luck: int) -> Counter[str]:
+def search(side: Literal["server", "client"], rng: int) -> Counter[str]:
     """Attack one side with a round of cases; return their outcomes.
 
     Raises:
@@ -31,7 +31,7 @@ def search(side: Literal["server", "client"], luck: int) -> Counter[str]:
     """
     outcomes: Counter[str] = Counter()
 
-    @seed(luck)
+    @seed(rng)
     @settings(
         max_examples=ROUND,
         deadline=None,
@@ -81,18 +81,18 @@ def main() -> None:
 def attack(seconds: float, first_seed: int) -> None:
     """Attack both sides in turn; see `main()`."""
     until = time.monotonic() + seconds
-    luck = first_seed
+    rng = first_seed
     outcomes: dict[str, Counter[str]] = {"server": Counter(), "client": Counter()}
     try:
         while time.monotonic() < until:
-            outcomes["server"] += search("server", luck)
-            outcomes["client"] += search("client", luck)
-            luck += 1
+            outcomes["server"] += search("server", rng)
+            outcomes["client"] += search("client", rng)
+            rng += 1
     except Finding as finding:
         print(f"check({written(finding.case)})\n")
         sys.exit(finding.what)
     for side, counts in outcomes.items():
-        print(f"{side}: {counts.total()} cases, seeds {first_seed} to {luck - 1}")
+        print(f"{side}: {counts.total()} cases, seeds {first_seed} to {rng - 1}")
         for outcome, count in counts.most_common():
             print(f"{count:8} {outcome}")
 

@@ -118,7 +118,7 @@ def judge_frames(case: Case, seen: Seen, received: bytes, sent: bytes) -> str:
     end = judge_events(case, observed, wanted, closes)
     assert end in wanted.ends, f"it has ended with {end}, not {wanted.ends}"
     assert not seen.hung_up or end == Vanished(), "a useless connection is kept"
-    judge_said(case, said, wanted, end)
+    judge_sent(case, said, wanted, end)
     assert closes in closes_for(case, wanted, end), f"{closes} is sent after {end}"
     return f"{type(end).__name__} {getattr(end, 'code', '')}".strip().lower()
 
@@ -169,7 +169,7 @@ def judge_events(
     return Vanished()
 
 
-def judge_said(case: Case, said: list[Said], wanted: Expected, end: End) -> None:
+def judge_sent(case: Case, said: list[Said], wanted: Expected, end: End) -> None:
     """Check that the frames sent are whole, in order, and end with the Close."""
     echoes = [one for one in said if isinstance(one, (str, bytes))]
     pongs = [one[1] for one in said if isinstance(one, tuple) and one[0] == "pong"]

@@ -29,7 +29,7 @@ from pairs import (
     flat,
     run,
 )
-from trio._core._run import _r as scheduler_luck
+from trio._core._run import _r as scheduler_random
 from trio.testing import (
     MockClock,
     assert_checkpoints,
@@ -1769,7 +1769,7 @@ def under_many_schedules(program: Callable[[], Awaitable[T]]) -> list[T]:
     """Run a program under many orders of Trio's tasks; return the distinct results."""
     outcomes: list[T] = []
     for seed in range(16):
-        scheduler_luck.seed(seed)
+        scheduler_random.seed(seed)
         outcome = run(program)
         if outcome not in outcomes:
             outcomes.append(outcome)

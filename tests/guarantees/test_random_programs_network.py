@@ -187,10 +187,11 @@ def test_random_programs_keep_the_guarantees_on_a_faulty_network(
 # -- the same program, with a connection in between and without --------------------
 
 
-def says(steps: list[Step], codes: set[int]) -> bool:
+def closes_with(steps: list[Step], codes: set[int]) -> bool:
     """Tell whether one of these steps, or of those within, closes with such a code."""
     return any(
-        step.get("code") in codes or says(step.get("do", []), codes) for step in steps
+        step.get("code") in codes or closes_with(step.get("do", []), codes)
+        for step in steps
     )
 
 
@@ -199,7 +200,9 @@ def says(steps: list[Step], codes: set[int]) -> bool:
 def test_g11_a_program_does_the_same_in_memory_and_over_a_connection(
     steps: list[Step], seed: int
 ) -> None:
-    assume(not says(steps, {1014, 1016, 2999}))  # Close codes that can't be sent.
+    assume(
+        not closes_with(steps, {1014, 1016, 2999})
+    )  # Close codes that can't be sent.
     pieces = partial(FaultyStream, seed=seed, receive_at_most=99, send_at_most=99)
     in_memory = stage.run(stage.in_memory, {"steps": steps}, seed=seed)
     with memory_network(client=pieces, server=pieces):

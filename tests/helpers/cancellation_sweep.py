@@ -16,7 +16,7 @@ from typing import Final, Literal, TypeVar
 import attrs
 import trio
 import trio.testing
-from trio._core._run import _r as scheduler_luck
+from trio._core._run import _r as scheduler_random
 from trio.testing import MockClock
 
 from trio_wspair import (
@@ -86,7 +86,7 @@ def sweep(operation: Operation, *, seeds: int = 3, idle: float = 0.0) -> None:
         trio.lowlevel.spawn_system_task(take_shields_away)
         objects = new_objects(*_LEFT_OVER)
         for attempt in cancel_at_every_step():
-            scheduler_luck.seed(seed)
+            scheduler_random.seed(seed)
             tasks, files = all_tasks(), open_files()
             deadline = trio.current_time() + 1000
             try:
@@ -180,15 +180,15 @@ class EventLog:
 
     def __attrs_post_init__(self) -> None:
         if self.listening == "sync":
-            self.half.onmessage = None if self.pulled else self._hear
-            self.half.onerror = self._hear
-            self.half.onclose = self._hear
+            self.half.onmessage = None if self.pulled else self._log
+            self.half.onerror = self._log
+            self.half.onclose = self._log
         else:
-            self.half.onmessage = None if self.pulled else self._hear_slowly
-            self.half.onerror = self._hear_slowly
-            self.half.onclose = self._hear_slowly
+            self.half.onmessage = None if self.pulled else self._log_slowly
+            self.half.onerror = self._log_slowly
+            self.half.onclose = self._log_slowly
 
-    def _hear(self, event: MessageEvent | ErrorEvent | CloseEvent) -> None:
+    def _log(self, event: MessageEvent | ErrorEvent | CloseEvent) -> None:
         assert not self.busy, "G8: listeners of one half never overlap"
         if isinstance(event, MessageEvent):
             assert not self.ends, "G2: the end comes last"
@@ -196,8 +196,8 @@ class EventLog:
         else:
             self.ends.append(event)
 
-    async def _hear_slowly(self, event: MessageEvent | ErrorEvent | CloseEvent) -> None:
-        self._hear(event)
+    async def _log_slowly(self, event: MessageEvent | ErrorEvent | CloseEvent) -> None:
+        self._log(event)
         self.busy = True
         try:
             if self.listening == "endless" and self.ends:

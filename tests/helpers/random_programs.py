@@ -12,7 +12,7 @@ import attrs
 import trio
 from hypothesis import strategies as st
 from pairs import ListenerError
-from trio._core._run import _r as scheduler_luck
+from trio._core._run import _r as scheduler_random
 from trio.testing import MockClock
 
 from trio_wspair import (
@@ -216,7 +216,7 @@ class Run:
 
     def run(self, seed: int) -> None:
         """Run and check, with this seed for the order of Trio's tasks."""
-        scheduler_luck.seed(seed)
+        scheduler_random.seed(seed)
         clock = MockClock(autojump_threshold=0)
         trio.run(self.main, clock=clock, instruments=[self.instrument])
 

@@ -1015,11 +1015,11 @@ async def test_a_failure_is_not_hidden_by_the_reset_of_another_object(
 
     async def on_message(room: Room, _ws: WebSocket, message: object) -> None:
         if message == "task":
-            room.ctx.wait_until(fail_and_tell_another)
+            room.ctx.wait_until(fail_and_notify)
         else:
-            await fail_and_tell_another()
+            await fail_and_notify()
 
-    async def fail_and_tell_another() -> None:
+    async def fail_and_notify() -> None:
         try:
             raise KeyError("a mistake")
         finally:

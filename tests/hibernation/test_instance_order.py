@@ -59,12 +59,12 @@ def later(namespace: RoomNamespace, path: str) -> None:
 # -- order -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("luck", range(10))
+@pytest.mark.parametrize("seed", range(10))
 @in_virtual_time
 async def test_g11_events_that_wait_for_a_blocked_object_begin_in_order(
-    luck: int,
+    seed: int,
 ) -> None:
-    trio._core._run._r.seed(luck)
+    trio._core._run._r.seed(seed)
     world = Blocked()
     async with open_namespace(world) as namespace:
         clients = [await namespace.visit() for _ in range(5)]
@@ -86,10 +86,10 @@ async def test_g11_events_that_wait_for_a_blocked_object_begin_in_order(
         assert world.log == [*messages, (1, "close", 3000, "", True), "/say/last"]
 
 
-@pytest.mark.parametrize("luck", range(10))
+@pytest.mark.parametrize("seed", range(10))
 @in_virtual_time
-async def test_g11_an_event_that_begins_may_block_the_object_again(luck: int) -> None:
-    trio._core._run._r.seed(luck)
+async def test_g11_an_event_that_begins_may_block_the_object_again(seed: int) -> None:
+    trio._core._run._r.seed(seed)
 
     async def on_message(room: Room, _ws: WebSocket, message: str | bytes) -> None:
         if message == "block":
@@ -114,12 +114,12 @@ async def test_g11_an_event_that_begins_may_block_the_object_again(luck: int) ->
         assert world.log == [(1, "a"), (1, "block"), (1, "b"), (1, "c"), (1, "d")]
 
 
-@pytest.mark.parametrize("luck", range(10))
+@pytest.mark.parametrize("seed", range(10))
 @in_virtual_time
 async def test_g11_events_that_wait_for_the_next_instance_begin_in_order(
-    luck: int,
+    seed: int,
 ) -> None:
-    trio._core._run._r.seed(luck)
+    trio._core._run._r.seed(seed)
 
     async def clean_up() -> None:
         try:
@@ -427,12 +427,12 @@ async def test_an_object_that_is_used_again_is_not_forgotten() -> None:
 @in_virtual_time
 async def test_g10_names_whose_constructor_raises_leave_nothing_behind() -> None:
     def fail(_room: Room) -> None:
-        msg = "no luck"
+        msg = "not today"
         raise OSError(msg)
 
     async with open_namespace(World(on_build=fail)) as namespace:
         for number in range(100):
-            with pytest.raises(OSError, match="no luck"):
+            with pytest.raises(OSError, match="not today"):
                 await namespace.ask(name=f"room {number}")
         await forgotten(namespace.rooms)
 

@@ -62,7 +62,7 @@ class Page:
         }
         self.ws.send(json.dumps(question))
 
-    async def hear(self) -> None:
+    async def update(self) -> None:
         update = json.loads(await self.ws.receive())
         self.revision = update["revision"]
         self.rows |= {row["id"]: row for row in update["connections"]}
@@ -74,7 +74,7 @@ class Page:
     async def learn(self) -> None:
         self.ask()
         with trio.fail_after(10):
-            await self.hear()
+            await self.update()
 
 
 @asynccontextmanager
@@ -271,11 +271,11 @@ async def test_without_changes_there_is_no_answer(autojump_clock: MockClock) -> 
         await page.learn()
         page.ask()
         with trio.move_on_after(1000) as patience:
-            await page.hear()
+            await page.update()
         assert patience.cancelled_caught
         network.send("news")
         with trio.fail_after(1):
-            await page.hear()
+            await page.update()
 
 
 async def test_a_page_gets_at_most_ten_updates_a_second(
@@ -309,7 +309,7 @@ async def test_the_last_request_of_a_page_is_answered(
         page.ask()
         page.of, page.frames = second, []
         page.ask()
-        await page.hear()
+        await page.update()
         assert [frame["data"] for frame in page.frames] == ["of two"]
 
 

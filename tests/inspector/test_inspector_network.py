@@ -99,7 +99,7 @@ class Page:
         return close
 
     @property
-    def said(self) -> list[tuple[str, str, Any]]:
+    def entries(self) -> list[tuple[str, str, Any]]:
         return [
             (f["way"], f["kind"], f["code"] if f["kind"] == "close" else f["data"])
             for f in self.frames
@@ -148,7 +148,7 @@ async def test_a_connection_and_its_frames_are_shown(net: Network) -> None:
             assert row["in"] == {"messages": 2, "bytes": 4, "buffered": 0}
             assert row["out"] == {"messages": 2, "bytes": 4, "buffered": 0}
             assert (row["close"], row["until"]) == (None, None)
-            assert sorted(page.said) == [
+            assert sorted(page.entries) == [
                 ("in", "binary", "AAE="),
                 ("in", "text", "hi"),
                 ("out", "binary", "AAE="),
@@ -173,7 +173,7 @@ async def test_a_close_comes_after_the_messages_before_it(net: Network) -> None:
             "clean": True,
             "error": "",
         }
-        assert page.said == [
+        assert page.entries == [
             ("in", "text", "bye"),
             ("out", "text", "last words"),
             ("out", "close", 4001),
@@ -187,7 +187,7 @@ async def test_a_close_of_the_client_comes_first(net: Network) -> None:
             await ws.aclose(1000, "done")
         close = await page.until_closed()
         assert (close["code"], close["reason"], close["clean"]) == (1000, "done", True)
-        assert page.said == [("in", "close", 1000), ("out", "close", 1000)]
+        assert page.entries == [("in", "close", 1000), ("out", "close", 1000)]
 
 
 async def test_a_client_that_vanishes_is_shown_as_1006(net: Network) -> None:
@@ -199,7 +199,7 @@ async def test_a_client_that_vanishes_is_shown_as_1006(net: Network) -> None:
         close = await page.until_closed()
         assert (close["code"], close["clean"]) == (1006, False)
         assert "without sending Close" in close["error"]
-        assert page.said == [("", "error", close["error"])]
+        assert page.entries == [("", "error", close["error"])]
         assert page.frames[0]["code"] == 1006
 
 
@@ -220,7 +220,7 @@ async def test_an_error_of_a_listener_is_shown(
         close = await page.until_closed()
         assert (close["code"], close["clean"]) == (1011, True)
         assert close["error"].endswith(error)
-        assert page.said[-1] == ("", "error", close["error"])
+        assert page.entries[-1] == ("", "error", close["error"])
         assert "failed" in logged.take()
 
 
@@ -235,7 +235,7 @@ async def test_a_close_without_an_answer_is_shown(net: Network) -> None:
             close = await page.until_closed()
         assert (close["code"], close["clean"]) == (1006, False)
         assert close["error"].startswith("TimeoutError: the peer did not answer")
-        assert page.said[0] == ("out", "close", 3000)
+        assert page.entries[0] == ("out", "close", 3000)
 
 
 async def test_buffered_bytes_and_latency_are_shown(net: Network) -> None:
@@ -316,7 +316,7 @@ async def test_a_page_that_reads_nothing_does_not_slow_the_server(
                 assert await ws.receive() == "x" * 10_000
         ws.send("still here")
         assert await ws.receive() == "still here"
-        await page.until(lambda: ("out", "text", "still here") in page.said)
+        await page.until(lambda: ("out", "text", "still here") in page.entries)
 
 
 # -- access ----------------------------------------------------------------------------

@@ -236,7 +236,7 @@ def half_open(call: Call) -> None:
     half = call.half
 
     @half.on("close")
-    async def say_the_rest(event: CloseEvent) -> None:
+    async def send_the_rest(event: CloseEvent) -> None:
         await trio.sleep(MOMENT)
         try:
             half.send("the rest")

@@ -71,16 +71,16 @@ class Target:
 Client = Callable[[Target, Random], Awaitable[str]]
 
 
-def some_message(luck: Random) -> str | bytes:
+def some_message(rng: Random) -> str | bytes:
     """Return a message: most are short."""
-    size = luck.choice([0, 5, 100, 5_000, 70_000])
-    return "é" * size if luck.random() < 0.5 else luck.randbytes(size)
+    size = rng.choice([0, 5, 100, 5_000, 70_000])
+    return "é" * size if rng.random() < 0.5 else rng.randbytes(size)
 
 
-async def talk(target: Target, ws: WebSocket, luck: Random) -> None:
+async def talk(target: Target, ws: WebSocket, rng: Random) -> None:
     """Send some messages, and wait a moment for an answer to each."""
-    for _ in range(luck.randrange(1, 6)):
-        message = some_message(luck)
+    for _ in range(rng.randrange(1, 6)):
+        message = some_message(rng)
         ws.send(message)
         answer = None
         with trio.move_on_after(1 if target.echoes else SOON):
@@ -91,35 +91,35 @@ async def talk(target: Target, ws: WebSocket, luck: Random) -> None:
             raise WrongEchoError
 
 
-def told(event: CloseEvent) -> str:
+def close_text(event: CloseEvent) -> str:
     """Return a close event as text."""
     return f"closed with {event.code}"
 
 
-async def leave(target: Target, luck: Random) -> str:
+async def leave(target: Target, rng: Random) -> str:
     """Exchange messages, and leave the block."""
     async with target.open() as ws:
-        await talk(target, ws, luck)
-    return told(await ws.wait_closed())
+        await talk(target, ws, rng)
+    return close_text(await ws.wait_closed())
 
 
-async def raise_in_block(target: Target, luck: Random) -> str:
+async def raise_in_block(target: Target, rng: Random) -> str:
     """Exchange messages, and leave the block by an exception."""
     async with target.open() as ws:
-        await talk(target, ws, luck)
+        await talk(target, ws, rng)
         raise Planned
 
 
-async def be_cancelled(target: Target, luck: Random) -> str:
+async def be_cancelled(target: Target, rng: Random) -> str:
     """Be cancelled at any moment, from connecting on."""
-    with trio.move_on_after(luck.expovariate(1 / SOON)) as scope:
+    with trio.move_on_after(rng.expovariate(1 / SOON)) as scope:
         async with target.open() as ws:
             while True:
-                await talk(target, ws, luck)
+                await talk(target, ws, rng)
     return "cancelled" if scope.cancelled_caught else "not cancelled in time"
 
 
-async def close(target: Target, luck: Random) -> str:
+async def close(target: Target, rng: Random) -> str:
     """Listen, send at once, and close with some code."""
     async with trio.open_nursery() as nursery:
         ws = await connect(target.url, nursery=nursery, **target.options)
@@ -129,106 +129,106 @@ async def close(target: Target, luck: Random) -> str:
         def keep(event: MessageEvent) -> None:
             heard.append(event.data)
 
-        ws.accept(allow_half_open=luck.random() < 0.2)
-        sent = [some_message(luck) for _ in range(luck.randrange(5))]
+        ws.accept(allow_half_open=rng.random() < 0.2)
+        sent = [some_message(rng) for _ in range(rng.randrange(5))]
         for message in sent:
             ws.send(message)
-        await trio.sleep(luck.expovariate(1 / SOON))
-        ws.close(luck.choice(CODES), "enough")
+        await trio.sleep(rng.expovariate(1 / SOON))
+        ws.close(rng.choice(CODES), "enough")
         closed = await ws.wait_closed()
     if target.echoes and heard != sent[: len(heard)]:
         raise WrongEchoError
-    return told(closed)
+    return close_text(closed)
 
 
-async def aclose(target: Target, luck: Random) -> str:
+async def aclose(target: Target, rng: Random) -> str:
     """Close and wait for the end, sometimes for too short a time."""
     async with target.open() as ws:
-        await talk(target, ws, luck)
-        with trio.move_on_after(luck.choice([1, 0.01, 0])):
-            await ws.aclose(luck.choice(CODES))
-        return told(await ws.wait_closed())
+        await talk(target, ws, rng)
+        with trio.move_on_after(rng.choice([1, 0.01, 0])):
+            await ws.aclose(rng.choice(CODES))
+        return close_text(await ws.wait_closed())
 
 
-async def lose_the_nursery(target: Target, luck: Random) -> str:
+async def lose_the_nursery(target: Target, rng: Random) -> str:
     """Cancel the nursery of the half, which may be unaccepted."""
     async with trio.open_nursery() as nursery:
         ws = await connect(target.url, nursery=nursery, **target.options)
-        if luck.random() < 0.7:
+        if rng.random() < 0.7:
             ws.accept()
-            ws.send(some_message(luck))
-        await trio.sleep(luck.expovariate(1 / SOON))
+            ws.send(some_message(rng))
+        await trio.sleep(rng.expovariate(1 / SOON))
         nursery.cancel_scope.cancel(reason="that is planned")
     return "the nursery was cancelled"
 
 
-async def fail(target: Target, luck: Random) -> str:
+async def fail(target: Target, rng: Random) -> str:
     """Raise in a listener, sync or async."""
 
     def refuse(event: MessageEvent | CloseEvent) -> None:
         raise Planned
 
     async def refuse_late(event: MessageEvent | CloseEvent) -> None:
-        await trio.sleep(luck.expovariate(1 / SOON))
+        await trio.sleep(rng.expovariate(1 / SOON))
         raise Planned
 
     try:
         async with trio.open_nursery() as nursery:
             ws = await connect(target.url, nursery=nursery, **target.options)
-            listener = luck.choice([refuse, refuse_late])
-            if luck.random() < 0.5:
+            listener = rng.choice([refuse, refuse_late])
+            if rng.random() < 0.5:
                 ws.add_event_listener("message", listener)
             else:
                 ws.add_event_listener("close", listener)
             ws.accept()
             ws.send("go on")
-            await trio.sleep(luck.expovariate(1 / SOON))
+            await trio.sleep(rng.expovariate(1 / SOON))
             ws.close()
     except* Planned:
         pass
     return "a listener raised"
 
 
-async def send_too_much(target: Target, luck: Random) -> str:
+async def send_too_much(target: Target, rng: Random) -> str:
     """Send a message that is too large for the server."""
     async with target.open() as ws:
         ws.send(bytes(LIMITS["max_message_bytes"] + 1))
         with trio.move_on_after(1):
             while True:
                 await ws.receive()
-    return told(await ws.wait_closed())
+    return close_text(await ws.wait_closed())
 
 
-async def take_too_little(target: Target, luck: Random) -> str:
+async def take_too_little(target: Target, rng: Random) -> str:
     """Refuse what the server sends, as too large."""
     options = target.options | {"max_message_bytes": 1}
     async with open_websocket(target.url, **options) as ws:
-        await talk(target, ws, luck)
-    return told(await ws.wait_closed())
+        await talk(target, ws, rng)
+    return close_text(await ws.wait_closed())
 
 
-async def ping(target: Target, luck: Random) -> str:
+async def ping(target: Target, rng: Random) -> str:
     """Ping, sometimes cancelled, while messages are exchanged."""
     async with target.open() as ws, trio.open_nursery() as nursery:
-        for _ in range(luck.randrange(1, 4)):
+        for _ in range(rng.randrange(1, 4)):
             nursery.start_soon(ws.ping)
-        with trio.move_on_after(luck.expovariate(1 / SOON)):
-            await talk(target, ws, luck)
+        with trio.move_on_after(rng.expovariate(1 / SOON)):
+            await talk(target, ws, rng)
             await ws.ping()
         nursery.cancel_scope.cancel(reason="that was enough")
-    return told(await ws.wait_closed())
+    return close_text(await ws.wait_closed())
 
 
-async def be_slow(target: Target, luck: Random) -> str:
+async def be_slow(target: Target, rng: Random) -> str:
     """Pull messages late, and only some of them."""
     async with target.open() as ws:
-        for _ in range(luck.randrange(10)):
-            ws.send(some_message(luck))
-        await trio.sleep(luck.expovariate(1 / SOON) * 3)
+        for _ in range(rng.randrange(10)):
+            ws.send(some_message(rng))
+        await trio.sleep(rng.expovariate(1 / SOON) * 3)
         with trio.move_on_after(SOON):
-            for _ in range(luck.randrange(10)):
+            for _ in range(rng.randrange(10)):
                 await ws.receive()
-    return told(await ws.wait_closed())
+    return close_text(await ws.wait_closed())
 
 
 CLIENTS: Final[list[Client]] = [

@@ -144,15 +144,15 @@ class _Crowd:
 
     async def _connect(self, number: int) -> None:
         """Make a connection, and wait for its end."""
-        luck = Random(f"{self._seed}/{number}")
-        raw = luck.random() < RAW_SHARE
-        client = luck.choice(RAW_CLIENTS if raw else CLIENTS)
-        target = self._some_target(luck)
+        rng = Random(f"{self._seed}/{number}")
+        raw = rng.random() < RAW_SHARE
+        client = rng.choice(RAW_CLIENTS if raw else CLIENTS)
+        target = self._some_target(rng)
         what = f"connection {number}, {client.__module__}.{client.__name__}, {target}"
         ending = None
         try:
             with trio.move_on_after(PATIENCE):
-                ending = await client(target, luck)
+                ending = await client(target, rng)
         except Exception as exc:
             ending = self._name_of(exc)
             if ending is None:
@@ -163,17 +163,17 @@ class _Crowd:
         else:
             (self._raw if raw else self._ours)[ending] += 1
 
-    def _some_target(self, luck: Random) -> Target:
-        secure = luck.random() < SECURE_SHARE
+    def _some_target(self, rng: Random) -> Target:
+        secure = rng.random() < SECURE_SHARE
         url = urlsplit(self._urls["secure" if secure else "plain"])
         assert url.hostname is not None
         assert url.port is not None
-        path = luck.choice(PATHS)
+        path = rng.choice(PATHS)
         return Target(
             url.hostname,
             url.port,
             self._context if secure else None,
-            f"/{path}?n={luck.randrange(4)}&code={luck.choice(CODES)}",
+            f"/{path}?n={rng.randrange(4)}&code={rng.choice(CODES)}",
             path in ECHOES,
         )
 

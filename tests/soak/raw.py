@@ -87,7 +87,9 @@ def status_of(answer: str) -> str:
     return f"HTTP {answer.split(' ')[1]}" if answer else "ended in the handshake"
 
 
-def said_last(said: list[str | bytes | tuple[int, str] | tuple[str, bytes]]) -> str:
+def close_received(
+    said: list[str | bytes | tuple[int, str] | tuple[str, bytes]],
+) -> str:
     """Return the Close that the server has sent, if any."""
     last = said[-1] if said else None
     if isinstance(last, tuple) and isinstance(last[0], int):
@@ -98,31 +100,31 @@ def said_last(said: list[str | bytes | tuple[int, str] | tuple[str, bytes]]) -> 
 # -- peers that vanish --------------------------------------------------------
 
 
-def conversation(peer: ScriptedPeer, target: Target, luck: Random) -> list[bytes]:
+def conversation(peer: ScriptedPeer, target: Target, rng: Random) -> list[bytes]:
     """Return the bytes of a good client, in whole frames."""
     return [
         head(*UPGRADE, start=f"GET {target.resource} HTTP/1.1"),
-        peer.text_frame("x" * luck.choice([1, 200, 70_000])),
+        peer.text_frame("x" * rng.choice([1, 200, 70_000])),
         peer.frame(BINARY, b"begun", fin=False),
         peer.frame(PING, b"between"),
         peer.frame(CONTINUATION, b"ended"),
-        peer.close_frame(luck.choice(CODES)),
+        peer.close_frame(rng.choice(CODES)),
     ]
 
 
-async def vanish(target: Target, luck: Random) -> str:
+async def vanish(target: Target, rng: Random) -> str:
     """Send a good conversation up to any byte, and end TCP in any way."""
-    how = luck.choice(["ended", "reset", "half-closed"])
+    how = rng.choice(["ended", "reset", "half-closed"])
     async with dialled(target) as peer:
-        pieces = conversation(peer, target, luck)
-        whole = luck.randrange(len(pieces))
-        cut = luck.randrange(len(pieces[whole]))
+        pieces = conversation(peer, target, rng)
+        whole = rng.randrange(len(pieces))
+        cut = rng.randrange(len(pieces[whole]))
         data = b"".join([*pieces[:whole], pieces[whole][:cut]])
-        middle = luck.randrange(len(data) + 1)
+        middle = rng.randrange(len(data) + 1)
         await peer.send(data[:middle])
-        await trio.sleep(luck.expovariate(1 / SOON) * luck.choice([0, 1]))
+        await trio.sleep(rng.expovariate(1 / SOON) * rng.choice([0, 1]))
         await peer.send(data[middle:])
-        await trio.sleep(luck.expovariate(1 / SOON) * luck.choice([0, 1]))
+        await trio.sleep(rng.expovariate(1 / SOON) * rng.choice([0, 1]))
         if how == "reset":
             reset(peer)
         elif how == "half-closed":
@@ -134,41 +136,41 @@ async def vanish(target: Target, luck: Random) -> str:
     return f"vanished, TCP {how}"
 
 
-async def be_deaf(target: Target, luck: Random) -> str:
+async def be_deaf(target: Target, rng: Random) -> str:
     """Send without reading, then vanish."""
     async with opened(target) as peer:
-        with trio.move_on_after(luck.expovariate(1 / SOON) * 5):
+        with trio.move_on_after(rng.expovariate(1 / SOON) * 5):
             while True:
-                await peer.send(peer.frame(BINARY, bytes(luck.choice([10, 60_000]))))
-                await trio.sleep(luck.expovariate(1 / SOON) / 10)
-        if luck.random() < 0.5:
+                await peer.send(peer.frame(BINARY, bytes(rng.choice([10, 60_000]))))
+                await trio.sleep(rng.expovariate(1 / SOON) / 10)
+        if rng.random() < 0.5:
             reset(peer)
     return "deaf, and vanished"
 
 
-async def be_mute(target: Target, luck: Random) -> str:
+async def be_mute(target: Target, rng: Random) -> str:
     """Read, and answer neither pings nor Closes."""
     async with opened(target) as peer:
         await peer.send(peer.text_frame("go on"))
-        with trio.move_on_after(luck.expovariate(1 / SOON) * 10):
-            return f"mute, {said_last(await peer.receive_all())}"
+        with trio.move_on_after(rng.expovariate(1 / SOON) * 10):
+            return f"mute, {close_received(await peer.receive_all())}"
     return "mute, and vanished"
 
 
 # -- peers that send a Close --------------------------------------------------
 
 
-async def close(target: Target, luck: Random) -> str:
+async def close(target: Target, rng: Random) -> str:
     """Close cleanly, and read the answer, if the handler sends one."""
     async with opened(target) as peer:
-        texts = [peer.text_frame("x" * luck.choice([1, 20_000]))] * luck.randrange(4)
-        await peer.send(*texts, peer.close_frame(luck.choice([None, *CODES])))
+        texts = [peer.text_frame("x" * rng.choice([1, 20_000]))] * rng.randrange(4)
+        await peer.send(*texts, peer.close_frame(rng.choice([None, *CODES])))
         with trio.move_on_after(0.3):
-            return said_last(await peer.receive_all())
+            return close_received(await peer.receive_all())
     return "said Close, and vanished without an answer"
 
 
-async def close_and_talk_on(target: Target, luck: Random) -> str:
+async def close_and_talk_on(target: Target, rng: Random) -> str:
     """Send after the Close, which is illegal."""
     async with opened(target) as peer:
         await peer.send(peer.text_frame("x"), peer.close_frame(1000))
@@ -185,7 +187,7 @@ async def close_and_talk_on(target: Target, luck: Random) -> str:
 # -- peers that break the protocol --------------------------------------------
 
 
-def bad_frames(peer: ScriptedPeer, luck: Random) -> list[bytes]:
+def bad_frames(peer: ScriptedPeer, rng: Random) -> list[bytes]:
     """Return bytes that end a connection, each for another reason."""
     size = LIMITS["max_message_bytes"] + 1
     return [
@@ -199,27 +201,27 @@ def bad_frames(peer: ScriptedPeer, luck: Random) -> list[bytes]:
         bytes([0xC1]) + peer.text_frame("x")[1:],  # A reserved bit.
         ScriptedPeer(peer.stream, masks=False).text_frame("not masked"),
         peer.frame(CLOSE, b"\x03"),  # Half a close code.
-        peer.frame(CLOSE, struct.pack("!H", luck.choice([0, 999, 1005, 1006, 5000]))),
+        peer.frame(CLOSE, struct.pack("!H", rng.choice([0, 999, 1005, 1006, 5000]))),
         peer.frame(CLOSE, struct.pack("!H", 1000) + b"\xff"),
         peer.frame(BINARY, bytes(size)),
         struct.pack("!BBQ", 0x82, MASKED | 127, 2**62) + bytes(size),
         peer.frame(BINARY, bytes(60_000), fin=False)
         + peer.frame(CONTINUATION, bytes(60_000), fin=False) * 4,
-        b"\xff" * 20 + luck.randbytes(200),
+        b"\xff" * 20 + rng.randbytes(200),
     ]
 
 
-async def break_the_rules(target: Target, luck: Random) -> str:
+async def break_the_rules(target: Target, rng: Random) -> str:
     """Break the protocol of WebSockets."""
     async with opened(target) as peer:
-        frames = luck.choice(bad_frames(peer, luck))
-        await peer.send(peer.text_frame("so far, so good") * luck.randrange(3), frames)
+        frames = rng.choice(bad_frames(peer, rng))
+        await peer.send(peer.text_frame("so far, so good") * rng.randrange(3), frames)
         with trio.move_on_after(0.3):
-            return f"broke the rules, {said_last(await peer.receive_all())}"
+            return f"broke the rules, {close_received(await peer.receive_all())}"
     return "broke the rules, and vanished"
 
 
-async def flood_with_pings(target: Target, luck: Random) -> str:
+async def flood_with_pings(target: Target, rng: Random) -> str:
     """Send many pings, and read only some of the pongs."""
     async with opened(target) as peer:
         with trio.move_on_after(0.2):
@@ -227,7 +229,7 @@ async def flood_with_pings(target: Target, luck: Random) -> str:
             await peer.send(peer.frame(PONG, b"unasked") * 10)
         # A TLS record that was cut off above ends everything, with its frames.
         with trio.move_on_after(SOON), suppress(TornFrameError):
-            for _ in range(luck.randrange(1000)):
+            for _ in range(rng.randrange(1000)):
                 await peer.receive()
     return "many pings, and vanished"
 
@@ -235,11 +237,11 @@ async def flood_with_pings(target: Target, luck: Random) -> str:
 # -- peers that send plain HTTP, or neither -----------------------------------
 
 
-def bad_heads(luck: Random) -> list[bytes]:
+def bad_heads(rng: Random) -> list[bytes]:
     """Return requests that don't get a WebSocket, each for another reason."""
     host = "Host: 127.0.0.1"
     return [
-        head(host, start=f"{luck.choice(['GET', 'HEAD', 'DELETE'])} / HTTP/1.1"),
+        head(host, start=f"{rng.choice(['GET', 'HEAD', 'DELETE'])} / HTTP/1.1"),
         head(host, "Content-Length: 9", start="POST / HTTP/1.1") + b"some body",
         head(*UPGRADE[:-1], "Sec-WebSocket-Version: 8"),
         head(*UPGRADE[:-2], "Sec-WebSocket-Version: 13"),
@@ -248,20 +250,20 @@ def bad_heads(luck: Random) -> list[bytes]:
         head(*UPGRADE, start="GET / HTTP/3.0"),
         head(*UPGRADE, "X: " + "x" * 40_000),
         head("no colon"),
-        luck.randbytes(300) + b"\r\n\r\n",
+        rng.randbytes(300) + b"\r\n\r\n",
     ]
 
 
-async def ask_wrongly(target: Target, luck: Random) -> str:
+async def ask_wrongly(target: Target, rng: Random) -> str:
     """Send another request than one for a WebSocket."""
     async with dialled(target) as peer:
-        await peer.send(luck.choice(bad_heads(luck)))
+        await peer.send(rng.choice(bad_heads(rng)))
         with trio.move_on_after(PATIENCE):
             return status_of((await peer.read_all()).decode("latin-1"))
     raise NoEndError
 
 
-async def be_slow(target: Target, luck: Random) -> str:
+async def be_slow(target: Target, rng: Random) -> str:
     """Send a head so slowly that the server times out."""
     async with dialled(target) as peer, trio.open_nursery() as nursery:
 
@@ -278,10 +280,10 @@ async def be_slow(target: Target, luck: Random) -> str:
     raise NoEndError
 
 
-async def speak_no_tls(target: Target, luck: Random) -> str:
+async def speak_no_tls(target: Target, rng: Random) -> str:
     """Send bytes that are neither TLS nor HTTP, below any handshake."""
     async with dialled(target) as peer:
-        await below(peer).send_all(luck.randbytes(luck.randrange(1, 500)))
+        await below(peer).send_all(rng.randbytes(rng.randrange(1, 500)))
         with trio.move_on_after(PATIENCE):
             while await below(peer).receive_some():
                 pass

@@ -177,11 +177,11 @@ async def main(certificate: str) -> None:
             plain: Server = await nursery.start(start)
             secure: Server = await nursery.start(partial(start, ssl_context=context))
             handlers.url = plain.url
-            _say({"plain": plain.url, "secure": secure.url})
+            _reply({"plain": plain.url, "secure": secure.url})
             async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as questions:
                 while await questions.receive_some(1):
                     numbers = attrs.asdict(take_numbers())
-                    _say(
+                    _reply(
                         {
                             "numbers": numbers,
                             "endings": handlers.endings,
@@ -202,7 +202,7 @@ async def _limit_stop(stopping: trio.Event) -> None:
     os._exit(1)
 
 
-def _say(answer: dict[str, Any]) -> None:
+def _reply(answer: dict[str, Any]) -> None:
     print(json.dumps(answer), flush=True)
 
 

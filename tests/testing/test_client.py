@@ -76,7 +76,7 @@ def failing(server: WebSocket) -> None:
     server.on("message")(fail)
 
 
-def said_by(record: Record, half: str) -> list[Any]:
+def messages_of(record: Record, half: str) -> list[Any]:
     """Return the messages of a half, sent and received, and its close."""
     return [
         (entry.what, entry.code if entry.message is None else entry.message)
@@ -99,7 +99,7 @@ async def test_a_client_talks_to_the_handler_and_the_record_shows_both(
         await client.expect(b"\0" * 100_000)
         await client.expect_nothing()
     big = b"\0" * 100_000
-    assert said_by(client.record, "client") == [
+    assert messages_of(client.record, "client") == [
         ("accept", None),
         ("send", "hello"),
         ("receive", "hello"),
@@ -108,7 +108,7 @@ async def test_a_client_talks_to_the_handler_and_the_record_shows_both(
         ("close", 1000),
         ("closed", 1000),
     ]
-    assert said_by(client.record, "server") == [
+    assert messages_of(client.record, "server") == [
         ("accept", None),
         ("receive", "hello"),
         ("send", "hello"),
@@ -242,9 +242,9 @@ async def test_several_clients_share_the_handler_and_have_a_record_each() -> Non
         ada.send("hello")
         await bob.expect("hello")
         await ada.expect("hello")
-    assert ("send", "hello") in said_by(ada.record, "Ada")
-    assert ("send", "hello") not in said_by(bob.record, "Bob")
-    assert ("send", "hello") in said_by(bob.record, "his half")
+    assert ("send", "hello") in messages_of(ada.record, "Ada")
+    assert ("send", "hello") not in messages_of(bob.record, "Bob")
+    assert ("send", "hello") in messages_of(bob.record, "his half")
 
 
 @over_both
@@ -264,7 +264,7 @@ async def test_a_durable_object_can_be_the_handler(over: Transport) -> None:
         async with open_test_client(fetch, "/", over=over) as client:
             client.send("hello")
             await client.expect("HELLO")
-        assert ("send", "HELLO") in said_by(client.record, "server")
+        assert ("send", "HELLO") in messages_of(client.record, "server")
 
 
 # -- failures ---------------------
@@ -446,7 +446,7 @@ async def test_an_error_of_the_block_closes_the_handler_with_1011_and_gets_a_not
     with pytest.raises(ZeroDivisionError) as caught:
         await talk()
     assert "hello" in caught.value.__notes__[0]
-    assert ("closed", 1011) in said_by(records[0], "server")
+    assert ("closed", 1011) in messages_of(records[0], "server")
 
 
 async def test_a_handler_that_never_closes_does_not_hang_the_test(
@@ -475,8 +475,11 @@ async def test_a_cancelled_client_leaves_nothing_behind(
         async with open_test_client(handler(echo), "/") as client:
             await client.receive()
     assert patience.cancelled_caught
-    assert said_by(client.record, "client")[1:] == [("closed", 1006), ("close", 1001)]
-    assert ("closed", 1001) in said_by(client.record, "server")
+    assert messages_of(client.record, "client")[1:] == [
+        ("closed", 1006),
+        ("close", 1001),
+    ]
+    assert ("closed", 1001) in messages_of(client.record, "server")
 
 
 @pytest.mark.parametrize(

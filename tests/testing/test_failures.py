@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 from network import Logged
-from trio._core._run import _r as scheduler_luck
+from trio._core._run import _r as scheduler_random
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_wspair import (
@@ -215,7 +215,7 @@ async def test_the_first_of_two_waiting_expectations_gets_the_failure(
     def put_in_order(batch: list[trio.lowlevel.Task]) -> None:
         batch.sort(key=lambda task: task._counter, reverse=reverse)
 
-    monkeypatch.setattr(scheduler_luck, "shuffle", put_in_order)
+    monkeypatch.setattr(scheduler_random, "shuffle", put_in_order)
     got: list[object] = []
     async with open_test_client(failing, "/") as client:
 

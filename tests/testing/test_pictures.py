@@ -45,11 +45,11 @@ def shapes(picture: ET.Element, css: str) -> list[ET.Element]:
     return [each for each in picture.iter() if css in each.get("class", "").split()]
 
 
-def told(page: str) -> dict[str, list[dict[str, object]]]:
+def data_of(page: str) -> dict[str, list[dict[str, object]]]:
     """Return the data of a page."""
     (data,) = re.findall(r'<script type="application/json".*?>(.*?)</script>', page)
-    told: dict[str, list[dict[str, object]]] = json.loads(data)
-    return told
+    data_of: dict[str, list[dict[str, object]]] = json.loads(data)
+    return data_of
 
 
 # -- SVG ----------------------------------------------------------------------------
@@ -178,7 +178,7 @@ def test_in_mermaid_a_failure_is_a_band_and_notes() -> None:
 
 
 def test_a_page_has_the_failure() -> None:
-    page: dict[str, Any] = {**told(draw_html(NAMES, TALK[:5], FAILURE))}
+    page: dict[str, Any] = {**data_of(draw_html(NAMES, TALK[:5], FAILURE))}
     failure = page["failure"]
     assert (failure["row"], failure["before"]) == (2, 3)
     assert failure["failed"][0]["column"] == 0
@@ -249,7 +249,7 @@ def test_no_name_is_mermaid_syntax() -> None:
 
 def test_the_page_has_each_message_once_and_whole() -> None:
     page = draw_html(NAMES, [*TALK, at(3, "client send", "x" * 10_000)])
-    rows = told(page)["rows"]
+    rows = data_of(page)["rows"]
     assert [row["text"] for row in rows if "text" in row] == [
         "hello",
         '{"hello": ["client", 1]}',
@@ -278,8 +278,8 @@ def test_hostile_text_stays_text(said: str) -> None:
     page = draw_html(names, entries)
     assert page.count("<script") == page.count("</script") == 2
     assert page.count("<style>") == page.count("</style") == 1
-    assert told(page)["rows"][0]["text"] == said
-    assert told(page)["rows"][1]["error"] == said
+    assert data_of(page)["rows"][0]["text"] == said
+    assert data_of(page)["rows"][1]["error"] == said
     failure = FailedStep(names[0], said, 2, 0, [(names[1], said)], [(names[0], said)])
     page = draw_html(names, entries, failure)
     assert page.count("<script") == page.count("</script") == 2
@@ -303,7 +303,7 @@ def test_any_record_can_be_drawn_row_by_row(
     rows = rows_of(NAMES, entries)
     assert len(svg(*entries).findall(f".//{SVG}g/{SVG}title")) == len(rows)
     assert len(draw_mermaid(NAMES, entries).splitlines()) == len(rows) + 3
-    told_rows = told(draw_html(NAMES, entries))["rows"]
+    told_rows = data_of(draw_html(NAMES, entries))["rows"]
     sources = [row.get("text", row.get("hex")) for row in told_rows]
     for number, row in enumerate(rows):
         message = row.entry.message

@@ -189,7 +189,7 @@ def test_an_attempt_has_its_number() -> None:
 # -- receive() and iteration ---------------------------------------------------------
 
 
-async def say(half: WebSocket, *messages: str) -> None:
+async def send_with_pauses(half: WebSocket, *messages: str) -> None:
     """Send messages, with pauses."""
     for message in messages:
         half.send(message)
@@ -212,7 +212,7 @@ def test_g5_a_cancelled_receive_loses_no_message(
                 client.send("x")
                 client.send("y")
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(say, server, "a", "b")
+                nursery.start_soon(send_with_pauses, server, "a", "b")
                 with attempt:
                     got.append(await client.receive())
                     got.append(await client.receive())
@@ -238,7 +238,7 @@ def test_g5_a_cancelled_iteration_loses_no_message(listening: Listening) -> None
 
             async def talk() -> None:
                 server.send("a")
-                await say(server, "b", "c")
+                await send_with_pauses(server, "b", "c")
                 server.close(1000)
 
             async def pull() -> None:
@@ -301,7 +301,7 @@ def test_g5_a_cancelled_wait_closed_changes_nothing(
             client.accept(pull=pull)
 
             async def talk() -> None:
-                await say(server, "a", "b")
+                await send_with_pauses(server, "a", "b")
                 await trio.sleep(REST)
                 server.close(4000, "done")
 
@@ -590,7 +590,7 @@ def test_g2_a_nursery_cancelled_at_any_step_gives_every_half_its_close_event(
                 half.close(3000)
 
         async def use(half: WebSocket) -> None:
-            await say(half, "a", "b")
+            await send_with_pauses(half, "a", "b")
             await half.aclose(3001)
             ends.append(await half.wait_closed())
 

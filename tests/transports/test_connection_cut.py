@@ -83,7 +83,7 @@ Play = Callable[[Spoiler], Awaitable[Ends]]
 
 
 @asynccontextmanager
-async def staged(
+async def played_over(
     name: str,
     network: Any = memory_network,
     *,
@@ -172,7 +172,7 @@ class Sent:
 async def test_g1_g2_g3_g10_a_connection_may_be_cut_off_at_every_byte(
     name: str, kind: Kind, autojump_clock: MockClock, logged: Logged
 ) -> None:
-    async with staged(name) as play:
+    async with played_over(name) as play:
         recording = Recording()
         client, served = await play(recording)
         assert client is not None
@@ -208,7 +208,7 @@ async def test_g1_g2_g3_g10_a_connection_may_be_cut_off_at_every_byte(
 async def test_g1_g2_g3_g10_a_connection_may_be_cut_off_below_tls(
     name: str, kind: Kind, autojump_clock: MockClock, logged: Logged, tls: Tls
 ) -> None:
-    async with staged(
+    async with played_over(
         name, server_options={"ssl_context": tls.server}, ssl_context=tls.client
     ) as play:
         recording = Recording()
@@ -229,7 +229,7 @@ async def test_g1_g2_g3_g10_a_socket_may_be_cut_off(
     kind: Kind, step: int, way: Way, logged: Logged, no_socket_left: None
 ) -> None:
     hurry = {} if kind != "silence" else HASTE
-    async with staged(
+    async with played_over(
         ONE,
         loopback_network,
         server_options={**hurry, "handshake_timeout": 0.2},

@@ -18,7 +18,7 @@ import pytest
 import trio
 from network import Network, OneEnd, Tls
 from pairs import collect_events
-from trio._core._run import _r as scheduler_luck
+from trio._core._run import _r as scheduler_random
 from trio.testing import MockClock
 
 from trio_wspair import (
@@ -45,7 +45,7 @@ def order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     def put_in_order(batch: list[trio.lowlevel.Task]) -> None:
         batch.sort(key=lambda task: task._counter, reverse=reverse)
 
-    monkeypatch.setattr(scheduler_luck, "shuffle", put_in_order)
+    monkeypatch.setattr(scheduler_random, "shuffle", put_in_order)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def clock(mock_clock: MockClock) -> MockClock:
     return mock_clock
 
 
-def say_while_blocked(
+def send_while_blocked(
     clock: MockClock, peer: ScriptedPeer, data: bytes, seconds: float
 ) -> None:
     """Send bytes from a peer, and block the loop for some time."""
@@ -89,7 +89,7 @@ async def test_an_unread_message_at_the_deadline_of_a_pong_counts(
             "message": peer.text_frame("still here"),
             "half a message": peer.text_frame("still here")[:5],
         }[sign]
-        say_while_blocked(clock, peer, data, 1.5)
+        send_while_blocked(clock, peer, data, 1.5)
         await a_few_steps()
         assert half.ready_state is ReadyState.OPEN
         assert heard == (["still here"] if sign == "message" else [])
@@ -121,7 +121,7 @@ async def test_an_unread_close_at_the_end_of_the_grace_counts(
         nursery.start_soon(close, half)
         assert await peer.receive() == (1000, "")
         await a_few_steps()
-        say_while_blocked(clock, peer, peer.close_frame(1000), 1.5)
+        send_while_blocked(clock, peer, peer.close_frame(1000), 1.5)
         await half.wait_closed()
         assert heard == [CLEAN]
 
@@ -136,7 +136,7 @@ async def test_an_unread_message_before_an_unread_close_counts(
         assert await peer.receive() == (1000, "")
         await a_few_steps()
         data = peer.text_frame("last words") + peer.close_frame(1000)
-        say_while_blocked(clock, peer, data, 1.5)
+        send_while_blocked(clock, peer, data, 1.5)
         await half.wait_closed()
         assert heard == ["last words", CLEAN]
 
@@ -148,7 +148,7 @@ async def test_leaving_a_block_reads_an_unread_close(
         await peer.handshake()
         assert await peer.receive() == (1000, "")
         await a_few_steps()
-        say_while_blocked(clock, peer, peer.close_frame(1000), 1.5)
+        send_while_blocked(clock, peer, peer.close_frame(1000), 1.5)
         await peer.receive_all()
 
     async with net.script(answer_late) as url:
@@ -175,7 +175,7 @@ async def test_a_server_that_stops_reads_an_unread_close(
             stop.set()
             assert await peer.receive() == (1001, "the server stops")
             await a_few_steps()
-            say_while_blocked(clock, peer, peer.close_frame(1001), 1.5)
+            send_while_blocked(clock, peer, peer.close_frame(1001), 1.5)
             assert await peer.receive() is None
     [record] = caplog.records
     assert vars(record)["code"] == 1001
@@ -198,7 +198,7 @@ async def test_an_unread_request_at_the_end_of_the_idle_time_is_served(
         await peer.send(REQUEST)
         await peer.read_head()
         await a_few_steps()
-        say_while_blocked(clock, peer, REQUEST, 1.5)
+        send_while_blocked(clock, peer, REQUEST, 1.5)
         assert (await peer.read_head()).startswith("page")
 
 
@@ -236,7 +236,7 @@ async def test_an_unread_head_at_its_deadline_is_served(
     ):
         await peer.send(REQUEST[:10])
         await a_few_steps()
-        say_while_blocked(clock, peer, REQUEST[10:], 1.5)
+        send_while_blocked(clock, peer, REQUEST[10:], 1.5)
         assert (await peer.read_head()).startswith("HTTP/1.1 200 ")
 
 
@@ -247,7 +247,7 @@ async def test_an_unread_body_at_its_deadline_is_read(
     async with net.serve(page, body_timeout=1.0) as server, net.dial(server) as peer:
         await peer.send(head + b"bo")
         await a_few_steps()
-        say_while_blocked(clock, peer, b"dy", 1.5)
+        send_while_blocked(clock, peer, b"dy", 1.5)
         assert (await peer.read_head()).startswith("HTTP/1.1 200 ")
 
 
@@ -261,7 +261,7 @@ async def test_an_unread_upgrade_at_its_deadline_becomes_a_websocket(
         upgrade = net.head("Host: a", *net.UPGRADE[1:], start="GET / HTTP/1.1")
         await peer.send(upgrade[:10])
         await a_few_steps()
-        say_while_blocked(clock, peer, upgrade[10:], 1.5)
+        send_while_blocked(clock, peer, upgrade[10:], 1.5)
         assert (await peer.read_head()).startswith("HTTP/1.1 101 ")
         await peer.send(peer.text_frame("hello"))
         assert await peer.receive() == "hello"
@@ -285,7 +285,7 @@ async def test_an_unread_response_at_the_end_of_connecting_is_read(
             f"Sec-WebSocket-Accept: {net.accept_key(key)}",
             start="HTTP/1.1 101 Switching Protocols",
         )
-        say_while_blocked(clock, peer, head, 1.5)
+        send_while_blocked(clock, peer, head, 1.5)
         await a_few_steps()
         await peer.send(peer.text_frame("welcome"))
         await peer.receive_all()

@@ -9,7 +9,7 @@ import pytest
 import trio
 from network import Network, OneEnd
 from pairs import Received, collect_events
-from trio._core._run import _r as scheduler_luck
+from trio._core._run import _r as scheduler_random
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_wspair import (
@@ -38,7 +38,7 @@ class Peer:
         self.sent: list[Item] = []
         self.aborted = trio.Event()
 
-    def says(self, item: Item) -> None:
+    def receives(self, item: Item) -> None:
         self._arrived.send_nowait(item)
 
     async def receive(self) -> Sequence[Item]:
@@ -121,7 +121,7 @@ async def test_g11_a_close_at_the_moment_of_the_timeout_is_answered_with_its_own
     def put_in_order(batch: list[trio.lowlevel.Task]) -> None:
         batch.sort(key=lambda task: task._counter, reverse=reverse)
 
-    monkeypatch.setattr(scheduler_luck, "shuffle", put_in_order)
+    monkeypatch.setattr(scheduler_random, "shuffle", put_in_order)
     async with joined(math.inf, close_grace=3.0) as (far, peer):
         heard = collect_events(far)
         far.accept()
@@ -142,7 +142,7 @@ async def test_any_message_counts_as_a_pong(autojump_clock: MockClock) -> None:
         far.accept()
         for _ in range(10):
             await trio.sleep(4)
-            peer.says("still here")
+            peer.receives("still here")
         await trio.sleep(4)
         assert heard == ["still here"] * 10
         assert len(peer.pinged_at) == 1
@@ -156,7 +156,7 @@ async def test_no_pong_is_expected_while_reading_is_paused(
     async with joined(math.inf, receive_buffer_bytes=100) as (far, peer):
         far.accept(pull=True)
         for _ in range(3):
-            peer.says("x" * 90)
+            peer.receives("x" * 90)
         await trio.sleep(100)
         assert not peer.aborted.is_set()
         for _ in range(3):
@@ -177,7 +177,7 @@ async def test_no_ping_is_sent_during_the_closing_handshake(
         await trio.sleep(50)
         assert peer.sent == [Close(1000, "bye")]
         assert len(peer.pinged_at) == 1
-        peer.says(Close(1000, "bye"))
+        peer.receives(Close(1000, "bye"))
         await far.wait_closed()
         assert heard == [CloseEvent(1000, "bye", was_clean=True)]
 
@@ -189,7 +189,7 @@ async def test_a_peer_that_has_sent_its_close_needs_no_pong(
         heard = collect_events(far)
         far.accept(allow_half_open=True)
         await trio.sleep(12)
-        peer.says(Close(1000, "bye"))
+        peer.receives(Close(1000, "bye"))
         await trio.sleep(100)
         assert not peer.aborted.is_set()
         far.send("last words")

@@ -33,14 +33,14 @@ class Peer:
 
     async def answer(self, headers: Headers | None = None) -> bytes:
         """Read the request, and return a 101."""
-        await self.hear()
-        return self.say(AcceptConnection(extra_headers=headers or []))
+        await self.receive()
+        return self.encode(AcceptConnection(extra_headers=headers or []))
 
-    def say(self, event: Event) -> bytes:
+    def encode(self, event: Event) -> bytes:
         """Return the bytes of a frame."""
         return self._protocol.send(event)
 
-    async def hear(self) -> Event | None:
+    async def receive(self) -> Event | None:
         """Return the next event; `None` when TCP ends."""
         while (event := next(self._protocol.events(), None)) is None:
             data = await self.stream.receive_some()
@@ -49,15 +49,15 @@ class Peer:
             self._protocol.receive_data(data)
         return event
 
-    async def hear_message(self) -> bytes | None:
+    async def receive_message(self) -> bytes | None:
         """Return the next message; `None` after the last one."""
         message = bytearray()
         while True:
-            event = await self.hear()
+            event = await self.receive()
             if event is None or isinstance(event, CloseConnection):
                 return None
             if isinstance(event, Ping):
-                await self.stream.send_all(self.say(event.response()))
+                await self.stream.send_all(self.encode(event.response()))
             elif isinstance(event, Message):
                 data = event.data
                 message += data.encode() if isinstance(data, str) else data
@@ -66,9 +66,9 @@ class Peer:
 
     async def close(self) -> None:
         """Send Close 1000; wait for the answer, unless this is one."""
-        await self.stream.send_all(self.say(CloseConnection(code=1000)))
+        await self.stream.send_all(self.encode(CloseConnection(code=1000)))
         while self._protocol.state is not ConnectionState.CLOSED:
-            if await self.hear() is None:
+            if await self.receive() is None:
                 break
 
 
@@ -90,7 +90,7 @@ async def wrong_accept_key(peer: Peer) -> None:
         b"",
     ]
     await peer.answer()
-    frame = peer.say(TextMessage("test"))
+    frame = peer.encode(TextMessage("test"))
     await peer.stream.send_all(b"\r\n".join(lines) + frame)
     await peer.close()
 
@@ -106,15 +106,15 @@ async def handshake_protocol(peer: Peer) -> None:
 async def simple_handshake(peer: Peer) -> None:
     """Send a Close together with the 101."""
     answer = await peer.answer([(b"Set-Cookie", b"ws_test=test")])
-    close = peer.say(CloseConnection(code=1001, reason="PASS"))
+    close = peer.encode(CloseConnection(code=1001, reason="PASS"))
     await peer.stream.send_all(answer + close)
-    await peer.hear()
+    await peer.receive()
 
 
 async def echo_raw(peer: Peer) -> None:
     """Write the payload of each message, which is a frame, straight to TCP."""
     await peer.stream.send_all(await peer.answer())
-    while (message := await peer.hear_message()) != b"exit":
+    while (message := await peer.receive_message()) != b"exit":
         if message is None:
             break
         await peer.stream.send_all(message)
@@ -122,13 +122,13 @@ async def echo_raw(peer: Peer) -> None:
 
 
 async def abrupt_close(peer: Peer) -> None:
-    await peer.stream.send_all(await peer.answer() + peer.say(Ping(b"ping")))
+    await peer.stream.send_all(await peer.answer() + peer.encode(Ping(b"ping")))
 
 
 async def passive_close_abort(peer: Peer) -> None:
     """Don't answer a Close."""
     await peer.stream.send_all(await peer.answer())
-    while await peer.hear_message() is not None:
+    while await peer.receive_message() is not None:
         pass
 
 
@@ -136,7 +136,7 @@ async def receive_backpressure(peer: Peer) -> None:
     """Read nothing at all for two seconds."""
     await peer.stream.send_all(await peer.answer())
     await trio.sleep(2)
-    await peer.hear_message()
+    await peer.receive_message()
     await peer.close()
 
 

@@ -33,7 +33,7 @@ def protocols(*names: str) -> str:
     return f"Sec-WebSocket-Protocol: {', '.join(names)}"
 
 
-async def hear_to_the_end(peer: "ScriptedPeer") -> list[Said]:
+async def receive_to_the_end(peer: "ScriptedPeer") -> list[Said]:
     """Answer a Close as a browser does; return all messages and control frames."""
     heard: list[Said] = []
     while (said := await peer.receive()) is not None:
@@ -154,7 +154,7 @@ async def test_a_response_may_have_a_wrong_key(net: Network, server: Server) -> 
     async with net.dial(server) as peer:
         answer = await peer.handshake(target="/wrong_accept_key")
         assert "Sec-WebSocket-Accept: thisisawrongacceptkey\r\n" in answer
-        assert await hear_to_the_end(peer) == ["test", NORMAL]
+        assert await receive_to_the_end(peer) == ["test", NORMAL]
 
 
 async def test_a_close_may_come_with_the_101(net: Network, server: Server) -> None:
@@ -192,7 +192,7 @@ async def test_the_server_sends_a_report_and_closes(
     if said is None:
         said = header.partition(": ")[2]
     async with net.peer(server, *filter(None, [header]), target=target) as peer:
-        assert await hear_to_the_end(peer) == [said, NORMAL]
+        assert await receive_to_the_end(peer) == [said, NORMAL]
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ async def test_the_server_closes_as_the_query_says(
     net: Network, server: Server, query: str, heard: Said
 ) -> None:
     async with net.peer(server, target=f"/remote-close{query}") as peer:
-        assert await hear_to_the_end(peer) == [heard]
+        assert await receive_to_the_end(peer) == [heard]
 
 
 # -- conversations ----------------------------------------------------------------
@@ -225,7 +225,7 @@ async def test_an_echo_keeps_types_and_ends_at_the_message_goodbye(
         await peer.send(peer.text_frame("text"), peer.frame(net.PING, b"x"))
         assert {await peer.receive(), await peer.receive()} == {"text", ("pong", b"x")}
         await peer.send(peer.text_frame("Goodbye"))
-        assert await hear_to_the_end(peer) == ["Goodbye", NORMAL]
+        assert await receive_to_the_end(peer) == ["Goodbye", NORMAL]
 
 
 @pytest.mark.parametrize("target", ["/echo_exit", "/echo_close_data"])
@@ -235,7 +235,7 @@ async def test_a_message_of_8_mib_is_discarded(
     async with net.peer(server, target=target) as peer:
         await peer.send(peer.frame(net.BINARY, bytes(8 * MIB)))
         await peer.send(peer.text_frame("Goodbye"))
-        assert await hear_to_the_end(peer) == [NORMAL]
+        assert await receive_to_the_end(peer) == [NORMAL]
 
 
 async def test_payloads_are_written_without_a_frame_header(
@@ -254,7 +254,7 @@ async def test_an_empty_message_gets_a_different_answer(
 ) -> None:
     async with net.peer(server, target="/empty-message") as peer:
         await peer.send(peer.text_frame(text))
-        assert await hear_to_the_end(peer) == [verdict, NORMAL]
+        assert await receive_to_the_end(peer) == [verdict, NORMAL]
 
 
 @pytest.mark.parametrize("target", ["/echo_exit", "/echo_raw", "/set-cookie?1"])
@@ -289,7 +289,7 @@ async def test_a_close_may_get_no_answer(net: Network, server: Server) -> None:
 
 async def test_a_handshake_takes_two_seconds(net: Network, server: Server) -> None:
     async with net.peer(server, target="/handshake_sleep_2") as peer:
-        assert await hear_to_the_end(peer) == [NORMAL]
+        assert await receive_to_the_end(peer) == [NORMAL]
 
 
 async def test_a_client_that_leaves_during_the_handshake_does_no_harm(
@@ -300,7 +300,7 @@ async def test_a_client_that_leaves_during_the_handshake_does_no_harm(
             await peer.handshake(target="/sleep_10_v13")
             pytest.fail("that was no 10 s")
     async with net.peer(server, target="/origin") as peer:
-        assert await hear_to_the_end(peer) == ["", NORMAL]
+        assert await receive_to_the_end(peer) == ["", NORMAL]
 
 
 async def test_the_server_reads_nothing_for_two_seconds(
@@ -319,7 +319,7 @@ async def test_the_server_reads_nothing_for_two_seconds(
         nursery.start_soon(send, peer)
         await trio.sleep(1)
         assert not sent.is_set()
-        assert await hear_to_the_end(peer) == [NORMAL]
+        assert await receive_to_the_end(peer) == [NORMAL]
         assert sent.is_set()
 
 
@@ -331,7 +331,7 @@ async def test_sending_waits_for_a_client_that_does_not_read(
         assert await peer.receive() == b""
         for _ in range(16):
             assert await peer.receive() == b" " * MIB
-        seconds, end = await hear_to_the_end(peer)
+        seconds, end = await receive_to_the_end(peer)
         assert isinstance(seconds, str)
         assert float(seconds) > 0.9
         assert end == NORMAL
@@ -354,20 +354,22 @@ async def test_messages_are_read_slowly_and_counted(
 async def test_a_channel_joins_connections(net: Network, server: Server) -> None:
     target = "/msg_channel?uuid=u&direction="
 
-    def say(writer: "ScriptedPeer", command: str, data: object = None) -> bytes:
+    def write(writer: "ScriptedPeer", command: str, data: object = None) -> bytes:
         return writer.text_frame(json.dumps([command, data]))
 
     async with net.peer(server, target=f"{target}write") as writer:
-        await writer.send(say(writer, "message", {"a": 1}))
+        await writer.send(write(writer, "message", {"a": 1}))
         async with net.peer(server, target=f"{target}read") as reader:
             assert await reader.receive() == '{"a": 1}'
             await reader.send(reader.close_frame())
             assert await reader.receive_all() == [NORMAL]
         async with net.peer(server, target=f"{target}read") as reader:
-            await writer.send(say(writer, "message", "b"))
+            await writer.send(write(writer, "message", "b"))
             assert await reader.receive() == '"b"'
-            await writer.send(say(writer, "disconnectReader"), say(writer, "delete"))
-            assert await hear_to_the_end(reader) == [NORMAL]
+            await writer.send(
+                write(writer, "disconnectReader"), write(writer, "delete")
+            )
+            assert await receive_to_the_end(reader) == [NORMAL]
 
 
 async def test_a_stash_outlives_connections(net: Network, server: Server) -> None:
@@ -375,7 +377,7 @@ async def test_a_stash_outlives_connections(net: Network, server: Server) -> Non
         target = f"/stash_responder?key=k&{query}"
         async with net.peer(server, target=target) as peer:
             await peer.send(peer.text_frame("echo"))
-            answer, end = await hear_to_the_end(peer)
+            answer, end = await receive_to_the_end(peer)
             assert isinstance(answer, str)
             assert end == NORMAL
             reply = json.loads(answer)
@@ -400,5 +402,5 @@ async def test_a_test_can_wait_for_a_setting(net: Network, server: Server) -> No
         await setter.send(
             setter.text_frame('{"action": "set", "key": "k", "value": 3}')
         )
-        assert await hear_to_the_end(setter) == ["{}", NORMAL]
-        assert await hear_to_the_end(getter) == ['{"value": 3}', NORMAL]
+        assert await receive_to_the_end(setter) == ["{}", NORMAL]
+        assert await receive_to_the_end(getter) == ['{"value": 3}', NORMAL]

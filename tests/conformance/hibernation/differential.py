@@ -46,12 +46,12 @@ class Mismatch:
     ours: Trace
 
 
-def compared(made: Program, recorded: Trace, luck: int) -> Mismatch | str:
+def compared(made: Program, recorded: Trace, seed_number: int) -> Mismatch | str:
     """Return how our traces differ from the recorded one, or why they may."""
     why = ""
     for place, play in PLACES.items():
         world = World(made)
-        ours = stages.run(partial(play, world=world), made, seed=luck)
+        ours = stages.run(partial(play, world=world), made, seed=seed_number)
         if not differing_parts(recorded, as_workers(made, recorded, ours)):
             continue
         why = explanation(made, recorded, ours, queued=world.queued)
@@ -61,20 +61,22 @@ def compared(made: Program, recorded: Trace, luck: int) -> Mismatch | str:
 
 
 def played(
-    port: int, programs: list[Program], calm: int, luck: int
+    port: int, programs: list[Program], calm: int, seed_number: int
 ) -> list[Mismatch | str]:
     """Play programs, and compare."""
     traces = live.play_all(port, programs, calm)
     return [
-        compared(made, recorded, luck)
+        compared(made, recorded, seed_number)
         for made, recorded in zip(programs, traces, strict=True)
     ]
 
 
-def confirmed(port: int, mismatches: list[Mismatch], luck: int) -> list[Mismatch]:
+def confirmed(
+    port: int, mismatches: list[Mismatch], seed_number: int
+) -> list[Mismatch]:
     """Play programs again, with more idle polls; return those that still differ."""
     for calm in CALM[1:]:
-        again = played(port, [one.program for one in mismatches], calm, luck)
+        again = played(port, [one.program for one in mismatches], calm, seed_number)
         mismatches = [
             new
             for old, new in zip(mismatches, again, strict=True)
@@ -83,13 +85,13 @@ def confirmed(port: int, mismatches: list[Mismatch], luck: int) -> list[Mismatch
     return mismatches
 
 
-def smallest(port: int, mismatch: Mismatch, luck: int) -> Mismatch:
+def smallest(port: int, mismatch: Mismatch, seed_number: int) -> Mismatch:
     """Remove every part of a program that the mismatch does not need."""
     while True:
         for batch in _batches(smaller(mismatch.program)):
-            outcomes = played(port, batch, CALM[0], luck)
+            outcomes = played(port, batch, CALM[0], seed_number)
             found = [one for one in outcomes if isinstance(one, Mismatch)]
-            better = confirmed(port, found[:4], luck)
+            better = confirmed(port, found[:4], seed_number)
             if better:
                 mismatch = better[0]
                 break
@@ -103,21 +105,25 @@ def _batches(programs: list[Program]) -> Iterator[list[Program]]:
 
 
 def search(
-    path: str, count: int, luck: int, *, hibernating: int
+    path: str, count: int, seed_number: int, *, hibernating: int
 ) -> tuple[Counter[str], Mismatch | None]:
     """Play this number of programs; return one whose traces differ, minimized."""
-    programs = [program(luck, number, hibernates=False) for number in range(count)]
-    programs += [program(luck, -n - 1, hibernates=True) for n in range(hibernating)]
+    programs = [
+        program(seed_number, number, hibernates=False) for number in range(count)
+    ]
+    programs += [
+        program(seed_number, -n - 1, hibernates=True) for n in range(hibernating)
+    ]
     seen: Counter[str] = Counter({"programs": len(programs)})
     with live.running(path) as port:
         for batch in _batches(programs):
-            outcomes = played(port, batch, CALM[0], luck)
+            outcomes = played(port, batch, CALM[0], seed_number)
             seen.update(one for one in outcomes if isinstance(one, str))
             found = [one for one in outcomes if isinstance(one, Mismatch)]
-            mismatches = confirmed(port, found, luck)
+            mismatches = confirmed(port, found, seed_number)
             if mismatches:
-                return seen, smallest(port, mismatches[0], luck)
-            seen["left to workerd's luck"] += len(found)
+                return seen, smallest(port, mismatches[0], seed_number)
+            seen["dependent on timing in workerd"] += len(found)
     return +seen, None
 
 

@@ -19,15 +19,15 @@ HIBERNATION = {"sleep": 10_500}
 
 
 class _Writer:
-    def __init__(self, luck: Random, *, hibernates: bool) -> None:
-        self.luck = luck
+    def __init__(self, rng: Random, *, hibernates: bool) -> None:
+        self.rng = rng
         self.hibernates = hibernates
         self.gates: dict[str, None] = {}
         self.clients: list[str] = []
         self.number = 0
 
     def maybe(self, chance: float) -> bool:
-        return self.luck.random() < chance
+        return self.rng.random() < chance
 
     # -- operations ----------------------------------------------------------------
 
@@ -35,16 +35,16 @@ class _Writer:
         """Return an operation that doesn't wait."""
         ops: list[Operation] = [
             {"op": "states"},
-            {"op": "getWebSockets", "tag": self.luck.choice("xy")},
+            {"op": "getWebSockets", "tag": self.rng.choice("xy")},
             {"op": "getAutoResponse"},
             {"op": "setAutoResponse", "none": True},
         ]
-        request = self.luck.choice(AUTOMATIC)
+        request = self.rng.choice(AUTOMATIC)
         automatic = {"op": "setAutoResponse", "request": request, "response": "auto"}
         ops += [automatic, automatic]
         if at_socket or self.clients:
-            where = {} if at_socket else {"ws": self.luck.choice(self.clients)}
-            text = {"op": "send", **where, "text": self.luck.choice("stu")}
+            where = {} if at_socket else {"ws": self.rng.choice(self.clients)}
+            text = {"op": "send", **where, "text": self.rng.choice("stu")}
             ops += [text, text, text]
             ops += [
                 {"op": "readyState", **where},
@@ -53,12 +53,12 @@ class _Writer:
                 {"op": "attachment", **where},
             ]
             if self.maybe(0.3):
-                code = self.luck.choice(CODES)
+                code = self.rng.choice(CODES)
                 ops.append({"op": "close", **where, "code": code, "reason": "enough"})
-        return self.luck.choice(ops)
+        return self.rng.choice(ops)
 
     def operations(self, most: int, *, at_socket: bool) -> list[Operation]:
-        count = self.luck.randint(0, most)
+        count = self.rng.randint(0, most)
         return [self.operation(at_socket=at_socket) for _ in range(count)]
 
     def waiting(self, gate: str, *, at_socket: bool) -> Operation:
@@ -66,7 +66,7 @@ class _Writer:
             return {"op": "wait", "gate": gate}
         do = self.operations(2, at_socket=at_socket)
         if self.maybe(0.1):
-            do.append({"op": self.luck.choice(["throw", "abort"])})
+            do.append({"op": self.rng.choice(["throw", "abort"])})
         return {"op": "block", "gate": gate, "do": do}
 
     def handler(self, event: str) -> list[Operation]:
@@ -88,7 +88,7 @@ class _Writer:
         if self.maybe(0.2):
             handlers["close"].append(self.waiting("close/%ws", at_socket=True))
         if self.maybe(0.9):
-            handlers["close"].append({"op": "close", "code": self.luck.choice(CODES)})
+            handlers["close"].append({"op": "close", "code": self.rng.choice(CODES)})
         if self.maybe(0.3):
             construct = self.operations(2, at_socket=False)
             if self.maybe(0.5):
@@ -104,7 +104,7 @@ class _Writer:
         name = f"c{len(self.clients) + 1}"
         accept: Operation = {"op": "acceptWebSocket"}
         if self.maybe(0.6):
-            accept["tags"] = self.luck.choice(TAGS)
+            accept["tags"] = self.rng.choice(TAGS)
         attach = {"op": "attach", "value": {"label": name}}
         do = [accept, attach, *self.operations(2, at_socket=True)]
         self.clients.append(name)
@@ -113,25 +113,25 @@ class _Writer:
         return [{"connect": name, "do": do}]
 
     def say(self) -> list[Program]:
-        name = self.luck.choice(self.clients)
-        count = self.luck.choice([1, 1, 1, 2, 3])
+        name = self.rng.choice(self.clients)
+        count = self.rng.choice([1, 1, 1, 2, 3])
         steps: list[Program] = []
         for _ in range(count):
-            text = self.luck.choice([*TEXTS, "ping", "ping", "ping"])
+            text = self.rng.choice([*TEXTS, "ping", "ping", "ping"])
             steps.append({"client": name, "text": text, "calm": False})
         if self.maybe(0.15):
-            steps.append({"client": name, "close": [self.luck.choice(CODES), "bye"]})
+            steps.append({"client": name, "close": [self.rng.choice(CODES), "bye"]})
         steps[-1].pop("calm", None)
         return steps
 
     def end(self) -> list[Program]:
-        name = self.luck.choice(self.clients)
+        name = self.rng.choice(self.clients)
         ways: list[Program] = [
-            {"client": name, "close": [self.luck.choice(CODES), "bye"]},
+            {"client": name, "close": [self.rng.choice(CODES), "bye"]},
             {"client": name, "close": []},
             {"client": name, "terminate": True},
         ]
-        return [self.luck.choice(ways)]
+        return [self.rng.choice(ways)]
 
     def ask(self) -> list[Program]:
         ops = self.operations(4, at_socket=False)
@@ -144,7 +144,7 @@ class _Writer:
         return [{"object": ops}]
 
     def open(self) -> list[Program]:
-        return [{"open": self.luck.choice(list(self.gates))}] if self.gates else []
+        return [{"open": self.rng.choice(list(self.gates))}] if self.gates else []
 
     def program(self) -> Program:
         handlers = self.handlers()
@@ -155,14 +155,14 @@ class _Writer:
         # Workers reset an object that is blocked for 30 s.
         naps = 2 if self.hibernates else 0
         kinds = [self.say] * 5 + [self.ask] * 2 + [self.open] * 2 + [self.end]
-        for _ in range(self.luck.randint(2, 9)):
+        for _ in range(self.rng.randint(2, 9)):
             if len(self.clients) < 3 and self.maybe(0.2):
                 steps += self.connect()
             elif naps and self.maybe(0.15):
                 steps.append(HIBERNATION)
                 naps -= 1
             else:
-                steps += self.luck.choice(kinds)()
+                steps += self.rng.choice(kinds)()
         steps += [{"open": gate} for gate in self.gates]
         steps.append({"object": [{"op": "states"}, {"op": "getAutoResponse"}]})
         return {"handlers": handlers, "steps": steps}
@@ -170,8 +170,8 @@ class _Writer:
 
 def program(seed: int, number: int, *, hibernates: bool) -> Program:
     """Return the program of this number."""
-    luck = Random(f"{seed}/{number}")
-    return _Writer(luck, hibernates=hibernates).program()
+    rng = Random(f"{seed}/{number}")
+    return _Writer(rng, hibernates=hibernates).program()
 
 
 def smaller(program: Program) -> list[Program]:

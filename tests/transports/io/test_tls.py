@@ -356,7 +356,7 @@ def answer_in_a_thread(context: ssl.SSLContext, listener: socket.socket) -> None
                     pass
 
 
-async def told_by(context: ssl.SSLContext, client: ssl.SSLContext) -> HandshakeError:
+async def refused_by(context: ssl.SSLContext, client: ssl.SSLContext) -> HandshakeError:
     """Return the error of a client of such a server."""
     listener = socket.create_server(("127.0.0.1", 0))
     url = f"wss://127.0.0.1:{listener.getsockname()[1]}/"
@@ -378,7 +378,7 @@ async def told_by(context: ssl.SSLContext, client: ssl.SSLContext) -> HandshakeE
 async def test_the_error_for_a_missing_client_certificate_says_so(
     net: Network, version: ssl.TLSVersion, words: str
 ) -> None:
-    error = await told_by(*mutual(trustme.CA(), version))
+    error = await refused_by(*mutual(trustme.CA(), version))
     assert words in str(error)
     assert str(error).startswith("no TLS with 127.0.0.1:")
     assert not error.retryable
@@ -391,7 +391,7 @@ async def test_the_error_for_a_refused_client_certificate_says_so(
 ) -> None:
     server, client = mutual(trustme.CA(), version)
     trustme.CA().issue_cert("a@b.example").configure_cert(client)
-    error = await told_by(server, client)
+    error = await refused_by(server, client)
     assert "the server refused the client certificate (unknown ca)" in str(error)
     assert not error.retryable
 

@@ -237,7 +237,7 @@ def test_any_response_opens_a_websocket_or_raises_handshake_error(
     async def main() -> None:
         near, far = trio.testing.memory_stream_pair()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(say, far)
+            nursery.start_soon(send_slowly, far)
             try:
                 answer = await ask(near, b"", "h")
                 chosen = check_answer(answer, host="h", key=KEY, subprotocols=["a"])
@@ -248,7 +248,7 @@ def test_any_response_opens_a_websocket_or_raises_handshake_error(
                 assert chosen in {"", "a"}
             await trio.aclose_forcefully(near)
 
-    async def say(stream: trio.abc.SendStream) -> None:
+    async def send_slowly(stream: trio.abc.SendStream) -> None:
         with suppress(trio.BrokenResourceError):
             for start in range(0, len(data), size):
                 await stream.send_all(data[start : start + size])

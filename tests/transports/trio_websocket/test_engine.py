@@ -79,19 +79,19 @@ async def test_leaving_open_websocket_ends_although_tcp_is_never_closed(
 # -- the socket stays open after a peer-initiated close, or 1009 --------------
 
 
-async def say_close(peer: "ScriptedPeer") -> None:
+async def send_close(peer: "ScriptedPeer") -> None:
     await peer.send(peer.close_frame(1000))
 
 
-async def say_too_much(peer: "ScriptedPeer") -> None:
+async def send_too_much(peer: "ScriptedPeer") -> None:
     await peer.send(peer.frame(2, bytes(1001)))
 
 
-async def say_nonsense(peer: "ScriptedPeer") -> None:
+async def send_invalid_frames(peer: "ScriptedPeer") -> None:
     await peer.send(b"\xff" * 10)
 
 
-@pytest.mark.parametrize("end", [say_close, say_too_much, say_nonsense])
+@pytest.mark.parametrize("end", [send_close, send_too_much, send_invalid_frames])
 @pytest.mark.parametrize("stays", [False, True], ids=["peer leaves", "peer stays"])
 async def test_no_socket_is_left_after_an_end_by_the_peer(
     net: Network,
@@ -125,7 +125,7 @@ async def close(peer: "ScriptedPeer") -> None:
     await peer.send(peer.close_frame(4000, "done"))
 
 
-@pytest.mark.parametrize("end", [vanish, close, say_nonsense])
+@pytest.mark.parametrize("end", [vanish, close, send_invalid_frames])
 async def test_a_pending_ping_fails_when_the_connection_ends(
     net: Network, one_end: OneEnd, end: Callable[["ScriptedPeer"], Any]
 ) -> None:
