@@ -165,7 +165,7 @@ def test_a_connection_is_shown_with_its_frames_and_its_close(
     server: Server, open_page: Open, keep: Keep
 ) -> None:
     page = open_page()
-    expect(page.get_by_text("No connection yet.")).to_be_visible()
+    expect(page.get_by_text("No connections yet.")).to_be_visible()
     keep(page, "empty")
     ws = server.connect("room?name=Ada")
     expect(connections(page)).to_have_count(1)
@@ -331,7 +331,7 @@ def test_the_page_comes_back_when_the_server_does(
     expect(page.get_by_role("status")).to_contain_text("Not connected")
     server.start()
     expect(page.get_by_role("status")).to_have_text("Live")
-    expect(page.get_by_text("No connection yet.")).to_be_visible()
+    expect(page.get_by_text("No connections yet.")).to_be_visible()
     server.connect("after")
     expect(connections(page)).to_contain_text(["/after"])
 

@@ -425,7 +425,7 @@ async def test_an_invalid_request_closes_the_page_with_1008(
         page.ask()  # The page has already gone.
         with trio.fail_after(10):
             event = await page.ws.wait_closed()
-        assert (event.code, event.reason) == (1008, "this is no question")
+        assert (event.code, event.reason) == (1008, "invalid question")
 
 
 async def test_the_watcher_of_a_page_ends_with_it(autojump_clock: MockClock) -> None:

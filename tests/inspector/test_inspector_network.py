@@ -394,7 +394,7 @@ async def test_a_page_on_a_rebound_name_gets_nothing(net: Network, host: str) ->
         line = f"Host: {host.format(port=port)}"
         status, answer = await ask(port, "GET / HTTP/1.1", line)
         assert status == 403
-        assert answer.endswith(f"\r\n\r\nOpen http://127.0.0.1:{port}/\n")
+        assert answer.endswith(f"\nThe inspector's page is http://127.0.0.1:{port}/\n")
         assert await status_of_upgrade(port, line) == 403
 
 

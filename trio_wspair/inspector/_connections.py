@@ -1,7 +1,8 @@
 """The instrument of the inspector: connections and their last frames.
 
-It is called while WebSockets do their work, so it only keeps what it is given and wakes
-the pages. Memory is bounded: per connection, per payload, and in total.
+Its methods are called while WebSockets do their work, so they only store frames and
+wake the tasks of the pages. Memory is bounded: per connection, per payload, and in
+total. Knows nothing of pages and requests.
 """
 
 import time
@@ -31,16 +32,15 @@ __all__ = (
     "Way",
 )
 
-
 Kind = Literal["text", "binary", "close", "error"]
-"""The kind of a frame; ``"error"`` is not a frame but a failure, which comes last."""
+"""The kind of a frame. ``"error"`` is a failure in place of a frame, and comes last."""
 Way = Literal["in", "out", ""]
 """From the network, or to it; empty for an error."""
 
 _FOLDED: Final = 2**14
-"""How many characters or bytes of a payload are kept."""
+"""The characters or bytes of a payload that are kept."""
 _OVERHEAD: Final = 256
-"""The bytes of memory that a frame takes besides its payload, about."""
+"""About the bytes of memory that a frame takes besides its payload."""
 
 
 @attrs.define(slots=True, eq=False)
@@ -48,7 +48,7 @@ class Frame:
     """A frame that was received or sent."""
 
     number: int
-    """Its number in its connection, from 1 on."""
+    """Its number in its connection, starting at 1."""
     time: float
     """The time as given by `time.time()`."""
     way: Way
@@ -69,11 +69,11 @@ class Frame:
 
     @property
     def weight(self) -> int:
-        """The bytes of memory that it takes, about."""
+        """About the bytes of memory that it takes."""
         return getsizeof(self.data) + _OVERHEAD
 
     def as_json(self) -> dict[str, Any]:
-        """Return the frame as a page gets it, with binary data in Base64."""
+        """Return the frame as it is sent to pages, with binary data in Base64."""
         fields = attrs.asdict(self)
         if isinstance(self.data, bytes):
             fields["data"] = b64encode(self.data).decode()
@@ -88,16 +88,16 @@ class Frames:
     """The frames of all connections, within bounds: the oldest ones are dropped.
 
     Args:
-        most: How many frames are kept per connection.
-        most_bytes: How many bytes of memory all frames may take, about.
+        most: The frames that are kept of each connection.
+        most_bytes: About the bytes of memory that all frames may take.
     """
 
     def __init__(self, most: int, most_bytes: int) -> None:
         self._most = most
         self._most_bytes = most_bytes
         self.weight = 0
-        """The bytes of memory that they take, about."""
-        # In the order of arrival, so the oldest of all is the first of its history.
+        """About the bytes of memory that they take."""
+        # In the order of arrival: the first of all is the first of its history.
         self._histories: OrderedDict[Frame, History] = OrderedDict()
 
     def add(self, frame: Frame, history: History) -> None:
@@ -122,19 +122,31 @@ class Frames:
 
 
 _LONGEST: Final = 1000
-"""Characters of a URL, or of the text of an error."""
+"""The most characters of a URL, or of the text of an error."""
 
 
 @attrs.define(slots=True)
 class _Traffic:
     messages: int = 0
     bytes: int = 0
-    buffered: int = 0
+
+
+@attrs.frozen
+class _Sample:
+    """The attributes of a connection that change without an event."""
+
+    state: ReadyState = ReadyState.OPEN
+    protocol: str = ""
+    latency: float | None = None
+    buffered_in: int = 0
+    """The bytes that were received from the network, and that no reader has taken."""
+    buffered_out: int = 0
+    """The bytes that wait for the network."""
 
 
 @attrs.define(slots=True, eq=False)
 class Watched:
-    """A connection that is open or was, and its last frames."""
+    """A connection, open or closed, and its last frames."""
 
     info: ConnectionInfo
     frames: Frames
@@ -144,35 +156,34 @@ class Watched:
     """The number of its last change, among all changes."""
     _since: float = attrs.Factory(time.time)
     _until: float | None = None
-    _state: ReadyState = ReadyState.OPEN
-    _protocol: str = ""
-    _latency: float | None = None
+    _sampled: _Sample = _Sample()
     _incoming: _Traffic = attrs.Factory(_Traffic)
     _outgoing: _Traffic = attrs.Factory(_Traffic)
     _count: int = 0
     """The number of frames so far."""
-    _last: Close | None = None
-    """A Close to the network that messages are still ahead of."""
+    _queued_close: Close | None = None
+    """A Close to the network behind messages that are still queued."""
     _close_received: Close | None = None
     _failure: str | None = None
-    """Why the network or the application has failed first."""
+    """The first failure of the network or the application."""
     _network_failed: bool = False
     _end: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Return the connection as a page gets it, without the frames."""
+        """Return the connection as it is sent to pages, without the frames."""
+        now = self._sampled
         return {
             "id": self.info.id,
             "side": self.info.side,
             "peer": self.info.peer[:_LONGEST],
             "url": self.info.url[:_LONGEST],
-            "protocol": self._protocol,
-            "state": self._state.name.lower(),
+            "protocol": now.protocol,
+            "state": now.state.name.lower(),
             "since": self._since,
             "until": self._until,
-            "in": attrs.asdict(self._incoming),
-            "out": attrs.asdict(self._outgoing),
-            "latency": self._latency,
+            "in": {**attrs.asdict(self._incoming), "buffered": now.buffered_in},
+            "out": {**attrs.asdict(self._outgoing), "buffered": now.buffered_out},
+            "latency": now.latency,
             "close": self._end,
         }
 
@@ -192,13 +203,13 @@ class Watched:
         self._keep_close("in", close)
 
     def queue_close(self, close: Close) -> None:
-        """Note a Close to the network, behind the messages that are still queued."""
-        self._last = close
+        """Note a Close to the network, which is sent after the queued messages."""
+        self._queued_close = close
 
     def send_close(self) -> None:
-        """Keep the Close to the network, if one was queued: it is sent now."""
-        if self._last is not None:
-            close, self._last = self._last, None
+        """Keep the queued Close, if there is one: it is sent now."""
+        if self._queued_close is not None:
+            close, self._queued_close = self._queued_close, None
             self._keep_close("out", close)
 
     def _keep_message(self, way: Way, traffic: _Traffic, message: str | bytes) -> None:
@@ -229,39 +240,37 @@ class Watched:
     def fail(self, reason: str, error: Exception | None, *, by_network: bool) -> None:
         """Note a failure of the network, or of the application on this side."""
         if by_network and self._close_received is not None:
-            return  # It ended with a Close.
+            return  # The connection has ended with a Close.
         if self._failure is None or by_network:
             self._failure = _text_of(reason, error)
             self._network_failed = by_network
 
     def sample(self, socket: WebSocket, queued: int) -> bool:
-        """Read what has no event of its own. Return whether anything has changed.
+        """Read the attributes without events. Return whether any has changed.
 
         Args:
             socket: The half that the connection has taken.
             queued: The bytes that wait for the network.
         """
-        before = self._sampled()
-        self._protocol = socket.protocol[:_LONGEST]
-        self._latency = socket.latency
-        self._incoming.buffered = socket.buffered_amount
-        self._outgoing.buffered = queued
-        if self._state is not socket.ready_state:
-            self._state = socket.ready_state
-            if self._state is ReadyState.CLOSED:
-                self._until = time.time()
-                self._keep_end()
-        return self._sampled() != before
-
-    def _sampled(self) -> tuple[Any, ...]:
-        buffered = self._incoming.buffered, self._outgoing.buffered
-        return self._state, self._protocol, self._latency, buffered
+        before = self._sampled
+        self._sampled = _Sample(
+            state=socket.ready_state,
+            protocol=socket.protocol[:_LONGEST],
+            latency=socket.latency,
+            buffered_in=socket.buffered_amount,
+            buffered_out=queued,
+        )
+        has_closed = self._sampled.state is ReadyState.CLOSED
+        if has_closed and before.state is not ReadyState.CLOSED:
+            self._until = time.time()
+            self._keep_end()
+        return self._sampled != before
 
     def _keep_end(self) -> None:
-        """Keep how the network has ended the connection, and what has failed."""
+        """Keep the Close from the network, and the failure if there was one."""
         close = self._close_received or Close(1006)
         if self._network_failed:
-            self.send_close()  # Nothing is sent after this.
+            self.send_close()  # Before the error, which is the last entry.
         error = self._failure or ""
         self._end = {
             "code": close.code,
@@ -276,7 +285,7 @@ class Watched:
 
 def _text_of(reason: str, error: Exception | None) -> str:
     if error is not None:
-        # Not str(), which is code of the user and may raise.
+        # str() would call code of the application, which may raise.
         reason = "".join(traceback.format_exception_only(error)).strip()
     return usv_string(reason)[:_LONGEST]
 
@@ -284,9 +293,9 @@ def _text_of(reason: str, error: Exception | None) -> str:
 _FRAMES_OF_ONE: Final = 500
 _BYTES_OF_ALL: Final = 2**25
 _MOST_OVER: Final = 100
-"""How many connections are kept after their end."""
+"""The connections that are kept after their end."""
 _SECONDS: Final = 0.5
-"""Between two samples of what has no event."""
+"""The seconds between two samples."""
 
 
 class Connections(Instrument):
@@ -300,7 +309,7 @@ class Connections(Instrument):
         self.forgotten = 1
         """The revision at which a connection was last forgotten."""
         self._others: WeakKeyDictionary[WebSocket, ref[WebSocket]] = WeakKeyDictionary()
-        """For each half the other one of its pair."""
+        """The other half of the pair of each half."""
         self._queued: WeakKeyDictionary[WebSocket, int] = WeakKeyDictionary()
         """The number of messages that wait for a half."""
         self._by_socket: dict[WebSocket, Watched] = {}
@@ -385,12 +394,12 @@ class Connections(Instrument):
         watched = self._by_socket.get(ws)
         if watched is not None:
             self._sample(ws, watched)
-            self._let_go(ws, watched)
+            self._end(ws, watched)
 
-    # -- what has no event ------------------------------------------------------------
+    # -- changes without events -------------------------------------------------------
 
     async def keep_sampling(self) -> None:
-        """Sample every connection now and then, until cancelled."""
+        """Sample every connection twice a second, until cancelled."""
         while True:
             await trio.sleep(_SECONDS)
             for ws, watched in list(self._by_socket.items()):
@@ -410,8 +419,8 @@ class Connections(Instrument):
         self._stopped = True
         self._by_socket.clear()
 
-    def _let_go(self, ws: WebSocket, watched: Watched) -> None:
-        """Keep a connection that has ended, and forget the oldest if need be."""
+    def _end(self, ws: WebSocket, watched: Watched) -> None:
+        """Keep a connection that has ended; forget the oldest if there are many."""
         del self._by_socket[ws]
         watched.send_close()
         self._note(watched)

@@ -1,6 +1,8 @@
 """`open_inspector()`: a local page that shows the connections, live.
 
-Knows requests, the page and its WebSocket. The server of the page is not watched.
+Knows requests, the page and its WebSocket. The page asks for what is new, with what it
+has already; a `Watcher` answers each question once there is something new. The server
+of the page isn't watched itself.
 """
 
 import hashlib
@@ -39,47 +41,49 @@ __all__ = (
 
 
 _PACE: Final = 0.1
-"""Seconds between two updates at least."""
+"""The fewest seconds between two updates."""
 _CONNECTIONS: Final = 200
+"""The most connections in an update."""
 _FRAMES: Final = 200
+"""The most frames in an update."""
 _BYTES: Final = 2**18
-"""About what an update has of each, and of payloads."""
+"""About the most bytes of payloads in an update."""
 
 
 @attrs.frozen
 class _Question:
-    """What a page knows already."""
+    """What a page has already."""
 
     revision: int
     connection: int | None
-    """The one whose frames it shows."""
+    """The number of the connection whose frames it shows."""
     after: int
     """The number of the last frame that it has."""
 
 
 class Watcher:
-    """A page.
+    """The WebSocket of one page.
 
     Args:
-        socket: The half that talks to it.
-        connections: What it wants to know of.
+        socket: The server's half of it.
+        connections: The connections to show.
     """
 
     def __init__(self, socket: WebSocket, connections: Connections) -> None:
         self._socket = socket
         self._connections = connections
         self._question: _Question | None = None
-        socket.add_event_listener("message", self._hear)
+        socket.add_event_listener("message", self._keep_question)
         socket.accept()
 
-    def _hear(self, event: MessageEvent) -> None:
+    def _keep_question(self, event: MessageEvent) -> None:
         self._question = _question_in(event.data)
         if self._question is None:
-            self._socket.close(1008, "this is no question")
+            self._socket.close(1008, "invalid question")
         self._connections.wake()
 
     async def run(self) -> None:
-        """Tell the page what is new, until it has left."""
+        """Answer the page's questions until it is closed."""
         with suppress(ConnectionClosedError):
             while self._socket.ready_state is ReadyState.OPEN:
                 update = self._update()
@@ -92,17 +96,17 @@ class Watcher:
                     await trio.sleep(_PACE)
 
     def _update(self) -> dict[str, Any] | None:
-        """Return the answer to what the page asks, once there is something new."""
+        """Return the answer to the page's question; `None` if nothing is new."""
         asked, all_ = self._question, self._connections
         if asked is None:
             return None
         changed = [w for w in all_.by_id.values() if w.revision > asked.revision]
         changed.sort(key=lambda watched: watched.revision)
-        told = changed[:_CONNECTIONS]
-        complete = len(told) == len(changed)
+        included = changed[:_CONNECTIONS]
+        complete = len(included) == len(changed)
         update: dict[str, Any] = {
-            "revision": all_.revision if complete else told[-1].revision,
-            "connections": [watched.as_json() for watched in told],
+            "revision": all_.revision if complete else included[-1].revision,
+            "connections": [watched.as_json() for watched in included],
         }
         if all_.forgotten > asked.revision:
             update["ids"] = list(all_.by_id)
@@ -111,7 +115,7 @@ class Watcher:
             frames = _some(f for f in watched.history if f.number > asked.after)
             update["of"] = asked.connection
             update["frames"] = [frame.as_json() for frame in frames]
-        return update if told or update.get("frames") or "ids" in update else None
+        return update if included or update.get("frames") or "ids" in update else None
 
 
 def _question_in(text: str | bytes) -> _Question | None:
@@ -131,7 +135,7 @@ def _question_in(text: str | bytes) -> _Question | None:
 
 
 def _some(frames: Iterable[Frame]) -> list[Frame]:
-    """Return the first of these, as many as an update has room for."""
+    """Return as many frames from the beginning as an update may have."""
     chosen: list[Frame] = []
     room = _BYTES
     for frame in islice(frames, _FRAMES):
@@ -148,7 +152,7 @@ _NAMES: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 def _hash_of(element: str) -> str:
-    """Return the hash of what is in an element of the page, for its policy."""
+    """Return the hash of the text in an element of the page, for the page's policy."""
     found = re.search(f"<{element}>(.*?)</{element}>", _PAGE, re.DOTALL)
     assert found is not None
     digest = hashlib.sha256(found[1].encode()).digest()
@@ -179,41 +183,47 @@ _HEADERS: Final = {
 
 
 class Site:
-    """What a browser gets.
+    """The handler of the page's requests.
 
     Args:
-        connections: What the page shows.
+        connections: The connections that the page shows.
     """
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self.port: int | None = None
-        """Where it is served; nobody gets anything before that is known."""
+        """The port of the server. Before it is set, every request is refused."""
 
     async def fetch(self, request: Request) -> Response:
         """Answer a request."""
-        if not self._is_for_us(request):
-            return Response(f"Open http://127.0.0.1:{self.port}/\n", status=403)
+        if not self._is_local(request):
+            message = f"The inspector's page is http://127.0.0.1:{self.port}/\n"
+            return Response(message, status=403)
         if request.path == "/":
             return Response(_PAGE, headers=_HEADERS)
         if request.path != "/ws":
-            return Response("There is nothing here.\n", status=404)
+            return Response("The inspector has the page / only.\n", status=404)
         if not same_origin(request):
-            return Response("This is for its own page only.\n", status=403)
+            message = "This WebSocket is for the inspector's page only.\n"
+            return Response(message, status=403)
         if not request.wants_websocket:
-            return Response("A WebSocket, please.\n", status=426)
+            message = "This URL is for a WebSocket: send an upgrade request.\n"
+            return Response(message, status=426)
         client, server = WebSocketPair()
         request.nursery.start_soon(Watcher(server, self._connections).run)
         return Response(None, status=101, web_socket=client)
 
-    def _is_for_us(self, request: Request) -> bool:
-        """Return whether the client knows this place by a name of this machine."""
+    def _is_local(self, request: Request) -> bool:
+        """Return whether the request's host is a name of this machine, with the port.
+
+        Otherwise a page of another site could have its name resolve to this server.
+        """
         url = urlsplit(request.url)
         return url.hostname in _NAMES and (url.port or 80) == self.port
 
 
 _PAGES: Final = 20
-"""Connections of browsers to it."""
+"""The most connections of browsers."""
 
 
 @attrs.frozen(eq=False)
@@ -221,29 +231,30 @@ class Inspector:
     """A page that shows the connections of this process."""
 
     url: str
-    """Where it is, such as ``http://127.0.0.1:8001/``."""
+    """The URL of the page, such as ``http://127.0.0.1:8001/``."""
 
 
 @asynccontextmanager
 async def open_inspector(port: int = 0) -> AsyncGenerator[Inspector, None]:
-    """Show all connections that are made in the block, on a page of this machine.
+    """Show all connections that are made in the block, on a local page.
 
     ``async with open_inspector() as inspector: await serve(...)``. The page is at
-    `inspector.url`, on ``127.0.0.1`` only. It shows whatever the clients of this
-    process say, to everybody who can use this machine: it is for development.
+    `inspector.url`, on ``127.0.0.1`` only. It shows everything that clients send, to
+    every user of this machine: use it for development.
 
-    Connections of `serve()` and those of `connect()` are watched; like an instrument,
-    it goes where context variables go. Memory is bounded: of each connection the last
-    500 frames are kept, of a payload the first 16 KiB, 32 MiB in all, and the last 100
-    connections that have closed. A page that is slow misses frames, and delays nobody.
+    It shows connections of `serve()` and of `connect()`. Like an instrument, it is
+    inherited by tasks that are started in the block. Memory is bounded: of each
+    connection the last 500 frames are kept, of each payload the first 16 KiB, 32 MiB in
+    all; and the last 100 connections that have closed. A slow page misses frames, and
+    never delays a connection.
 
     Args:
-        port: 0 picks a free one.
+        port: The port of the page; 0 picks a free one.
 
     Raises:
-        OSError: The port can't be had.
-        TypeError: The port is no int.
-        ValueError: It is out of range.
+        OSError: The port is in use or not permitted.
+        TypeError: The port isn't an int.
+        ValueError: The port is out of range.
     """
     connections = Connections()
     site = Site(connections)
