@@ -1,8 +1,8 @@
-"""The server that the WebSocket tests of the Web Platform Tests (WPT) talk to.
+"""The server for the WebSocket tests of the Web Platform Tests (WPT).
 
 Run it with `python tests/wpt_server.py --port 8888`, and the tests in a browser. It has
-the paths of the handlers in WPT's folder `websockets/handlers`: on `serve()` what a
-`Response` can say, the rest in `wpt/raw.py`.
+the paths of the handlers in WPT's folder `websockets/handlers`: those that a `Response`
+can answer are on `serve()`, the rest is in `wpt/raw.py`.
 """
 
 import argparse

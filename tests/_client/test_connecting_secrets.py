@@ -1,4 +1,4 @@
-"""No secret of a client's URL, headers or proxy is shown, whatever happens."""
+"""Secrets in the URL, headers or proxy of a client are never shown."""
 
 import logging
 import traceback

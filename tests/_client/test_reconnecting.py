@@ -1,4 +1,4 @@
-"""`reconnecting()`: when it tries again, after how long, and when it gives up."""
+"""`reconnecting()`: when it retries, after which waits, and when it stops."""
 
 import logging
 import math

@@ -17,7 +17,7 @@ ERRORS: Errors = {
     "RangeError": (ValueError,),  # a status that a response can't have
     "DataCloneError": (TypeError,),  # an attachment that can't be serialised
     "Error": (ValueError, ScenarioError),  # one too large; what a listener raises
-    None: (ScenarioError,),  # a listener throws what is no error
+    None: (ScenarioError,),  # a listener throws a value that isn't an error
 }
 """Our exceptions for the errors of Workers, by their names."""
 

@@ -21,7 +21,7 @@ from trio_wspair import WebSocket
 #
 # RSS depends on which large messages meet by chance, and on what the allocator gives
 # back. It was between 1.5 MiB less and 6.5 MiB more, and after 64,000 connections no
-# more than after 20,000. It is there for large buffers, which are no blocks: 4 KiB for
+# more than after 20,000. It shows large buffers, which aren't blocks: 4 KiB for
 # each of 5,000 connections would be 20 MiB.
 MAX_BLOCKS: Final = 1_500
 MAX_MEMORY: Final = 16 * 2**20

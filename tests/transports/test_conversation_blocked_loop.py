@@ -270,7 +270,7 @@ async def test_an_unread_upgrade_at_its_deadline_becomes_a_websocket(
 @pytest.mark.xfail(
     strict=True,
     reason="the time to connect is one cancel scope around several steps; a "
-    "handshake whose deadlines are looked at after unread bytes comes with the poller",
+    "deadline that counts unread bytes needs the poller",
 )
 async def test_an_unread_response_at_the_end_of_connecting_is_read(
     clock: MockClock, net: Network
