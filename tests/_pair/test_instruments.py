@@ -279,7 +279,7 @@ async def test_an_error_of_an_instrument_is_logged_and_changes_nothing_else(
 def test_an_object_that_is_not_an_instrument_is_refused() -> None:
     wrong = cast("Instrument", EventLog)
     with (
-        pytest.raises(TypeError, match="an instrument is an Instrument"),
+        pytest.raises(TypeError, match="instrument must be an Instrument"),
         use_instrument(wrong),
     ):
         pass

@@ -1,7 +1,17 @@
 """`Instrument`: calls for each event in the life of a half, for traces and tests.
 
-Knows at which place in a half each event happens: each is reported from one place.
-While no instrument is in use, pairs are made of other classes, so they cost nothing.
+Knows which method of a half's state or inbox each event happens in. A pair that is made
+while an instrument is in use consists of watched subclasses of both, which report these
+events; other pairs consist of the plain classes, and cost nothing. Each event is
+reported once:
+
+| event | reported by |
+|---|---|
+| made, connected | `join_watched()`, `report_connected()` |
+| taken, closed, discarded, released | the state of the half |
+| sent, close_sent | the inbox that the half puts a message or a Close into |
+| received | the half's own inbox, when the message is taken out |
+| failed | the half's state, or the inbox into which a connection puts its failure |
 """
 
 import logging
@@ -91,13 +101,13 @@ class Instrument:
         """A half that a connection has taken was joined with the network."""
 
     def taken(self, ws: WebSocket, by: TakenBy) -> None:
-        """A half was taken: accepted, or given to a connection."""
+        """A half was taken: accepted, or given to a connection or an object."""
 
     def sent(self, ws: WebSocket, message: str | bytes) -> None:
         """A half has sent a message."""
 
     def received(self, ws: WebSocket, message: str | bytes) -> None:
-        """A half has taken a message; its listeners may not have seen it yet."""
+        """A half has received a message. It may not have been dispatched yet."""
 
     def close_sent(self, ws: WebSocket, code: int, reason: str) -> None:
         """A half has sent a Close or answered one. Code 1005 stands for no code."""
@@ -107,26 +117,26 @@ class Instrument:
 
         Args:
             ws: The half.
-            reason: Why, in a few words.
-            error: What its `error` event carries, if there is one.
+            reason: The reason, in a few words.
+            error: The exception of its `error` event, if there is one.
         """
 
     def closed(self, ws: WebSocket, event: CloseEvent, error: Exception | None) -> None:
-        """A half has ended, and its close event is due. Once for each half.
+        """A half has ended; its close event comes next. Once for each half.
 
-        A half-open one may still send.
+        A half-open half may still send.
 
         Args:
             ws: The half.
             event: Its close event.
-            error: What its `error` event carries, if there is one.
+            error: The exception of its `error` event, if there is one.
         """
 
     def discarded(self, ws: WebSocket, reason: str) -> None:
         """A half has ended before it was taken, and can't be taken any more."""
 
     def released(self, ws: WebSocket) -> None:
-        """The last call for a half: its end was delivered, or it was discarded."""
+        """The last event of a half: its close was dispatched, or it was discarded."""
 
 
 class _Guard:
@@ -141,7 +151,7 @@ class _Guard:
         try:
             report(self._instrument)
         except Exception:
-            what = "the instrument %r has failed and is not called any more"
+            what = "the instrument %r has raised, and is not called any more"
             _logger.exception(what, self._instrument)
             self._instrument = None
 
@@ -153,15 +163,15 @@ _in_use: Final[ContextVar[tuple[_Guard, ...]]] = ContextVar("instruments", defau
 def use_instrument(instrument: Instrument) -> Generator[None, None, None]:
     """Report every event of the pairs that are made in the block to `instrument`.
 
-    ``with use_instrument(tracer): await serve(...)``. It is inherited like a context
-    variable, so tasks that are started in the block have it, too. A pair is watched to
-    its end, even outside of the block. Blocks can be nested; each instrument is called.
+    ``with use_instrument(tracer): await serve(...)``. Tasks that are started in the
+    block inherit it, like a context variable. A pair is watched to its end, even after
+    the block. Blocks can be nested: each of their instruments is called.
 
     Raises:
         TypeError: `instrument` is not an `Instrument`.
     """
     if not isinstance(instrument, Instrument):
-        msg = f"an instrument is an Instrument, not {type(instrument).__name__}"
+        msg = f"instrument must be an Instrument, not {type(instrument).__name__}"
         raise TypeError(msg)
     token = _in_use.set((*_in_use.get(), _Guard(instrument)))
     try:
@@ -210,7 +220,7 @@ class _Probe:
         self._failed = False
 
     def watch(self, socket: WebSocket) -> None:
-        # Weak: a half that is not taken is freed when its user drops it.
+        # Weak: an untaken half is freed when the application drops it.
         self._socket = weakref.ref(socket)
 
     def report(self, report: Callable[[Instrument, WebSocket], None]) -> None:
@@ -276,12 +286,13 @@ class _WatchedInbox(Inbox):
         lost = self.end is not None
         before = self.weight
         taken = super().put(message, size, limited=limited)
-        if taken and not lost and self.weight > before:  # Otherwise see `_bypass()`.
+        # If the weight is the same, `_bypass()` has reported the message.
+        if taken and not lost and self.weight > before:
             self._sender.report(lambda i, ws: i.sent(ws, message))
         return taken
 
     def _bypass(self, message: Message, act: Callable[[], None]) -> None:
-        # Both before the answer of the holder.
+        # Both are reported before `act`, which may send an answer.
         self._sender.report(lambda i, ws: i.sent(ws, message))
         self._owner.report(lambda i, ws: i.received(ws, message))
         super()._bypass(message, act)

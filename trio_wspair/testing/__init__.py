@@ -1,13 +1,15 @@
 """Tools for testing code that uses WebSockets, and other Trio code.
 
-`open_test_client()` is a client of an application on its real server, without a
-network: it makes requests, keeps cookies, and opens WebSockets with a record.
-`open_recorded_pair()` is a pair with such a record. `cancel_at_every_step()` cancels an
-operation wherever that is possible, `FaultyStream` is a network that breaks in the way
-you choose, a `ScriptedPeer` is a server or a client that misbehaves,
-`open_asgi_websocket()` is a client of any ASGI application, `check_websocket_pair()`
-tries whether a transport keeps the promises, and `hibernate_after_every_event()` makes
-Durable Objects forget all they may forget.
+- `open_test_client()`: a client of an application on its real server, without a
+  network. It makes requests, keeps cookies, and opens WebSockets with a record.
+- `open_recorded_pair()`: a pair with such a record.
+- `replay()`: a check of an application against a recorded conversation.
+- `cancel_at_every_step()`: cancels an operation at each of its steps in turn.
+- `FaultyStream`: a network that fails in the way that you choose.
+- `ScriptedPeer`: a server or a client that misbehaves.
+- `open_asgi_websocket()`: a client of any ASGI application.
+- `check_websocket_pair()`: checks a transport against the guarantees.
+- `hibernate_after_every_event()`: makes Durable Objects hibernate as often as possible.
 """
 
 from trio_wspair._rules.exports import name_public_module as _name_public_module
