@@ -19,9 +19,7 @@ from contextlib import (
 from functools import partial
 from typing import Final, Protocol, Unpack, overload
 
-import trio
-
-from trio_wspair._http.messages import FetchHandler, HeadersInit
+from trio_wspair._http.messages import HeadersInit
 from trio_wspair._pair.pair import closing_on_exit
 from trio_wspair._pair.websocket import WebSocket
 from trio_wspair._rules.errors import HandshakeError
@@ -49,7 +47,7 @@ from ._requests import (
     WebSocketOptions,
     check_options,
 )
-from ._site import Site, check_path
+from ._site import Settings, Site, check_path
 
 __all__ = (
     "OpenClient",
@@ -324,15 +322,8 @@ def open_test_client(
     _check_transport(over, ssl_context, server_ssl_context)
     opening = _opening_of(path, protocols, headers, names)
     grace = options.setdefault("close_grace", _CLOSE_GRACE)
-    site = partial(
-        Site,
-        over=over,
-        within=within,
-        ssl_context=ssl_context,
-        server_ssl_context=server_ssl_context,
-        options=options,
-    )
-    return _open(app, site, opening, grace)
+    settings = Settings(over, within, ssl_context, server_ssl_context, options)
+    return _open(app, settings, opening, grace)
 
 
 def _check_transport(
@@ -407,7 +398,7 @@ class OpenClient(Protocol):
 @asynccontextmanager
 async def _open(
     app: Application,
-    make_site: Callable[[FetchHandler, trio.Nursery, Failures], Site],
+    settings: Settings,
     open_first: Callable[[Site], Awaitable[TestWebSocket]] | None,
     grace: float,
 ) -> AsyncGenerator[TestClient | TestWebSocket, None]:
@@ -415,7 +406,7 @@ async def _open(
     with collect_failures(records) as failures, _raising(failures, records):
         async with open_application(app) as fetch, open_service_nursery() as nursery:
             failures.ensure_logged()  # The application may have set up its log.
-            site = make_site(fetch, nursery, failures)
+            site = Site(fetch, nursery, failures, settings)
             site.records = records
             await site.start()
             async with closing_on_exit(site.sockets, grace=grace):

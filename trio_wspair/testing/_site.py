@@ -50,7 +50,7 @@ from ._requests import (
 )
 from ._streams import MemoryPort
 
-__all__ = ("Site", "check_path")
+__all__ = ("Settings", "Site", "check_path")
 
 
 @attrs.define(eq=False)
@@ -81,6 +81,21 @@ def _hint_about(task: trio.lowlevel.Task) -> str:
     )
 
 
+@attrs.frozen
+class Settings:
+    """How client and server of a site are connected."""
+
+    over: Transport
+    within: float
+    """Seconds that the client waits by default."""
+    ssl_context: ssl.SSLContext | None
+    """The client's context for TLS; `None` for no TLS."""
+    server_ssl_context: ssl.SSLContext | None
+    """The server's context."""
+    options: ConnectionOptions
+    """Options of both `serve()` and `connect()`."""
+
+
 class Site:
     """A server, and the state of one client of it.
 
@@ -88,11 +103,7 @@ class Site:
         fetch: The handler.
         nursery: For the server, and for the client's connections.
         failures: The exceptions that handlers raise.
-        over: What connects client and server.
-        within: Seconds that the client waits by default.
-        ssl_context: The client's context for TLS; `None` for no TLS.
-        server_ssl_context: The server's context.
-        options: Options of both client and server.
+        settings: How client and server are connected.
     """
 
     def __init__(
@@ -100,21 +111,12 @@ class Site:
         fetch: FetchHandler,
         nursery: trio.Nursery,
         failures: Failures,
-        *,
-        over: Transport,
-        within: float,
-        ssl_context: ssl.SSLContext | None,
-        server_ssl_context: ssl.SSLContext | None,
-        options: ConnectionOptions,
+        settings: Settings,
     ) -> None:
         self._handler = fetch
         self._nursery = nursery
         self.failures = failures
-        self._over = over
-        self._within = within
-        self._ssl_context = ssl_context
-        self._server_ssl_context = server_ssl_context
-        self._options = options
+        self._settings = settings
         self.cookies: Cookies = Cookies()
         self.sockets: list[WebSocket] = []
         """All WebSockets that were opened. They are closed in the end."""
@@ -136,7 +138,7 @@ class Site:
         """
         clock = trio.lowlevel.current_clock()
         virtual = isinstance(clock, MockClock) and clock.autojump_threshold < math.inf
-        if virtual and self._over == "loopback":
+        if virtual and self._settings.over == "loopback":
             msg = (
                 "over='loopback' (or websocket_transport) needs real time: a MockClock "
                 "with an autojump_threshold does not wait for the network"
@@ -151,18 +153,18 @@ class Site:
         run = partial(
             serve,
             self._fetch,
-            ssl_context=self._server_ssl_context,
-            **self._options,
+            ssl_context=self._settings.server_ssl_context,
+            **self._settings.options,
         )
         host = "localhost"
-        if self._over == "memory":
+        if self._settings.over == "memory":
             port = MemoryPort()
             self._dial = port.dial
             await self._nursery.start(partial(run, listeners=[port]))
         else:
             server = await self._nursery.start(partial(run, 0))
             host = f"127.0.0.1:{server.port}"
-        scheme = "http" if self._server_ssl_context is None else "https"
+        scheme = "http" if self._settings.server_ssl_context is None else "https"
         self.origin = f"{scheme}://{host}"
         task_status.started()
 
@@ -194,7 +196,7 @@ class Site:
         within: float | None,
     ) -> TestResponse:
         """See `TestClient`."""
-        seconds = self._within if within is None else within
+        seconds = self._settings.within if within is None else within
         check_seconds("within", seconds)
         target = self._target(url)
         url = self.origin + target
@@ -229,11 +231,11 @@ class Site:
         parts = urlsplit(self.origin)
         assert parts.hostname is not None
         stream = await self._dial(parts.hostname, parts.port or 0)
-        if self._ssl_context is None:
+        if self._settings.ssl_context is None:
             return stream
         return trio.SSLStream(
             stream,
-            self._ssl_context,
+            self._settings.ssl_context,
             server_hostname=parts.hostname,
             https_compatible=True,
         )
@@ -282,7 +284,7 @@ class Site:
         Returns:
             The WebSocket, its record, and the seconds that it waits by default.
         """
-        seconds = self._within if within is None else within
+        seconds = self._settings.within if within is None else within
         check_seconds("within", seconds)
         check_path(path)
         record = Record(names)
@@ -326,9 +328,9 @@ class Site:
                     protocols=protocols,
                     headers=headers,
                     dial=self._dial,
-                    ssl_context=self._ssl_context,
+                    ssl_context=self._settings.ssl_context,
                     connect_timeout=seconds,
-                    **self._options,
+                    **self._settings.options,
                 )
             task_status.started(socket)
 
@@ -342,7 +344,7 @@ class Site:
         within: float | None,
     ) -> Exception:
         """See `TestClient`."""
-        seconds = self._within if within is None else within
+        seconds = self._settings.within if within is None else within
         check_seconds("within", seconds)
         check_kinds(expected)
         if not isinstance(match, (str, re.Pattern, NoneType)):
