@@ -21,6 +21,7 @@ from trio_wspair import (
 )
 from trio_wspair.hibernation import DurableObject, DurableObjectNamespace
 from trio_wspair.inspector import Inspector, open_inspector
+from trio_wspair.testing import open_scripted_client
 
 
 @pytest.fixture
@@ -236,6 +237,40 @@ async def test_a_close_without_an_answer_is_shown(net: Network) -> None:
         assert (close["code"], close["clean"]) == (1006, False)
         assert close["error"].startswith("TimeoutError: the peer did not answer")
         assert page.entries[0] == ("out", "close", 3000)
+
+
+async def test_a_reset_after_the_close_of_a_client_is_not_an_error(
+    net: Network,
+) -> None:
+    async def fetch(request: Request) -> Response:
+        client, server = WebSocketPair()
+        server.accept(allow_half_open=True)
+        request.nursery.start_soon(trio.sleep_forever)
+        return Response(None, status=101, web_socket=client)
+
+    async with inspected(net, fetch) as (url, page):
+        async with open_scripted_client(url) as client:
+            await client.send(client.close_frame(4000, "bye"))
+            await page.until(lambda: page.frames)
+            await client.reset()
+        close = await page.until_closed()
+    assert close == {"code": 4000, "reason": "bye", "clean": True, "error": ""}
+    assert page.entries == [("in", "close", 4000)]
+
+
+async def test_messages_for_a_dropped_half_are_shown(
+    net: Network, logged: Logged
+) -> None:
+    async def fetch(_request: Request) -> Response:
+        client, _ = WebSocketPair()
+        return Response(None, status=101, web_socket=client)
+
+    async with inspected(net, fetch) as (url, page):
+        async with open_scripted_client(url) as client:
+            await client.send(client.text_frame("hello"))
+            await page.until(lambda: page.frames)
+        assert page.entries[0] == ("in", "text", "hello")
+    assert "never accepted" in logged.take()
 
 
 async def test_buffered_bytes_and_latency_are_shown(net: Network) -> None:
