@@ -22,15 +22,7 @@ from trio_wspair._rules.codes import Close, usv_string
 from trio_wspair._rules.messages import size_of
 from trio_wspair._rules.state import ReadyState
 
-__all__ = (
-    "Connections",
-    "Frame",
-    "Frames",
-    "History",
-    "Kind",
-    "Watched",
-    "Way",
-)
+__all__ = ("Connections", "Frame", "Frames", "History", "Kind", "Watched", "Way")
 
 Kind = Literal["text", "binary", "close", "error"]
 """The kind of a frame. ``"error"`` is a failure in place of a frame, and comes last."""

@@ -32,12 +32,7 @@ from trio_wspair._tasks.nurseries import open_service_nursery
 
 from ._connections import Connections, Frame
 
-__all__ = (
-    "Inspector",
-    "Site",
-    "Watcher",
-    "open_inspector",
-)
+__all__ = ("Inspector", "Site", "Watcher", "open_inspector")
 
 
 _PACE: Final = 0.1

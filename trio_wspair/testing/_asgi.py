@@ -31,11 +31,7 @@ from trio_wspair.transports._asgi import DENIAL, Event
 from trio_wspair.transports._connection import Item
 from trio_wspair.transports._couple import Coupling
 
-__all__ = (
-    "Application",
-    "SimulatedServer",
-    "open_asgi_websocket",
-)
+__all__ = ("Application", "SimulatedServer", "open_asgi_websocket")
 
 
 Application = Callable[[Any, Any, Any], Awaitable[object]]

@@ -49,12 +49,7 @@ from ._requests import (
 )
 from ._site import Settings, Site, check_path
 
-__all__ = (
-    "OpenClient",
-    "TestClient",
-    "TestWebSocket",
-    "open_test_client",
-)
+__all__ = ("OpenClient", "TestClient", "TestWebSocket", "open_test_client")
 
 _CLOSE_GRACE: Final = 1.0
 

@@ -13,13 +13,7 @@ from trio.testing import MemorySendStream, memory_stream_one_way_pair
 
 from trio_wspair._rules.limits import check_limit, check_seconds
 
-__all__ = (
-    "Cut",
-    "FaultyStream",
-    "MemoryPort",
-    "bounded_stream_pair",
-    "reset",
-)
+__all__ = ("Cut", "FaultyStream", "MemoryPort", "bounded_stream_pair", "reset")
 
 
 _BUFFER_BYTES: Final = 2**16

@@ -12,11 +12,7 @@ import trio
 
 from trio_wspair.hibernation import DurableObjectNamespace
 
-__all__ = (
-    "Attempt",
-    "cancel_at_every_step",
-    "hibernate_after_every_event",
-)
+__all__ = ("Attempt", "cancel_at_every_step", "hibernate_after_every_event")
 
 
 class Attempt:

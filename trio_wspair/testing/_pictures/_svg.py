@@ -26,10 +26,7 @@ from trio_wspair.testing._entries import (
     rows_of,
 )
 
-__all__ = (
-    "STYLE",
-    "draw_svg",
-)
+__all__ = ("STYLE", "draw_svg")
 
 
 STYLE: Final = """

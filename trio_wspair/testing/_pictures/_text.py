@@ -22,10 +22,7 @@ from trio_wspair.testing._entries import (
     rows_of,
 )
 
-__all__ = (
-    "draw_mermaid",
-    "terminal_diagram",
-)
+__all__ = ("draw_mermaid", "terminal_diagram")
 
 
 _MERMAID_WIDTH: Final = 60
