@@ -5,15 +5,17 @@ The Hibernatable WebSockets API of Cloudflare's Durable Objects.
 
 from trio_wspair._rules.errors import DurableObjectResetError as DurableObjectResetError
 from trio_wspair._rules.exports import name_public_module as _name_public_module
+from trio_wspair._rules.objects import (
+    DurableObjectId as DurableObjectId,
+    WebSocketRequestResponsePair as WebSocketRequestResponsePair,
+)
 
 from ._context import DurableObjectState as DurableObjectState
-from ._ids import DurableObjectId as DurableObjectId
 from ._namespace import (
     DurableObjectNamespace as DurableObjectNamespace,
     DurableObjectStub as DurableObjectStub,
 )
 from ._object import DurableObject as DurableObject
-from ._settings import WebSocketRequestResponsePair as WebSocketRequestResponsePair
 
 __all__ = (
     "DurableObject",

@@ -38,12 +38,11 @@ from trio_wspair._rules.errors import (
     WebSocketError,
 )
 from trio_wspair._rules.messages import Message, size_of
+from trio_wspair._rules.objects import MAX_SOCKETS, WebSocketRequestResponsePair
 from trio_wspair._rules.state import Failure, Holder, Operation
 
-from ._failures import log_failure
-from ._handlers import Handlers, call_fetch, call_handler, target_of
+from ._handlers import Handlers, call_fetch, call_handler, log_failure, target_of
 from ._instance import Instance, Residence
-from ._settings import MAX_SOCKETS, WebSocketRequestResponsePair
 from ._sockets import (
     Membership,
     Owner,

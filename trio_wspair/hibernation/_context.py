@@ -12,13 +12,17 @@ from trio_wspair._pair.verbs import home_of
 from trio_wspair._pair.websocket import WebSocket
 from trio_wspair._rules.display import printable
 from trio_wspair._rules.errors import InvalidStateError
+from trio_wspair._rules.objects import (
+    DurableObjectId,
+    WebSocketRequestResponsePair,
+    checked_event_timeout,
+    checked_tags,
+)
 from trio_wspair._rules.state import check_thread
 
 from ._actor import Actor
 from ._handlers import Handlers
-from ._ids import DurableObjectId
 from ._instance import Instance
-from ._settings import WebSocketRequestResponsePair, checked_event_timeout, checked_tags
 from ._sockets import answered_at, membership_of
 
 __all__ = ("DurableObjectState",)

@@ -23,7 +23,7 @@ from trio_wspair._rules.display import printable
 from trio_wspair._rules.errors import DurableObjectResetError
 from trio_wspair._tasks.nurseries import bare
 
-from ._failures import log_failure
+from ._handlers import log_failure
 from ._turnstile import Turnstile
 
 __all__ = ("EventScope", "Instance", "Residence")

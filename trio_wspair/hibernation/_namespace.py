@@ -19,13 +19,13 @@ from trio_wspair._pair.pair import close_all
 from trio_wspair._pair.verbs import half_of, move
 from trio_wspair._rules.errors import InvalidStateError
 from trio_wspair._rules.limits import check_seconds
+from trio_wspair._rules.objects import DurableObjectId, id_from_name, new_unique_id
 from trio_wspair._rules.state import Failure, Holder, check_thread
 from trio_wspair._tasks.nurseries import open_service_nursery
 
 from ._actor import Actor
 from ._context import DurableObjectState
 from ._handlers import Handlers
-from ._ids import DurableObjectId, id_from_name, new_unique_id
 from ._instance import Instance, Residence
 from ._object import DurableObject
 from ._sockets import note_given
