@@ -868,7 +868,7 @@ async def test_leaving_a_namespace_closes_its_sockets() -> None:
         assert untaken.web_socket is not None
     assert sorted(map(str, world.log)) == [
         "(2, 'close', 1001, '', True)",
-        "(2, 'close', 1006, 'nobody has taken the other half', False)",
+        "(2, 'close', 1006, 'the other half was never taken', False)",
     ]
 
 
@@ -1074,11 +1074,11 @@ async def test_a_namespace_responds_only_while_it_is_open() -> None:
     async with trio.open_nursery() as nursery:
         rooms = DurableObjectNamespace(Room, World())
         namespace = RoomNamespace(rooms, nursery, World())
-        with pytest.raises(InvalidStateError, match="is not open yet"):
+        with pytest.raises(InvalidStateError, match="is not open: use it"):
             await namespace.ask()
         async with rooms:
             await namespace.visit()
         with pytest.raises(InvalidStateError, match="has ended"):
             await namespace.ask()
-        with pytest.raises(InvalidStateError, match="opened once"):
+        with pytest.raises(InvalidStateError, match="opened only once"):
             await rooms.__aenter__()

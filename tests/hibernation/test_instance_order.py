@@ -359,7 +359,7 @@ async def forgotten(rooms: DurableObjectNamespace) -> None:
     await trio.sleep(_namespace._REMEMBERED + 20)
     await settled()
     assert not rooms._actors
-    assert not rooms._resting
+    assert not rooms._empty_since
 
 
 def actors() -> int:
@@ -386,7 +386,7 @@ async def test_objects_are_forgotten_a_few_at_a_time() -> None:
         for number in range(1_000):
             await namespace.ask("/say", f"room {number}")
         await trio.sleep(30)
-        since = next(iter(namespace.rooms._resting.values()))
+        since = next(iter(namespace.rooms._empty_since.values()))
         await trio.sleep_until(since + _namespace._REMEMBERED)
         sizes = [1_000]
         for _ in range(100):

@@ -33,13 +33,13 @@ from trio_wspair import (
     connect,
     serve,
 )
+from trio_wspair._rules.objects import MAX_SOCKETS
 from trio_wspair.hibernation import (
     DurableObject,
     DurableObjectId,
     DurableObjectNamespace,
     WebSocketRequestResponsePair,
     _actor,
-    _settings,
 )
 
 Namespace: Any = DurableObjectNamespace
@@ -87,13 +87,21 @@ def test_a_new_id_is_unique() -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda r: r.id_from_name(b"x"), TypeError, "name of an object is a str"),
-        (lambda r: r.get_by_name(7), TypeError, "name of an object is a str, not int"),
-        (lambda r: r.id_from_string(7), TypeError, "made from a str, not from int"),
+        (lambda r: r.id_from_name(b"x"), TypeError, "name of an object must be a str"),
+        (
+            lambda r: r.get_by_name(7),
+            TypeError,
+            "name of an object must be a str, not int",
+        ),
+        (lambda r: r.id_from_string(7), TypeError, "must be a str, not int"),
         (lambda r: r.id_from_string("lobby"), ValueError, "64 hexadecimal digits"),
         (lambda r: r.id_from_string("A" * 64), ValueError, "in lower case"),
         (lambda _r: DurableObjectId("x"), ValueError, "64 hexadecimal digits in lower"),
-        (lambda r: r.get("lobby"), TypeError, r"not str; for names.*get_by_name\(\)"),
+        (
+            lambda r: r.get("lobby"),
+            TypeError,
+            r"not str; with a name, call get_by_name\(\)",
+        ),
         (lambda r: r.evict("lobby"), TypeError, r"id_from_name\(\)"),
         (
             lambda _r: Namespace(7),
@@ -252,7 +260,7 @@ async def test_the_error_for_a_class_without_handlers_names_them(
 
     async with DurableObjectNamespace(Joined) as joined, trio.open_nursery() as nursery:
         stub = joined.get_by_name("x")
-        with pytest.raises(NotImplementedError, match=r"Joined has no fetch\(\) for G"):
+        with pytest.raises(NotImplementedError, match=r"Joined has no fetch\(\) m"):
             await stub.fetch(new_request(nursery))
         client = (await stub.fetch(new_request(nursery, "/join"))).web_socket
         assert client is not None
@@ -260,7 +268,7 @@ async def test_the_error_for_a_class_without_handlers_names_them(
         client.send("hello")
         await wait_all_tasks_blocked()
         (complaint,) = logged_warnings(caplog)
-        assert "Joined has no web_socket_message() for 'hello'" in complaint
+        assert "needed to handle 'hello'" in complaint
         await client.aclose(3000, "bye")  # This handler is optional.
         assert (await client.wait_closed()).was_clean
         assert logged_warnings(caplog) == []
@@ -707,16 +715,16 @@ async def load() -> None:
         (accepted_twice, InvalidStateError, "accepted by a Durable Object"),
         (both_accepted, InvalidStateError, "other half is accepted by a Durable Obj"),
         (then_accepted, InvalidStateError, r"too late for accept\(\)"),
-        (tags_of_an_accepted, InvalidStateError, "this one is <WebSocket OPEN, acc"),
+        (tags_of_an_accepted, InvalidStateError, "has tags, not <WebSocket OPEN, acc"),
         (
             lambda ctx, ws, _: ctx.get_tags(ws),
             InvalidStateError,
-            "call it before",
+            r"accept it with accept_web_socket\(\) first",
         ),
         (
             lambda ctx, _ws, _: ctx.accept_web_socket(None),
             TypeError,
-            "takes a WebSocket, one half of a pair, not NoneType",
+            "ws must be a WebSocket, one half of a pair, not NoneType",
         ),
         (
             lambda ctx, ws, peer: ctx.accept_web_socket((ws, peer)),
@@ -736,7 +744,11 @@ async def load() -> None:
             ValueError,
             "a tag has at most 256 bytes of UTF-8, this one has 258",
         ),
-        (lambda ctx, _ws, _: ctx.get_web_sockets(5), TypeError, "a tag is a str, not"),
+        (
+            lambda ctx, _ws, _: ctx.get_web_sockets(5),
+            TypeError,
+            "a tag must be a str, not",
+        ),
         (
             lambda ctx, _ws, _: ctx.set_web_socket_auto_response("ping"),
             TypeError,
@@ -745,7 +757,7 @@ async def load() -> None:
         (
             lambda ctx, _ws, _: ctx.get_web_socket_auto_response_timestamp("x"),
             TypeError,
-            "takes a WebSocket",
+            "must be a WebSocket",
         ),
         (
             lambda ctx, _ws, _: ctx.set_hibernatable_web_socket_event_timeout(-1),
@@ -768,14 +780,18 @@ async def load() -> None:
         (
             lambda ctx, _ws, _: ctx.block_concurrency_while(7),
             TypeError,
-            "as nursery.start_soon",
+            "as to nursery.start_soon",
         ),
         (
             lambda ctx, _ws, _: ctx.block_concurrency_while(load()),
             TypeError,
-            "not a coroutine: pass load alone",
+            "pass the async function, load, and its arg",
         ),
-        (lambda ctx, _ws, _: ctx.abort(7), TypeError, "a reason is a str, not int"),
+        (
+            lambda ctx, _ws, _: ctx.abort(7),
+            TypeError,
+            "the reason must be a str, not int",
+        ),
     ],
 )
 @in_virtual_time
@@ -901,13 +917,13 @@ async def test_listeners_of_an_objects_socket_are_never_called_and_the_log_says_
 async def test_the_number_of_sockets_of_an_object_is_limited(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert _settings.MAX_SOCKETS == 32_768  # So many sockets take some time.
+    assert MAX_SOCKETS == 32_768  # So many sockets take some time.
     monkeypatch.setattr(_actor, "MAX_SOCKETS", 20)
 
     async def fill(room: Room, _request: Request) -> Response:
         for _ in range(20):
             room.join([])
-        with pytest.raises(InvalidStateError, match="at most 20 WebSockets"):
+        with pytest.raises(InvalidStateError, match="20 WebSockets, and may"):
             room.join([])
         return Response(str(len(room.ctx.get_web_sockets())))
 

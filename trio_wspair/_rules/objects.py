@@ -38,25 +38,25 @@ _DIGITS: Final = re.compile(r"[0-9a-f]{64}")
 
 def _check_digits(_id: object, _field: object, digits: Any) -> None:  # noqa: ANN401
     if not isinstance(digits, str):
-        msg = f"an id is made from a str, not from {type(digits).__name__}"
+        msg = f"the digits of an id must be a str, not {type(digits).__name__}"
         raise TypeError(msg)
     if _DIGITS.fullmatch(digits) is None:
-        msg = f"an id has 64 hexadecimal digits in lower case, as str(id): {digits!r}"
+        msg = f"an id has 64 hexadecimal digits in lower case, not {digits!r:.80}"
         raise ValueError(msg)
 
 
 @attrs.frozen
 class DurableObjectId:
-    """Which object of a namespace is meant; equal ids mean the same one.
+    """The id of an object in its namespace.
 
     Raises:
-        TypeError: The digits are no str.
-        ValueError: They are no 64 hexadecimal digits in lower case.
+        TypeError: `digits` is not a str.
+        ValueError: `digits` are not 64 hexadecimal digits in lower case.
     """
 
     _digits: str = attrs.field(alias="digits", validator=_check_digits)
     name: str | None = attrs.field(default=None, eq=False)
-    """What it was made from by `id_from_name()`."""
+    """The name from which `id_from_name()` has made it, if it has."""
 
     def __str__(self) -> str:
         """Return the 64 hexadecimal digits that `id_from_string()` takes."""
@@ -67,10 +67,10 @@ def id_from_name(namespace: str, name: object) -> DurableObjectId:
     """Return the id that a name always has in this namespace.
 
     Raises:
-        TypeError: The name is no str.
+        TypeError: The name is not a str.
     """
     if not isinstance(name, str):
-        msg = f"the name of an object is a str, not {type(name).__name__}"
+        msg = f"the name of an object must be a str, not {type(name).__name__}"
         raise TypeError(msg)
     seed = f"{namespace}\0{name}".encode("utf-8", "surrogatepass")
     return DurableObjectId(hashlib.sha256(seed).hexdigest(), name)
@@ -90,35 +90,35 @@ def _checked_text(text: str) -> str:
 
 @attrs.frozen
 class WebSocketRequestResponsePair:
-    """A text, and the one that answers it while the object sleeps on.
+    """A text message, and the text that answers it without waking the object.
 
-    Differs from Workers: the sizes are checked here, not when it is set.
+    Differs from Workers: the sizes are checked here, not when the pair is set.
 
     Raises:
-        TypeError: One is no str.
-        ValueError: One has more than 2,048 bytes of UTF-8.
+        TypeError: `request` or `response` is not a str.
+        ValueError: `request` or `response` has more than 2,048 bytes of UTF-8.
     """
 
     request: str = attrs.field(converter=_checked_text)
-    """The whole of a message that is answered."""
+    """The whole message that is answered."""
     response: str = attrs.field(converter=_checked_text)
     """The answer."""
 
 
 def checked_tags(tags: object) -> tuple[str, ...]:
-    """Return tags, each once.
+    """Return the tags without duplicates.
 
     Raises:
-        TypeError: They are no iterable of str.
-        ValueError: They are too many, or one is too long.
+        TypeError: `tags` is not an iterable of str.
+        ValueError: There are too many tags, or a tag is too long.
     """
-    # Differs: workerd takes nothing but arrays.
+    # Differs: workerd accepts arrays only.
     if isinstance(tags, (str, bytes)) or not isinstance(tags, Iterable):
-        msg = f"tags are a list of str such as ['lobby'], not {tags!r}"
+        msg = f"tags must be a list of str, such as ['lobby'], not {tags!r:.80}"
         raise TypeError(msg)
     kept: dict[str, None] = {}
     for tag in cast("Iterable[object]", tags):
-        if len(kept) == _MAX_TAGS:  # Even if this one is among them, as in workerd.
+        if len(kept) == _MAX_TAGS:  # A duplicate is refused as well, as in workerd.
             msg = f"a WebSocket can have at most {_MAX_TAGS} tags"
             raise ValueError(msg)
         kept[checked_text("a tag", tag, _MAX_TAG_BYTES)] = None
@@ -126,11 +126,11 @@ def checked_tags(tags: object) -> tuple[str, ...]:
 
 
 def checked_event_timeout(ms: object) -> int | None:
-    """Return milliseconds, `None` for no limit.
+    """Return a time limit in milliseconds; `None` for no limit.
 
     Raises:
-        TypeError: It is neither an int nor `None`.
-        ValueError: It is out of range.
+        TypeError: `ms` is neither an int nor `None`.
+        ValueError: `ms` is out of range.
     """
     if ms is None:
         return None

@@ -1,17 +1,22 @@
-"""One object by its id: what stays of it while it is out of memory.
+"""`Actor`: one object, with all that stays while it is out of memory.
 
-Knows its sockets, its settings and the instance, if there is one.
+Knows the object's sockets, its settings, and its instance while it is in memory.
 
-Theory of operation. The dispatcher of the namespace's nursery brings the events here,
-one event of a socket after the other. Each is run in an instance, which is built if
-there is none, in a task of its socket.
+Theory of operation. The dispatcher of the namespace's nursery calls `_take()` for each
+event of a socket; the next event of the same socket follows when that has ended. An
+event runs in the object's instance, in a task of its socket. If no instance is in
+memory, `_enter()` constructs one. While an instance leaves memory, requests and events
+wait at the entrance, and continue in the order in which they came.
 
-A message that has an automatic answer needs no instance, and waits for no handler. It
-is kept out of the queue and answered where it arrives, in the task of its sender
-(`Inbox.intercept`): if nothing of its socket comes before it, or if the handler of what
-does has begun and waits. Else it is queued, as the answer has to follow what handlers
-before it send at once. Then it is answered in its turn, or when the handler before it
-begins to wait: in that moment the queue is searched (`Inbox.sift`).
+A message that has an automatic answer needs no instance. It is answered when it
+arrives, in the task of its sender (`Inbox.intercept`), if no message of its socket
+comes before it, or if the handler of the message before it waits. Otherwise it is
+queued, because the answer has to follow what that handler sends before it first waits.
+A queued message is answered in its turn, or when the handler before it first waits:
+`_begin_waiting()` then searches the queue (`Inbox.intercept_queued`).
+
+When the object is reset, its sockets fail at once and no handler is called. An event
+that was waiting finds that its socket is no longer one of the object's.
 """
 
 import contextvars
@@ -21,6 +26,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
+import attrs
 import trio
 from trio.lowlevel import enable_ki_protection
 
@@ -37,6 +43,7 @@ from trio_wspair._rules.errors import (
     ProtocolError,
     WebSocketError,
 )
+from trio_wspair._rules.instances import MessageProgress
 from trio_wspair._rules.messages import Message, size_of
 from trio_wspair._rules.objects import MAX_SOCKETS, WebSocketRequestResponsePair
 from trio_wspair._rules.state import Failure, Holder, Operation
@@ -45,8 +52,7 @@ from ._handlers import Handlers, call_fetch, call_handler, log_failure, target_o
 from ._instance import Instance, Residence
 from ._sockets import (
     Membership,
-    Owner,
-    Progress,
+    ObjectKey,
     Sockets,
     closing_socket,
     ending_untaken,
@@ -59,16 +65,26 @@ __all__ = ("Actor",)
 _logger: Final = logging.getLogger("trio_wspair")
 
 
+@attrs.define
+class Settings:
+    """What an object has set for all its sockets."""
+
+    automatic: WebSocketRequestResponsePair | None = None
+    """The message that is answered automatically, and its answer."""
+    event_timeout: int | None = None
+    """The milliseconds that a handler may take."""
+
+
 class Actor:
     """An object, whether it is in memory or not.
 
     Args:
-        label: How the log calls it.
+        label: The object's name in the log.
         build: Calls the constructor.
-        residence: How long instances stay.
-        home: Where its sockets live.
-        lives: Where its instances live.
-        rest: Called when it has neither an instance nor sockets any more.
+        residence: How long instances stay in memory.
+        home: The home of its sockets.
+        instances: The nursery in which instances run.
+        on_empty: Called when it has neither an instance nor sockets any more.
     """
 
     def __init__(
@@ -78,40 +94,45 @@ class Actor:
         build: Callable[["Actor", Instance[Handlers]], Handlers],
         residence: Residence,
         home: NurseryHome,
-        lives: trio.Nursery,
-        rest: Callable[[], None],
+        instances: trio.Nursery,
+        on_empty: Callable[[], None],
     ) -> None:
-        self.label: str = label
-        self.owner: Owner = Owner(label, residence)
-        self.thread: int = home.thread
-        """That of the namespace's Trio run."""
+        self.key: ObjectKey = ObjectKey(label, residence)
         self._build = build
         self._residence = residence
         self._home = home
-        self._lives = lives
-        self._rest = rest
+        self._instances = instances
+        self._on_empty = on_empty
         self._instance: Instance[Handlers] | None = None
         self._ended = False
+        """Whether the namespace has ended, so that no instance is constructed."""
         self._entrance = Turnstile()
-        """Where events wait until the last instance is over."""
+        """Where events wait until the last instance has left."""
         self.sockets: Sockets = Sockets()
-        self.automatic: WebSocketRequestResponsePair | None = None
-        """What is answered where it arrives."""
-        self.event_timeout: int | None = None
-        """Milliseconds that a handler may take."""
+        self.settings: Settings = Settings()
+
+    @property
+    def label(self) -> str:
+        """The object's name in the log."""
+        return self.key.label
+
+    @property
+    def thread(self) -> int:
+        """The thread of the namespace's Trio run."""
+        return self._home.thread
 
     # -- instances ----------------------------------------------------------------
 
-    async def _wait_turn(self) -> None:
-        """Wait until no instance is about to leave: there is one at a time."""
+    async def _wait_to_enter(self) -> None:
+        """Wait until no instance is leaving: an object has one instance at a time."""
         try:
             await self._entrance.pass_through(self._may_enter)
         except BaseException:
-            self._look_around()  # It may be over at this very moment.
+            self._check_empty()  # This may have been the last event that waited.
             raise
 
     def _enter(self) -> Instance[Handlers]:
-        """Return the instance for an event that was let in; it has to enter at once.
+        """Return the instance for an event that may enter, and does before it awaits.
 
         Raises:
             DurableObjectResetError: The namespace has ended.
@@ -126,53 +147,53 @@ class Actor:
                 self._residence,
                 self._drop_all,
             )
-            # An empty context: which event came first must not matter.
+            # An empty context: the instance must not depend on the first event.
             contextvars.Context().run(
-                self._lives.start_soon, self._live, self._instance
+                self._instances.start_soon, self._run_instance, self._instance
             )
         return self._instance
 
     @enable_ki_protection
-    async def _live(self, instance: Instance[Handlers]) -> None:
+    async def _run_instance(self, instance: Instance[Handlers]) -> None:
         try:
             await instance.run()
         finally:
             self._instance = None
             self._entrance.admit(self._may_enter)
-            self._look_around()
+            self._check_empty()
 
     def _may_enter(self) -> bool:
-        return self._instance is None or not self._instance.leaving
+        return self._instance is None or self._instance.in_memory
 
-    def _look_around(self) -> None:
-        """Say so if nothing is left that happens in this object."""
+    def _check_empty(self) -> None:
+        """Report that nothing is left of the object but its settings, if so."""
         if self._instance is None and not self.sockets and not self._entrance:
-            self._rest()
+            self._on_empty()
 
     @enable_ki_protection
     def _drop_all(self) -> None:
-        """Forget all, as the instance is reset: as in workerd, no handler is told."""
-        self.automatic = self.event_timeout = None
+        """Forget all when the instance is reset. As in workerd, call no handler."""
+        self.settings = Settings()
         for half in map(half_of, self.sockets.clear()):
             half.fail(Failure("the object was reset"))
             half.state.show_end()
             # Differs: workerd ends the connection without a Close.
             half.send_close(Close(1011))
 
-    def look_around(self) -> None:
-        """Let the instance leave memory if it wants to and may."""
+    def sleep_if_idle(self) -> None:
+        """Let the instance leave memory if it is idle and need not wait."""
         if self._instance is not None:
-            self._instance.look_around()
+            self._instance.sleep_if_idle()
 
     @enable_ki_protection
     def evict(self) -> None:
-        """Let the instance leave memory as soon as no event runs."""
+        """Let the instance leave memory as soon as no event is running."""
         if self._instance is not None:
             self._instance.evict()
 
     @enable_ki_protection
     def end(self) -> None:
-        """Reset the instance, as the namespace has ended, and build no other."""
+        """Reset the instance because the namespace has ended; construct no other."""
         self._ended = True
         if self._instance is not None:
             self._instance.reset("its namespace has ended")
@@ -184,7 +205,7 @@ class Actor:
         """Let the object answer a request."""
         with ending_untaken():
             if not self._entrance.is_clear(self._may_enter):
-                await self._wait_turn()
+                await self._wait_to_enter()
             with self._enter().event() as running:
                 handlers = await running.get()
                 response: object = await call_fetch(handlers, request)
@@ -197,11 +218,11 @@ class Actor:
 
     @enable_ki_protection
     def accept(self, socket: WebSocket, tags: tuple[str, ...]) -> None:
-        """Take a half: its events come to the object from now on.
+        """Accept a half: the object receives its events from now on.
 
         Raises:
-            InvalidStateError: It was taken, or its other half was, or there are too
-                many.
+            InvalidStateError: The half or its other half was taken, or the object has
+                too many sockets.
         """
         half = half_of(socket)
         half.state.check_take(Operation.HIBERNATE)
@@ -212,59 +233,64 @@ class Actor:
             )
             raise InvalidStateError(msg)
         if len(self.sockets) >= MAX_SOCKETS:
-            msg = f"an object has at most {MAX_SOCKETS} WebSockets, and this one has"
+            msg = f"{self.label} has {MAX_SOCKETS} WebSockets, and may have no more"
             raise InvalidStateError(msg)
-        # An empty context: that of this call may hold on to the instance.
+        # An empty context: that of the caller may refer to the instance.
         contextvars.Context().run(self._home.adopt, socket, pull=False)
         half.state.take(Operation.HIBERNATE)
-        half.listeners = Membership(self.owner, tags, self._take, half.listeners)
+        half.listeners = Membership(self.key, tags, self._take, half.listeners)
         half.inbox.intercept = partial(self._intercept, half)
         move(socket, self._home)
         self.sockets.add(socket, tags)
 
     @enable_ki_protection
     def _take(self, event: Event) -> Awaitable[None] | None:
-        """Take an event of a socket."""
+        """Handle an event of a socket. Return what is to be awaited, if anything."""
         if isinstance(event, MessageEvent):
             return self._take_message(event)
         end = half_of(target_of(event)).state.end
-        breach = isinstance(end, Failure) and isinstance(end.error, ProtocolError)
-        if breach != isinstance(event, ErrorEvent):
-            return None  # One of the two tells the end.
+        protocol_error = isinstance(end, Failure) and isinstance(
+            end.error, ProtocolError
+        )
+        if protocol_error != isinstance(event, ErrorEvent):
+            return None  # One handler is called for an end, either for error or close.
         return self._run_last(event)
 
     def _take_message(self, event: MessageEvent) -> Awaitable[None] | None:
         half = half_of(target_of(event))
         membership = _membership(half)
-        if membership.progress is Progress.IDLE:
-            act = self._answering(half, event.data)
-            if act is not None:
-                act()
+        if membership.progress is MessageProgress.IDLE:
+            answer = self._automatic_answer(half, event.data)
+            if answer is not None:
+                answer()
                 return None
-            membership.progress = Progress.BEGINNING
+            membership.progress = MessageProgress.BEGINNING
         return self._run_message(event, half, membership)
 
     def _intercept(self, half: Half, message: Message) -> Callable[[], None] | None:
-        """Return what answers a message that arrives, if it comes before its turn."""
-        progress = _membership(half).progress
-        first = progress is Progress.IDLE and half.inbox.weight == 0
-        if first or progress is Progress.WAITING:
-            return self._answering(half, message)
+        """Return a function that answers a message which has just arrived.
+
+        `None` if it has no automatic answer, or if the answer has to wait.
+        """
+        if _membership(half).progress.answers_at_once(half.inbox.weight):
+            return self._automatic_answer(half, message)
         return None
 
-    def _answering(self, half: Half, message: Message) -> Callable[[], None] | None:
-        """Return what answers a message automatically, if it has such an answer."""
-        pair = self.automatic
+    def _automatic_answer(
+        self, half: Half, message: Message
+    ) -> Callable[[], None] | None:
+        """Return a function that answers a message; `None` if a handler has to."""
+        pair = self.settings.automatic
         if pair is None or isinstance(message, bytes) or message != pair.request:
             return None
         size = size_of(pair.response)
         try:
             half.state.check_send()
         except WebSocketError:
-            # Closing: the answer comes too late, but counts, as in workerd.
+            # The socket is closing. The answer counts, although it can't be sent.
             return partial(_note_answer, half)
         if not half.outbox.has_room(size):
-            return None  # The object may do something about a peer that won't read.
+            return None  # The object may act on a peer that does not read.
         return partial(_answer, half, pair.response, size)
 
     @enable_ki_protection
@@ -275,26 +301,25 @@ class Actor:
         try:
             await self._run(event, partial(self._begin_waiting, half, membership))
         finally:
-            if membership.progress is Progress.BEGINNING or not half.inbox.weight:
-                membership.progress = Progress.IDLE
+            membership.progress = membership.progress.after_message(half.inbox.weight)
 
     @enable_ki_protection
     def _begin_waiting(self, half: Half, membership: Membership) -> None:
-        """Let automatic answers overtake a handler that waits from now on."""
-        if membership.progress is Progress.BEGINNING:
-            membership.progress = Progress.WAITING
-            if self.automatic is not None and half.inbox.weight:
+        """Let automatic answers overtake a handler that now waits."""
+        if membership.progress is MessageProgress.BEGINNING:
+            membership.progress = MessageProgress.WAITING
+            if self.settings.automatic is not None and half.inbox.weight:
                 half.inbox.intercept_queued()
 
     @enable_ki_protection
     async def _run(self, event: Event, on_wait: Callable[[], object]) -> None:
-        """Call the handler of an event. What it raises is logged."""
+        """Call the handler of an event, and log what it raises."""
         socket = target_of(event)
         try:
             if not self._entrance.is_clear(self._may_enter):
-                await self._wait_turn()
+                await self._wait_to_enter()
             if socket not in self.sockets:
-                return  # The object was reset since it came.
+                return  # The object was reset while this event waited.
             with self._enter().event() as running:
                 handlers = await running.get()
                 if not isinstance(event, MessageEvent):
@@ -309,20 +334,20 @@ class Actor:
         self, handlers: Handlers, event: Event, on_wait: Callable[[], object]
     ) -> None:
         """Call the handler of an event, and cancel it if it takes too long."""
-        if self.event_timeout is None:
+        if self.settings.event_timeout is None:
             await call_handler(handlers, event, on_wait)
             return
-        limit = self.event_timeout / 1000
-        with trio.move_on_after(limit) as patience:
+        limit = self.settings.event_timeout / 1000
+        with trio.move_on_after(limit) as scope:
             await call_handler(handlers, event, on_wait)
-        if patience.cancelled_caught:
+        if scope.cancelled_caught:
             late = "web_socket_%s() of %s was cancelled: it took over %g s"
             facts = {"object": self.label}
             _logger.warning(late, event.type, self.label, limit, extra=facts)
 
     @enable_ki_protection
     async def _run_last(self, event: Event) -> None:
-        """Call the handler that tells the end of a socket, and let the socket go."""
+        """Call the handler for the end of a socket, and remove the socket."""
         socket = target_of(event)
         if socket not in self.sockets:
             return  # The object was reset.
@@ -334,8 +359,8 @@ class Actor:
             # Differs: workerd leaves the Close unanswered.
             half_of(socket).answer()
             if socket in self.sockets:
-                self.sockets.remove(socket, membership_of(socket, self.owner).tags)
-                self._look_around()
+                self.sockets.remove(socket, membership_of(socket, self.key).tags)
+                self._check_empty()
 
 
 def _nothing() -> None:

@@ -1,4 +1,7 @@
-"""`DurableObjectState`: what an object asks of the house it lives in, as `self.ctx`."""
+"""`DurableObjectState`: how an object reaches its sockets and its settings: `self.ctx`.
+
+Checks arguments, and that the object is in memory; `Actor` and `Instance` act.
+"""
 
 import inspect
 import logging
@@ -33,12 +36,11 @@ _logger: Final = logging.getLogger("trio_wspair")
 
 
 class DurableObjectState:
-    """The sockets of an object, and what keeps it in memory.
+    """The sockets and settings of an object, and what keeps it in memory.
 
-    Objects get it as the first argument of their constructor. What is set here stays
-    while the object is out of memory; without a socket, for a minute at least. The
-    methods are synchronous, and take effect or raise with nothing changed; like those
-    of a `WebSocket`, they belong to the thread of Trio.
+    It is the first argument of the object's constructor. Settings stay while the object
+    is out of memory; if it has no socket, for at least a minute. The methods are
+    synchronous; one that raises has changed nothing. Call them in the thread of Trio.
     """
 
     __slots__ = ("_actor", "_id", "_instance")
@@ -62,21 +64,22 @@ class DurableObjectState:
 
     @enable_ki_protection
     def accept_web_socket(self, ws: WebSocket, tags: Iterable[str] = ()) -> None:
-        """Take a half for the object: its events come to the object's handlers.
+        """Accept a half for the object, whose handlers receive its events.
 
-        The object may leave memory while it is open. Listeners of this half are not
-        called. The other half is given to a `Response`, or accepted, later.
+        The object may leave memory while the half is open. Listeners of the half are
+        not called. Call this before the other half is accepted or given to a
+        `Response`.
 
         Args:
-            ws: A half of a pair; nobody has taken it or the other one.
+            ws: An untaken half of a pair whose other half is untaken as well.
             tags: At most 10 names of at most 256 bytes of UTF-8, for
-                `get_web_sockets()`; the same one twice counts once.
+                `get_web_sockets()`; duplicates count once.
 
         Raises:
             InvalidStateError: One of the halves was taken; the object has 32,768
-                WebSockets already; it has left memory.
-            TypeError: It is no WebSocket, or the tags are no list of str.
-            ValueError: The tags are too many, or one is too long.
+                WebSockets already; the object has left memory.
+            TypeError: `ws` is not a WebSocket, or `tags` is not a list of str.
+            ValueError: There are too many tags, or a tag is too long.
         """
         _check_socket(ws)
         tags = checked_tags(tags)
@@ -87,16 +90,16 @@ class DurableObjectState:
     def get_web_sockets(self, tag: str | None = None) -> list[WebSocket]:
         """Return the sockets of the object, or those with a tag.
 
-        All of them come with the latest first, those of a tag with the oldest first,
-        as in workerd. Sockets that are closing may be among them. One whose close
-        handler is running is seen by that handler only.
+        As in workerd, all sockets are listed with the latest first, those with a tag
+        with the oldest first. Sockets that are closing may be among them. A socket
+        whose close handler is running is listed for that handler only.
 
         Raises:
-            TypeError: The tag is no str.
+            TypeError: The tag is not a str.
         """
-        # Differs: workerd converts what is no string.
+        # Differs: workerd converts other types to a string.
         if tag is not None and not isinstance(tag, str):
-            msg = f"a tag is a str, not {type(tag).__name__}"
+            msg = f"a tag must be a str, not {type(tag).__name__}"
             raise TypeError(msg)
         return self._actor.sockets.listed(tag)
 
@@ -104,11 +107,11 @@ class DurableObjectState:
         """Return the tags of one of the object's sockets, also after its end.
 
         Raises:
-            InvalidStateError: The object has not accepted it.
-            TypeError: It is no WebSocket.
+            InvalidStateError: The object has not accepted the socket.
+            TypeError: `ws` is not a WebSocket.
         """
         _check_socket(ws)
-        return list(membership_of(ws, self._actor.owner).tags)
+        return list(membership_of(ws, self._actor.key).tags)
 
     # -- automatic answers ----------------------------------------------------------
 
@@ -117,40 +120,40 @@ class DurableObjectState:
     ) -> None:
         """Answer a text on all sockets of the object without waking it.
 
-        A message that is this text, exactly, is not seen by `web_socket_message()`,
-        unless the answer finds no room, as the peer does not read. The answer waits
-        for no handler that waits, and for no object that is blocked. It comes after
-        what the handlers of earlier messages of its socket send before they wait.
-        What is set counts for the messages that come later.
+        `web_socket_message()` is not called for a message that is exactly this text,
+        unless the buffer has no room for the answer because the peer does not read. The
+        answer is sent even while handlers wait or the object blocks events. It follows
+        what the handlers of earlier messages of its socket send before they first wait.
+        The setting applies to messages that arrive later.
 
         Args:
             pair: The text and its answer; `None` for no automatic answers.
 
         Raises:
             InvalidStateError: The object has left memory.
-            TypeError: It is no pair.
+            TypeError: `pair` is not a `WebSocketRequestResponsePair`.
         """
         if pair is not None and not isinstance(pair, WebSocketRequestResponsePair):
             msg = (
-                "an automatic answer is a WebSocketRequestResponsePair, not "
+                "pair must be a WebSocketRequestResponsePair, not "
                 f"{type(pair).__name__}"
             )
             raise TypeError(msg)
         self._check_alive("set_web_socket_auto_response()")
-        self._actor.automatic = pair
+        self._actor.settings.automatic = pair
 
     def get_web_socket_auto_response(self) -> WebSocketRequestResponsePair | None:
-        """Return what is answered automatically, if anything."""
-        return self._actor.automatic
+        """Return the text that is answered automatically and its answer, if set."""
+        return self._actor.settings.automatic
 
     def get_web_socket_auto_response_timestamp(self, ws: WebSocket) -> datetime | None:
-        """Return when there was a message for an automatic answer last, in UTC.
+        """Return when the last message with an automatic answer came, in UTC.
 
-        `None` if there never was one. The answer may have come too late for a socket
-        that is closing.
+        `None` if there was no such message. If the socket was closing, the answer was
+        not sent.
 
         Raises:
-            TypeError: It is no WebSocket.
+            TypeError: `ws` is not a WebSocket.
         """
         _check_socket(ws)
         moment = answered_at(ws)
@@ -161,7 +164,7 @@ class DurableObjectState:
     def set_hibernatable_web_socket_event_timeout(self, ms: int | None = None) -> None:
         """Cancel handlers of WebSocket events that take longer than this.
 
-        A warning is logged then, and the socket stays open.
+        Each cancellation is logged as a warning. The socket stays open.
 
         Args:
             ms: Milliseconds, at most 604,800,000 (seven days); 0 or `None` for no
@@ -169,39 +172,41 @@ class DurableObjectState:
 
         Raises:
             InvalidStateError: The object has left memory.
-            TypeError: It is no int.
-            ValueError: It is out of range.
+            TypeError: `ms` is not an int.
+            ValueError: `ms` is out of range.
         """
         timeout = checked_event_timeout(ms)
         self._check_alive("set_hibernatable_web_socket_event_timeout()")
-        self._actor.event_timeout = timeout
+        self._actor.settings.event_timeout = timeout
 
     def get_hibernatable_web_socket_event_timeout(self) -> int | None:
-        """Return the limit in milliseconds, `None` if there is none."""
-        return self._actor.event_timeout
+        """Return the time limit in milliseconds; `None` for no limit."""
+        return self._actor.settings.event_timeout
 
     # -- staying in memory ------------------------------------------------------------
 
     def block_concurrency_while(
         self, async_fn: Callable[[*_Ts], Awaitable[_T]], *args: *_Ts
     ) -> Awaitable[_T]:
-        """Run `async_fn(*args)` while no other event of the object begins.
+        """Run `async_fn(*args)`; meanwhile no other event of the object begins.
 
-        Those that wait begin in the order in which they came.
+        Events that arrive meanwhile begin afterwards, in the order in which they came.
+        Events that are running already continue.
 
-        In the constructor the call is enough: it runs before the first event. In a
-        handler, await what is returned; that is a checkpoint. Events that run already
-        go on. If it raises, the object is reset, as by `abort()`, and the exception
-        goes on to the handler or, from a constructor, to the events that wait.
+        In the constructor, call this without ``await``: the function runs before the
+        first event. In a handler, await the result; that is a checkpoint. If the
+        function raises, the object is reset, as by `abort()`. The exception is raised
+        from the ``await`` in the handler or, after the constructor, from the `fetch()`
+        calls that wait.
 
         Differs from Workers: there is no time limit; use `trio.fail_after()`.
 
         Returns:
-            What `async_fn` returns, when awaited.
+            An awaitable for what `async_fn` returns.
 
         Raises:
             InvalidStateError: The object has left memory.
-            TypeError: `async_fn` can't be called.
+            TypeError: `async_fn` is not callable.
         """
         _check_callable(async_fn)
         self._check_alive("block_concurrency_while()")
@@ -217,7 +222,7 @@ class DurableObjectState:
 
         Raises:
             InvalidStateError: The object has left memory.
-            TypeError: `async_fn` can't be called.
+            TypeError: `async_fn` is not callable.
         """
         _check_callable(async_fn)
         self._check_alive("wait_until()")
@@ -225,19 +230,19 @@ class DurableObjectState:
 
     @enable_ki_protection
     def abort(self, reason: str = "") -> None:
-        """Reset the object: cancel all that runs in it, and drop this instance.
+        """Reset the object: cancel its handlers and tasks, and drop this instance.
 
-        Its sockets end without `web_socket_close()`, and their peers see 1011; what
-        was set is forgotten. The reason is logged. Who waits for `fetch()` gets a
-        `DurableObjectResetError`; the next request meets a new instance. Whoever
-        calls this goes on until it awaits something, where it is cancelled.
+        Its sockets end without `web_socket_close()`; their peers receive a Close with
+        code 1011. Its settings are lost. The reason is logged. `fetch()` calls that are
+        waiting raise `DurableObjectResetError`; the next request constructs a new
+        instance. The caller of `abort()` is cancelled at its next checkpoint.
 
         Raises:
             InvalidStateError: The object has left memory.
-            TypeError: The reason is no str.
+            TypeError: The reason is not a str.
         """
         if not isinstance(reason, str):
-            msg = f"a reason is a str, not {type(reason).__name__}"
+            msg = f"the reason must be a str, not {type(reason).__name__}"
             raise TypeError(msg)
         self._check_alive("abort()")
         label = self._actor.label
@@ -247,14 +252,17 @@ class DurableObjectState:
 
     def _check_alive(self, verb: str) -> None:
         check_thread(self._actor.thread, verb)
-        if self._instance.leaving:
-            msg = f"{verb} comes too late: this instance has left memory"
+        if not self._instance.in_memory:
+            msg = (
+                f"{verb} was called on an instance that has left memory: keep no "
+                "reference to an object or its ctx"
+            )
             raise InvalidStateError(msg)
 
 
 def _check_socket(ws: object) -> None:
     if not isinstance(ws, WebSocket):
-        msg = f"this takes a WebSocket, one half of a pair, not {type(ws).__name__}"
+        msg = f"ws must be a WebSocket, one half of a pair, not {type(ws).__name__}"
         raise TypeError(msg)
 
 
@@ -262,11 +270,11 @@ def _check_callable(async_fn: object) -> None:
     if not callable(async_fn):
         if inspect.iscoroutine(async_fn):
             name = async_fn.__name__
-            async_fn.close()  # So that Python doesn't warn of it, too.
-            msg = f"this takes an async function, not a coroutine: pass {name} alone"
+            async_fn.close()  # Else Python warns that it was never awaited.
+            msg = f"pass the async function, {name}, and its arguments, not a coroutine"
             raise TypeError(msg)
         msg = (
-            "this takes an async function and its arguments, as nursery.start_soon() "
-            f"does, not {type(async_fn).__name__}"
+            "pass an async function and its arguments, as to nursery.start_soon(), not "
+            f"{type(async_fn).__name__}"
         )
         raise TypeError(msg)

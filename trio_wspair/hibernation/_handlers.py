@@ -30,7 +30,7 @@ class Handlers(Protocol):
     def web_socket_message(
         self, ws: WebSocket, message: str | bytes
     ) -> Awaitable[None] | None:
-        """Take a message."""
+        """Handle a message."""
         ...
 
     def web_socket_close(
@@ -40,18 +40,18 @@ class Handlers(Protocol):
         reason: str,
         was_clean: bool,  # noqa: FBT001 - as in Workers
     ) -> Awaitable[None] | None:
-        """Take the end of a socket."""
+        """Handle the end of a socket."""
         ...
 
     def web_socket_error(
         self, ws: WebSocket, error: Exception
     ) -> Awaitable[None] | None:
-        """Take the end of a socket whose peer broke the protocol."""
+        """Handle the end of a socket whose peer broke the protocol."""
         ...
 
 
 def target_of(event: Event) -> WebSocket:
-    """Return the half that an event is about."""
+    """Return the half that has received an event."""
     assert event.target is not None
     return event.target
 
@@ -61,7 +61,7 @@ async def call_fetch(handlers: Handlers, request: Request) -> object:
     """Let an object answer a request.
 
     Raises:
-        TypeError: Its `fetch()` is not async.
+        TypeError: The object's `fetch()` is not async.
     """
     awaitable: object = handlers.fetch(request)
     if not isinstance(awaitable, Awaitable):
@@ -74,7 +74,7 @@ async def call_fetch(handlers: Handlers, request: Request) -> object:
 async def call_handler(
     handlers: Handlers, event: Event, on_wait: Callable[[], object]
 ) -> None:
-    """Let an object take an event; call `on_wait` when its handler waits first."""
+    """Call the handler of an event; call `on_wait` when the handler first waits."""
     socket = target_of(event)
     match event:
         case MessageEvent():
@@ -86,36 +86,42 @@ async def call_handler(
                 socket, event.code, event.reason, event.was_clean
             )
     if isinstance(awaitable, Awaitable):
-        await _telling_wait(awaitable, on_wait)
+        await _await_and_report(awaitable, on_wait)
 
 
 @types.coroutine
-def _telling_wait(
+def _await_and_report(
     awaitable: Awaitable[object], on_wait: Callable[[], object]
 ) -> Generator[Any, Any, None]:
-    """Await something; call `on_wait` in the moment in which it waits first."""
-    # As `yield from` does it (PEP 380): Trio sends a value, or throws.
+    """Await something; call `on_wait` at its first checkpoint that waits."""
+    # Like `yield from` (PEP 380): Trio sends a value, or throws an exception.
     steps = awaitable.__await__()
     with contextlib.suppress(StopIteration):
-        waits_for = next(steps)
+        trap = next(steps)
         on_wait()
         while True:
             try:
-                value = yield waits_for
+                value = yield trap
             except BaseException as exc:  # noqa: BLE001, ASYNC103 - thrown into it
-                waits_for = steps.throw(exc)
+                trap = steps.throw(exc)
             else:
-                waits_for = steps.send(value)
+                trap = steps.send(value)
 
 
 def log_failure(
     exc: BaseException, label: str, what: str, end: End | None = None
 ) -> None:
-    """Log what an object has raised, and raise the rest: `Cancelled` and the like.
+    """Log the errors that an object has raised; raise the rest, such as `Cancelled`.
 
-    Both come in one group if tasks of it were cancelled and one failed over that. What
-    says only that the peer of the socket has ended like this is no failure. A reset was
-    logged where it was made.
+    One group has both if the tasks of a handler were cancelled and one of them then
+    failed. An error that only reports the end of the socket is logged for debugging
+    only. A reset is not logged here: the caller of `reset()` logs the reason.
+
+    Args:
+        exc: What was raised.
+        label: The object's name in the log.
+        what: What has raised it, such as ``web_socket_message()``.
+        end: How the socket of the handler has ended, if it has.
     """
     if isinstance(exc, DurableObjectResetError) and not hides_failure(exc):
         return
@@ -132,7 +138,7 @@ def log_failure(
         facts = {"object": label}
         left = failure_in(errors, end)
         if left is None:
-            message = "%s of %s has ended with its client: %s"
+            message = "%s of %s ended because its client has closed: %s"
             _logger.debug(message, what, label, bare(errors), extra=facts)
         else:
             message = "%s of %s failed"

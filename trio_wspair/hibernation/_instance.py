@@ -1,11 +1,24 @@
-"""One instance of an object in memory, from its construction until it is dropped.
+"""`Instance`: one instance of an object in memory, from its construction to its end.
 
-Knows events that run in it, and tasks; neither sockets nor what the events are.
+Knows the events that run in it and its tasks; neither sockets nor what the events are.
+What may happen in which state is in `_rules.instances`.
 
-An instance is *idle* when no event runs in it and its nursery has no task, such as
-that of a plainly accepted WebSocket. Idle for long enough, it leaves: nothing here
-refers to the object any more, its nursery is cancelled, and `over` is set when all
-of that has ended.
+Theory of operation. `run()` is the task of an instance: it constructs the object, waits
+until the instance has been idle for long enough, and leaves. The events run in tasks of
+their callers: of a request, or of a socket. Each has an `EventScope` from the moment it
+enters, before it waits to begin (`get()`), to its end. Meanwhile the instance does not
+go to sleep. Events that wait for the constructor, or for a function that blocks them,
+begin one by one, in the order in which they came.
+
+An instance leaves memory in one of two ways. `_leave()`: no event is running; the
+object is dropped, and the nursery of its tasks is cancelled. `reset()`: the events are
+cancelled as well, and the scope of each raises `DurableObjectResetError` at its end.
+Both are synchronous, and have no effect on an instance that is leaving already. `run()`
+is shielded, since sockets are closed before their object ends; it returns when the
+tasks and the events have cleaned up. The next instance is constructed only then.
+
+Memory is given back at once, without the garbage collector: nothing here refers to the
+object, or to an exception with its traceback, after the instance has left.
 """
 
 import logging
@@ -21,6 +34,7 @@ from trio.lowlevel import disable_ki_protection, enable_ki_protection
 from trio_wspair._pair.owner import Owner, current_owner
 from trio_wspair._rules.display import printable
 from trio_wspair._rules.errors import DurableObjectResetError
+from trio_wspair._rules.instances import InstanceEvent, InstanceLife, InstanceState
 from trio_wspair._tasks.nurseries import bare
 
 from ._handlers import log_failure
@@ -31,28 +45,28 @@ __all__ = ("EventScope", "Instance", "Residence")
 _T = TypeVar("_T")
 _O = TypeVar("_O")
 _Ts = TypeVarTuple("_Ts")
-_LOOK_AGAIN: Final = 1.0
-"""Seconds between two looks at the tasks that keep an instance awake."""
+_TASK_CHECK_INTERVAL: Final = 1.0
+"""Seconds between two checks of whether an instance has tasks that keep it awake."""
 _logger: Final = logging.getLogger("trio_wspair")
 
 
 @attrs.define
 class Residence:
-    """How long instances stay; what all objects of a namespace share."""
+    """How long instances stay in memory; the objects of a namespace share it."""
 
     hibernate_after: float
-    """Idle seconds."""
+    """Seconds for which an instance is idle until it goes to sleep."""
     leaves_at_once: bool = False
-    """They leave whenever they are idle, for tests."""
+    """Whether instances go to sleep as soon as they are idle, for tests."""
 
 
 class Instance(Generic[_O]):
     """An instance that is in memory, or about to be.
 
     Args:
-        label: Which object it is, for the log.
+        label: The object's name in the log.
         build: Calls the constructor.
-        residence: How long it stays.
+        residence: How long the instance stays in memory.
         on_reset: Called when it is reset.
     """
 
@@ -67,37 +81,34 @@ class Instance(Generic[_O]):
         self._build = build
         self._residence = residence
         self._on_reset = on_reset
+        self._life = InstanceLife()
         self._object: _O | None = None
         self._failure: Exception | None = None
         """What the constructor has raised."""
-        self._built = False
-        self._first: list[Coroutine[Any, Any, object]] | None = None
-        """What the constructor wants to run before the first event."""
-        self._events: set[trio.CancelScope] = set()
-        self._calm: trio.Event | None = None
-        """Set when the last event has ended, if somebody waits for that."""
-        self._quiet_since = trio.current_time()
-        self._blocking = 0
+        self._run_first: list[Coroutine[Any, Any, object]] | None = None
+        """While the constructor runs: what it wants to run before the first event."""
+        self._events = _Events()
         self._entrance = Turnstile()
-        """Where events wait, until they may begin."""
-        self._evicted = False
+        """Where events wait until they may begin."""
         self._reset_reason: str | None = None
         self._scope = trio.CancelScope()
+        """The scope of its tasks."""
         self.nursery: trio.Nursery
-        """Runs what belongs to this instance, once it is built."""
+        """The nursery of its tasks, once `run()` has begun."""
         self.owner: Owner
-        """Owns the halves that were plainly accepted in it."""
-        self.leaving: bool = False
-        """No event may begin any more."""
-        self.over: trio.Event = trio.Event()
-        """Nothing of it is left."""
+        """The owner of the halves that it has accepted with `accept()`."""
 
     # -- its life ---------------------------------------------------------------
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether events may enter, and the object may use its `ctx`."""
+        return self._life.in_memory
+
     @enable_ki_protection
     async def run(self) -> None:
-        """Build the object, and stay until it has been idle for long, or has to go."""
-        # Not cancelled from outside: its sockets are closed first, see `leave()`.
+        """Construct the object, and return when the instance has left memory."""
+        # A cancellation from outside waits: the namespace closes the sockets first.
         with trio.CancelScope(shield=True):
             try:
                 with self._scope:
@@ -109,7 +120,7 @@ class Instance(Generic[_O]):
                         try:
                             await self._begin()
                             await self._stay()
-                            self.leave()
+                            self._leave()
                         finally:  # Before its nursery closes.
                             self.reset("one of its tasks failed")  # Unless it has left.
             except Exception as exc:
@@ -117,89 +128,94 @@ class Instance(Generic[_O]):
                 facts = {"object": self._label}
                 _logger.exception(what, self._label, exc_info=bare(exc), extra=facts)
             finally:
-                # Those that were cancelled clean up.
-                await self._wait_calm()  # noqa: ASYNC102 - in the shield above
-                self._failure = None  # Its traceback refers to this.
+                # Events that were cancelled clean up.
+                await self._events.wait_until_none()  # noqa: ASYNC102 - shielded above
+                self._life.advance(InstanceEvent.END)
+                self._failure = None  # Its traceback refers to the instance.
                 self.owner.end()
                 self.owner.forget()
-                current_owner.set(None)  # It refers to the task, and so to this.
+                current_owner.set(None)  # It refers to this task.
 
     async def _begin(self) -> None:
         current_owner.set(self.owner)
-        first: list[Coroutine[Any, Any, object]] = []
-        self._first = first
+        run_first = self._run_first = []
         try:
             built = self._build(self)
-            self._first = None
-            while first:
-                await first.pop(0)
-            if not self.leaving:
+            self._run_first = None
+            while run_first:
+                await run_first.pop(0)
+        except Exception as exc:  # noqa: BLE001 - the events raise it
+            if self._life.advance(InstanceEvent.BUILD_FAILURE):
+                self._failure = exc
+                self._drop()
+                self._on_reset()
+        else:
+            if self._life.advance(InstanceEvent.BUILT):
                 self._object = built
-        except Exception as exc:  # noqa: BLE001 - raised by the events
-            self._failure = exc
-            self.leave()
-            self._on_reset()
         finally:
-            for coroutine in first:
+            self._run_first = None
+            for coroutine in run_first:
                 coroutine.close()
-        self._built = True  # Else the events that wait are cancelled, as it is reset.
         self._entrance.admit(self._may_begin)
 
     async def _stay(self) -> None:
-        """Return when it has been idle for long enough."""
+        """Return when the instance has been idle for long enough."""
         patience = self._residence.hibernate_after
-        self.look_around()
+        self.sleep_if_idle()
         while True:
             if self._events:
-                await self._wait_calm()
+                await self._events.wait_until_none()
             elif self.nursery.child_tasks:
-                await trio.sleep(_LOOK_AGAIN)
-                self._quiet_since = trio.current_time()
-            elif trio.current_time() < self._quiet_since + patience:
-                await trio.sleep_until(self._quiet_since + patience)
+                await trio.sleep(_TASK_CHECK_INTERVAL)
+                self._events.idle_since = trio.current_time()
+            elif trio.current_time() < self._events.idle_since + patience:
+                await trio.sleep_until(self._events.idle_since + patience)
             else:
                 return
 
-    def leave(self) -> None:
-        """Drop the object, and cancel what is in its nursery."""
-        self.leaving = True
+    def _leave(self) -> None:
+        """Go to sleep."""
+        if self._life.advance(InstanceEvent.SLEEP):
+            self._drop()
+
+    def _drop(self) -> None:
+        """Drop the object, and cancel its tasks."""
         self._object = None
         self._scope.cancel(reason="the object leaves memory")
 
-    def look_around(self) -> None:
-        """Leave, if that is wanted and may be."""
-        if self._events or not self._built:
-            return
-        idle = not self.nursery.child_tasks
-        if self._evicted or (idle and self._residence.leaves_at_once):
-            self.leave()
+    def sleep_if_idle(self) -> None:
+        """Check whether the instance is idle and need not wait, and leave then."""
+        if self._life.state is InstanceState.AWAKE and self._life.may_sleep(
+            events=len(self._events),
+            tasks=len(self.nursery.child_tasks),
+            idle_long_enough=self._residence.leaves_at_once,
+        ):
+            self._leave()
 
     @enable_ki_protection
     def evict(self) -> None:
-        """Leave now, or when the events that are running have ended."""
-        self._evicted = True
-        self.look_around()
+        """Leave memory now, or when the running events have ended."""
+        self._life.evicted = True
+        self.sleep_if_idle()
 
     @enable_ki_protection
     def reset(self, reason: str) -> None:
-        """Leave now, and cancel the events that are running."""
-        if self.leaving:
-            return
-        self._reset_reason = reason
-        for event in self._events:
-            event.cancel(reason=reason)
-        self.leave()
-        self._on_reset()
+        """Leave memory now, and cancel the running events."""
+        if self._life.advance(InstanceEvent.RESET):
+            self._reset_reason = reason
+            self._events.cancel(reason)
+            self._drop()
+            self._on_reset()
 
     # -- its events -------------------------------------------------------------
 
     def event(self) -> "EventScope[_O]":
-        """Return a context manager that counts its block as an event.
+        """Return a context manager whose block is an event.
 
-        It keeps the object awake, and is cancelled when that is reset.
+        An event keeps the instance awake, and is cancelled when that is reset.
 
         Raises:
-            DurableObjectResetError: On leaving, if it was.
+            DurableObjectResetError: When the block ends, if the instance was reset.
         """
         return EventScope(self)
 
@@ -208,40 +224,29 @@ class Instance(Generic[_O]):
         self._events.add(scope)
 
     def end_event(self, scope: trio.CancelScope) -> None:
-        """Count it no more."""
+        """Count an event no longer."""
         self._events.remove(scope)
         if not self._events:
-            self._quiet_since = trio.current_time()
-            if self._calm is not None:
-                self._calm.set()
-                self._calm = None
-            self.look_around()
+            self.sleep_if_idle()
 
     def check_reset(self, cancelled: BaseException | None) -> None:
-        """Check that events have not been cancelled.
+        """Check that the events of this instance were not cancelled.
 
         Args:
-            cancelled: With what an event has ended, if it was cancelled.
+            cancelled: What an event has raised, if it was cancelled.
 
         Raises:
-            DurableObjectResetError: They have.
+            DurableObjectResetError: The instance was reset.
         """
         if self._reset_reason is not None:
             msg = f"{self._label} was reset: {printable(self._reset_reason)}"
             if cancelled is None:
                 raise DurableObjectResetError(msg)
-            # What was being handled when it was cancelled is not to be hidden.
+            # Show the exception that was being handled when the event was cancelled.
             raise DurableObjectResetError(msg) from cancelled.__context__
 
     def _may_begin(self) -> bool:
-        return self._built and not self._blocking
-
-    async def _wait_calm(self) -> None:
-        """Wait until no event runs."""
-        while self._events:
-            if self._calm is None:
-                self._calm = trio.Event()
-            await self._calm.wait()
+        return self._life.lets_begin
 
     async def get(self) -> _O:
         """Wait until an event may begin, and return the object.
@@ -255,36 +260,38 @@ class Instance(Generic[_O]):
             await self._entrance.pass_through(self._may_begin)
         if self._failure is not None:
             raise self._failure
-        if self._object is None:  # It was reset when this had been woken already.
-            await trio.lowlevel.checkpoint_if_cancelled()
         assert self._object is not None
         return self._object
 
     def block(
         self, async_fn: Callable[[*_Ts], Awaitable[_T]], *args: *_Ts
     ) -> Coroutine[Any, Any, _T]:
-        """Return what has to be awaited; in the constructor it is by itself."""
+        """Return a coroutine that blocks events while it runs `async_fn`.
+
+        The caller awaits it, except in the constructor: there it runs when the
+        constructor has returned.
+        """
         coroutine = self._block(async_fn, *args)
-        if self._first is not None:
-            self._first.append(coroutine)
+        if self._run_first is not None:
+            self._run_first.append(coroutine)
         return coroutine
 
     @enable_ki_protection
     async def _block(
         self, async_fn: Callable[[*_Ts], Awaitable[_T]], *args: *_Ts
     ) -> _T:
-        self._blocking += 1
+        self._life.blocks += 1
         try:
             await trio.lowlevel.checkpoint()
             result = await _call(async_fn, *args)
             await trio.lowlevel.checkpoint_if_cancelled()  # It may have called abort().
             return result
         except Exception as exc:
-            if self._object is not None:  # Else the events get the exception itself.
+            if self._life.state is InstanceState.AWAKE:
                 self.reset(f"block_concurrency_while() failed with {exc!r}")
-            raise
+            raise  # While the instance is starting, its constructor has failed.
         finally:
-            self._blocking -= 1
+            self._life.blocks -= 1
             self._entrance.admit(self._may_begin)
 
     @enable_ki_protection
@@ -306,8 +313,43 @@ class Instance(Generic[_O]):
             log_failure(exc, self._label, "a wait_until()")
 
 
+class _Events:
+    """The events that run in an instance, or wait for their beginning."""
+
+    def __init__(self) -> None:
+        self._scopes: set[trio.CancelScope] = set()
+        self._none: trio.Event | None = None
+        """Set when the last event has ended, if a task waits for that."""
+        self.idle_since: float = trio.current_time()
+        """When the last event has ended."""
+
+    def __len__(self) -> int:
+        return len(self._scopes)
+
+    def add(self, scope: trio.CancelScope) -> None:
+        self._scopes.add(scope)
+
+    def remove(self, scope: trio.CancelScope) -> None:
+        self._scopes.remove(scope)
+        if not self._scopes:
+            self.idle_since = trio.current_time()
+            if self._none is not None:
+                self._none.set()
+                self._none = None
+
+    def cancel(self, reason: str) -> None:
+        for scope in self._scopes:
+            scope.cancel(reason=reason)
+
+    async def wait_until_none(self) -> None:
+        while self._scopes:
+            if self._none is None:
+                self._none = trio.Event()
+            await self._none.wait()
+
+
 class EventScope(Generic[_O]):
-    """An event that runs in an instance; a class, as there is one for each message."""
+    """An event that runs in an instance; a class, because each message has one."""
 
     __slots__ = ("_before", "_instance", "_scope")
 
@@ -315,7 +357,7 @@ class EventScope(Generic[_O]):
         self._instance = instance
         self._scope = trio.CancelScope()
         self._before: Token[Owner | None] | None = None
-        """The owner that was current."""
+        """What restores the owner that was current."""
         instance.begin_event(self._scope)
 
     def __enter__(self) -> Self:
@@ -324,7 +366,7 @@ class EventScope(Generic[_O]):
         return self
 
     async def get(self) -> _O:
-        """Return the object; its owner is current until the event ends.
+        """Return the object. Its owner is current until the event ends.
 
         A checkpoint if it waits.
 
@@ -341,7 +383,7 @@ class EventScope(Generic[_O]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """End, and say so if it was cancelled."""
+        """End, and raise `DurableObjectResetError` if the instance was reset."""
         if self._before is not None:
             current_owner.reset(self._before)
         try:

@@ -1,4 +1,11 @@
-"""`DurableObjectNamespace`: all objects of one class, and the nursery they live in."""
+"""`DurableObjectNamespace`: the objects of one class, and the nurseries they run in.
+
+Theory of operation. There are two nurseries: instances run in the outer one, and the
+dispatcher of the sockets in the inner one. When the block of the namespace ends, its
+sockets are closed first, so that close handlers still find their objects; then every
+instance is reset. There is an `Actor` for each object that has an instance or sockets.
+Without either, it is forgotten after some time, by a task of the outer nursery.
+"""
 
 import contextvars
 from collections.abc import AsyncGenerator
@@ -33,15 +40,15 @@ from ._sockets import note_given
 __all__ = ("DurableObjectNamespace", "DurableObjectStub")
 
 _CLOSE_GRACE: Final = 1.0
-"""Seconds that sockets and handlers get when the namespace ends."""
+"""Seconds for sockets and handlers to end when the namespace is left."""
 _REMEMBERED: Final = 70.0
-"""Seconds that settings of an object without sockets are kept, as in workerd."""
+"""Seconds for which settings of an object without sockets stay, as in workerd."""
 _AT_ONCE: Final = 64
-"""How many objects are forgotten between two checkpoints."""
+"""The most objects that are forgotten between two checkpoints."""
 
 
 class DurableObjectStub:
-    """A way to one object, which is created when it is first needed."""
+    """Sends requests to one object, which is constructed when it is first needed."""
 
     __slots__ = ("_id", "_namespace")
 
@@ -68,38 +75,39 @@ class DurableObjectStub:
     async def fetch(self, request: Request) -> Response:
         """Have the object's `fetch()` answer a request. Always a checkpoint.
 
-        The half of a `Response` with status 101 is the caller's: given to a client,
-        or accepted. Its tasks run in the nursery of the caller's request, or else in
-        that of the namespace. If nobody takes it, it ends with the request that is
-        being handled; outside of one, take it or call its `aclose()`.
+        The half of a `Response` with status 101 belongs to the caller, which returns it
+        to a client or accepts it. Its tasks run in the nursery of the caller's request;
+        outside of a request, in that of the namespace. A half that is not taken ends
+        with the caller's request; outside of a request, take it or call its `aclose()`.
 
         Raises:
             InvalidStateError: The namespace is not open.
             DurableObjectResetError: The object was reset meanwhile.
-            TypeError: It is no request, or the answer is no response.
+            TypeError: `request` is not a `Request`, or the object's `fetch()` has not
+                returned a `Response`.
             Exception: What the object's `fetch()` or constructor has raised.
         """
         return await self._namespace._fetch(self._id, request)
 
 
 class DurableObjectNamespace:
-    """All objects of one class, each with an id, at most one instance of each.
+    """The objects of one class. Each has an id, and at most one instance in memory.
 
-    ``async with DurableObjectNamespace(Room) as rooms:``, and in there
-    ``await rooms.get_by_name("lobby").fetch(request)``. Objects and the events of
-    their sockets live in a nursery of the namespace. On leaving, their sockets are
-    closed with 1001 and the closing handshakes get a second; then the instances end,
-    and what still runs in them is cancelled.
+    ``async with DurableObjectNamespace(Room) as rooms:`` opens it; in the block,
+    ``await rooms.get_by_name("lobby").fetch(request)`` calls an object. Objects and the
+    handlers of their sockets run in nurseries of the namespace. When the block ends,
+    the sockets are closed with code 1001, and the closing handshakes get one second.
+    Then the instances end; handlers and tasks that are still running are cancelled.
 
     Args:
         cls: A class derived from `DurableObject`.
-        env: Given to each instance as it is.
-        hibernate_after: Seconds in which no event runs in an object, nor a task of
-            its own, until it leaves memory.
+        env: Any value; each instance gets it as `self.env`.
+        hibernate_after: The seconds that an object without running handlers and tasks
+            stays in memory.
 
     Raises:
-        TypeError: An argument is of another type.
-        ValueError: The seconds are negative.
+        TypeError: An argument has the wrong type.
+        ValueError: `hibernate_after` is negative.
     """
 
     def __init__(
@@ -116,14 +124,14 @@ class DurableObjectNamespace:
         self._env: Any = env
         self._residence = Residence(hibernate_after)
         self._actors: dict[str, Actor] = {}
-        self._resting: dict[str, float] = {}
-        """Since when objects have neither an instance nor sockets: the first first."""
-        self._rested = trio.Event()
-        """Set when there is one, if the task that forgets them waits for that."""
+        self._empty_since: dict[str, float] = {}
+        """Objects with neither an instance nor sockets: since when, oldest first."""
+        self._has_empty = trio.Event()
+        """Set when there is such an object, if the task that forgets them waits."""
         self._opened: AbstractAsyncContextManager[None] | None = None
         self._home: NurseryHome | None = None
-        """Where its sockets live, while it is open."""
-        self._lives: trio.Nursery
+        """The home of the sockets, while the namespace is open."""
+        self._instances: trio.Nursery
 
     def __repr__(self) -> str:
         return f"<DurableObjectNamespace of {self._cls.__name__}>"
@@ -131,20 +139,20 @@ class DurableObjectNamespace:
     # -- objects --------------------------------------------------------------------
 
     def id_from_name(self, name: str) -> DurableObjectId:
-        """Return the id of this name, always the same one for classes of this name.
+        """Return the id of this name: always the same for a class with the same name.
 
         Raises:
-            TypeError: It is no str.
+            TypeError: The name is not a str.
         """
-        # Not its module, which is __main__ if it happens to be started.
+        # Without the module of the class, which is __main__ in a program.
         return id_from_name(self._cls.__qualname__, name)
 
     def id_from_string(self, digits: str) -> DurableObjectId:
         """Return the id whose `str` this is.
 
         Raises:
-            TypeError: It is no str.
-            ValueError: It is no id.
+            TypeError: `digits` is not a str.
+            ValueError: `digits` is not the `str` of an id.
         """
         return DurableObjectId(digits)
 
@@ -156,7 +164,7 @@ class DurableObjectNamespace:
         """Return a stub of the object with this id.
 
         Raises:
-            TypeError: It is no id.
+            TypeError: `object_id` is not a `DurableObjectId`.
         """
         return DurableObjectStub(self, _checked_id(object_id))
 
@@ -164,36 +172,36 @@ class DurableObjectNamespace:
         """Return a stub of the object with this name.
 
         Raises:
-            TypeError: It is no str.
+            TypeError: The name is not a str.
         """
         return DurableObjectStub(self, self.id_from_name(name))
 
     @enable_ki_protection
     def evict(self, object_id: DurableObjectId) -> None:
-        """Let an object leave memory: now, or when the events that run have ended.
+        """Let an object leave memory: now, or when its running handlers have ended.
 
-        Its plainly accepted sockets end then; those that it accepted with
-        `accept_web_socket()` stay, and the next event builds a new instance. Nothing
-        happens if it is not in memory.
+        Sockets that it has accepted with `accept()` end then. Those that it has
+        accepted with `accept_web_socket()` stay, and the next event constructs a new
+        instance. No effect if the object is not in memory.
 
         Raises:
-            TypeError: It is no id.
+            TypeError: `object_id` is not a `DurableObjectId`.
         """
         key = str(_checked_id(object_id))
         self._check_thread("evict()")
         if key in self._actors:
             self._actors[key].evict()
 
-    # -- its own life -----------------------------------------------------------------
+    # -- opening and leaving ----------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         """Open the nursery of the objects.
 
         Raises:
-            InvalidStateError: It was opened before.
+            InvalidStateError: The namespace was opened before.
         """
         if self._opened is not None:
-            msg = "a namespace can be opened once: make another one"
+            msg = "a namespace can be opened only once: create another one"
             raise InvalidStateError(msg)
         self._opened = self._open()
         await self._opened.__aenter__()
@@ -207,15 +215,17 @@ class DurableObjectNamespace:
     ) -> bool | None:
         """Close all sockets, and end all instances."""
         assert self._opened is not None
-        # It bounds all that it waits for.
+        # Everything that it waits for is bounded.
         return await self._opened.__aexit__(exc_type, exc, traceback)  # noqa: ASYNC102
 
     @asynccontextmanager
     async def _open(self) -> AsyncGenerator[None, None]:
         try:
-            async with open_service_nursery() as self._lives:
-                # An empty context: that of this task is none of its business.
-                contextvars.Context().run(self._lives.start_soon, self._forget)
+            async with open_service_nursery() as self._instances:
+                # An empty context: objects must not depend on that of this task.
+                contextvars.Context().run(
+                    self._instances.start_soon, self._forget_empty
+                )
                 try:
                     async with open_service_nursery() as sockets:
                         self._home = NurseryHome(sockets, _CLOSE_GRACE)
@@ -229,14 +239,14 @@ class DurableObjectNamespace:
                         actor.end()
         finally:
             self._actors.clear()
-            self._resting.clear()
+            self._empty_since.clear()
 
     async def _close_sockets(self) -> None:
         sockets = [s for a in self._actors.values() for s in a.sockets.listed(None)]
         self._home = None
         for half in map(half_of, sockets):
             if half.peer.holder is Holder.NONE:
-                half.fail(Failure("nobody has taken the other half"))
+                half.fail(Failure("the other half was never taken"))
         await close_all(sockets, 1001, _CLOSE_GRACE)
 
     # -- requests --------------------------------------------------------------------
@@ -250,8 +260,10 @@ class DurableObjectNamespace:
         await trio.lowlevel.checkpoint()
         home = self._home
         if home is None:
-            what = "is not open yet" if self._opened is None else "has ended"
-            msg = f"the namespace {what}: async with DurableObjectNamespace(...)"
+            if self._opened is None:
+                msg = f"{self!r} is not open: use it as `async with` before fetch()"
+            else:
+                msg = f"{self!r} has ended: call fetch() in its `async with` block"
             raise InvalidStateError(msg)
         response = await self._actor(object_id, home).fetch(request)
         socket = response.web_socket
@@ -270,37 +282,37 @@ class DurableObjectNamespace:
 
     def _actor(self, object_id: DurableObjectId, home: NurseryHome) -> Actor:
         key = str(object_id)
-        self._resting.pop(key, None)
+        self._empty_since.pop(key, None)
         if key not in self._actors:
             self._actors[key] = Actor(
                 f"{self._cls.__name__} {object_id.name or key!r}",
                 build=partial(self._build, object_id),
                 residence=self._residence,
                 home=home,
-                lives=self._lives,
-                rest=partial(self._rest, key),
+                instances=self._instances,
+                on_empty=partial(self._note_empty, key),
             )
         return self._actors[key]
 
-    def _rest(self, key: str) -> None:
-        """Forget an object that has nothing, in a while: it may be asked for again."""
-        self._resting.pop(key, None)
-        self._resting[key] = trio.current_time()
-        self._rested.set()
+    def _note_empty(self, key: str) -> None:
+        """Forget an object after some time, unless it is used again until then."""
+        self._empty_since.pop(key, None)
+        self._empty_since[key] = trio.current_time()
+        self._has_empty.set()
 
-    async def _forget(self) -> None:
-        """Forget objects that have rested for long, a few at a time."""
+    async def _forget_empty(self) -> None:
+        """Forget objects that have been empty for long enough, a few at a time."""
         while True:
-            if not self._resting:
-                self._rested = trio.Event()
-                await self._rested.wait()
-            since = next(iter(self._resting.values()), trio.current_time())
+            if not self._empty_since:
+                self._has_empty = trio.Event()
+                await self._has_empty.wait()
+            since = next(iter(self._empty_since.values()), trio.current_time())
             await trio.sleep_until(since + _REMEMBERED)
             now = trio.current_time()
-            for key, since in list(islice(self._resting.items(), _AT_ONCE)):
+            for key, since in list(islice(self._empty_since.items(), _AT_ONCE)):
                 if now < since + _REMEMBERED:
                     break
-                del self._resting[key], self._actors[key]
+                del self._empty_since[key], self._actors[key]
 
     @disable_ki_protection
     def _build(
@@ -312,8 +324,8 @@ class DurableObjectNamespace:
 def _checked_id(object_id: object) -> DurableObjectId:
     if not isinstance(object_id, DurableObjectId):
         msg = (
-            f"an id comes from id_from_name() or id_from_string(), not "
-            f"{type(object_id).__name__}; for names there is get_by_name()"
+            "object_id must be a DurableObjectId, as from id_from_name(), not "
+            f"{type(object_id).__name__}; with a name, call get_by_name()"
         )
         raise TypeError(msg)
     return object_id

@@ -14,14 +14,14 @@ __all__ = ("DurableObject",)
 class DurableObject:
     """An object that may leave memory while its WebSockets stay open.
 
-    Attributes of an instance are gone then; attachments and tags of the sockets stay,
-    and so does what is in `env`. Handlers may be async or plain methods. Those of one
-    socket never overlap; those of several may, where they await. What one raises is
-    logged, and its socket stays open.
+    The attributes of the instance are lost when it leaves memory. The attachments and
+    tags of its sockets stay, and so does `env`. Handlers may be async or plain methods.
+    The handlers of one socket never overlap; those of several sockets may, where they
+    await. What a handler raises is logged, and its socket stays open.
 
     Args:
-        ctx: The sockets of the object, and what keeps it in memory.
-        env: What was given to the namespace.
+        ctx: Gives access to the sockets of the object, and keeps it in memory.
+        env: The `env` of the namespace.
     """
 
     def __init__(self, ctx: DurableObjectState, env: Any) -> None:  # noqa: ANN401 - user's
@@ -29,15 +29,21 @@ class DurableObject:
         self.env: Any = env
 
     async def fetch(self, request: Request) -> Response:
-        """Answer a request that came through a stub."""
-        msg = f"{type(self).__name__} has no fetch() for {request.method} {request.url}"
+        """Answer a request that was made through a stub."""
+        msg = (
+            f"{type(self).__name__} has no fetch() method, which is needed to answer "
+            f"{request.method} {request.path}"
+        )
         raise NotImplementedError(msg)
 
     def web_socket_message(
         self, ws: WebSocket, message: str | bytes
     ) -> Awaitable[None] | None:
-        """Take a message of a socket that `ctx.accept_web_socket()` has taken."""
-        msg = f"{type(self).__name__} has no web_socket_message() for {message!r:.80}"
+        """Handle a message of a socket that `ctx.accept_web_socket()` has accepted."""
+        msg = (
+            f"{type(self).__name__} has no web_socket_message() method, which is "
+            f"needed to handle {message!r:.80}"
+        )
         raise NotImplementedError(msg)
 
     def web_socket_close(
@@ -47,22 +53,23 @@ class DurableObject:
         reason: str,
         was_clean: bool,  # noqa: FBT001
     ) -> Awaitable[None] | None:
-        """Take the end of a socket: the peer has closed, or is gone.
+        """Handle the end of a socket, by a Close or by the loss of the connection.
 
-        Until this is over, `send()` works if the peer has said Close. Its Close is
-        answered then, unless the handler has called `close()` itself.
+        If the peer has sent a Close, `send()` works until this handler has ended. Then
+        the Close is answered, unless the handler has called `close()`.
 
         Args:
             ws: The socket.
-            code: The code of the peer's Close; 1005 if it had none, 1006 if none came.
-            reason: The peer's words, possibly empty.
-            was_clean: Whether a Close came.
+            code: The code of the peer's Close; 1005 if that had no code, 1006 if the
+                connection was lost.
+            reason: The reason of the peer's Close, possibly empty.
+            was_clean: Whether the peer has sent a Close.
         """
 
     def web_socket_error(
         self, ws: WebSocket, error: Exception
     ) -> Awaitable[None] | None:
-        """Take the end of a socket whose peer broke the protocol.
+        """Handle the end of a socket whose peer broke the protocol.
 
-        There is no `web_socket_close()` then.
+        `web_socket_close()` is not called in this case.
         """

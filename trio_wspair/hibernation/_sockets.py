@@ -1,13 +1,14 @@
-"""The sockets of one object: in what order, under which tags.
+"""`Sockets`: the sockets of one object, in order, by their tags.
 
-Knows neither the object nor what happens to events, only that somebody takes them.
+Knows neither the object nor what its handlers do. `Membership` is what an object keeps
+with each socket; it stays in place of the listeners, so tags can be asked for after the
+end.
 """
 
 import logging
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from enum import Enum, auto
 from typing import Final
 
 import attrs
@@ -18,13 +19,13 @@ from trio_wspair._pair.verbs import half_of
 from trio_wspair._pair.websocket import WebSocket
 from trio_wspair._rules.codes import Close
 from trio_wspair._rules.errors import InvalidStateError
+from trio_wspair._rules.instances import MessageProgress
 from trio_wspair._rules.listeners import Listener, Listeners
 from trio_wspair._rules.state import Failure, Holder
 
 __all__ = (
     "Membership",
-    "Owner",
-    "Progress",
+    "ObjectKey",
     "Sockets",
     "answered_at",
     "closing_socket",
@@ -38,81 +39,61 @@ _logger: Final = logging.getLogger("trio_wspair")
 closing_socket: Final[ContextVar[WebSocket | None]] = ContextVar(
     "closing_socket", default=None
 )
-"""The socket whose close handler is running here, if any."""
+"""The socket whose close handler is running in this task, if any."""
 
 
 @attrs.define
 class _Fetch:
     given: list[WebSocket] = attrs.field(factory=list[WebSocket])
-    """Untaken halves that other objects have handed to it."""
+    """The untaken halves that it has received from other objects."""
     accepted: list[WebSocket] | None = attrs.field(factory=list[WebSocket])
-    """The sockets that it has accepted; `None` once it is over."""
+    """The sockets that it has accepted; `None` when it has ended."""
 
 
 _fetch: Final[ContextVar[_Fetch | None]] = ContextVar("_fetch", default=None)
-"""The `fetch()` that is running here, or was when this task was started."""
+"""The `fetch()` in which this task, or the task that started it, is running."""
 
 
 @attrs.frozen
-class Owner:
-    """Which object it is."""
+class ObjectKey:
+    """Which object a socket belongs to."""
 
     label: str
     """Such as ``Room 'lobby'``."""
     namespace: object = attrs.field(eq=id)
-    """Anything that its namespace has to itself."""
-
-
-class Progress(Enum):
-    """How far the object has come with the messages of a socket.
-
-    It decides what an automatic answer has to wait for. Workers start the handler of
-    each message when it is read, and read the next one: so an answer comes after what
-    the handlers of earlier messages send at once, and before what they send later.
-    """
-
-    IDLE = auto()
-    """No handler runs: an answer waits for the messages that are queued."""
-    BEGINNING = auto()
-    """A handler is about to begin: an answer waits for it, and for what is queued."""
-    WAITING = auto()
-    """A handler waits, or did since the queue was empty last: an answer comes at once.
-    In Workers, the handlers of what is queued behind it would have begun as well."""
+    """Any value that differs for each namespace."""
 
 
 class Membership(Listeners):
-    """What an object keeps with a socket, in place of the listeners.
+    """What an object keeps with a socket, in place of the listeners."""
 
-    It stays with the socket, so that tags can be asked for after the end.
-    """
+    __slots__ = ("answered_at", "key", "progress", "tags")
 
-    __slots__ = ("answered_at", "owner", "progress", "tags")
-
-    owner: Owner
+    key: ObjectKey
     tags: tuple[str, ...]
     answered_at: float | None
-    """When an automatic answer was sent last, as `time.time()`."""
-    progress: Progress
+    """When the last message with an automatic answer came, as `time.time()`."""
+    progress: MessageProgress
 
     def __init__(
         self,
-        owner: Owner,
+        key: ObjectKey,
         tags: tuple[str, ...],
         take: Callable[[Event], object],
         before: Listeners,
     ) -> None:
         super().__init__()
-        self.owner = owner
+        self.key = key
         self.tags = tags
         self.answered_at = None
-        self.progress = Progress.IDLE
+        self.progress = MessageProgress.IDLE
         self.only_message_listener = take
         self._entries = before._entries
         self._slots = before._slots
         self._changed()
 
     def to_call(self, event_type: str) -> Iterator[Listener]:  # noqa: ARG002
-        """Yield who takes all events."""
+        """Yield the listener of all events."""
         assert self.only_message_listener is not None
         yield self.only_message_listener
 
@@ -125,35 +106,38 @@ class Membership(Listeners):
             )
 
 
-def membership_of(socket: WebSocket, owner: Owner) -> Membership:
-    """Return what `owner` keeps with one of its sockets, even after its end.
+def membership_of(socket: WebSocket, key: ObjectKey) -> Membership:
+    """Return what an object keeps with one of its sockets, also after its end.
 
     Raises:
-        InvalidStateError: It is none of them.
+        InvalidStateError: The object has not accepted the socket.
     """
     half = half_of(socket)
     membership = half.listeners
     if isinstance(membership, Membership):
-        if membership.owner == owner:
+        if membership.key == key:
             return membership
-        others = membership.owner.label
-        msg = f"{owner.label} has not accepted this WebSocket: {others} has"
+        other = membership.key.label
+        msg = f"{key.label} has not accepted this WebSocket: {other} has"
     elif half.state.holder is Holder.NONE:
-        msg = "only accept_web_socket() gives a WebSocket tags: call it before"
+        msg = "this WebSocket has no tags yet: accept it with accept_web_socket() first"
     else:
-        msg = f"only accept_web_socket() gives tags, and this one is {socket!r}"
+        msg = (
+            "only a WebSocket that accept_web_socket() has accepted has tags, not "
+            f"{socket!r}"
+        )
     raise InvalidStateError(msg)
 
 
 def answered_at(socket: WebSocket) -> float | None:
-    """Return when an automatic answer was sent last, if ever, as `time.time()`."""
+    """Return when the last message with an automatic answer came, as `time.time()`."""
     membership = half_of(socket).listeners
     return membership.answered_at if isinstance(membership, Membership) else None
 
 
 @contextmanager
 def ending_untaken() -> Generator[None, None, None]:
-    """If the block fails, end what it has accepted or got and could not give away."""
+    """End the untaken halves of a `fetch()`, which is the block, if it raises."""
     fetch = _Fetch()
     token = _fetch.set(fetch)
     try:
@@ -166,13 +150,13 @@ def ending_untaken() -> Generator[None, None, None]:
         discard_untaken(fetch.given)
         raise
     finally:
-        fetch.accepted = None  # Tasks that it has started have it in their context.
+        fetch.accepted = None  # The context of tasks that it has started refers to it.
         fetch.given.clear()
         _fetch.reset(token)
 
 
 def note_given(socket: WebSocket) -> None:
-    """Let an untaken half end if the `fetch()` that is running here fails."""
+    """Let an untaken half end if the `fetch()` that runs in this task raises."""
     fetch = _fetch.get()
     if fetch is not None and fetch.accepted is not None:
         fetch.given.append(socket)
@@ -188,7 +172,7 @@ class Sockets:
         self._closing: set[WebSocket] = set()
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of sockets."""
         return len(self._all)
 
     def __contains__(self, socket: WebSocket) -> bool:
@@ -198,8 +182,8 @@ class Sockets:
     def listed(self, tag: str | None) -> list[WebSocket]:
         """Return all sockets, the latest first, or those of a tag, the oldest first.
 
-        Whose close handler is still running is seen by that handler alone. The order
-        and this are workerd's.
+        A socket whose close handler is running is returned to that handler only. Both
+        rules are those of workerd.
         """
         found = reversed(self._all) if tag is None else self._by_tag.get(tag, ())
         if not self._closing:

@@ -1,9 +1,11 @@
 """`Turnstile`: tasks that have to wait go on in the order in which they came.
 
-Knows nothing of what they wait for, only whether it is there. Tasks that wait for a
-`trio.Event` are woken together, in an order that is luck. Here each task wakes the next
-one as it goes on itself: so the first has run to its next checkpoint when the second is
-asked whether it may still go on.
+Knows only a function that returns whether they may go on.
+
+Theory of operation. A `trio.Event` wakes all the tasks that wait for it together, in
+random order. Here each task wakes the next one when it goes on itself. So the first has
+run to its next checkpoint when the turnstile checks whether the second may go on: the
+first may have closed it again.
 """
 
 from collections import deque
@@ -15,20 +17,21 @@ __all__ = ("Turnstile",)
 
 
 class Turnstile:
-    """Where tasks wait until it is open.
+    """A place where tasks wait until it is open.
 
-    Each method is told by `is_open`, which is always the same function, whether a task
-    may go on now. It is not kept, as it refers to what has the turnstile. When it
-    becomes true, somebody has to call `admit()`.
+    Each method takes `is_open`, always the same function, which returns whether a task
+    may go on now. The turnstile does not keep the function, to avoid a cycle of
+    references to the turnstile's owner. The owner calls `admit()` when the result
+    becomes true.
     """
 
     def __init__(self) -> None:
         self._turns: deque[trio.Event] = deque()
         self._admitting = False
-        """A task was woken that has not run yet."""
+        """Whether a task was woken and has not run yet."""
 
     def __bool__(self) -> bool:
-        """Return whether a task waits."""
+        """Return whether any task is waiting."""
         return self._admitting or bool(self._turns)
 
     def is_clear(self, is_open: Callable[[], bool]) -> bool:
@@ -36,14 +39,14 @@ class Turnstile:
         return not self._turns and not self._admitting and is_open()
 
     async def pass_through(self, is_open: Callable[[], bool]) -> None:
-        """Wait for one's turn, where it is not clear."""
+        """Wait for this task's turn, if `is_clear()` has returned false."""
         turn = trio.Event()
         self._turns.append(turn)
         while True:
             try:
                 await turn.wait()
             except BaseException:
-                if turn.is_set():  # It was cancelled already when its turn came.
+                if turn.is_set():  # Its turn came after it was cancelled.
                     self._admitting = False
                     self.admit(is_open)
                 else:
@@ -52,13 +55,13 @@ class Turnstile:
             self._admitting = False
             if is_open():
                 break
-            # Somebody has closed it again meanwhile.
+            # It was closed again before this task ran.
             turn = trio.Event()
             self._turns.appendleft(turn)
         self.admit(is_open)
 
     def admit(self, is_open: Callable[[], bool]) -> None:
-        """Let the tasks that wait go on, one by one, if it is open."""
+        """Let the waiting tasks go on, one by one, if it is open."""
         if self._turns and not self._admitting and is_open():
             self._admitting = True
             self._turns.popleft().set()

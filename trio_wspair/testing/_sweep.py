@@ -148,7 +148,7 @@ def hibernate_after_every_event(
     before = residence.leaves_at_once
     residence.leaves_at_once = True
     for actor in namespace._actors.values():
-        actor.look_around()
+        actor.sleep_if_idle()
     try:
         yield
     finally:
