@@ -13,7 +13,7 @@ from trio_wspair._http.forwarded import (
     forwarded_by,
     node_address,
 )
-from trio_wspair._http.urls import Authority
+from trio_wspair._http.hosts import Authority
 
 
 def forwarded(

@@ -1,4 +1,4 @@
-"""`printable` and `redacted`: text from the network in logs and errors."""
+"""`printable`, `quoted` and `redacted`: text from the network in logs and errors."""
 
 import ast
 import unicodedata
@@ -6,7 +6,7 @@ import unicodedata
 import pytest
 from hypothesis import given, strategies as st
 
-from trio_wspair._rules.display import printable, redacted
+from trio_wspair._rules.display import printable, quoted, redacted
 
 any_text = st.text(st.characters() | st.characters(categories=["Cs", "Cc", "Cf"]))
 
@@ -106,3 +106,13 @@ def test_any_text_can_be_redacted(text: str) -> None:
 @given(any_text)
 def test_only_names_are_shown_after_a_question_mark(text: str) -> None:
     assert "SECRET" not in redacted(f"http://h/?token={text.replace('#', '')}SECRET")
+
+
+@given(any_text)
+def test_quoted_text_is_a_literal_of_its_beginning(text: str) -> None:
+    assert ast.literal_eval(quoted(text[:100])) == text[:100]
+
+
+def test_long_text_is_shortened_in_quotes() -> None:
+    assert quoted("a" * 100) == f'"{"a" * 100}"'
+    assert quoted("a" * 101) == f'"{"a" * 100}..."'

@@ -19,7 +19,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from trio_wspair._http.headers import Headers, HeadersInit, is_token
-from trio_wspair._http.urls import Authority
+from trio_wspair._http.hosts import Authority
 from trio_wspair._pair.instruments import ConnectionInfo, report_connected
 from trio_wspair._pair.pair import (
     DEFAULT_MAX_BUFFERED_BYTES,

@@ -18,7 +18,8 @@ from urllib.request import getproxies_environment
 
 import attrs
 
-from trio_wspair._http.urls import DEFAULT_PORTS, Authority, ascii_host
+from trio_wspair._http.hosts import Authority, ascii_host
+from trio_wspair._http.urls import DEFAULT_PORTS
 from trio_wspair._rules.display import redacted
 
 __all__ = (

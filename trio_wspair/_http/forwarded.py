@@ -16,7 +16,8 @@ import attrs
 from trio_wspair._rules.display import printable
 
 from .headers import Headers, comma_list
-from .urls import DEFAULT_PORTS, Authority, http_scheme, parse_authority
+from .hosts import Authority, parse_authority
+from .urls import DEFAULT_PORTS, http_scheme
 
 __all__ = (
     "Forwarded",

@@ -25,9 +25,10 @@ from .headers import (
     decode_headers,
     encode_headers,
 )
+from .hosts import Authority, parse_authority
 from .messages import Body, Response
 from .upgrade import VERSION, WRONG_VERSION, asks_for_websocket, upgrade_fault
-from .urls import Authority, Target, parse_authority, parse_target
+from .urls import Target, parse_target
 
 __all__ = ("ClientGoneError", "HTTPConnection", "Head", "Refusal", "bad_request")
 

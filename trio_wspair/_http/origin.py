@@ -12,8 +12,9 @@ import attrs
 
 from trio_wspair._rules.display import printable
 
+from .hosts import Authority, ascii_host, parse_authority
 from .messages import Request
-from .urls import DEFAULT_PORTS, Authority, ascii_host, parse_authority
+from .urls import DEFAULT_PORTS
 
 __all__ = ("same_origin",)
 

@@ -1,14 +1,16 @@
 """Text from the network, made safe to show in a log line, a terminal or an error.
 
-Knows only text. `printable()` is for any text, `redacted()` for URLs, which may contain
-secrets.
+Knows only text. `printable()` and `quoted()` are for any text, `redacted()` for URLs,
+which may contain secrets.
 """
 
 import re
 from typing import Final
 
-__all__ = ("printable", "redacted")
+__all__ = ("printable", "quoted", "redacted")
 
+_MAX_QUOTED: Final = 100
+"""The characters of a text that a message shows."""
 _INVISIBLE: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
     "\U0001d159\U000e0100-\U000e01ef]"
@@ -35,10 +37,10 @@ def printable(text: str) -> str:
     """
     if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
         return text
-    return "".join(map(_shown, text))
+    return "".join(map(_escaped, text))
 
 
-def _shown(character: str) -> str:
+def _escaped(character: str) -> str:
     if character in '"\\':
         return f"\\{character}"
     if character.isprintable() and _INVISIBLE.match(character) is None:
@@ -47,6 +49,12 @@ def _shown(character: str) -> str:
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def quoted(text: str) -> str:
+    """Return text in double quotes for a message; of a long text, its beginning."""
+    end = "..." if len(text) > _MAX_QUOTED else ""
+    return f'"{printable(text[:_MAX_QUOTED])}{end}"'
 
 
 def redacted(url: str) -> str:

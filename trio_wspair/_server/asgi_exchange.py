@@ -13,8 +13,9 @@ from trio.lowlevel import enable_ki_protection
 
 from trio_wspair._http.bodies import RequestBody, open_pieces
 from trio_wspair._http.headers import Headers, encode_headers
+from trio_wspair._http.hosts import Authority
 from trio_wspair._http.messages import Request, Response
-from trio_wspair._http.urls import Authority, RequestURL, Target
+from trio_wspair._http.urls import RequestURL, Target
 from trio_wspair._rules.codes import CloseCode
 from trio_wspair._rules.display import printable
 from trio_wspair._rules.errors import RequestBodyError

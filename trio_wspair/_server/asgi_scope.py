@@ -26,14 +26,8 @@ from trio_wspair._http.headers import (
     decode_headers,
     is_token,
 )
-from trio_wspair._http.urls import (
-    DEFAULT_PORTS,
-    Authority,
-    RequestURL,
-    http_scheme,
-    parse_authority,
-    parse_target,
-)
+from trio_wspair._http.hosts import Authority, parse_authority
+from trio_wspair._http.urls import DEFAULT_PORTS, RequestURL, http_scheme, parse_target
 from trio_wspair._rules.display import printable
 
 __all__ = ("Scope", "ScopeRequest", "client_of", "read_scope")

@@ -13,9 +13,10 @@ import trio
 
 from trio_wspair._http.forwarded import ProxyHeaders, forwarded_by
 from trio_wspair._http.headers import Headers, comma_list
+from trio_wspair._http.hosts import Authority, parse_authority
 from trio_wspair._http.http1 import ClientGoneError, Head, HTTPConnection, bad_request
 from trio_wspair._http.messages import FetchHandler, Request, Response
-from trio_wspair._http.urls import Authority, RequestURL, parse_authority
+from trio_wspair._http.urls import RequestURL
 from trio_wspair._tasks.timers import Alarms
 from trio_wspair.transports._connection import Connection
 from trio_wspair.transports._engines import Engine

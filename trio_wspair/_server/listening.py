@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 import attrs
 import trio
 
-from trio_wspair._http.urls import Authority
+from trio_wspair._http.hosts import Authority
 from trio_wspair._rules.errors import InvalidStateError
 from trio_wspair._rules.limits import check_limit
 from trio_wspair.transports.io._tls import check_ssl_context
