@@ -1,6 +1,6 @@
 """`ASGIApp`: a `fetch` handler as an ASGI application, for servers that run Trio.
 
-Knows the life of a server; requests are for the rooms below.
+Knows the lifespan of a server; `ASGIExchange` handles requests.
 """
 
 import logging
@@ -23,17 +23,17 @@ from trio_wspair.transports._asgi import Receive, Send
 __all__ = ("ASGIApp",)
 
 _NO_TRIO: Final = (
-    "ASGIApp needs a server that runs Trio, and this one runs asyncio. With Hypercorn "
-    "it is 'hypercorn --worker-class trio module:app'; without any ASGI server, "
+    "ASGIApp needs a server that runs Trio, and this one runs asyncio. Run "
+    "'hypercorn --worker-class trio module:app', or, without an ASGI server, "
     "trio_wspair.serve(fetch, port)"
 )
 
 
 _NOT_OPEN: Final = (
-    "the application is an async context manager, which is opened when the server says "
-    "that it starts (ASGI's lifespan), and this server {}. Switch its lifespan support "
-    "on; if ASGIApp is mounted in another application, open it in that one's lifespan, "
-    "and give the handler to ASGIApp"
+    "the application is an async context manager, which is opened when the server "
+    "reports its startup (ASGI's lifespan), and this server {}. Enable its lifespan "
+    "support; if ASGIApp is mounted in another application, open the context manager "
+    "in the lifespan of that, and pass the handler to ASGIApp"
 )
 _logger: Final = logging.getLogger("trio_wspair")
 
@@ -41,26 +41,27 @@ _logger: Final = logging.getLogger("trio_wspair")
 class ASGIApp:
     """A `fetch` handler, or any application, as an ASGI application.
 
-    It is called by an ASGI server that runs Trio, such as Hypercorn with its Trio
-    worker, or by an application in which it is mounted. A server that runs asyncio is
-    told so when it starts.
+    It runs in an ASGI server that runs Trio, such as Hypercorn with its Trio worker, or
+    mounted in another application. The startup of a server that runs asyncio fails
+    with an error that says so.
 
-    What `serve()` says about the handler holds here too. What concerns the network is
-    up to the server: TLS, pings, the size of messages, the time for a head.
+    The handler is called as by `serve()`. The server decides what concerns the network:
+    TLS, pings, the size of messages, the time limit of a head.
 
     Args:
         app: As for `serve()`: the handler, an object that has one, or an async context
-            manager that yields one of these. That is opened when the server starts
-            (``lifespan.startup``), and left when it has shut down.
-        body_timeout: Seconds for the next piece of a body to come, or to be taken.
-        close_grace: Seconds for a closing handshake.
-        max_body_bytes: A larger body of a request gets 413.
-        receive_buffer_bytes: Reading from a client stops while the handler's half
-            has so much that it has not taken.
-        log_query: Show the query of a URL in the log; it often has secrets in it.
+            manager that yields one of these, which is opened when the server starts
+            (``lifespan.startup``), and left when the server shuts down.
+        body_timeout: The seconds in which the next piece of a body has to arrive, or
+            to be sent.
+        close_grace: The seconds for a closing handshake.
+        max_body_bytes: A request with a larger body gets status 413.
+        receive_buffer_bytes: Reading from a client pauses while the handler's half has
+            more bytes than this waiting to be taken.
+        log_query: Show the query of a URL in the log; it often contains secrets.
 
     Raises:
-        TypeError: An argument is of another type.
+        TypeError: An argument has the wrong type.
         ValueError: An argument is out of range.
     """
 
@@ -85,28 +86,28 @@ class ASGIApp:
         self._make_service = partial(Service, limits=limits, log_query=log_query)
         self._app = app
         self._services: list[Service] = []
-        """Of the applications that are open; of several servers, if several have it."""
+        """One for each open application; each server that runs this app has its own."""
         if fetch is not None:
             self._services.append(self._make_service(fetch=fetch))
-        self._missing = "has not said so"
+        self._missing = "has not reported it"
 
     @enable_ki_protection
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request, or follow the life of the server; for ASGI servers.
+        """Handle one request, or the lifespan of the server; ASGI servers call this.
 
         Raises:
             InvalidStateError: The server does not run Trio, or the application is not
                 open.
-            ValueError: The type of the scope is not known here.
+            ValueError: The type of the scope is unknown.
         """
         kind: str = scope["type"]
         if kind == "lifespan":
-            await self._live(receive, send)
+            await self._run_lifespan(receive, send)
             return
         if not trio.lowlevel.in_trio_task():
             raise InvalidStateError(_NO_TRIO)
         if kind not in ("http", "websocket"):
-            msg = f"ASGIApp knows http, websocket and lifespan, not {kind!r}"
+            msg = f"ASGIApp supports http, websocket and lifespan, not {kind!r}"
             raise ValueError(msg)
         if not self._services:
             raise InvalidStateError(_NOT_OPEN.format(self._missing))
@@ -115,15 +116,15 @@ class ASGIApp:
             return  # The client has gone already.
         await ASGIExchange(service, scope, receive, send).run()
 
-    async def _live(self, receive: Receive, send: Send) -> None:
-        """Follow the life of the server; one that runs asyncio does not start."""
+    async def _run_lifespan(self, receive: Receive, send: Send) -> None:
+        """Handle the lifespan of the server; one that runs asyncio does not start."""
         await receive()  # lifespan.startup
         if not trio.lowlevel.in_trio_task():
             await send({"type": "lifespan.startup.failed", "message": _NO_TRIO})
             return
         phase = "startup"
         try:
-            # This task enters and leaves it, as nurseries in it demand.
+            # This task enters and leaves it: nurseries in it require that.
             async with open_application(self._app) as fetch:
                 service = self._make_service(fetch=fetch)
                 self._services.append(service)
@@ -136,10 +137,10 @@ class ASGIApp:
                     self._services.remove(service)
                     self._missing = "has shut down"
         except Exception as exc:
-            if not phase:  # A task of the application has failed, unasked.
+            if not phase:  # A task of the application has failed meanwhile.
                 raise
             failure = bare(exc)
-            _logger.exception("the application fails at %s", phase, exc_info=failure)
+            _logger.exception("the application failed at %s", phase, exc_info=failure)
             message = f"{type(failure).__name__}: {failure}"
             await send({"type": f"lifespan.{phase}.failed", "message": message})
         else:

@@ -146,7 +146,7 @@ async def test_no_error_shows_the_subprotocols_that_are_offered(
     async with net.serve(fetch) as server:
         await fails(server.url, protocols=["bearer", "hunter2"])
     record = logged.take()
-    assert "a list, was not offered" in record
+    assert "a list, which the client does not offer" in record
     check(record)
 
     async def script(peer: ScriptedPeer) -> None:

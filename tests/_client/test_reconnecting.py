@@ -168,7 +168,7 @@ class RetryAsync:
         ({"should_retry": RetryAsync()}, TypeError, "must be a sync function"),
         ({"url": None}, TypeError, "url must be a str or a function, not NoneType"),
         ({"url": "ftp://h/"}, ValueError, "is not the URL of a WebSocket"),
-        ({"headers": {"A": "b\n"}}, ValueError, "no line breaks"),
+        ({"headers": {"A": "b\n"}}, ValueError, "line breaks and characters"),
     ],
 )
 async def test_wrong_arguments_are_refused_at_once(

@@ -119,9 +119,9 @@ def test_a_missing_application_is_an_error(app: Path, name: str, what: str) -> N
 @pytest.mark.parametrize(
     ("source", "what"),
     [
-        ("app = 5", "'app' of it.py can't be served: .* this is 5, of the type int"),
+        ("app = 5", "'app' of it.py can't be served: .* this is 5, of type int"),
         ("def fetch(request): ...", "'fetch' of it.py .* fetch\\(\\) is not async"),
-        ("class app: ...", "'app' of it.py .* the class app: use an instance"),
+        ("class app: ...", "'app' of it.py .* the class app: pass an instance"),
         (
             "async def fetch(rooms, request): ...",
             "'fetch' of it.py .* fetch\\(\\) takes one argument, the request",

@@ -33,7 +33,9 @@ async def test_a_body_that_stops_coming_is_a_408(
         assert trio.current_time() == pytest.approx(7)
         got = parse_answers(answer, "POST")[0]
         assert (got.status, got.keeps_alive) == (408, False)
-        assert got.body == b"no more of the body in 7.0 s\n"
+        assert got.body == (
+            b"the rest of the body did not arrive in time: nothing came for 7.0 s\n"
+        )
         await client.aclose()
 
 

@@ -186,7 +186,7 @@ async def test_reading_after_the_end_of_the_connection_raises_request_body_error
     got = await answer_to(fetch, request_bytes("POST", body=b"abc")[:-1])
     assert not got.keeps_alive
     for _ in range(2):
-        with pytest.raises(RequestBodyError, match="broken") as caught:
+        with pytest.raises(RequestBodyError, match="is not valid") as caught:
             await requests[0].bytes()
         assert caught.value.status == 400
 
@@ -343,7 +343,7 @@ async def test_g12_bad_chunks_get_400_and_end_the_connection(chunks: bytes) -> N
     request = request_bytes("POST", "/", CHUNKED) + chunks + request_bytes()
     got = await answer_to(echo_body, request)
     assert (got.status, got.keeps_alive) == (400, False)
-    assert got.body.startswith(b"the body of a request is broken: ")
+    assert got.body.startswith(b"the body of the request is not valid: ")
 
 
 @pytest.mark.parametrize("chunks", [b"x\r\n", b"1\r\nab\r\n"])

@@ -241,7 +241,9 @@ async def test_a_piece_of_another_type_aborts_the_response_and_is_logged(
     got = await answer_to(streaming("a", piece, "b"), request_bytes())
     assert (got.body, got.complete) == (b"a", False)
     record = logged.take()
-    assert f"a piece of a body is str or bytes, not {type(piece).__name__}" in record
+    assert (
+        f"a piece of a body must be str or bytes, not {type(piece).__name__}" in record
+    )
     assert "GET /" in record
     assert "Traceback" in record
 

@@ -271,5 +271,7 @@ def test_proxy_headers_is_true_or_forwarded() -> None:
     assert [checked_proxy_headers(k) for k in (True, False)] == [True, False]
     assert checked_proxy_headers("forwarded") == "forwarded"
     for wrong in ("x-forwarded", None, 1):
-        with pytest.raises(ValueError, match="proxy_headers is True for X-Forwarded"):
+        with pytest.raises(
+            ValueError, match="proxy_headers must be True for X-Forwarded"
+        ):
             checked_proxy_headers(cast("bool", wrong))

@@ -209,7 +209,7 @@ async def test_g12_no_header_value_makes_another_header(text: str) -> None:
 async def test_headers_that_were_replaced_are_checked_when_they_are_sent() -> None:
     response = Response("x")
     response.headers = {"X-Name": "a\r\nX-Evil: 1"}  # type: ignore[assignment] # on purpose
-    with pytest.raises(ValueError, match="can't have the value"):
+    with pytest.raises(ValueError, match=r"the value of header '.*' contains"):
         await sent(response)
 
 

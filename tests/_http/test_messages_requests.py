@@ -198,7 +198,9 @@ def test_a_value_with_invalid_characters_is_refused(value: str) -> None:
         lambda: Headers({"X-Name": value}),
         lambda: Response("", headers=[("X-Name", value)]),
     ):
-        with pytest.raises(ValueError, match="can't have the value") as caught:
+        with pytest.raises(
+            ValueError, match=r"the value of header '.*' contains"
+        ) as caught:
             act()
         assert any(repr(character) in str(caught.value) for character in value)
         assert len(value) < 3 or value not in str(caught.value)
@@ -228,11 +230,13 @@ def test_space_around_a_value_is_removed(value: str) -> None:
 def test_names_and_values_that_are_not_str_are_type_errors(wrong: object) -> None:
     headers = Headers({"A": "1"})
     text = cast("str", wrong)
-    with pytest.raises(TypeError, match="a header's name is a str, not "):
+    with pytest.raises(TypeError, match="the name of a header must be a str, not "):
         headers.append(text, "v")
-    with pytest.raises(TypeError, match="the value of header 'X-Name' is a str, not "):
+    with pytest.raises(
+        TypeError, match="the value of header 'X-Name' must be a str, not "
+    ):
         headers.append("X-Name", text)
-    with pytest.raises(TypeError, match="the value of header 'a' is a str, not "):
+    with pytest.raises(TypeError, match="the value of header 'a' must be a str, not "):
         headers["a"] = text
     assert headers.pairs() == [("A", "1")]
 

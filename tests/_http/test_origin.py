@@ -168,5 +168,5 @@ async def test_allowed_origins_must_be_a_list() -> None:
     with pytest.raises(TypeError, match=r"allow=\['https://a.example'\]"):
         same_origin(request, allow=cast("list[str]", "https://a.example"))
     for wrong in (None, b"https://a.example", ["https://a.example"]):
-        with pytest.raises(TypeError, match="an origin in allow is a str, not "):
+        with pytest.raises(TypeError, match="an origin in allow must be a str, not "):
             same_origin(request, allow=cast("list[str]", [wrong]))

@@ -118,7 +118,7 @@ async def test_one_connection_too_many_gets_503_and_retry_after(
         for _ in range(3):  # It is logged once a minute.
             async with net.dial(server) as peer:
                 assert refusal(await peer.read_all()) == (503, "5")
-    assert "answering 503: there are 1 connections, which is max_connections" in (
+    assert "answering 503: there are 1 connections, the limit max_connections" in (
         logged.take()
     )
 
@@ -220,7 +220,7 @@ async def test_one_connection_too_many_of_a_client_gets_429(
             assert await first.receive_all() == [(1000, "")]
         async with net.peer(server) as fourth:
             await fourth.send(fourth.close_frame(1000))
-    assert "2 connections of 127.0.0.1, which is max_connections_per_client" in (
+    assert "2 connections of 127.0.0.1, the limit max_connections_per_client" in (
         logged.take()
     )
 

@@ -188,15 +188,18 @@ async def opener_that_returns() -> Any:
         (opener_that_returns, "it needs a 'yield' in place of 'return'"),
         (SyncSite(), "fetch() is not async: write 'async def fetch(...)'"),
         (SyncCallable(), "SyncCallable() is not async"),
-        (Site, "this is the class Site: use an instance of it"),
-        (OpenedSite, "this is the class OpenedSite: use an instance of it"),
-        (Room, "this is the class Room: use an instance of it"),
+        (Site, "this is the class Site: pass an instance of it"),
+        (OpenedSite, "this is the class OpenedSite: pass an instance of it"),
+        (Room, "this is the class Room: pass an instance of it"),
         (generator, "generator is an async generator: decorate it with @async"),
         (generator(), "this is an async generator: decorate its function (@async"),
-        (with_settings, "use functools.partial(with_settings, ...), or with_settings("),
+        (
+            with_settings,
+            "pass functools.partial(with_settings, ...), or with_settings(",
+        ),
         (None, "this is None"),
-        ("fetch", "this is 'fetch', of the type str"),
-        (types.SimpleNamespace(fetch=5), "of the type SimpleNamespace"),
+        ("fetch", "this is 'fetch', of type str"),
+        (types.SimpleNamespace(fetch=5), "of type SimpleNamespace"),
     ],
 )
 def test_an_object_that_is_no_application_is_refused_with_a_hint(
@@ -214,7 +217,7 @@ def test_a_callable_that_is_not_written_in_python_is_accepted() -> None:
 
 async def test_a_coroutine_is_refused_without_a_second_warning() -> None:
     coroutine: Any = fetch("a request")  # type: ignore[arg-type]
-    assert "use fetch instead of fetch(...)" in refusal_of(coroutine)
+    assert "pass fetch instead of fetch(...)" in refusal_of(coroutine)
 
 
 @pytest.mark.parametrize(
@@ -223,8 +226,8 @@ async def test_a_coroutine_is_refused_without_a_second_warning() -> None:
         (None, "this is None"),
         (Site, "this is the class Site"),
         (sync_fetch, "sync_fetch() is not async"),
-        (with_room, "with_room opens an application itself: use it in an 'async with'"),
-        (5, "this is 5, of the type int"),
+        (with_room, "with_room opens an application: enter it with 'async with'"),
+        (5, "this is 5, of type int"),
     ],
 )
 @bounded
@@ -243,7 +246,9 @@ async def test_a_context_manager_without_a_handler_is_refused_before_listening(
 
     with pytest.raises(TypeError) as caught:
         await serve(app, listeners=[Untouched()])
-    assert "an application yields an async function of a request" in str(caught.value)
+    assert "an application must yield an async function of a request" in str(
+        caught.value
+    )
     assert words in str(caught.value)
     assert left
 
@@ -477,7 +482,7 @@ async def test_a_server_that_shuts_down_leaves_the_application_open_for_another(
 async def test_without_a_lifespan_the_error_says_what_to_do(
     autojump_clock: MockClock, scope: Event
 ) -> None:
-    with pytest.raises(InvalidStateError, match="Switch its lifespan support on; if"):
+    with pytest.raises(InvalidStateError, match="Enable its lifespan support; if"):
         await ASGIServer(scope).run(ASGIApp(with_room))
 
 
@@ -496,7 +501,7 @@ async def test_a_failure_at_startup_is_sent_to_the_server_and_logged(
         {"type": "lifespan.startup.failed", "message": "OSError: no database"}
     ]
     (record,) = caplog.records
-    assert record.getMessage() == "the application fails at startup"
+    assert record.getMessage() == "the application failed at startup"
     assert record.exc_info is not None
     assert record.exc_info[0] is OSError
 

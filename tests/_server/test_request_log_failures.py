@@ -281,7 +281,9 @@ async def test_the_end_of_a_peer_is_not_logged_as_an_error(
         return Response(None, status=101, web_socket=client)
 
     def logged_records() -> list[logging.LogRecord]:
-        return [r for r in caplog.records if "has ended with its client" in r.msg]
+        return [
+            r for r in caplog.records if "ended because its client has closed" in r.msg
+        ]
 
     async with net.serve(fetch, close_grace=0.1) as server, net.peer(server) as peer:
         await end(peer)
@@ -410,7 +412,7 @@ async def test_an_end_of_the_peer_with_nothing_else_before_is_not_an_error(
 
     async with net.serve(fetch) as server, net.peer(server) as peer:
         await end_with_1011(peer)
-        await net.until(lambda: "has ended with its client" in caplog.text)
+        await net.until(lambda: "ended because its client has closed" in caplog.text)
 
 
 async def test_the_end_of_another_peer_is_logged_as_an_error(
@@ -445,7 +447,9 @@ async def test_the_end_of_a_client_is_not_logged_as_an_error_of_an_object(
             await trio.sleep(0.001)
 
     def logged_records() -> list[logging.LogRecord]:
-        return [r for r in caplog.records if "has ended with its client" in r.msg]
+        return [
+            r for r in caplog.records if "ended because its client has closed" in r.msg
+        ]
 
     async with (
         open_namespace(World(on_message=tick)) as namespace,

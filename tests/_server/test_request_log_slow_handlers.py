@@ -26,7 +26,9 @@ async def test_a_fetch_that_waits_for_a_message_is_warned_about_once(
         assert logged.records == []
         await trio.sleep(0.2)
         record = logged.take()
-        assert "GET /: fetch has not returned yet; the client is connected" in record
+        assert (
+            "GET /: fetch has not returned for 5 s; the client is connected" in record
+        )
         assert "request.nursery.start_soon()" in record
         await trio.sleep(10)
         assert logged.records == []

@@ -565,13 +565,13 @@ async def test_a_subprotocol_that_was_not_offered_gives_500_or_is_left_out(
         async with net.dial(server) as peer:
             answer = await peer.handshake("Sec-WebSocket-Protocol: chat")
             assert status_of(answer) == 500
-        assert f"{chosen}, was not offered" in logged.take()
+        assert f"{chosen}, which the client does not offer" in logged.take()
         for _ in range(2):
             async with net.dial(server) as peer:
                 answer = await peer.handshake()
                 assert status_of(answer) == 101
                 assert "sec-websocket-protocol" not in answer.lower()
-    left_out = [r for r in logged.records if "was left out" in r.getMessage()]
+    left_out = [r for r in logged.records if "is not sent" in r.getMessage()]
     assert len(left_out) == 1
     logged.records.clear()  # The other halves weren't accepted, either.
 
@@ -634,8 +634,8 @@ async def test_a_half_can_be_returned_only_once(net: Network, logged: Logged) ->
     [
         (TypeError, {"app": "x"}, "an async function of a request, .* this is"),
         (ValueError, {"port": 70000}, "port must be at most 65535, not 70000"),
-        (TypeError, {"port": None}, "pass one of port, unix and listeners"),
-        (TypeError, {"listeners": []}, "pass one of port, unix and listeners"),
+        (TypeError, {"port": None}, "pass exactly one of port, unix and listeners"),
+        (TypeError, {"listeners": []}, "pass exactly one of port, unix and listeners"),
         (TypeError, {"max_connections": "x"}, "max_connections must be an int"),
         (ValueError, {"max_connections": 0}, "max_connections must be at least 1"),
         (ValueError, {"handshake_timeout": -1}, "handshake_timeout must be 0 or more"),

@@ -171,7 +171,7 @@ async def test_a_subprotocol_that_was_not_offered_is_a_500(
         async with open_asgi_websocket(ASGIApp(opened.fetch), protocols="a"):
             pass
     assert caught.value.status == 500
-    assert "'c', was not offered" in logged.take()
+    assert "'c', which the client does not offer" in logged.take()
 
 
 @bounded

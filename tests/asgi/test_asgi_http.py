@@ -143,7 +143,7 @@ async def test_a_body_that_is_not_bytes_is_an_error_of_the_server(
 ) -> None:
     server = await ask(echo, {"type": "http.request", "body": body})
     assert server.status == 500
-    assert "the ASGI server violates the specification: a body is bytes" in (
+    assert "the ASGI server violates the specification: a body must be bytes" in (
         logged.take()
     )
 
@@ -163,7 +163,7 @@ async def test_a_body_may_be_left_out(autojump_clock: MockClock, event: Event) -
         ({"headers": [(b"host", b"user@a")]}, "not a host"),
         ({"headers": [(b"host", b"a"), (b"Host", b"a")]}, "comes more than once"),
         ({"path": "@evil/admin", "raw_path": b"@evil/admin"}, "does not begin with"),
-        ({"scheme": "javascript"}, "not http or https"),
+        ({"scheme": "javascript"}, "must be http or https"),
     ],
 )
 @pytest.mark.parametrize(
@@ -587,7 +587,7 @@ async def test_a_piece_of_a_body_is_text_or_bytes(
 
     server = await ask(answering(Response(pieces())))
     assert not server.complete
-    assert "a piece of a body is str or bytes, not int" in logged.take()
+    assert "a piece of a body must be str or bytes, not int" in logged.take()
 
 
 @bounded
@@ -652,7 +652,7 @@ async def test_tasks_of_a_request_end_with_it(autojump_clock: MockClock) -> None
 
 def test_arguments_are_checked() -> None:
     fetch = answering(Response())
-    with pytest.raises(TypeError, match="an application is an async function"):
+    with pytest.raises(TypeError, match="an application must be an async function"):
         ASGIApp(1)  # type: ignore[arg-type] # on purpose
     bad: list[tuple[dict[str, Any], type[Exception]]] = [
         ({"body_timeout": -1}, ValueError),

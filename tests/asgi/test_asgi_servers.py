@@ -596,4 +596,4 @@ async def test_a_server_does_not_start_when_its_application_fails_to_open(
     ):
         async with serving(ASGIApp(app), name):
             pass
-    assert "the application fails at startup" in logged.take()
+    assert "the application failed at startup" in logged.take()

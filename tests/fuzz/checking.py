@@ -89,7 +89,7 @@ async def attack_server(case: Case) -> str:
 
     async def fetch(request: Request) -> Response:
         if not request.wants_websocket:
-            return Response("This is for WebSockets.", status=426)
+            return Response("A WebSocket is required.", status=426)
         client, server = WebSocketPair()
         observed.append(take(case.application, server, request.nursery))
         return Response(None, status=101, web_socket=client)

@@ -76,7 +76,7 @@ class Network:
     async def echo(request: Request) -> Response:
         """Send each message back: a `fetch` handler."""
         if not request.wants_websocket:
-            return Response("This is for WebSockets.", status=426)
+            return Response("A WebSocket is required.", status=426)
         client, server = WebSocketPair()
 
         @server.on("message")

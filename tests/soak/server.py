@@ -80,7 +80,7 @@ class Handlers:
 
     async def _answer(self, request: Request) -> Response:
         if not request.wants_websocket:
-            return Response("This is for WebSockets.\n", status=426)
+            return Response("A WebSocket is required.\n", status=426)
         url = urlsplit(request.url)
         path = url.path.removeprefix("/")
         if path == "refuse":

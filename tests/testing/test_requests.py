@@ -517,7 +517,7 @@ async def test_interim_responses_are_skipped(autojump_clock: MockClock) -> None:
         ({"url": 5}, TypeError, "a URL is a str such as .*, not int"),
         ({"headers": {"Upgrade": "websocket"}}, ValueError, "open_websocket()"),
         ({"headers": {"Content-Length": "3"}}, ValueError, "leave out the header"),
-        ({"headers": {"X": "a\nb"}}, ValueError, "no line breaks"),
+        ({"headers": {"X": "a\nb"}}, ValueError, "line breaks and characters"),
         ({"body": 3}, TypeError, "str or bytes, not int; pass JSON as"),
         ({"body": "a", "json": 3}, TypeError, "not both"),
         ({"json": {1, 2}}, TypeError, "not JSON serializable"),

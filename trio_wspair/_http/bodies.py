@@ -1,6 +1,6 @@
-"""Bodies: of a request as it arrives, of a response in pieces that can be sent.
+"""Bodies: of a request as it arrives; of a response, in pieces that can be sent.
 
-Knows no connection: a request body has a `BodySource`.
+Knows no connection: a `BodySource` gives a request body its bytes.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterable
@@ -18,10 +18,10 @@ _PIECE_BYTES: Final = 2**16
 
 
 class BodySource(Protocol):
-    """What a request body arrives through: a parser, or the messages of a server."""
+    """The source of a request body: a parser, or the messages of an ASGI server."""
 
     def take(self) -> tuple[bytes, bool]:
-        """Return what has arrived since the last call, and whether that is all.
+        """Return what has newly arrived, and whether the body is complete.
 
         Raises:
             RequestBodyError: The body is not valid.
@@ -32,7 +32,7 @@ class BodySource(Protocol):
         """Wait until more has arrived.
 
         Raises:
-            RequestBodyError: Nothing arrives in time, or the client has gone.
+            RequestBodyError: Nothing has arrived in time, or the client has gone.
         """
         ...
 
@@ -40,12 +40,12 @@ class BodySource(Protocol):
 class RequestBody:
     """The body of one request: what has arrived of it, and the rest on demand.
 
-    A reader that is cancelled loses nothing. A body keeps its bytes when its request is
-    over, whatever follows on the connection.
+    A cancelled reader loses nothing. The body keeps its bytes when the request has
+    ended.
 
     Args:
-        source: What it arrives through.
-        length: Its length by the head of the request; 0 if that is not known.
+        source: Gives the bytes.
+        length: The ``Content-Length``; 0 without one.
         max_bytes: A larger body is refused.
     """
 
@@ -58,11 +58,11 @@ class RequestBody:
         self._reading = trio.Lock()
 
     async def read(self) -> bytes:
-        """Read to the end, once; see `Body`."""
+        """Return the whole body; see `Body`."""
         async with self._reading:  # Always a checkpoint.
             while True:
                 outcome = self.take()
-                # The length is checked before the client is asked for the body, too.
+                # The Content-Length is checked before the client sends the body.
                 if max(len(self._received), self._length) > self._max_bytes:
                     msg = f"the body of a request has more than {self._max_bytes} bytes"
                     raise RequestBodyError(413, msg)
@@ -77,9 +77,9 @@ class RequestBody:
                     self._outcome = exc
 
     def take(self) -> bytes | RequestBodyError | None:
-        """Take what has arrived. At the end, return the whole, or what is wrong.
+        """Take what has arrived. At the end, return the whole body, or the error.
 
-        That is as much as was received at once, whatever the limit is.
+        The body may be larger than the limit by what was received at once.
         """
         if self._outcome is None and self._source is not None:
             try:
@@ -93,7 +93,7 @@ class RequestBody:
         return self._outcome
 
     def leave_empty(self) -> None:
-        """Drop the source: what follows on the connection is not a body."""
+        """Drop the source, as the rest of the connection is not a body."""
         self._outcome = b""
         self._source = None
 
@@ -102,11 +102,14 @@ class RequestBody:
 async def open_pieces(
     body: bytes | AsyncIterable[str | bytes], *, wanted: bool
 ) -> AsyncGenerator[AsyncIterable[bytes], None]:
-    """Yield a body in small pieces: the time limit of the client applies to each.
+    """Yield a body in small pieces; the time limit for sending applies to each.
 
-    There are none if they are not `wanted`, as for HEAD. If the body is a generator, it
-    is closed on leaving, whatever happens. The iterator raises `TypeError` if a piece
-    of the body is neither str nor bytes.
+    If the body is a generator, it is closed on leaving in every case. The iterator
+    raises `TypeError` if a piece of the body is neither str nor bytes.
+
+    Args:
+        body: The body of a response.
+        wanted: Whether pieces are sent; not for HEAD.
     """
     pieces = _pieces_of(body if wanted else b"")
     async with AsyncExitStack() as stack:
@@ -125,7 +128,7 @@ async def _pieces_of(
         return
     async for given in body:
         if not isinstance(given, (str, bytes)):
-            msg = f"a piece of a body is str or bytes, not {type(given).__name__}"
+            msg = f"a piece of a body must be str or bytes, not {type(given).__name__}"
             raise TypeError(msg)
         data = usv_string(given).encode() if isinstance(given, str) else given
         for piece in _cut(data) or [b""]:  # Sending it is a checkpoint.

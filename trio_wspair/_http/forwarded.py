@@ -1,9 +1,9 @@
-"""What proxies say of the request that they pass on: its client, and its URL.
+"""The headers in which proxies pass on the client's address and the URL of a request.
 
 Knows ``X-Forwarded-For``, ``-Proto``, ``-Host`` and ``-Port``, and ``Forwarded`` (RFC
-7239); no I/O. A client can send all of these itself. So only one kind is looked at,
-the one that the proxy is known to set, and of that only what the proxies said that are
-known to be there: each adds its own at the end.
+7239); no I/O. A client can send all of these headers itself. So only one kind is read,
+the one that the proxy is known to set; and of its values only as many as there are
+proxies, from the end, where each proxy appends its own.
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 import attrs
 
-from trio_wspair._rules.display import printable
+from trio_wspair._rules.display import quoted
 
 from .headers import Headers, comma_list
 from .hosts import Authority, parse_authority
@@ -28,7 +28,7 @@ __all__ = (
 )
 
 ProxyHeaders = bool | Literal["forwarded"]
-"""Which kind is believed: none, ``X-Forwarded-*`` (`True`), or ``Forwarded``."""
+"""Which headers are trusted: none, ``X-Forwarded-*`` (`True`), or ``Forwarded``."""
 
 _NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PAIR: Final = re.compile(
@@ -44,7 +44,7 @@ _V6_NODE: Final = re.compile(r"\[([^\[\]]*)\](?::(?:[0-9]{1,5}|_[A-Za-z0-9._-]+)
 
 @attrs.frozen
 class Forwarded:
-    """What is believed; `None` is what was not said."""
+    """What the trusted headers contain; `None` for what is missing."""
 
     client: str | None = None
     """The address of the client, without a port."""
@@ -52,10 +52,10 @@ class Forwarded:
     """``"http"`` or ``"https"``."""
     authority: Authority | None = None
     port: int | None = None
-    """For an authority that has none."""
+    """The port, if the authority has none."""
 
     def authority_for(self, scheme: str, otherwise: Authority) -> Authority:
-        """Return the authority of the URL, given the one that the request has."""
+        """Return the authority of the URL, given that of the request itself."""
         authority = self.authority or otherwise
         if self.port is None or authority.port is not None:
             return authority
@@ -64,30 +64,35 @@ class Forwarded:
 
 
 def checked_proxy_headers(kind: object) -> ProxyHeaders:
-    """Return the argument of this name.
+    """Return the argument `proxy_headers`.
 
     Raises:
-        ValueError: It is something else.
+        ValueError: It is not one of the three kinds.
     """
     if isinstance(kind, bool):
         return kind
     if kind == "forwarded":
         return "forwarded"
     msg = (
-        "proxy_headers is True for X-Forwarded-*, or 'forwarded' for Forwarded, not "
+        "proxy_headers must be True for X-Forwarded-*, or 'forwarded' for Forwarded, "
+        "not "
         f"{kind!r}"
     )
     raise ValueError(msg)
 
 
 def forwarded_by(headers: Headers, kind: ProxyHeaders, proxies: int) -> Forwarded:
-    """Return what the proxies say, of which there are `proxies`, one after another.
+    """Return what the proxies have added to these headers.
 
-    Where fewer have said something, the first of them counts.
+    Args:
+        headers: The headers of the request.
+        kind: Which headers are trusted.
+        proxies: The number of proxies, one behind another. If a header has fewer
+            values, its first value counts.
 
     Raises:
-        ValueError: What they say of the URL is not valid, or ``Forwarded`` can't be
-            understood. An address that is none is as good as none.
+        ValueError: A part of the URL is not valid, or ``Forwarded`` can't be parsed. An
+            invalid address of the client is ignored.
     """
     if kind == "forwarded":
         return _forwarded(headers, proxies)
@@ -95,11 +100,11 @@ def forwarded_by(headers: Headers, kind: ProxyHeaders, proxies: int) -> Forwarde
 
 
 def node_address(node: str) -> str | None:
-    """Return the IP address of a node, without port and brackets; `None` without one.
+    """Return the IP address of a node, without port and brackets.
 
-    Nodes have the forms of RFC 7239, section 6, and IPv6 addresses may be bare, as they
-    are in ``X-Forwarded-For``. Without an address are ``unknown``, obfuscated ones
-    (``_hidden``), and what is no node at all.
+    Nodes have the forms of RFC 7239, section 6; IPv6 addresses may be without brackets,
+    as in ``X-Forwarded-For``. `None` for ``unknown``, for an obfuscated identifier
+    (``_hidden``), and for text that is not a node.
     """
     v4 = _V4_NODE.fullmatch(node)
     v6 = _V6_NODE.fullmatch(node)
@@ -114,22 +119,22 @@ def node_address(node: str) -> str | None:
 
 def _x_forwarded(headers: Headers, proxies: int) -> Forwarded:
     client, scheme, host, port = (
-        _said_by(comma_list(headers, f"x-forwarded-{name}"), proxies)
+        _value_of(comma_list(headers, f"x-forwarded-{name}"), proxies)
         for name in ("for", "proto", "host", "port")
     )
     if port is not None and re.fullmatch("[0-9]{1,5}", port) is None:
-        msg = f'the port in X-Forwarded-Port is a number, not "{printable(port)}"'
+        msg = f"X-Forwarded-Port must be a port number, not {quoted(port)}"
         raise ValueError(msg)
     return Forwarded(
         None if client is None else node_address(client),
         None if scheme is None else http_scheme(scheme),
         None if host is None else parse_authority(host),
-        # So that its range is checked, too.
+        # parse_authority() checks the range.
         None if port is None else parse_authority(f"port:{port}").port,
     )
 
 
-def _said_by(values: Sequence[str], proxies: int) -> str | None:
+def _value_of(values: Sequence[str], proxies: int) -> str | None:
     return values[-min(proxies, len(values))] if values else None
 
 
@@ -137,14 +142,14 @@ def _forwarded(headers: Headers, proxies: int) -> Forwarded:
     elements = _elements(headers.get("forwarded", ""))[-proxies:]
     if not elements:
         return Forwarded()
-    said: dict[str, str] = {}
+    parameters: dict[str, str] = {}
     for element in reversed(elements):
-        said |= element
+        parameters |= element
     client = elements[0].get("for")
     return Forwarded(
         None if client is None else node_address(client),
-        http_scheme(said["proto"]) if "proto" in said else None,
-        parse_authority(said["host"]) if "host" in said else None,
+        http_scheme(parameters["proto"]) if "proto" in parameters else None,
+        parse_authority(parameters["host"]) if "host" in parameters else None,
     )
 
 
@@ -152,7 +157,7 @@ def _elements(text: str) -> list[dict[str, str]]:
     """Return the elements of ``Forwarded``, each with its parameters.
 
     Raises:
-        ValueError: It is not of that form, or an element has a parameter twice.
+        ValueError: The text is not valid, or an element has a parameter twice.
     """
     elements: list[dict[str, str]] = []
     element: dict[str, str] = {}
@@ -163,10 +168,10 @@ def _elements(text: str) -> list[dict[str, str]]:
         if found is not None:
             name, end = found["name"].lower(), found["end"]
         else:
-            found = _BETWEEN.match(text, position)  # Empty ones may be there.
+            found = _BETWEEN.match(text, position)  # Elements may be empty.
             end = "" if found is None else found[1]
         if found is None or name in element:
-            msg = "the header 'Forwarded' is not of the form of RFC 7239, section 4"
+            msg = "the header 'Forwarded' is not valid (RFC 7239, section 4)"
             raise ValueError(msg)
         if name:
             value = found["token"] or re.sub(r"\\(.)", r"\1", found["quoted"] or "")

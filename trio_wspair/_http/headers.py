@@ -1,7 +1,7 @@
-"""`Headers`: the fields of a request or a response, and what lists in them mean.
+"""`Headers`: the fields of a request or a response, and lists in their values.
 
-Values after the Fetch standard; knows RFC 9110, section 5, and no single field but
-those whose values are joined, or encoded, in a way of their own.
+Follows the Fetch standard and RFC 9110, section 5. Knows single fields only where their
+values have to be unique, or are joined or encoded in a special way.
 """
 
 import re
@@ -25,7 +25,7 @@ __all__ = (
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A header's name (RFC 9110, section 5.6.2)."""
 _NOT_IN_A_VALUE: Final = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
-"""What no value has: line breaks, and what is beyond Latin-1 (RFC 9110, 5.5)."""
+"""What a value can't contain: line breaks, text beyond Latin-1 (RFC 9110, 5.5)."""
 
 _SINGLE: Final = (
     "authorization",
@@ -46,23 +46,23 @@ _SINGLE: Final = (
     "sec-websocket-version",
     "user-agent",
 )
-"""Fields of a request that are not lists: two of them have no meaning, and each reader
-would take another one (RFC 9110, section 5.3; RFC 6455, section 11.3)."""
+"""Fields of a request that are not lists. If one came twice, recipients could differ in
+which they use (RFC 9110, section 5.3; RFC 6455, section 11.3)."""
 
 
 class Headers(MutableMapping[str, str]):
-    """HTTP headers: names without regard to case, several values per name.
+    """HTTP headers: names are case-insensitive, and may have several values.
 
-    Like the Fetch standard's class, reading a name gives its values joined with
-    ``", "``, and those of ``Cookie`` with ``"; "`` (RFC 6265, section 5.4);
-    `get_all()` gives them one by one. Nothing gets in that would not be one header on
-    the wire. A ``Location`` that is set is percent-encoded where a URL has to be.
+    As in the Fetch standard, ``headers[name]`` is all values joined with ``", "``;
+    those of ``Cookie`` are joined with ``"; "`` (RFC 6265, section 5.4). `get_all()`
+    returns them one by one. Names and values that would not be a single header on the
+    wire are refused. The value of ``Location`` is percent-encoded where necessary.
 
     Args:
-        headers: Pairs, or a mapping, to start with.
+        headers: The first headers: pairs of name and value, or a mapping.
 
     Raises:
-        TypeError: A name or a value is no str.
+        TypeError: A name or a value is not a str.
         ValueError: A name or a value can't be sent.
     """
 
@@ -78,11 +78,11 @@ class Headers(MutableMapping[str, str]):
             headers = [headers]
         for pair in headers:
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-                # Not shown: a line such as "Authorization: ..." has a secret in it.
-                what = (
-                    f"a mapping, or pairs of name and value, not {type(pair).__name__}"
+                # Not shown: a line such as "Authorization: ..." contains a secret.
+                msg = (
+                    "headers must be a mapping, or pairs of name and value, not "
+                    f"{type(pair).__name__}"
                 )
-                msg = f"headers are {what}"
                 raise TypeError(msg)
             self.append(*pair)
 
@@ -111,16 +111,16 @@ class Headers(MutableMapping[str, str]):
         return len(list(iter(self)))
 
     def append(self, name: str, value: str) -> None:
-        """Add a value to those that `name` has.
+        """Add a value to those of `name`.
 
         Raises:
-            TypeError: The name or the value is no str.
+            TypeError: The name or the value is not a str.
             ValueError: The name or the value can't be sent.
         """
         self._values.add(_checked_name(name), _checked_value(name, value))
 
     def get_all(self, name: str) -> list[str]:
-        """Return the values of `name`, in order; none is an empty list."""
+        """Return the values of `name`, in order; without any, an empty list."""
         return list(self._values.getall(name, []))
 
     def pairs(self) -> list[tuple[str, str]]:
@@ -132,29 +132,29 @@ HeadersInit = Headers | Mapping[str, str] | Iterable[tuple[str, str]]
 
 
 def encode_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    """Return headers as they travel."""
+    """Return headers as bytes, as they are sent."""
     return [
         (name.encode("latin-1"), value.encode("latin-1")) for name, value in headers
     ]
 
 
 def decode_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
-    """Return headers that have travelled."""
+    """Return received headers as text."""
     return [
         (name.decode("latin-1"), value.decode("latin-1")) for name, value in headers
     ]
 
 
 def is_token(text: str) -> bool:
-    """Return whether this can be a name: of a header, of a subprotocol."""
+    """Return whether a text is a token, as are names of headers and subprotocols."""
     return _TOKEN.fullmatch(text) is not None
 
 
 def check_single_values(headers: Headers) -> None:
-    """Check that no field of a request comes twice that has one value.
+    """Check that no field of a request comes twice if it must have a single value.
 
     Raises:
-        ValueError: One does.
+        ValueError: Such a field comes more than once.
     """
     names = [name.lower() for name, _ in headers.pairs()]
     if len(set(names)) == len(names):
@@ -167,17 +167,17 @@ def check_single_values(headers: Headers) -> None:
 
 def comma_list(headers: Headers, name: str) -> list[str]:
     """Return the elements of a header that is a list (RFC 9110, section 5.6.1)."""
-    # Not strip(): to others on the way, U+0085 and U+00A0 are part of an element.
+    # Not strip(): for other recipients, U+0085 and U+00A0 are part of an element.
     elements = [element.strip(" \t") for element in headers.get(name, "").split(",")]
     return [element for element in elements if element]
 
 
 def _checked_name(name: object) -> str:
     if not isinstance(name, str):
-        msg = f"a header's name is a str, not {type(name).__name__}"
+        msg = f"the name of a header must be a str, not {type(name).__name__}"
         raise TypeError(msg)
     if not is_token(name):
-        # What follows a colon is a value, which may be a secret.
+        # The text after a colon is a value, which may be a secret.
         shown, colon, _ = name.partition(":")
         rest = " and what follows it" if colon else ""
         msg = f"{shown!r}{rest} can't be the name of a header (RFC 9110, section 5.1)"
@@ -187,7 +187,7 @@ def _checked_name(name: object) -> str:
 
 def _checked_value(name: str, value: object) -> str:
     if not isinstance(value, str):
-        msg = f"the value of header {name!r} is a str, not {type(value).__name__}"
+        msg = f"the value of header {name!r} must be a str, not {type(value).__name__}"
         raise TypeError(msg)
     if name.lower() == "location":
         value = encoded_reference(value)
@@ -195,8 +195,8 @@ def _checked_value(name: str, value: object) -> str:
     wrong = _NOT_IN_A_VALUE.search(stripped)
     if wrong is not None:  # The rest is not shown: it may be a secret.
         msg = (
-            f"header {name!r} can't have the value that was given, which has "
-            f"{wrong[0]!r} in it: no line breaks, and nothing beyond Latin-1"
+            f"the value of header {name!r} contains {wrong[0]!r}: line breaks and "
+            "characters beyond Latin-1 can't be sent"
         )
         raise ValueError(msg)
     return stripped

@@ -18,19 +18,19 @@ from trio_wspair._rules.display import printable, quoted
 __all__ = ("Authority", "ascii_host", "parse_authority")
 
 _MAX_HOST: Final = 1000
-"""Characters; DNS ends at 253, and the algorithms are slower than linear."""
+"""Characters. DNS allows 253; the algorithms take more than linear time."""
 _AUTHORITY: Final = re.compile(
     r"""(?: \[ (?P<address> [^\[\]]* ) \] | (?P<name> [^\[\]:@/?\#\\]* ) )
         (?: : (?P<port> [0-9]* ) )?""",
     re.VERBOSE,
 )
 _REG_NAME: Final = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+")
-"""RFC 3986, section 3.2.2; an empty one is no host of HTTP (RFC 9110, 4.2.1)."""
+"""RFC 3986, section 3.2.2; HTTP does not allow an empty name (RFC 9110, 4.2.1)."""
 _ZONE: Final = re.compile(r"[A-Za-z0-9._~-]+")
 _ESCAPED_ASCII: Final = re.compile(r"%([0-7][0-9A-Fa-f])")
 _UNRESERVED: Final = re.compile(r"[A-Za-z0-9._~-]")
 _FORBIDDEN_IN_A_DOMAIN: Final = re.compile(r"[\x00-\x20#/:<>?@\[\\\]^|%\x7f]")
-"""WHATWG's forbidden domain code points, of those that are ASCII."""
+"""WHATWG's forbidden domain code points that are ASCII."""
 
 
 # -- authorities -----------------------------------------------------------------------
@@ -38,11 +38,11 @@ _FORBIDDEN_IN_A_DOMAIN: Final = re.compile(r"[\x00-\x20#/:<>?@\[\\\]^|%\x7f]")
 
 @attrs.frozen
 class Authority:
-    """A host and maybe a port, as they stand in a URL; never userinfo."""
+    """A host and perhaps a port, as in a URL; never userinfo."""
 
     host: str
-    """A name in lower case, or an address: one of IPv6 without brackets, with its zone
-    after ``%``, if it has one."""
+    """A name in lower case, or an address. An IPv6 address has no brackets; a zone
+    follows after ``%``."""
     port: int | None = None
 
     def __str__(self) -> str:
@@ -55,10 +55,11 @@ class Authority:
 def parse_authority(text: str) -> Authority:
     """Return the host and the port of an authority without userinfo.
 
-    By RFC 3986, sections 3.2.2 and 3.2.3, and nothing else: a name in ASCII, an IPv4
-    address, or an IPv6 address in brackets, maybe with a zone (RFC 6874); then maybe a
-    port of 0 to 65535. An escape of an unreserved character is the same as that
-    character; one of a delimiter is refused, since parsers don't agree on it.
+    Only the forms of RFC 3986, sections 3.2.2 and 3.2.3, are accepted: a name in ASCII,
+    an IPv4 address, or an IPv6 address in brackets, perhaps with a zone (RFC 6874);
+    then perhaps a port from 0 to 65535. The escape of an unreserved character is
+    replaced by the character; that of a delimiter is refused, since parsers differ in
+    its meaning.
 
     Raises:
         ValueError: The text is not an authority; the message says what is wrong.
@@ -85,7 +86,7 @@ def _checked_port(digits: str) -> int | None:
         return None
     significant = digits.lstrip("0") or "0"
     if len(significant) > 5 or int(significant) > 65535:
-        msg = f"a port is at most 65535, not {quoted(digits)}"
+        msg = f"a port must be at most 65535, not {quoted(digits)}"
         raise ValueError(msg)
     return int(significant)
 
@@ -93,7 +94,9 @@ def _checked_port(digits: str) -> int | None:
 def _checked_address(text: str) -> str:
     """Return an IPv6 address in lower case, with its zone."""
     address, percent, zone = text.partition("%")
-    zone = zone.removeprefix("25")  # In a URL "%" is "%25"; a bare one is common, too.
+    zone = zone.removeprefix(
+        "25"
+    )  # In a URL "%" is written "%25"; a bare "%" is also common.
     try:
         IPv6Address(address)
     except ValueError as exc:
@@ -110,7 +113,7 @@ def _checked_address(text: str) -> str:
 def _unreserved(escape: re.Match[str]) -> str:
     character = chr(int(escape[1], 16))
     if _UNRESERVED.fullmatch(character) is None:
-        msg = f"the name of a host can't have {quoted(escape[0])} in it"
+        msg = f"the name of a host can't contain {quoted(escape[0])}"
         raise ValueError(msg)
     return character
 
@@ -119,19 +122,19 @@ def _unreserved(escape: re.Match[str]) -> str:
 
 
 def ascii_host(host: str) -> str:
-    """Return a host as it is looked up and sent: as browsers do.
+    """Return the form of a host in which browsers look it up and send it.
 
-    WHATWG's host parser for special URLs: escapes are decoded; then *domain to ASCII*
-    with beStrict=false, which is UTS 46 without transitional processing, without
-    CheckHyphens and UseSTD3ASCIIRules. So ``"Bücher.example"`` gives
-    ``"xn--bcher-kva.example"``, sharp s and final sigma stay what they are, underscores
-    and emoji are taken, and a trailing dot is kept. What ends in a number is an IPv4
-    address, in any of its forms: ``"0x7f.1"`` gives ``"127.0.0.1"``. An IPv6 address,
-    with or without brackets, is given in its shortest form without them; a zone is
-    kept.
+    This is WHATWG's host parser for special URLs: escapes are decoded; then follows
+    *domain to ASCII* with beStrict=false, which is UTS 46 without transitional
+    processing, without CheckHyphens and UseSTD3ASCIIRules. So ``"Bücher.example"``
+    becomes ``"xn--bcher-kva.example"``; sharp s and final sigma stay; underscores,
+    emoji and a trailing dot are accepted. A host that ends in a number is an IPv4
+    address in one of its forms: ``"0x7f.1"`` becomes ``"127.0.0.1"``. An IPv6 address
+    becomes its shortest form without brackets; its zone is kept.
 
     Raises:
-        ValueError: It can't be the name or the address of a host; the message says why.
+        ValueError: The text is not the name or the address of a host; the message says
+            why.
     """
     if len(host) > _MAX_HOST:
         msg = f"a host of {len(host)} characters is too long"
@@ -142,7 +145,7 @@ def ascii_host(host: str) -> str:
     try:
         decoded = unquote_to_bytes(host).decode("utf-8", "replace")
         domain = _domain_to_ascii(decoded)
-    except ValueError as exc:  # Those of idna, too, and lone surrogates.
+    except ValueError as exc:  # Also errors of idna, and lone surrogates.
         msg = f"{quoted(host)} can't be the name of a host: {printable(str(exc))}"
         raise ValueError(msg) from exc
     forbidden = _FORBIDDEN_IN_A_DOMAIN.search(domain)
@@ -156,7 +159,7 @@ def ascii_host(host: str) -> str:
 
 
 def _shortest_ipv6(address: str) -> str:
-    """Return an IPv6 address as WHATWG writes it, without mapped IPv4 in dots."""
+    """Return an IPv6 address in the form of WHATWG: mapped IPv4 is not in dots."""
     number, percent, zone = address.partition("%")
     value = int(IPv6Address(number))
     pieces = [f"{value >> shift & 0xFFFF:x}" for shift in range(112, -16, -16)]
@@ -179,7 +182,7 @@ def _unicode_label(label: str) -> str:
     """Return a label in Unicode, checked (UTS 46, section 4.1).
 
     Raises:
-        ValueError: It is not valid.
+        ValueError: The label is not valid.
     """
     if label.startswith("xn--"):
         decoded = label.encode("ascii")[4:].decode("punycode")
@@ -187,7 +190,7 @@ def _unicode_label(label: str) -> str:
             msg = f"{label!r} is not valid Punycode"
             raise ValueError(msg)
         if idna.uts46_remap(decoded, std3_rules=False) != decoded:
-            msg = f"{label!r} stands for characters that no name of a host has"
+            msg = f"{label!r} encodes characters that the name of a host can't have"
             raise ValueError(msg)
         label = decoded
     if unicodedata.category(label[0])[0] == "M":
@@ -195,7 +198,7 @@ def _unicode_label(label: str) -> str:
         raise ValueError(msg)
     for position, character in enumerate(label):
         if character in "\u200c\u200d" and not idna.valid_contextj(label, position):
-            msg = "a joiner stands where it joins nothing"
+            msg = "a zero-width joiner is between characters that it can't join"
             raise ValueError(msg)
     return label
 
@@ -205,7 +208,7 @@ def _ascii_label(label: str) -> str:
 
 
 def _check_bidi(labels: list[str]) -> None:
-    """Check the rule of RFC 5893, if a label is written from right to left."""
+    """Check the rules of RFC 5893, if a label is written from right to left."""
     directions = {unicodedata.bidirectional(c) for label in labels for c in label}
     if directions & {"R", "AL", "AN"}:
         for label in labels:

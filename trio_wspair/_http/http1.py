@@ -1,7 +1,7 @@
-"""HTTP/1.1 on a stream, through h11: one request after the other, and the answers.
+"""HTTP/1.1 on a stream, through h11: one request after another, and the responses.
 
-Knows bytes and what RFC 6455, section 4.2.1, asks of an upgrade; not what is behind
-a request. What is refused is a `Refusal`, with the answer in it.
+Knows bytes, and the rules of upgrade requests (RFC 6455, section 4.2.1); not what
+handles a request. A request that is not valid raises `Refusal`, which has the response.
 """
 
 import re
@@ -35,23 +35,23 @@ __all__ = ("ClientGoneError", "HTTPConnection", "Head", "Refusal", "bad_request"
 _REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
 _CHUNK_BYTES: Final = 2**16
 _NO_HOST: Final = "Missing mandatory Host: header"
-"""What h11 says of that."""
+"""The text of h11's error for a missing ``Host``."""
 _LENGTH: Final = re.compile(rb"\ncontent-length:([^\n]*)", re.IGNORECASE)
 
 
 class ClientGoneError(Exception):
-    """The client has gone, or takes nothing for too long."""
+    """The client has gone, or has not read the response in time."""
 
 
-class Refusal(Exception):  # noqa: N818 - an answer, not an error of ours
-    """The request is not to be handled, and `response` says why."""
+class Refusal(Exception):  # noqa: N818 - a response, not a failure
+    """The request is not handled; `response` is sent instead, and says why."""
 
     def __init__(self, response: Response, why: str = "") -> None:
         super().__init__(response.status)
         self.response = response
         assert isinstance(response.body, bytes)
         self.why: str = why or response.body.decode().strip()
-        """For the log; by default what the client is told."""
+        """The reason for the log; by default the body of the response."""
 
 
 @attrs.frozen(slots=True)
@@ -61,12 +61,12 @@ class Head:
     method: str
     target: Target
     authority: Authority | None
-    """That of the target or else of ``Host``; `None` if there is none."""
+    """The authority of the target, or else of ``Host``; `None` if both are missing."""
     headers: Headers
     wants_websocket: bool
-    """It asks for a WebSocket, and asks well."""
+    """Whether it is a valid request for a WebSocket."""
     body: Body
-    """What follows the head."""
+    """The body, which follows the head."""
 
 
 class _ParserSource:
@@ -90,7 +90,7 @@ class _ParserSource:
                     return bytes(data), True
                 data += event.data
         except h11.RemoteProtocolError as exc:
-            msg = f"the body of a request is broken: {exc}"
+            msg = f"the body of the request is not valid: {exc}"
             raise RequestBodyError(400, msg) from None
 
     async def receive(self) -> None:
@@ -103,8 +103,8 @@ class HTTPConnection:
 
     Args:
         stream: The network.
-        limits: What a request may cost. There may be more than one, unless
-            `idle_timeout` is 0.
+        limits: The limits of a request. If `idle_timeout` is 0, the connection has only
+            one.
     """
 
     def __init__(
@@ -116,20 +116,20 @@ class HTTPConnection:
         self._limits = limits
         self._parser = self._new_parser()
         self._body: RequestBody | None = None
-        """Of the request that is being answered, if it is none that is refused."""
+        """The body of the request that is being handled; `None` if it is refused."""
         self._is_head = False
         self.failure: str = ""
-        """Why nothing can be read any more; of TLS, too. Empty if the peer ended it."""
+        """Why reading has failed, also in TLS; empty if it has not."""
 
     # -- requests ----------------------------------------------------------------
 
     async def read_head(self) -> Head | None:
-        """Read the head of the next request; `None` if the peer has gone before it.
+        """Read the head of the next request; `None` if the peer has ended before it.
 
         The caller bounds the time.
 
         Raises:
-            Refusal: It is no good HTTP, or no good WebSocket handshake.
+            Refusal: It is not valid HTTP, or not a valid request for a WebSocket.
         """
         received = bytearray(self._skip_empty_lines())
         self._is_head = received.startswith(b"HEAD ")
@@ -144,7 +144,7 @@ class HTTPConnection:
                 received += data if received else self._skip_empty_lines()
                 self._is_head = received.startswith(b"HEAD ")
         except h11.RemoteProtocolError as exc:
-            body = "This is no HTTP request that can be understood here.\n"
+            body = "The request is not valid HTTP/1.1.\n"
             if str(exc) == _NO_HOST:
                 body = "The header 'Host' is missing.\n"  # RFC 9112, section 3.2.
             refused = Response(body, status=exc.error_status_hint)
@@ -154,8 +154,8 @@ class HTTPConnection:
         if len(head) > self._limits.max_head_bytes:
             raise _too_large()
         if b"\n " in head or b"\n\t" in head:  # RFC 9112, section 5.2.
-            raise bad_request("A header that goes on in the next line is not taken.")
-        lengths = _LENGTH.findall(head)  # h11 takes several that are equal as one.
+            raise bad_request("A header must not continue on the next line.")
+        lengths = _LENGTH.findall(head)  # h11 accepts several that are equal.
         if len(lengths) > 1 or b"," in b"".join(lengths):
             raise bad_request("The header 'Content-Length' comes more than once.")
         length = int(dict(event.headers).get(b"content-length", b"0"))
@@ -169,7 +169,7 @@ class HTTPConnection:
         return checked
 
     async def wait_for_request(self) -> bool:
-        """Wait for the first byte after a request; return whether it comes.
+        """Wait for the first byte of another request; return whether it has come.
 
         The caller bounds the time.
         """
@@ -184,7 +184,7 @@ class HTTPConnection:
         return True
 
     def _new_parser(self) -> h11.Connection:
-        # h11 counts only what it can't parse yet, so the bytes are counted here, too.
+        # The size of a head is checked here: h11 counts only what it can't parse yet.
         size = 2 * self._limits.max_head_bytes
         return h11.Connection(h11.SERVER, max_incomplete_event_size=size)
 
@@ -194,14 +194,14 @@ class HTTPConnection:
         if unread[:1] not in (b"\r", b"\n"):
             return unread
         rest = unread.lstrip(b"\r\n")
-        self._parser = self._new_parser()  # What a parser has got can't be taken back.
+        self._parser = self._new_parser()  # The old one keeps its bytes.
         if rest:
             self._parser.receive_data(rest)
         return rest
 
     @property
     def unread(self) -> bytes:
-        """What was received after the part that was read."""
+        """What was received after the part that was parsed."""
         return bytes(self._parser.trailing_data[0])
 
     def hand_over(self) -> bytes:
@@ -210,18 +210,18 @@ class HTTPConnection:
         assert self._body is not None
         self._body.leave_empty()
         self.finish()
-        del self._parser  # A WebSocket would keep it as long as it lives.
+        del self._parser  # Else the WebSocket would keep it in memory.
         return unread
 
     def finish(self) -> None:
-        """Let go of the last request, whose body refers to this."""
+        """Forget the last request, whose body refers to this object."""
         self._body = None
 
     async def _receive_body(self) -> None:
         """Receive more of a body.
 
         Raises:
-            RequestBodyError: Nothing comes.
+            RequestBodyError: Nothing has come in time.
         """
         if self._parser.they_are_waiting_for_100_continue:  # RFC 9110, section 10.1.1.
             go_on = h11.InformationalResponse(
@@ -229,10 +229,13 @@ class HTTPConnection:
             )
             with suppress(ClientGoneError):
                 await self._send(go_on)
-        with trio.move_on_after(self._limits.body_timeout) as patience:
+        with trio.move_on_after(self._limits.body_timeout) as scope:
             self._parser.receive_data(await self._receive())
-        if patience.cancelled_caught:
-            msg = f"no more of the body in {self._limits.body_timeout} s"
+        if scope.cancelled_caught:
+            msg = (
+                "the rest of the body did not arrive in time: nothing came for "
+                f"{self._limits.body_timeout} s"
+            )
             raise RequestBodyError(408, msg)
 
     async def _receive(self) -> bytes:
@@ -241,22 +244,22 @@ class HTTPConnection:
         except trio.ClosedResourceError:
             return b""
         except trio.BrokenResourceError as exc:
-            # The text alone: the exception would refer to this object.
+            # Only the text: the exception would refer to this object.
             self.failure = str(exc.__cause__ or exc)
             return b""
 
-    # -- answers -----------------------------------------------------------------
+    # -- responses -----------------------------------------------------------------
 
     @property
     def answered(self) -> bool:
-        """Whether a response was begun."""
+        """Whether a response has begun."""
         return self._parser.our_state not in (h11.IDLE, h11.SEND_RESPONSE)
 
     async def send_response(self, response: Response) -> bool:
         """Send a response; return whether another request may follow.
 
         Raises:
-            ClientGoneError: The client has gone, or takes nothing for too long.
+            ClientGoneError: The client has gone, or has not read the response in time.
         """
         body = response.body
         headers = Headers(response.headers)
@@ -265,8 +268,8 @@ class HTTPConnection:
         headers.setdefault("Date", formatdate(usegmt=True))
         if isinstance(body, bytes) and response.status not in (204, 304):
             headers["Content-Length"] = str(len(body))  # RFC 9110, section 8.6.
-        goes_on = self._limits.idle_timeout > 0 and self._request_is_read()
-        connection = "keep-alive" if goes_on else "close"
+        keeps_alive = self._limits.idle_timeout > 0 and self._request_is_read()
+        connection = "keep-alive" if keeps_alive else "close"
         if response.status == 426:  # RFC 9110, section 15.5.22.
             headers.setdefault("Upgrade", "websocket")
             connection += ", upgrade"
@@ -277,11 +280,11 @@ class HTTPConnection:
             headers=encode_headers(headers.pairs()),
         )
         if self._is_head and self._parser.our_state is h11.IDLE:
-            await self._send(head)  # To h11 it is no HEAD, as it could not be parsed.
+            await self._send(head)  # h11 does not know that it is HEAD.
             return False
         waiting: list[h11.Event] = [head]
         if not isinstance(body, bytes):
-            await self._send(*waiting)  # The first piece may take its time.
+            await self._send(*waiting)  # The head does not wait for the first piece.
             waiting.clear()
         async with open_pieces(body, wanted=not self._is_head) as pieces:
             async for piece in pieces:
@@ -291,17 +294,17 @@ class HTTPConnection:
         return self._parser.our_state is self._parser.their_state is h11.DONE
 
     def _request_is_read(self) -> bool:
-        """Take what has come of the body; return whether that is all."""
+        """Take what has come of the body; return whether it is complete."""
         return self._body is not None and isinstance(self._body.take(), bytes)
 
     async def _send(self, *events: h11.Event) -> None:
         data = b"".join(self._parser.send(event) or b"" for event in events)
-        with trio.move_on_after(self._limits.body_timeout) as patience:
+        with trio.move_on_after(self._limits.body_timeout) as scope:
             try:
                 await self.stream.send_all(data)
             except trio.BrokenResourceError as exc:
                 raise ClientGoneError from exc
-        if patience.cancelled_caught:
+        if scope.cancelled_caught:
             raise ClientGoneError
 
 
@@ -311,15 +314,15 @@ def bad_request(why: object) -> Refusal:
 
 
 def _checked(request: h11.Request, body: Body) -> Head:
-    """Return what was asked for.
+    """Return the head of a request, checked.
 
     Raises:
-        Refusal: Not like this.
+        Refusal: The request is not valid.
     """
     if request.http_version not in (b"1.0", b"1.1"):
-        raise Refusal(Response("Only HTTP/1.1 is spoken here.\n", status=505))
+        raise Refusal(Response("Only HTTP/1.1 is supported.\n", status=505))
     if request.method == b"CONNECT":
-        raise Refusal(Response("This is no proxy.\n", status=501))
+        raise Refusal(Response("This server is not a proxy.\n", status=501))
     method, target_text = request.method.decode(), request.target.decode("latin-1")
     try:
         headers = Headers(decode_headers(request.headers))
@@ -329,18 +332,18 @@ def _checked(request: h11.Request, body: Body) -> Head:
         raise bad_request(exc) from None
     authority = target.authority
     host = headers.get("host")
-    if host:  # Even if it does not count.
+    if host:  # Also if the authority of the target takes precedence.
         try:
             authority = parse_authority(host)
         except ValueError as exc:
-            raise bad_request(f"The header 'Host' is no host: {exc}") from None
+            raise bad_request(f"The header 'Host' is not valid: {exc}") from None
     if target.authority is not None:  # RFC 9112, section 3.2.2.
         authority = target.authority
         headers["Host"] = str(authority)
     if "transfer-encoding" in headers and (
         "content-length" in headers or request.http_version == b"1.0"
-    ):  # Somebody on the way may count otherwise (RFC 9112, section 6.1).
-        raise bad_request("Where the body of the request ends is not clear.")
+    ):  # A proxy may read the length otherwise (RFC 9112, section 6.1).
+        raise bad_request("The length of the body of the request is not clear.")
     wants_websocket = asks_for_websocket(headers)
     if wants_websocket:
         _check_upgrade(request, headers)
@@ -351,11 +354,11 @@ def _check_upgrade(request: h11.Request, headers: Headers) -> None:
     """Check a request for a WebSocket.
 
     Raises:
-        Refusal: Something is missing or wrong.
+        Refusal: A header is missing or not valid.
     """
     fault = upgrade_fault(request.method.decode(), headers)
     if request.http_version != b"1.1":
-        fault = "A WebSocket is opened with HTTP/1.1."
+        fault = "A request for a WebSocket must use HTTP/1.1."
     if fault is None:
         return
     if fault is not WRONG_VERSION:

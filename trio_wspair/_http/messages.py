@@ -1,6 +1,6 @@
-"""`Request` and `Response`: what a `fetch` handler gets and gives.
+"""`Request` and `Response`: the argument and the result of a `fetch` handler.
 
-Values after the Fetch standard and Workers; knows no sockets and no parser.
+Follows the Fetch standard and Workers; knows no sockets and no parser.
 """
 
 import inspect
@@ -42,13 +42,13 @@ class _Empty:
 
 
 class Body(Protocol):
-    """Where the body of a request comes from."""
+    """The body of a request."""
 
     async def read(self) -> bytes:
         """Return the whole body. Always a checkpoint.
 
         Raises:
-            RequestBodyError: It can't be had.
+            RequestBodyError: The body is too large, too slow, or incomplete.
         """
         ...
 
@@ -63,21 +63,21 @@ def _headers(headers: HeadersInit) -> Headers:
 
 @attrs.frozen(eq=False, kw_only=True, repr=False)
 class Request:
-    """A request, as a `fetch` handler gets it.
+    """A request: the argument of a `fetch` handler.
 
-    A test makes one itself::
+    A test can create one::
 
         Request(method="GET", url="http://localhost/chat", nursery=nursery)
 
     Args:
         method: Such as ``"GET"``.
-        url: The whole URL. What is not ASCII in it is encoded; ``ws:`` and ``wss:``
+        url: The whole URL. Characters beyond ASCII are encoded; ``ws:`` and ``wss:``
             become ``http:`` and ``https:``.
-        headers: `Headers`, pairs or a mapping.
+        headers: `Headers`, pairs of name and value, or a mapping.
         nursery: See `nursery`.
         client: The address of the client.
-        wants_websocket: See `wants_websocket`; `None` looks at the method and the
-            headers.
+        wants_websocket: See `wants_websocket`; with `None`, the method and the headers
+            decide.
 
     Raises:
         TypeError: A header is not a str.
@@ -89,10 +89,10 @@ class Request:
     _url: RequestURL = attrs.field(alias="url", converter=_request_url)
     headers: Headers = attrs.field(converter=_headers, factory=Headers)
     nursery: trio.Nursery
-    """Runs tasks for the life of the connection: it is cancelled when that is over,
-    and `WebSocketPair()` and `connect()` use it by themselves in the handler."""
+    """A nursery for the tasks of this connection; it is cancelled when the connection
+    has ended. In the handler, `WebSocketPair()` and `connect()` use it."""
     client: str = ""
-    """The address of the client, such as ``"127.0.0.1"``; ``""`` if there is none."""
+    """The address of the client, such as ``"127.0.0.1"``; ``""`` if it has none."""
     _body: Body = attrs.field(alias="body", factory=_Empty)
     _wants_websocket: bool | None = attrs.field(alias="wants_websocket", default=None)
 
@@ -103,13 +103,13 @@ class Request:
     def url(self) -> str:
         """The whole URL, such as ``"http://localhost:8000/chat?room=1"``.
 
-        In ASCII: what is beyond is percent-encoded, and in the host it is an A-label.
+        In ASCII: other characters are percent-encoded; in the host they are A-labels.
         """
         return str(self._url)
 
     @property
     def secure(self) -> bool:
-        """Whether the client speaks TLS."""
+        """Whether the client uses TLS."""
         return self._url.secure
 
     @property
@@ -122,41 +122,41 @@ class Request:
 
     @property
     def wants_websocket(self) -> bool:
-        """Whether the client asks for a WebSocket, and asks well.
+        """Whether this is a valid request for a WebSocket.
 
         If so, the answer may be a `Response` with status 101 and a WebSocket. By RFC
-        6455, section 4.2.1: a GET with ``Connection: Upgrade``, ``Upgrade: websocket``
-        (lists, without regard to case), a key and version 13. A WebSocket that a
-        client asks for over HTTP/2 has no such headers, and is wanted, too.
+        6455, section 4.2.1, it is a GET with ``Connection: Upgrade``, ``Upgrade:
+        websocket`` (case-insensitive lists), a key and version 13. A request for a
+        WebSocket over HTTP/2 has other headers; this is true for it, too.
         """
         if self._wants_websocket is not None:
             return self._wants_websocket
         return upgrade_fault(self.method, self.headers) is None
 
     async def bytes(self) -> bytes:
-        """Return the body; a second time, the same again. Always a checkpoint.
+        """Return the body; it may be read again. Always a checkpoint.
 
         Raises:
-            RequestBodyError: It is too large, too slow, or broken off.
+            RequestBodyError: The body is too large, too slow, or incomplete.
         """
         return await self._body.read()
 
     async def text(self) -> str:
-        """Return the body as text: UTF-8, with U+FFFD for what is none.
+        """Return the body as text: UTF-8, with U+FFFD for invalid bytes.
 
         Always a checkpoint.
 
         Raises:
-            RequestBodyError: It is too large, too slow, or broken off.
+            RequestBodyError: The body is too large, too slow, or incomplete.
         """
         return (await self._body.read()).decode("utf-8-sig", "replace")
 
     async def json(self) -> Any:  # noqa: ANN401 - as json.loads()
-        """Return what the body says in JSON. Always a checkpoint.
+        """Return the value of the body, which is JSON. Always a checkpoint.
 
         Raises:
-            RequestBodyError: It is too large, too slow, or broken off; or it is not
-                JSON, and then this is a `ValueError` as well.
+            RequestBodyError: The body is too large, too slow, or incomplete; or it is
+                not JSON, and then the error is a `ValueError` as well.
         """
         data = await self._body.read()
         try:
@@ -175,22 +175,22 @@ _REDIRECT_STATUSES: Final = frozenset({301, 302, 303, 307, 308})
 class Response:
     """The answer to a request.
 
-    ``Response("no", status=403)``, or with the half of a pair that the client shall
-    talk to, ``Response(None, status=101, web_socket=client)``.
+    ``Response("no", status=403)``; or, with the half of a pair for the client,
+    ``Response(None, status=101, web_socket=client)``.
 
     Args:
-        body: Text, bytes or nothing; or pieces of them from an async iterable, which
-            are sent as they come. Text gets a ``Content-Type`` of plain UTF-8 unless
-            the headers have one.
+        body: Text, bytes or `None`; or an async iterable of text or bytes, which are
+            sent as they come. Text gets the ``Content-Type`` ``text/plain`` in UTF-8,
+            unless the headers have one.
         status: 200-599, or 101 with a WebSocket.
         headers: Pairs or a mapping. With 101, ``Sec-WebSocket-Protocol`` chooses one
             of the subprotocols that the client has offered.
-        web_socket: A half that nobody has accepted.
+        web_socket: An untaken half.
 
     Raises:
-        TypeError: An argument is of another type, or there is a body with a status
-            that has none.
-        ValueError: The status doesn't fit.
+        TypeError: An argument has the wrong type, or a response with this status can't
+            have a body.
+        ValueError: The status is out of range, or does not fit the other arguments.
     """
 
     __slots__ = ("body", "headers", "status", "web_socket")
@@ -209,26 +209,31 @@ class Response:
         web_socket: WebSocket | None = None,
     ) -> None:
         if body is not None and not isinstance(body, (str, bytes, AsyncIterable)):
-            what = f"str, bytes, an async iterable or None, not {type(body).__name__}"
-            msg = f"a body is {what}; for JSON there is Response.json()"
+            msg = (
+                "a body must be str, bytes, an async iterable of them, or None, not "
+                f"{type(body).__name__}; for JSON, call Response.json()"
+            )
             raise TypeError(msg)
         if web_socket is not None and not isinstance(web_socket, WebSocket):
-            msg = f"web_socket is one half of a pair, not {type(web_socket).__name__}"
+            msg = (
+                "web_socket must be one half of a pair, not "
+                f"{type(web_socket).__name__}"
+            )
             raise TypeError(msg)
         if not isinstance(status, int) or isinstance(status, bool):
-            msg = f"a status is an int such as 200, not {status!r}"
+            msg = f"the status must be an int, such as 200, not {status!r}"
             raise TypeError(msg)
         if web_socket is not None and status != 101:
-            msg = f"a response with a WebSocket has status=101, not {status}"
+            msg = f"the status of a response with a WebSocket must be 101, not {status}"
             raise ValueError(msg)
         if web_socket is None and status == 101:
-            msg = "a status is 200-599, or 101 with a WebSocket: pass web_socket="
+            msg = "a response with status 101 needs a WebSocket: pass web_socket="
             raise ValueError(msg)
         if web_socket is None and not 200 <= status <= 599:
-            msg = f"a status is 200-599, or 101 with a WebSocket, not {status}"
+            msg = f"the status must be 200-599, or 101 with a WebSocket, not {status}"
             raise ValueError(msg)
         if body and status in _NULL_BODY_STATUSES:
-            msg = f"a response with status {status} has no body"
+            msg = f"a response with status {status} can't have a body"
             raise TypeError(msg)
         self.status = status
         self.headers = Headers(headers)
@@ -241,14 +246,14 @@ class Response:
     def json(
         cls, data: object, *, status: int = 200, headers: HeadersInit = ()
     ) -> "Response":
-        """Return a response that says `data` in JSON.
+        """Return a response whose body is `data` in JSON.
 
         Raises:
-            TypeError: The data can't be said in JSON, or as for `Response()`.
-            ValueError: As for `Response()`, or the data has NaN or infinity in it.
+            TypeError: `data` can't be converted to JSON; or as for `Response()`.
+            ValueError: `data` contains NaN or infinity; or as for `Response()`.
         """
         text = json.dumps(data, ensure_ascii=False, allow_nan=False)
-        # A lone surrogate is in a string, where it may be escaped.
+        # A lone surrogate is in a JSON string, where an escape is allowed.
         data_bytes = text.encode("utf-8", "backslashreplace")
         response = cls(data_bytes, status=status, headers=headers)
         response.headers.setdefault("Content-Type", "application/json")
@@ -256,18 +261,19 @@ class Response:
 
     @classmethod
     def redirect(cls, url: str, status: int = 302) -> "Response":
-        """Return a response that sends the client to another URL.
+        """Return a response that redirects the client to another URL.
 
         Args:
-            url: Where to; it may be relative (RFC 9110, section 10.2.2). What can't
-                be in a URL is percent-encoded; a host beyond ASCII becomes A-labels.
+            url: The URL, which may be relative (RFC 9110, section 10.2.2). Characters
+                that a URL can't have are percent-encoded; a host beyond ASCII becomes
+                A-labels.
             status: 301, 302, 303, 307 or 308.
 
         Raises:
-            ValueError: The status is another one.
+            ValueError: The status is not one of these.
         """
         if status not in _REDIRECT_STATUSES:
-            msg = f"a redirect has status 301, 302, 303, 307 or 308, not {status!r}"
+            msg = f"the status must be 301, 302, 303, 307 or 308, not {status!r}"
             raise ValueError(msg)
         return cls(status=status, headers={"Location": url})
 
@@ -286,14 +292,14 @@ _WHAT_TO_RETURN: Final[tuple[tuple[type | tuple[type, ...], str], ...]] = (
 
 
 def wrong_answer(answer: object) -> str:
-    """Say what is wrong with what a handler has returned, and what to do instead."""
+    """Return an error text for a handler that has not returned a `Response`."""
     name = type(answer).__name__
     if inspect.iscoroutine(answer):
-        answer.close()  # So that Python doesn't warn of it, too.
+        answer.close()  # Else Python warns that it was never awaited.
     kinds = (words for types, words in _WHAT_TO_RETURN if isinstance(answer, types))
     what_to_do = next(kinds, "for a WebSocket, return Response(None, status=101, ...)")
     return f"must return a Response, not {name}: {what_to_do}"
 
 
 FetchHandler = Callable[[Request], Awaitable[Response]]
-"""What `serve()` calls for each request."""
+"""The function that `serve()` calls for each request."""

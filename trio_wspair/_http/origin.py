@@ -1,6 +1,6 @@
-"""Whose page is asking: the check against cross-site WebSocket hijacking.
+"""`same_origin()`: the check against cross-site WebSocket hijacking.
 
-Knows requests and origins (RFC 6454; WHATWG HTML, section 7.1.1), nothing else.
+Knows requests and origins only (RFC 6454; WHATWG HTML, section 7.1.1).
 """
 
 import re
@@ -10,7 +10,7 @@ from typing import Final
 
 import attrs
 
-from trio_wspair._rules.display import printable
+from trio_wspair._rules.display import quoted
 
 from .hosts import Authority, ascii_host, parse_authority
 from .messages import Request
@@ -21,7 +21,7 @@ __all__ = ("same_origin",)
 _ORIGIN: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#\\*\s]*)")
 _HTTP: Final = {"ws": "http", "wss": "https"}
 _OPAQUE: Final = ("null", "file://")
-"""Origins that have no host. ``null`` is that of sandboxed pages and many others."""
+"""Origins without a host. Sandboxed pages and many others have ``null``."""
 
 
 @attrs.frozen
@@ -30,7 +30,7 @@ class _Origin:
     host: str
     port: int | None
     subdomains: bool = False
-    """Any host below this one is meant, not the host itself."""
+    """Whether this stands for all subdomains of the host, without the host itself."""
 
     def includes(self, other: "_Origin") -> bool:
         if not self.subdomains:
@@ -41,47 +41,48 @@ class _Origin:
 
 
 def same_origin(request: Request, *, allow: Iterable[str] = ()) -> bool:
-    """Return whether no page of another site has made this request.
+    """Return whether this request comes from a page of its own site, or from no page.
 
-    Browsers let any page open a WebSocket to any server, and send the user's cookies
-    along. They say which page it is in the header ``Origin``, and a server has to look
-    (RFC 6455, section 10.2)::
+    A browser lets any page open a WebSocket to any server, and sends the user's cookies
+    with the request. The header ``Origin`` says which page it is. The server has to
+    check it (RFC 6455, section 10.2)::
 
         if not same_origin(request):
             return Response("not from that page", status=403)
 
-    A request without an ``Origin`` comes from no page, but from a program, which could
-    say what it likes. Behind a proxy that changes the ``Host``, call `serve()` with
-    `proxy_headers`, or list your own origin. Scheme, host and port have to be equal;
-    case, a port that is the scheme's default, and the form of a host beyond ASCII make
-    no difference. An ``Origin`` that comes twice, or can't be read, is refused.
+    A request without an ``Origin`` comes from a program other than a browser, which
+    could send any ``Origin``; it is accepted. The scheme, the host and the port of the
+    ``Origin`` have to be those of the request's URL; case, the default port of the
+    scheme, and the form of a host beyond ASCII make no difference. An ``Origin`` that
+    is not valid, or comes twice, is refused. Behind a proxy that changes ``Host``, call
+    `serve()` with `proxy_headers`, or list your own origin in `allow`.
 
     Args:
         request: The request.
         allow: More origins, of any scheme: ``"https://app.example.com"``,
             ``"capacitor://localhost"``, ``"chrome-extension://id"``. With
             ``"https://*.example.com"`` all subdomains are allowed, at any depth, but
-            not ``example.com`` itself. ``"null"`` allows pages that have no origin:
-            sandboxed ones of anybody, and in most browsers those from files; other
-            browsers send ``"file://"`` for the latter.
+            not ``example.com`` itself. ``"null"`` allows pages without an origin:
+            sandboxed pages of any site, and in most browsers pages from files; other
+            browsers send ``"file://"`` for pages from files.
 
     Raises:
         TypeError: `allow` is not a list of str.
-        ValueError: One of `allow` is no origin.
+        ValueError: `allow` contains a str that is not an origin.
     """
     if isinstance(allow, str):
-        msg = f"allow is a list of origins: allow=[{allow!r}]"
+        msg = f"allow must be a list of origins, such as allow=[{allow!r}]"
         raise TypeError(msg)
     more = [_allowed(_checked_str(text)) for text in allow]
-    said = request.headers.get_all("origin")
-    if not said:
+    origins = request.headers.get_all("origin")
+    if not origins:
         return True
-    if len(said) > 1:
+    if len(origins) > 1:
         return False
-    if said[0] in _OPAQUE:
-        return said[0] in more
+    if origins[0] in _OPAQUE:
+        return origins[0] in more
     try:
-        origin = _parse(said[0])
+        origin = _parse(origins[0])
     except ValueError:
         return False
     return origin == _origin_of(request) or any(
@@ -91,7 +92,7 @@ def same_origin(request: Request, *, allow: Iterable[str] = ()) -> bool:
 
 def _checked_str(text: object) -> str:
     if not isinstance(text, str):
-        msg = f"an origin in allow is a str, not {type(text).__name__}"
+        msg = f"an origin in allow must be a str, not {type(text).__name__}"
         raise TypeError(msg)
     return text
 
@@ -100,7 +101,7 @@ def _origin_of(request: Request) -> _Origin | None:
     url = request._url
     try:
         return _origin(url.scheme, url.authority)
-    except ValueError:  # RFC 3986 knows more hosts than browsers do.
+    except ValueError:  # RFC 3986 allows more hosts than browsers accept.
         return None
 
 
@@ -109,7 +110,7 @@ def _allowed(text: str) -> _Origin | str:
     """Return an origin of `allow`.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The text is not an origin.
     """
     if text in _OPAQUE:
         return text
@@ -117,12 +118,12 @@ def _allowed(text: str) -> _Origin | str:
     try:
         if not separator or host[:1] in ("", ".", ":"):
             return _parse(text)
-        # A subdomain of an IP address is none, so that this is an error, too.
+        # An IP address has no subdomains, so this refuses one.
         below = _parse(f"{scheme}://x.{host}")
     except ValueError as exc:
         msg = (
-            f'"{printable(text)}" is not an origin: that is a scheme, a host and maybe '
-            "a port, with nothing behind, such as 'https://app.example.com', "
+            f"{quoted(text)} is not an origin: a scheme, a host and perhaps a port, "
+            "such as 'https://app.example.com', "
             "'https://*.example.com', 'http://localhost:8000', 'app://x', "
             f"'file://' or 'null' ({exc})"
         )
@@ -131,17 +132,17 @@ def _allowed(text: str) -> _Origin | str:
 
 
 def _parse(text: str) -> _Origin:
-    """Return the origin that is written so.
+    """Return the origin that a text stands for.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The text is not an origin.
     """
     found = _ORIGIN.fullmatch(text)
     if found is None:
         msg = "it does not have the form scheme://host or scheme://host:port"
         raise ValueError(msg)
     scheme, host = found[1].lower(), found[2]
-    if not host.isascii():  # As a program may write it; browsers send A-labels.
+    if not host.isascii():  # As programs may write it; browsers send A-labels.
         name, colon, port = host.partition(":")
         host = f"{ascii_host(name)}{colon}{port}"
     return _origin(_HTTP.get(scheme, scheme), parse_authority(host))
@@ -151,7 +152,7 @@ def _origin(scheme: str, authority: Authority) -> _Origin:
     """Return an origin whose parts can be compared.
 
     Raises:
-        ValueError: No browser takes the host.
+        ValueError: Browsers do not accept the host.
     """
     default = DEFAULT_PORTS.get(scheme)
     port = None if authority.port == default else authority.port

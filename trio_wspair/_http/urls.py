@@ -28,7 +28,7 @@ __all__ = (
 )
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
-"""The schemes that are spoken, and the port of each."""
+"""The schemes of HTTP and WebSockets, and the default port of each."""
 _HTTP_SCHEMES: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _MAX_SHOWN: Final = 100
 _NOT_IN_A_URL: Final = re.compile(
@@ -51,10 +51,10 @@ _REFERENCE: Final = re.compile(
 
 
 def percent_encoded(text: str, *, encoding: str = "utf-8") -> str:
-    """Return the text with escapes for all that can't be in a URL (RFC 3986).
+    """Return the text with escapes for characters that a URL can't have (RFC 3986).
 
-    Delimiters and escapes stay as they are; a ``%`` that begins none becomes ``%25``.
-    Lone surrogates become U+FFFD.
+    Delimiters and escapes stay as they are; a ``%`` that begins no escape becomes
+    ``%25``. Lone surrogates become U+FFFD.
     """
     if encoding == "utf-8":
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -65,10 +65,11 @@ def percent_encoded(text: str, *, encoding: str = "utf-8") -> str:
 
 
 def encoded_reference(url: str) -> str:
-    r"""Return a URL, or a relative one, as it can be sent in ``Location``.
+    r"""Return a URL, which may be relative, in a form that ``Location`` can have.
 
-    A host beyond ASCII becomes A-labels, all else is percent-encoded where it has to
-    be; a ``\``, which browsers take for ``/``, too. Spaces around it go. Never raises.
+    A host beyond ASCII becomes A-labels; other characters that a URL can't have are
+    percent-encoded, also a ``\``, which browsers treat as ``/``. Spaces around it are
+    removed. Never raises.
     """
     url = url.strip("".join(map(chr, range(0x21))))
     found = _REFERENCE.fullmatch(url)
@@ -86,16 +87,16 @@ def encoded_reference(url: str) -> str:
 
 @attrs.frozen
 class Target:
-    """What a request asks for: path and query, percent-encoded."""
+    """The target of a request: path and query, percent-encoded."""
 
     path: str
     """Begins with ``/``; empty for ``OPTIONS *``."""
     query: str | None
     """`None` if there is no ``?``."""
     scheme: str | None = None
-    """``"http"`` or ``"https"``, if the target says so (absolute-form)."""
+    """``"http"`` or ``"https"``, if the target has a scheme (absolute-form)."""
     authority: Authority | None = None
-    """As `scheme`."""
+    """The authority, if the target has one (absolute-form)."""
 
     def __str__(self) -> str:
         path = self.path or "*"
@@ -103,14 +104,14 @@ class Target:
 
 
 def make_target(path: str, query: str | None) -> Target:
-    """Return a target of path and query, as they are on the wire, read as Latin-1.
+    """Return a target of path and query, which are decoded from the wire as Latin-1.
 
-    What should have been percent-encoded is.
+    Characters that a URL can't have are percent-encoded.
 
     Raises:
-        ValueError: The path does not begin with a slash, or is not clear: it has an
-            invalid escape, a ``#`` or ``?``, a space or a control character; or the
-            query has one of those but the first.
+        ValueError: The path does not begin with a slash, or contains an invalid escape,
+            a ``#`` or ``?``, a space or a control character; or the query contains a
+            ``#``, a space or a control character.
     """
     if not path.startswith("/"):
         msg = f"the path {quoted(path)} does not begin with '/'"
@@ -120,7 +121,7 @@ def make_target(path: str, query: str | None) -> Target:
         raise ValueError(msg)
     if query is None:
         return Target(percent_encoded(path, encoding="latin-1"), None)
-    if _NOT_IN_A_TARGET.search(query):  # It may be secret, so it isn't shown.
+    if _NOT_IN_A_TARGET.search(query):  # Not shown: it may be a secret.
         msg = "the query is not percent-encoded (RFC 3986)"
         raise ValueError(msg)
     return Target(
@@ -130,13 +131,13 @@ def make_target(path: str, query: str | None) -> Target:
 
 
 def parse_target(method: str, text: str) -> Target:
-    """Return what the target of a request says, read as Latin-1 (RFC 9112, 3.2).
+    """Return the target of a request, which is decoded as Latin-1 (RFC 9112, 3.2).
 
-    Origin-form (``/path?query``), absolute-form (``http://host/path``), and for
-    OPTIONS asterisk-form (``*``). There is no CONNECT here.
+    It is in origin-form (``/path?query``), absolute-form (``http://host/path``), or for
+    OPTIONS in asterisk-form (``*``). CONNECT has another form, which is refused.
 
     Raises:
-        ValueError: It is none of these; the message says what is wrong.
+        ValueError: The text is not a target; the message says what is wrong.
     """
     if method == "OPTIONS" and text == "*":
         return Target("", None)
@@ -147,7 +148,7 @@ def parse_target(method: str, text: str) -> Target:
         return make_target(path, query if question_mark else None)
     scheme = found["scheme"].lower()
     if scheme not in ("http", "https"):
-        msg = f"the scheme of the target is {quoted(scheme)}, not http or https"
+        msg = f"the scheme of the target must be http or https, not {quoted(scheme)}"
         raise ValueError(msg)
     authority = parse_authority(found["authority"])
     target = make_target(path or "/", query if question_mark else None)
@@ -157,21 +158,21 @@ def parse_target(method: str, text: str) -> Target:
 
 
 def http_scheme(scheme: str) -> str:
-    """Return ``"http"`` or ``"https"``: the scheme itself, or what ws and wss are.
+    """Return ``"http"`` or ``"https"``, also for ``ws`` and ``wss``.
 
     Raises:
-        ValueError: It is another scheme.
+        ValueError: The scheme is none of these.
     """
     found = _HTTP_SCHEMES.get(scheme.lower())
     if found is None:
-        msg = f"the scheme is {quoted(scheme)}, not http or https"
+        msg = f"the scheme must be http or https, not {quoted(scheme)}"
         raise ValueError(msg)
     return found
 
 
 @attrs.frozen
 class RequestURL:
-    """The URL of a request: its validated parts, which `str()` puts together."""
+    """The URL of a request: validated parts, which `str()` puts together."""
 
     scheme: str
     """``"http"`` or ``"https"``."""
@@ -190,19 +191,19 @@ class RequestURL:
 
     @property
     def secure(self) -> bool:
-        """Whether the scheme says TLS."""
+        """Whether the scheme is that of TLS."""
         return self.scheme == "https"
 
 
 def parse_url(text: str, *, method: str = "GET") -> RequestURL:
-    """Return the URL that a program has written, in parts.
+    """Return the parts of a URL that a program has written.
 
-    What is not ASCII is encoded: the host by `ascii_host`, the rest in UTF-8. ``ws:``
-    and ``wss:`` are ``http:`` and ``https:``.
+    Text beyond ASCII is encoded: the host by `ascii_host`, the rest in UTF-8. ``ws:``
+    and ``wss:`` become ``http:`` and ``https:``.
 
     Raises:
-        ValueError: It is not an absolute URL of these schemes, or it has userinfo or a
-            fragment, which no request has; the message says what is wrong.
+        ValueError: The text is not an absolute URL of these schemes, or has userinfo or
+            a fragment, which requests do not have; the message says what is wrong.
     """
     encoded = encoded_reference(text)
     found = _ABSOLUTE.fullmatch(encoded)
@@ -214,13 +215,13 @@ def parse_url(text: str, *, method: str = "GET") -> RequestURL:
         raise ValueError(msg)
     scheme = http_scheme(found["scheme"])
     if "@" in found["authority"]:
-        msg = "the URL of a request has no userinfo: it is sent in 'Authorization'"
+        msg = "the URL of a request can't have userinfo: send it in 'Authorization'"
         raise ValueError(msg)
     if "#" in encoded:
-        msg = "the URL of a request has no fragment, which begins with '#'"
+        msg = "the URL of a request can't have a fragment, which begins with '#'"
         raise ValueError(msg)
     target = parse_target(method, f"{scheme}://{found['authority']}{found['rest']}")
-    assert target.authority is not None  # It was there.
+    assert target.authority is not None  # It is in absolute-form.
     if "%" in target.authority.host and ":" not in target.authority.host:
-        ascii_host(target.authority.host)  # Which says what is wrong with it.
+        ascii_host(target.authority.host)  # The error says what is wrong.
     return RequestURL(scheme, target.authority, target)

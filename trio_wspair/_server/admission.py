@@ -1,10 +1,10 @@
-"""How many connections a server has, in all and of each client; who is turned away.
+"""`Admission`: the number of connections of a server, in all and of each client.
 
-Pure counting: knows addresses as text, and nothing of streams and answers. A place is
-held for a block, so that it is free again however the block is left.
+Only counts: knows addresses as text, neither streams nor responses. A place is held
+during a block, so it is free again when the block raises.
 
 A client is what one subscriber of an access provider usually has: one IPv4 address, or
-the /64 of an IPv6 address (RFC 6177), whose remaining bits a host chooses as it likes.
+the /64 prefix of an IPv6 address (RFC 6177); a host chooses the other 64 bits freely.
 """
 
 from collections import Counter
@@ -18,21 +18,21 @@ from trio_wspair._rules.limits import Limits
 __all__ = ("MAX_REFUSALS", "RETRY_AFTER_SECONDS", "Admission", "client_key")
 
 MAX_REFUSALS: Final = 64
-"""Connections that are told at the same time that there is no place for them."""
+"""The most connections that get a refusal at the same time; others are dropped."""
 RETRY_AFTER_SECONDS: Final = 5
 
 _NETWORK_BYTES: Final = 8
 
 
 def client_key(address: str) -> bytes | None:
-    """Return what the addresses of one client have in common; `None` if unknown.
+    """Return the part that all addresses of one client share; `None` if unknown.
 
-    An IPv4 address that is mapped into IPv6 is that IPv4 address.
+    An IPv4 address that is mapped into IPv6 counts as that IPv4 address.
     """
     try:
         ip = ip_address(address)
     except ValueError:
-        return None  # That of a Unix socket, or what a proxy doesn't tell.
+        return None  # A Unix socket, or unknown to the proxy.
     if isinstance(ip, IPv4Address):
         return ip.packed
     if ip.ipv4_mapped is not None:
@@ -41,19 +41,19 @@ def client_key(address: str) -> bytes | None:
 
 
 class Admission:
-    """The places of a server.
+    """The places for connections of a server.
 
     Args:
-        limits: How many there are.
+        limits: The numbers of places.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._clients: Counter[bytes] = Counter()
         self.connections = 0
-        """Those that are being served."""
+        """The connections that are being served."""
         self.refusals = 0
-        """Those that are being turned away; they have no place."""
+        """The connections that are being refused; they have no place."""
 
     @property
     def full(self) -> bool:
@@ -62,7 +62,7 @@ class Admission:
 
     @contextmanager
     def connection(self) -> Generator[None, None, None]:
-        """Take one of the places for the block."""
+        """Take one of the places during the block."""
         self.connections += 1
         try:
             yield
@@ -71,10 +71,10 @@ class Admission:
 
     @contextmanager
     def client(self, address: str) -> Generator[bool, None, None]:
-        """Take one of a client's places for the block, if there is one.
+        """Take one of a client's places during the block, if one is free.
 
         Yields:
-            Whether there was one. A client whose address is unknown always has one.
+            Whether a place was free; always true for a client with an unknown address.
         """
         most = self._limits.max_connections_per_client
         key = None if most is None else client_key(address)
@@ -94,10 +94,10 @@ class Admission:
 
     @contextmanager
     def refusal(self) -> Generator[bool, None, None]:
-        """Count a connection that is being turned away, for the block.
+        """Count a connection that is being refused, during the block.
 
         Yields:
-            Whether it may be told so; otherwise too many others are being told.
+            Whether it may get an answer: not if too many others are being refused.
         """
         if self.refusals >= MAX_REFUSALS:
             yield False

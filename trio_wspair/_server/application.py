@@ -1,7 +1,7 @@
-"""Applications: what `serve()` and its relatives run, and how one is opened and left.
+"""`Application`: what servers run, how its handler is found, opened and left.
 
 An application is an async function of a request, an object with such a method, or an
-async context manager that yields one of these. Knows nothing of servers or networks.
+async context manager that yields one of these. Knows neither servers nor networks.
 """
 
 import inspect
@@ -30,13 +30,13 @@ Application = (
     | AbstractAsyncContextManager[FetchHandler | _Fetcher]
     | Callable[[], AbstractAsyncContextManager[FetchHandler | _Fetcher]]
 )
-"""What `serve()` runs: a handler, an object that has one, or an opener of these."""
+"""What `serve()` runs: a handler, an object with a handler, or an opener of these."""
 
 _HANDLER: Final = "an async function of a request, or an object with an async fetch()"
 _WANTED: Final = (
-    f"an application is {_HANDLER}, or an async context manager that yields one"
+    f"an application must be {_HANDLER}, or an async context manager that yields one"
 )
-_YIELDED: Final = f"an application yields {_HANDLER}"
+_YIELDED: Final = f"an application must yield {_HANDLER}"
 
 
 def handler_of(app: Application) -> FetchHandler | None:
@@ -45,7 +45,7 @@ def handler_of(app: Application) -> FetchHandler | None:
     No code of the application runs.
 
     Raises:
-        TypeError: This is no application; the text says what to do.
+        TypeError: `app` is not an application; the message says what to do.
     """
     if isinstance(app, AbstractAsyncContextManager):
         return None
@@ -57,11 +57,11 @@ def handler_of(app: Application) -> FetchHandler | None:
 
 @asynccontextmanager
 async def open_application(app: Application) -> AsyncGenerator[FetchHandler, None]:
-    """Open an application for a block, and give its handler.
+    """Open an application during the block, and yield its handler.
 
     Raises:
-        TypeError: This is no application, or what it yields is no handler.
-        Exception: What the application raises on entering or on leaving.
+        TypeError: `app` is not an application, or does not yield a handler.
+        Exception: What the application raises when it is opened or left.
     """
     handler = handler_of(app)
     if handler is not None:
@@ -79,8 +79,8 @@ async def run_application(
 ) -> None:
     """Open an application, and await ``run(handler)`` in it.
 
-    When the caller is cancelled, only `run` is at first. The application is cancelled
-    when `run` has ended, so its tasks and objects are there until then.
+    If the caller is cancelled, `run` is cancelled first. The application is cancelled
+    when `run` has ended, so that its tasks and objects last until then.
 
     Raises:
         TypeError: As `open_application()`.
@@ -104,7 +104,7 @@ async def _run_opened(
                     nursery.start_soon(_pass_on_cancellation, running)
                     try:
                         await run(fetch)
-                    finally:  # A cancellation goes on from here, to the application.
+                    finally:  # From here on, the application is cancelled as well.
                         life.shield = False
 
 
@@ -117,14 +117,14 @@ async def _pass_on_cancellation(scope: trio.CancelScope) -> None:
 
 
 def _handler_in(thing: object, wanted: str) -> FetchHandler:
-    """Return the async function that this is or has.
+    """Return the handler that this object is or has.
 
     Args:
         thing: An application that is open, or needs no opening.
-        wanted: What it should be.
+        wanted: What it should be, for errors.
 
     Raises:
-        TypeError: It is none, and has none.
+        TypeError: It is not a handler, and has none.
     """
     handler: object = getattr(thing, "fetch", thing)
     if isinstance(thing, type) or not callable(handler) or _is_opener(handler):
@@ -150,25 +150,27 @@ def _handler_in(thing: object, wanted: str) -> FetchHandler:
 
 
 def _what_is_wrong(thing: object) -> str:
-    """Say what was passed, and what to pass instead."""
+    """Return a text that says what was passed, and what to pass instead."""
     if inspect.iscoroutine(thing):
-        thing.close()  # So that Python doesn't warn of it, too.
-        return f"this is a coroutine: use {_name(thing)} instead of {_name(thing)}(...)"
+        thing.close()  # Else Python warns that it was never awaited.
+        return (
+            f"this is a coroutine: pass {_name(thing)} instead of {_name(thing)}(...)"
+        )
     if isinstance(thing, AsyncGenerator):
         return (
             "this is an async generator: decorate its function (@asynccontextmanager)"
         )
     if isinstance(thing, type):
-        return f"this is the class {thing.__name__}: use an instance of it"
+        return f"this is the class {thing.__name__}: pass an instance of it"
     if thing is None:
         return "this is None"
     if _is_opener(thing):
-        return f"{_name(thing)} opens an application itself: use it in an 'async with'"
-    return f"this is {thing!r}, of the type {type(thing).__name__}"
+        return f"{_name(thing)} opens an application: enter it with 'async with'"
+    return f"this is {thing!r}, of type {type(thing).__name__}"
 
 
 def _is_opener(thing: object) -> bool:
-    """Tell whether this is an async generator function, or one that is decorated."""
+    """Return whether this is an async generator function, perhaps decorated."""
     layers = _layers(thing)
     if any(map(inspect.iscoroutinefunction, layers)):
         return False
@@ -176,18 +178,18 @@ def _is_opener(thing: object) -> bool:
 
 
 def _is_async(function: object) -> bool:
-    """Tell whether calling this gives something to await, as far as can be known."""
+    """Return whether calling this returns an awaitable, as far as that is known."""
     layers = _layers(function)
     if not inspect.isroutine(layers[-1]):
         layers += _layers(inspect.getattr_static(type(layers[-1]), "__call__"))
-    # Nothing is known of functions that are not written in Python.
+    # Functions that are not written in Python are accepted.
     return any(map(inspect.iscoroutinefunction, layers)) or not inspect.isfunction(
         layers[-1]
     )
 
 
 def _takes_one(function: object) -> bool:
-    """Tell whether this can be called with a request, as far as can be known."""
+    """Return whether this can be called with a request, as far as that is known."""
     try:
         signature = inspect.signature(cast("Callable[..., object]", function))
     except ValueError:
@@ -204,7 +206,7 @@ def _takes_none(function: object) -> bool:
 
 
 def _layers(function: object) -> list[object]:
-    """Return a function, and what methods, `partial()` and decorators have wrapped."""
+    """Return a function, and those below methods, `partial()` and decorators."""
     layers = [function]
     while True:
         outer = layers[-1]
@@ -224,7 +226,7 @@ def _check_opener(function: object) -> None:
     """Check that this opens an application when it is called without arguments.
 
     Raises:
-        TypeError: It is not decorated, or has arguments.
+        TypeError: It is not decorated, or requires arguments.
     """
     name = _name(function)
     if inspect.isasyncgenfunction(function):
@@ -234,8 +236,8 @@ def _check_opener(function: object) -> None:
         inspect.signature(cast("Callable[..., object]", function)).bind()
     except TypeError as exc:
         msg = (
-            f"{name}() is called without arguments to open the application, but it has "
-            f"some ({exc}): use functools.partial({name}, ...), or {name}(...)"
+            f"{name}() is called without arguments to open the application, but needs "
+            f"some ({exc}): pass functools.partial({name}, ...), or {name}(...)"
         )
         raise TypeError(msg) from None
 

@@ -1,7 +1,7 @@
-"""`ASGIExchange`: one request to an ASGI application, and the way of its answer.
+"""`ASGIExchange`: one request to an ASGI application, and its response.
 
-Knows the messages of ASGI about requests and responses; not how a scope is read, nor
-how requests are handled. https://asgi.readthedocs.io/en/latest/specs/www.html
+Knows the messages of ASGI for requests and responses; not how a scope is read, nor how
+requests are handled. https://asgi.readthedocs.io/en/latest/specs/www.html
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -38,13 +38,13 @@ __all__ = ("ASGIExchange",)
 _OF_THE_CONNECTION: Final = frozenset(
     {"connection", "content-length", "keep-alive", "transfer-encoding", "upgrade"}
 )
-"""Headers that the ASGI server makes; on HTTP/2 forbidden (RFC 9113, 8.2.2)."""
+"""Headers that the ASGI server sets; HTTP/2 forbids them (RFC 9113, 8.2.2)."""
 _NO_URL: Final = RequestURL("http", Authority("localhost"), Target("/", None))
 _LEFTOVER_SECONDS: Final = 1.0
 
 
 class ASGIExchange:
-    """One request, and its answer; see `Exchange` for the methods."""
+    """One request, and its response; see `Exchange` for the methods."""
 
     def __init__(
         self, service: Service, scope: Scope, receive: Receive, send: Send
@@ -55,11 +55,11 @@ class ASGIExchange:
         self._is_websocket: bool = scope["type"] == "websocket"
         self.client: str = client_of(scope)
         self._refusal: Response | None = None
-        try:  # Not every server checks what a client sends.
+        try:  # Not every server validates requests.
             self._request = read_scope(scope)
         except ValueError as exc:
             self._refusal = Response(f"{exc}\n", status=400)
-            # The handler does not see this request.
+            # The handler is not called for this request.
             method = "GET" if self._is_websocket else scope.get("method", "GET")
             length = 0 if self._is_websocket else None
             self._request = ScopeRequest(method, _NO_URL, Headers(), None, length)
@@ -72,7 +72,7 @@ class ASGIExchange:
         )
         self._connection = ASGIConnection(receive, send)
         self._sending = trio.CancelScope()
-        """The cancel scope of the response: cancelled when the client has gone."""
+        """The cancel scope of the response, cancelled when the client has gone."""
         self._is_sent = False
         self._opening = trio.CancelScope()
         """The cancel scope of accepting a WebSocket."""
@@ -91,9 +91,9 @@ class ASGIExchange:
 
     @enable_ki_protection
     async def _watch_for_stop(self, task: RequestTask) -> None:
-        """Stop the task when the server stops, which cancels its applications.
+        """Stop the task when the server stops: it cancels its applications.
 
-        The conversation itself is shielded from that.
+        The conversation itself is shielded from that cancellation.
         """
         try:
             await trio.sleep_forever()
@@ -126,10 +126,10 @@ class ASGIExchange:
         """The subprotocols that the client offers; see `Exchange`."""
         return self._request.subprotocols
 
-    # -- the answer --------------------------------------------------------------------
+    # -- the response ------------------------------------------------------------------
 
     async def send_response(self, response: Response) -> None:
-        """Send a response as far as the client takes it; see `Exchange`."""
+        """Send a response as far as the client reads it; see `Exchange`."""
         self.answered = True
         if not self._is_websocket:
             await self._respond("http.response", response)
@@ -142,7 +142,7 @@ class ASGIExchange:
         """Send a response until the client has gone."""
         with self._sending:
             async with open_service_nursery() as nursery:
-                # Hypercorn may wait for a reader, even if it has nothing to report.
+                # Hypercorn may wait until receive() is called, even without an event.
                 nursery.start_soon(self._watch_for_disconnect)
                 await self._send_event(
                     {
@@ -163,7 +163,7 @@ class ASGIExchange:
     @enable_ki_protection
     async def _watch_for_disconnect(self) -> None:
         await self._source.wait_gone(self._body)
-        if not self._is_sent:  # Afterwards it is normal.
+        if not self._is_sent:  # Else the client may go.
             self._sending.cancel(reason="the client has gone")
 
     async def _send_event(self, event: Event) -> None:
@@ -191,7 +191,7 @@ class ASGIExchange:
         self,
         subprotocol: str | None,
         headers: Headers,
-        nursery: trio.Nursery,  # noqa: ARG002 - the server has the tasks
+        nursery: trio.Nursery,  # noqa: ARG002 - the server runs the tasks
     ) -> AsyncGenerator[Connection, None]:
         """Accept the WebSocket; see `Exchange`."""
         self._bound_opening(self._service.limits.body_timeout)
@@ -210,7 +210,7 @@ class ASGIExchange:
             await self._connection.discard()
 
     def _bound_opening(self, seconds: float) -> None:
-        """Wait no longer than this until a WebSocket is accepted."""
+        """Bound the time for accepting a WebSocket."""
         end = trio.current_time() + seconds
         self._opening.deadline = min(self._opening.deadline, end)
 
@@ -220,8 +220,8 @@ class _MessageSource:
 
     Args:
         receive: Receives the messages.
-        is_empty: Whether there is no body, by the head of the request.
-        timeout: Seconds for the next piece of the body.
+        is_empty: Whether the request has no body, by its head.
+        timeout: The seconds in which the next piece of the body has to arrive.
     """
 
     def __init__(self, receive: Receive, *, is_empty: bool, timeout: float) -> None:
@@ -242,14 +242,19 @@ class _MessageSource:
         with trio.move_on_after(self._timeout):
             event = await self._next()
         if event is None:
-            msg = f"no more of the body in {self._timeout} s"
+            msg = (
+                "the rest of the body did not arrive in time: nothing came for "
+                f"{self._timeout} s"
+            )
             raise RequestBodyError(408, msg)
         if event["type"] != "http.request":
-            raise RequestBodyError(400, "the body of a request is broken off")
+            raise RequestBodyError(
+                400, "the client has gone before the end of the body"
+            )
         body = event.get("body") or b""
         if not isinstance(body, (bytes, bytearray)):
             msg = (
-                "the ASGI server violates the specification: a body is bytes, "
+                "the ASGI server violates the specification: a body must be bytes, "
                 f"not {type(body).__name__}"
             )
             raise TypeError(msg)

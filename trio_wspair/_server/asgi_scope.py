@@ -1,15 +1,15 @@
-"""What a server says of a request in an ASGI scope, read strictly.
+"""`read_scope()`: the request that an ASGI scope describes, read strictly.
 
-Pure: text and bytes in, a `ScopeRequest` out. Two kinds of fault are told apart. What
-the server has got wrong, such as text where the specification has bytes, is a
-`TypeError` for its developers. What the client has got wrong, and servers let through,
-is a `ValueError`: the answer to that is 400.
+Pure: text and bytes in, a `ScopeRequest` out. There are two kinds of errors. A mistake
+of the server, such as text where the specification requires bytes, is a `TypeError` for
+its developers. A mistake of the client that the server has let through is a
+`ValueError`, which is answered with status 400.
 https://asgi.readthedocs.io/en/latest/specs/www.html
 
-Routers look at ``path``, so it decides; ``raw_path`` is taken only where it says the
-same. An application that is mounted gets the whole path, and in ``root_path`` what it
-is mounted at. Some servers, and Starlette before 0.33, leave that part out of ``path``;
-the whole is then put together again.
+Routers use ``path``, so it takes precedence; ``raw_path`` is used only if it decodes to
+the same. A mounted application gets the whole path, and in ``root_path`` the prefix at
+which it is mounted. Some servers, and Starlette before 0.33, leave the prefix out of
+``path``; then it is added again.
 """
 
 import re
@@ -28,29 +28,29 @@ from trio_wspair._http.headers import (
 )
 from trio_wspair._http.hosts import Authority, parse_authority
 from trio_wspair._http.urls import DEFAULT_PORTS, RequestURL, http_scheme, parse_target
-from trio_wspair._rules.display import printable
+from trio_wspair._rules.display import printable, quoted
 
 __all__ = ("Scope", "ScopeRequest", "client_of", "read_scope")
 
 Scope = MutableMapping[str, Any]
-"""What a server tells of a connection."""
+"""The description of a connection by an ASGI server."""
 
 _UNQUOTED: Final = "/:@!$&'()*+,;=~"
-"""What a path may have beside letters, digits and ``-._``."""
+"""The other characters that a path may contain unescaped (RFC 3986, section 3.3)."""
 _LENGTH: Final = re.compile("[0-9]{1,18}")
 
 
 @attrs.frozen
 class ScopeRequest:
-    """A request whose parts were all checked."""
+    """A request whose parts are all checked."""
 
     method: str
     url: RequestURL
     headers: Headers
     subprotocols: Sequence[str] | None
-    """Those that the client offers; `None` if it does not ask for a WebSocket."""
+    """The subprotocols offered; `None` if the client asks for no WebSocket."""
     body_length: int | None
-    """Bytes of the body, if the head says so."""
+    """The ``Content-Length`` in bytes, if the request has it."""
 
 
 def read_scope(scope: Scope) -> ScopeRequest:
@@ -58,13 +58,13 @@ def read_scope(scope: Scope) -> ScopeRequest:
 
     Raises:
         TypeError: The server violates the specification.
-        ValueError: The client has not kept to HTTP.
+        ValueError: The request of the client is not valid.
     """
     is_websocket = _part(scope, "type", str, "") == "websocket"
-    # On HTTP/2 a WebSocket is asked for by CONNECT, without Upgrade (RFC 8441).
+    # On HTTP/2 the method is CONNECT, and there is no Upgrade (RFC 8441).
     method = "GET" if is_websocket else _part(scope, "method", str, "GET")
     if not is_token(method):
-        msg = f'the method "{printable(method)}" is not a token'
+        msg = f"the method {quoted(method)} is not a token"
         raise ValueError(msg)
     headers = _headers_of(scope)
     subprotocols: Sequence[str] | None = None
@@ -77,9 +77,9 @@ def read_scope(scope: Scope) -> ScopeRequest:
 
 
 def client_of(scope: Scope) -> str:
-    """Return the address of the client; empty if the server doesn't tell one.
+    """Return the address of the client; empty if the scope has none.
 
-    Behind a proxy, some servers pass on what a header says, port and all, unchecked.
+    Behind a proxy, some servers pass on the value of a header unchecked, with its port.
     """
     client = _place(scope, "client")
     if client is None:
@@ -88,17 +88,17 @@ def client_of(scope: Scope) -> str:
 
 
 def _part(scope: Scope, name: str, kind: type[Any], default: Any) -> Any:  # noqa: ANN401 - of that type
-    """Return a value of a scope, or the default if it is not there or `None`.
+    """Return a value of a scope, or the default if it is missing or `None`.
 
     Raises:
-        TypeError: It is of another type.
+        TypeError: The value has the wrong type.
     """
     value: object = scope.get(name)
     if value is None:
         return default
     if not isinstance(value, kind):
         what = f"{kind.__name__}, not {type(value).__name__}"
-        raise _server_is_wrong(f"{name!r} of a scope is {what}")
+        raise _server_is_wrong(f"{name!r} of a scope must be {what}")
     return value
 
 
@@ -107,7 +107,7 @@ def _server_is_wrong(why: str) -> TypeError:
 
 
 def _kinds(value: object) -> str:
-    """Return the type of a value, and of what is in it; the value may be a secret."""
+    """Return the types of a value and of its items; the value may be a secret."""
     kind = type(value).__name__
     if not isinstance(value, (tuple, list)):
         return kind
@@ -116,11 +116,11 @@ def _kinds(value: object) -> str:
 
 
 def _headers_of(scope: Scope) -> Headers:
-    """Return the headers, as HTTP/1.1 has them.
+    """Return the headers in the form of HTTP/1.1.
 
     Raises:
-        TypeError: They are no pairs of bytes.
-        ValueError: One of them can't be.
+        TypeError: They are not pairs of bytes.
+        ValueError: A header is not valid.
     """
     pairs: list[tuple[bytes, bytes]] = []
     for pair in _part(scope, "headers", Iterable, ()):
@@ -129,7 +129,7 @@ def _headers_of(scope: Scope) -> Headers:
                 pairs.append((name, value))
             case _:
                 raise _server_is_wrong(
-                    f"a header is a pair of bytes, not {_kinds(pair)}"
+                    f"a header must be a pair of bytes, not {_kinds(pair)}"
                 )
     headers = Headers(decode_headers(pairs))
     check_single_values(headers)
@@ -143,9 +143,10 @@ def _subprotocols_of(scope: Scope) -> list[str]:
     subprotocols: list[str] = [*_part(scope, "subprotocols", Iterable, ())]
     for subprotocol in subprotocols:
         if not isinstance(subprotocol, str):
-            raise _server_is_wrong(f"a subprotocol is str, not {_kinds(subprotocol)}")
+            what = f"a subprotocol must be a str, not {_kinds(subprotocol)}"
+            raise _server_is_wrong(what)
     if not all(map(is_token, subprotocols)):
-        msg = "the header 'Sec-WebSocket-Protocol' is no list of tokens"
+        msg = "the header 'Sec-WebSocket-Protocol' is not a list of tokens"
         raise ValueError(msg)
     return subprotocols
 
@@ -155,10 +156,10 @@ def _body_length(headers: Headers) -> int | None:
     if length is None:
         return None
     if "transfer-encoding" in headers:  # RFC 9112, section 6.1.
-        msg = "where the body of the request ends is not clear"
+        msg = "the length of the body of the request is not clear"
         raise ValueError(msg)
     if _LENGTH.fullmatch(length) is None:
-        msg = "the header 'Content-Length' is no number of bytes"
+        msg = "the header 'Content-Length' is not a number of bytes"
         raise ValueError(msg)
     return int(length)
 
@@ -167,18 +168,18 @@ def _body_length(headers: Headers) -> int | None:
 
 
 def _url_of(scope: Scope, method: str, headers: Headers) -> RequestURL:
-    """Return the URL that the client has asked for, which ``Host`` then agrees with.
+    """Return the URL that the client has requested, and make ``Host`` agree with it.
 
     Raises:
         TypeError: The server violates the specification.
-        ValueError: It is not valid, or has another scheme.
+        ValueError: The URL is not valid, or has another scheme than the server.
     """
     path = _raw_path(scope) or "/"
     query: str = _part(scope, "query_string", bytes, b"").decode("latin-1")
     target = parse_target(method, f"{path}?{query}" if query else path)
     scheme = http_scheme(_part(scope, "scheme", str, "") or "http")
     if target.scheme not in (None, scheme):  # RFC 9110, section 7.4.
-        msg = f"this is a server for {scheme}, not {target.scheme}"
+        msg = f"this server is for {scheme}, not for {target.scheme}"
         raise ValueError(msg)
     host = headers.get("host")
     authority = parse_authority(host) if host else _server_of(scope, scheme)
@@ -189,22 +190,24 @@ def _url_of(scope: Scope, method: str, headers: Headers) -> RequestURL:
 
 
 def _raw_path(scope: Scope) -> str:
-    """Return the whole path as it was on the wire, without the query.
+    """Return the whole path as it was sent, without the query.
 
     Raises:
         TypeError: The server violates the specification.
     """
     path: str = _part(scope, "path", str, "")
     raw_bytes: bytes = _part(scope, "raw_path", bytes, b"")
-    raw = raw_bytes.decode("latin-1").partition("?")[0]  # Some servers leave it in.
+    raw = raw_bytes.decode("latin-1").partition("?")[
+        0
+    ]  # Some servers include the query.
     root: str = _part(scope, "root_path", str, "").rstrip("/")
     whole = path if _is_below(path, root) else root + path
-    if path and not path.startswith("/"):  # The asterisk, or an absolute URL.
+    if path and not path.startswith("/"):  # An asterisk, or an absolute URL.
         root, whole = "", path
     decoded = unquote(raw)
     if decoded in (whole, root + path):
         return raw
-    if decoded == path:  # What it is mounted at is missing there, too.
+    if decoded == path:  # The prefix is missing there as well.
         return quote(root, safe=_UNQUOTED) + raw
     return quote(whole, safe=_UNQUOTED)
 
@@ -214,7 +217,7 @@ def _is_below(path: str, root: str) -> bool:
 
 
 def _server_of(scope: Scope, scheme: str) -> Authority:
-    """Return where the server is, for a request that does not say so."""
+    """Return the authority of the server, for a request without ``Host``."""
     server = _place(scope, "server")
     if server is None or server[1] is None:  # A Unix socket has no port.
         return Authority("localhost")
@@ -224,7 +227,7 @@ def _server_of(scope: Scope, scheme: str) -> Authority:
 
 
 def _place(scope: Scope, name: str) -> tuple[str, int | None] | None:
-    """Return a host and a port of a scope; `None` if the server does not tell."""
+    """Return a host and a port of a scope; `None` if it is missing."""
     place: Sequence[object] = _part(scope, name, Sequence, ())
     match place:
         case []:
@@ -234,5 +237,5 @@ def _place(scope: Scope, name: str) -> tuple[str, int | None] | None:
         case [str() as host, (int() | None) as port]:
             return host, port
         case _:
-            what = f"{name!r} of a scope is a host and a port, not {place!r}"
+            what = f"{name!r} of a scope must be a host and a port, not {place!r}"
             raise _server_is_wrong(what)

@@ -1,7 +1,7 @@
-"""`HTTP1Exchange`: one request over HTTP/1.1, and the way of its answer.
+"""`HTTP1Exchange`: one request over HTTP/1.1, and its response.
 
-Knows HTTP, proxies in front of it, and the engine of a WebSocket after an upgrade; not
-how requests are handled, nor how connections are accepted.
+Knows HTTP, proxies in front of the server, and the engine of WebSockets; not how
+requests are handled, nor how connections are accepted.
 """
 
 import contextlib
@@ -29,19 +29,19 @@ __all__ = ("HTTP1Exchange", "HTTP1Service", "client_address")
 
 @attrs.frozen(eq=False, kw_only=True)
 class HTTP1Service(Service):
-    """What all connections of a server share."""
+    """The handler, limits and settings of a server, for all its connections."""
 
     engine: Engine
     proxy_headers: ProxyHeaders
     proxies: int
     stop_code: Callable[[], int]
-    """Called when the server stops, for the code that WebSockets are closed with."""
+    """Called when the server stops; returns the close code for its WebSockets."""
     alarms: Alarms = attrs.Factory(Alarms)
     tasks: RequestTasks = attrs.Factory(RequestTasks)
 
 
 class HTTP1Exchange:
-    """One request on a connection, and its answer; see `Exchange` for the methods.
+    """One request on a connection, and its response; see `Exchange` for the methods.
 
     Raises:
         Refusal: The request has no valid URL.
@@ -51,34 +51,36 @@ class HTTP1Exchange:
         self._service = service
         self._http = http
         self._head = head
-        self._go_on = False
-        """Another request may follow."""
+        self._keeps_alive = False
+        """Whether another request may follow on the connection."""
         self.client: str = client_address(http.stream)
         self.forwarded_client: str = ""
-        """The client's address by a trusted proxy; empty if there is none."""
+        """The client's address in the header of a trusted proxy; empty without one."""
         try:
-            self._url = self._believed_url()
+            self._url = self._effective_url()
         except ValueError as exc:
             raise bad_request(exc) from None
 
-    def _believed_url(self) -> RequestURL:
-        """Return the URL that the client has asked for; note its address, too.
+    def _effective_url(self) -> RequestURL:
+        """Return the URL that the client has requested, and set its address.
 
         Raises:
-            ValueError: What proxies say of it is not valid, or the target has another
-                scheme.
+            ValueError: A header of a proxy is not valid, or the target has another
+                scheme than the server.
         """
         service, head = self._service, self._head
-        said = forwarded_by(head.headers, service.proxy_headers, service.proxies)
-        self.forwarded_client = said.client or ""
-        self.client = said.client or self.client
+        forwarded = forwarded_by(head.headers, service.proxy_headers, service.proxies)
+        self.forwarded_client = forwarded.client or ""
+        self.client = forwarded.client or self.client
         secure = below_tls(self._http.stream) is not self._http.stream
-        scheme = said.scheme or ("https" if secure else "http")
+        scheme = forwarded.scheme or ("https" if secure else "http")
         if head.target.scheme not in (None, scheme):  # RFC 9110, section 7.4.
-            msg = f"this is a server for {scheme}, not {head.target.scheme}"
+            msg = f"this server is for {scheme}, not for {head.target.scheme}"
             raise ValueError(msg)
         authority = head.authority or _local_authority(self._http.stream)
-        return RequestURL(scheme, said.authority_for(scheme, authority), head.target)
+        return RequestURL(
+            scheme, forwarded.authority_for(scheme, authority), head.target
+        )
 
     async def run(self, fetch: FetchHandler) -> bool:
         """Call a handler, and answer with what it returns.
@@ -89,7 +91,7 @@ class HTTP1Exchange:
         task = RequestTask(self, self._service, fetch)
         with self._service.tasks.including(task):
             await task.run()
-        return self._go_on
+        return self._keeps_alive
 
     def __str__(self) -> str:
         target = self._head.target
@@ -111,16 +113,16 @@ class HTTP1Exchange:
 
     @property
     def answered(self) -> bool:
-        """Whether an answer was begun."""
+        """Whether a response has begun."""
         return self._http.answered
 
     async def send_response(self, response: Response) -> None:
-        """Send a response as far as the client takes it; see `Exchange`."""
+        """Send a response as far as the client reads it; see `Exchange`."""
         try:
-            self._go_on = await self._http.send_response(response)
+            self._keeps_alive = await self._http.send_response(response)
         except ClientGoneError:
             return
-        if not self._go_on:
+        if not self._keeps_alive:
             with trio.move_on_after(self._service.limits.close_grace):
                 await linger(self._http.stream)
 
@@ -134,12 +136,12 @@ class HTTP1Exchange:
     def open_websocket(
         self, subprotocol: str | None, headers: Headers, nursery: trio.Nursery
     ) -> AbstractAsyncContextManager[Connection]:
-        """Answer with 101, and speak the protocol of WebSockets; see `Exchange`."""
-        asked = self._head.headers
+        """Answer with 101, and open the WebSocket; see `Exchange`."""
+        requested = self._head.headers
         return self._service.engine.open_server(
             self._http.stream,
-            key=asked["sec-websocket-key"],
-            extensions=asked.get("sec-websocket-extensions", ""),
+            key=requested["sec-websocket-key"],
+            extensions=requested.get("sec-websocket-extensions", ""),
             received=self._http.hand_over(),
             subprotocol=subprotocol,
             headers=headers.pairs(),
@@ -149,9 +151,9 @@ class HTTP1Exchange:
 
 
 def _local_authority(stream: trio.abc.Stream) -> Authority:
-    """Return where the server is, for a request that does not say so.
+    """Return the authority of the server, for a request without ``Host``.
 
-    HTTP/1.0 has no ``Host`` (RFC 9112, section 3.3).
+    HTTP/1.0 does not require that header (RFC 9112, section 3.3).
     """
     bottom = below_tls(stream)
     if isinstance(bottom, trio.SocketStream):
@@ -163,11 +165,11 @@ def _local_authority(stream: trio.abc.Stream) -> Authority:
 
 
 def client_address(stream: trio.abc.Stream) -> str:
-    """Return the address of the peer of a TCP connection; empty if there is none."""
+    """Return the address of the peer of a TCP connection; empty if unknown."""
     bottom = below_tls(stream)
     if isinstance(bottom, trio.SocketStream):
         with contextlib.suppress(OSError):  # The client may have gone already.
             name: tuple[str, int] | str = bottom.socket.getpeername()
-            if isinstance(name, tuple):  # That of a Unix socket is none.
+            if isinstance(name, tuple):  # A Unix socket has no address.
                 return str(name[0])
     return ""

@@ -1,6 +1,6 @@
-"""Where a server listens: its sockets are opened, checked and described.
+"""`Place` and `Server`: where a server listens, before and after it is opened.
 
-Knows addresses, listeners and whether they speak TLS; not what is served on them.
+Knows addresses, listeners and whether they use TLS; not what is served on them.
 """
 
 import errno
@@ -39,40 +39,40 @@ _UNIX: Final = getattr(socket, "AF_UNIX", None)
 
 @attrs.frozen
 class Endpoint:
-    """One place at which a server listens."""
+    """One address at which a server listens."""
 
     address: tuple[str, int] | str | None
-    """Host and port, or the path of a Unix socket; `None` for any other listener."""
+    """Host and port, or the path of a Unix socket; `None` for other listeners."""
     secure: bool
-    """Whether TLS is spoken."""
+    """Whether it uses TLS."""
 
     def __str__(self) -> str:
         return self.url() if self.has_port else str(self.address or "another listener")
 
     @property
     def has_port(self) -> bool:
-        """Whether it has a URL."""
+        """Whether it has a port, and so a URL."""
         return isinstance(self.address, tuple)
 
     def host_and_port(self) -> tuple[str, int]:
         """Return the host and the port.
 
         Raises:
-            InvalidStateError: It has none.
+            InvalidStateError: It has no port.
         """
         if isinstance(self.address, tuple):
             return self.address
-        where = "no socket"
+        where = "listeners that are not sockets"
         if self.address is not None:
-            where = f"a Unix socket, {self.address!r}"
-        msg = f"this server listens on {where}: it has no port"
+            where = f"the Unix socket {self.address!r}"
+        msg = f"this server has no port: it listens on {where}"
         raise InvalidStateError(msg)
 
     def url(self) -> str:
         """Return a WebSocket URL that reaches it from the same machine.
 
         Raises:
-            InvalidStateError: It has none.
+            InvalidStateError: It has no port.
         """
         host, port = self.host_and_port()
         authority = Authority(_reachable(host), port)
@@ -97,7 +97,7 @@ class Server:
         """Host and port of each listening socket, or the path of a Unix socket.
 
         The hosts ``0.0.0.0`` and ``::`` stand for all addresses of the machine.
-        Listeners that are no sockets have no address.
+        Listeners that are not sockets have no address.
         """
         addresses = (endpoint.address for endpoint in self._endpoints)
         return tuple(address for address in addresses if address is not None)
@@ -107,8 +107,8 @@ class Server:
         """The port on which it listens.
 
         Raises:
-            InvalidStateError: There is none: all listeners are Unix sockets, or no
-                sockets at all.
+            InvalidStateError: The server has no port: its listeners are Unix sockets,
+                or not sockets.
         """
         return self._first.host_and_port()[1]
 
@@ -119,7 +119,7 @@ class Server:
         A server that listens on all addresses is reached by it from the same machine.
 
         Raises:
-            InvalidStateError: There is none, as there is no port.
+            InvalidStateError: The server has no port.
         """
         return self._first.url()
 
@@ -132,7 +132,7 @@ class Server:
 
     @property
     def secure(self) -> bool:
-        """Whether TLS is spoken."""
+        """Whether it uses TLS."""
         return self._first.secure
 
     @property
@@ -142,7 +142,7 @@ class Server:
 
 
 def _reachable(host: str) -> str:
-    """Return an address to connect to: for all addresses, that of the loopback."""
+    """Return an address to connect to; the loopback address for all addresses."""
     address = ipaddress.ip_address(host)
     if not address.is_unspecified:
         return host
@@ -150,7 +150,7 @@ def _reachable(host: str) -> str:
 
 
 def endpoint_of(listener: Listener) -> Endpoint:
-    """Return where a listener listens, looking below TLS."""
+    """Return the endpoint of a listener, which may be below TLS."""
     secure = False
     while isinstance(listener, trio.SSLListener):
         secure = True
@@ -174,7 +174,7 @@ def _address_of(sock: trio.socket.SocketType) -> tuple[str, int] | str | None:
 
 
 def _host_and_port(sock: trio.socket.SocketType) -> tuple[str, int]:
-    """Return where a TCP socket is bound; with its zone, if it has one (RFC 4007)."""
+    """Return the address of a TCP socket, with its zone if it has one (RFC 4007)."""
     host, port, *more = cast("tuple[Any, ...]", sock.getsockname())
     scope_id = more[1] if more else 0
     if scope_id:
@@ -201,21 +201,20 @@ class Place:
         listeners: Sequence[Listener] | None,
         ssl_context: ssl.SSLContext | None,
     ) -> "Place":
-        """Return the place that these arguments of `serve()` name.
+        """Return the place for these arguments of `serve()`.
 
         Raises:
-            TypeError: An argument is of another type, or not exactly one of `port`,
+            TypeError: An argument has the wrong type, or not exactly one of `port`,
                 `unix` and `listeners` is given.
             ValueError: An argument is out of range or can't be used.
         """
         if host is not None and not isinstance(host, str):
-            what = "host is the name or the address of this machine, or None"
-            msg = f"{what}, not {host!r}"
+            msg = f"host must be a name or an address, or None, not {host!r}"
             raise TypeError(msg)
         if sum(given is not None for given in (port, unix, listeners)) != 1:
             msg = (
-                "serve() listens on a port, on a Unix socket or on listeners: pass one "
-                "of port, unix and listeners"
+                "serve() listens on a port, on a Unix socket or on listeners: pass "
+                "exactly one of port, unix and listeners"
             )
             raise TypeError(msg)
         if port is not None:
@@ -227,7 +226,7 @@ class Place:
         return cls(port, host, path, listeners)
 
     async def open(self) -> Sequence[Listener]:
-        """Return the listeners, which the caller closes."""
+        """Open and return the listeners, which the caller closes."""
         if self.path is not None:
             return [await open_unix_listener(self.path)]
         if self.listeners is None:
@@ -236,19 +235,19 @@ class Place:
 
 
 def _checked_listeners(listeners: object, *, adds_tls: bool) -> list[Listener]:
-    """Return the listeners that a program brings.
+    """Return the listeners that a program has passed, checked.
 
     Args:
-        listeners: What it brings.
-        adds_tls: Whether TLS is to be spoken on top of them.
+        listeners: The argument of `serve()`.
+        adds_tls: Whether the server adds TLS.
 
     Raises:
-        TypeError: They are no sequence, or one of them is no listener.
-        ValueError: There is none, one is closed, or speaks TLS already.
+        TypeError: It is not a sequence, or contains an object that is not a listener.
+        ValueError: It is empty, or a listener is closed, or uses TLS already.
     """
     if not isinstance(listeners, Iterable):
         msg = (
-            "listeners are a sequence of trio.abc.Listener objects, not "
+            "listeners must be a sequence of trio.abc.Listener objects, not "
             f"{type(listeners).__name__}"
         )
         raise TypeError(msg)
@@ -256,23 +255,23 @@ def _checked_listeners(listeners: object, *, adds_tls: bool) -> list[Listener]:
     for listener in cast("Iterable[object]", listeners):
         if not isinstance(listener, trio.abc.Listener):
             msg = (
-                "listeners are trio.abc.Listener objects, not "
-                f"{type(listener).__name__}; a socket becomes one by "
+                "listeners must contain trio.abc.Listener objects, not "
+                f"{type(listener).__name__}; for a Trio socket, pass "
                 "trio.SocketListener(sock)"
             )
             raise TypeError(msg)
         checked.append(cast("Listener", listener))
     if not checked:
-        msg = "listeners is empty: there is nothing to listen on"
+        msg = "listeners is empty: pass at least one"
         raise ValueError(msg)
     for listener in checked:
         try:
             secure = endpoint_of(listener).secure
         except OSError as exc:
-            msg = f"one of the listeners is closed, or no use: {exc}"
+            msg = f"a listener in listeners is closed, or can't be used: {exc}"
             raise ValueError(msg) from exc
         if secure and adds_tls:
-            msg = "these listeners speak TLS already: leave out ssl_context"
+            msg = "the listeners use TLS already: leave out ssl_context"
             raise ValueError(msg)
     return checked
 
@@ -281,7 +280,7 @@ def _checked_listeners(listeners: object, *, adds_tls: bool) -> list[Listener]:
 async def closing_listeners(
     listeners: Sequence[Listener],
 ) -> AsyncGenerator[None, None]:
-    """Close listeners after the block, however that ends."""
+    """Close listeners after the block, also if it raises."""
     try:
         yield
     finally:
@@ -291,11 +290,11 @@ async def closing_listeners(
 
 
 async def _open_tcp(port: int, host: str | None) -> list[trio.SocketListener]:
-    """Listen on a port; 0 is one free port for all addresses that the host has.
+    """Listen on a port; with 0, on one free port for all addresses of the host.
 
     Raises:
-        OSError: It can't be had; `OSError.filename` says where that is.
-        ValueError: The host is no host.
+        OSError: The port can't be opened; `OSError.filename` is the address.
+        ValueError: `host` is not the name or the address of a host.
     """
     attempts = 1 if port else _ATTEMPTS
     while True:
@@ -309,22 +308,22 @@ async def _open_tcp(port: int, host: str | None) -> list[trio.SocketListener]:
 
 
 async def _try_tcp(port: int, host: str | None) -> list[trio.SocketListener]:
-    """Listen on a port, or on one that the system gives to the first address."""
+    """Listen on a port; with 0, on one that the system chooses."""
     try:
         opened = await trio.open_tcp_listeners(port, host=host)
     except UnicodeError as exc:
-        msg = f"{host!r} is no host: {exc}"
+        msg = f"host={host!r} is not the name or the address of a host: {exc}"
         raise ValueError(msg) from None
     if port != 0:
         return opened
-    # Each address got a number of its own: keep the first one's for all.
+    # Each address has another port now: use the port of the first for all.
     hosts = [_host_and_port(listener.socket)[0] for listener in opened]
     number = opened[0].socket.getsockname()[1]
     listeners, given_up = opened[:1], opened[1:]
     for listener in given_up:
         listener.socket.close()
     try:
-        for other_host in [*dict.fromkeys(hosts)][1:]:  # One may be there twice.
+        for other_host in [*dict.fromkeys(hosts)][1:]:  # A host may be there twice.
             listeners += await trio.open_tcp_listeners(number, host=other_host)
     except BaseException:
         for listener in listeners:

@@ -1,7 +1,7 @@
 """`RequestLog`: the log records of one request: its failures, warnings and access line.
 
-Knows the facts about a request and the loggers ``trio_wspair`` and
-``trio_wspair.access``; not when a request is done.
+Knows the facts about a request, and the loggers ``trio_wspair`` and
+``trio_wspair.access``; not how a request is handled.
 """
 
 import logging
@@ -23,14 +23,15 @@ _access: Final = logging.getLogger("trio_wspair.access")
 
 
 class RequestLog:
-    """Writes what the log gets of one request.
+    """Writes the log records of one request.
 
     Args:
         request: The method and the target, printable; without the query, unless that
             may be logged.
         client: The address of the client.
-        log_query: Whether records have the whole URL.
-        warned: The kinds of warnings that the server has given, each of them once.
+        log_query: Whether records contain the query of the URL.
+        warned: The kinds of warnings that are logged once and were; shared by the
+            requests of a server.
     """
 
     def __init__(
@@ -42,9 +43,9 @@ class RequestLog:
         self._warned = warned
         self._accept_is_missing = False
         self.url = ""
-        """The URL, once the request is made."""
+        """The URL, when the handler is called."""
         self.connection: ConnectionInfo | None = None
-        """The connection, once a WebSocket is open."""
+        """The connection, when a WebSocket is open."""
 
     def _facts(self) -> dict[str, object]:
         """Return the attributes of every record."""
@@ -68,7 +69,7 @@ class RequestLog:
         """
         left = failure_in(failure, end)
         if left is None:
-            what = "%s: the handler has ended with its client: %s"
+            what = "%s: the handler ended because its client has closed: %s"
             values = self._request, bare(failure)
             _logger.debug(what, *values, extra=self._facts())
             return
@@ -77,7 +78,7 @@ class RequestLog:
 
     def cancelled_handler(self) -> None:
         """Log that the handler has cancelled its own nursery."""
-        what = "fetch was cancelled, by cancelling request.nursery"
+        what = "fetch was cancelled, because the handler has cancelled request.nursery"
         _logger.error("%s: %s", self._request, what, extra=self._facts())
 
     def warn(self, what: str) -> None:
@@ -91,7 +92,7 @@ class RequestLog:
             self.warn(f"{what} (this is logged once)")
 
     def missing_accept(self, when: str) -> None:
-        """Warn once that the handler's half is not accepted, so messages wait in it."""
+        """Warn once that the handler's half is not accepted, so its messages wait."""
         if not self._accept_is_missing:
             self._accept_is_missing = True
             self.warn(f"the handler's half {when}: call server.accept()")

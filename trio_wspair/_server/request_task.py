@@ -1,16 +1,16 @@
 """`RequestTask`: one request from the call of the handler to the end of its connection.
 
-Knows the handler and couplings. How a request reaches the client is up to its
-`Exchange`, of HTTP/1.1 or of ASGI; what may follow what is in `_rules.requests`.
+Knows the handler and the coupling of a WebSocket. An `Exchange`, of HTTP/1.1 or ASGI,
+connects the request with its client. The order of its states is in `_rules.requests`.
 
-Theory of operation. `run()` runs in the task of the connection, and in two nurseries.
-The inner one is ``request.nursery``: the handler's listeners and tasks run in it, and
-its owner ends with it. The outer one keeps the connection. When the handler returns a
-WebSocket, the coupling of the client's half with the connection runs as a task of the
-outer nursery, shielded; `run()` waits for its end, and then for that of the handler's
-half. When anything fails in the inner nursery, its halves fail, and the coupling is
-told to send a Close; the outer nursery gives it the time for that. A server that stops
-calls `stop()`, from another task.
+Theory of operation. `run()` runs in the task of the connection, with two nurseries. The
+inner one is ``request.nursery``: the handler's listeners and tasks run in it, and its
+owner ends with it. The outer one is for the connection: if the handler returns a
+WebSocket, the coupling of the client's half with the connection is a task of it, and is
+shielded. `run()` waits for the end of the coupling, and then for that of the handler's
+half. If anything fails in the inner nursery, its halves fail, and the coupling sends a
+Close; the outer nursery stays open until then. When the server stops, another task
+calls `stop()`.
 """
 
 from collections.abc import Awaitable, Callable, Generator, Sequence
@@ -47,25 +47,25 @@ from .request_log import RequestLog
 __all__ = ("Exchange", "RequestTask", "RequestTasks", "Service")
 
 _SLOW_SECONDS: Final = 5.0
-"""After this time, a handler that makes its client wait is logged."""
+"""After this time, a warning is logged if the client still waits for the handler."""
 
 
 @attrs.frozen(eq=False, kw_only=True)
 class Service:
-    """What all requests of a server share."""
+    """The handler, limits and settings of a server, for all its requests."""
 
     fetch: FetchHandler
     limits: Limits
     log_query: bool = False
-    """Whether records of the log have the whole URL."""
+    """Whether log records contain the query of the URL."""
     alarms: Alarms | None = None
     """The timers of the server, if it has them."""
     warned: set[str] = attrs.Factory(set[str])
-    """The kinds of warnings that were given, each of them once."""
+    """The kinds of warnings that are logged once and were."""
 
 
 class Exchange(Protocol):
-    """A request and the way of its answer: what a request needs of its connection."""
+    """One request and its response, for a `RequestTask`, on some kind of connection."""
 
     def __str__(self) -> str:
         """Return the method and the target for the log: ``GET /chat``.
@@ -81,12 +81,12 @@ class Exchange(Protocol):
 
     @property
     def offered_subprotocols(self) -> Sequence[str] | None:
-        """The subprotocols offered; `None` if the client wants no WebSocket."""
+        """The subprotocols offered; `None` if the client asks for no WebSocket."""
         ...
 
     @property
     def answered(self) -> bool:
-        """Whether a response was begun."""
+        """Whether a response has begun."""
         ...
 
     def request(self, nursery: trio.Nursery) -> Request:
@@ -100,9 +100,9 @@ class Exchange(Protocol):
     def open_websocket(
         self, subprotocol: str | None, headers: Headers, nursery: trio.Nursery
     ) -> AbstractAsyncContextManager[Connection]:
-        """Open the WebSocket that the client wants, and keep it for the block.
+        """Open the WebSocket that the client asks for, and keep it for the block.
 
-        The nursery is around the block, for tasks of the connection.
+        The tasks of the connection run in the nursery, which is around the block.
         """
         ...
 
@@ -123,9 +123,9 @@ class RequestTask:
     """A request that is being handled.
 
     Args:
-        exchange: The request, and the way of its answer.
-        service: What it shares with the other requests.
-        fetch: The handler, if not that of the service.
+        exchange: The request, and its response.
+        service: The handler, limits and settings of the server.
+        fetch: The handler of this request, if not that of the service.
     """
 
     def __init__(
@@ -142,10 +142,10 @@ class RequestTask:
         )
         self._life = RequestLife()
         self._owner: Owner
-        """Owns the halves of the handler."""
+        """The owner of the handler's halves."""
         self._opened: _OpenedWebSocket | None = None
         self._last_wait = trio.CancelScope()
-        """The wait for the handler's half, when the connection has ended."""
+        """The scope in which the end of the handler's half is awaited."""
 
     async def run(self) -> None:
         """Call the handler, and answer with what it returns."""
@@ -160,11 +160,11 @@ class RequestTask:
 
     async def _run(self) -> None:
         started = trio.current_time()
-        # Two nurseries: when the handler's fails, the Close is still sent.
+        # Two nurseries: if that of the handler fails, the Close is still sent.
         async with trio.open_nursery() as connection_nursery:
             response, code = await self._handle(connection_nursery)
             if self._opened is not None:
-                # Unless the handler's half has sent a Close already.
+                # No effect if the handler's half has sent a Close.
                 self._opened.coupling.stop(code, "")
                 await self._opened.ended.wait()
             connection_nursery.cancel_scope.cancel(reason="the connection has ended")
@@ -182,8 +182,8 @@ class RequestTask:
         """Call the handler, and wait until its nursery has ended.
 
         Returns:
-            The response, which is still to be sent if it is bytes, and the code of the
-            Close to a WebSocket.
+            The response, which is not sent yet if its body is bytes; and the close code
+            for a WebSocket.
         """
         answer: Response | None = None
         code = 1001
@@ -193,14 +193,14 @@ class RequestTask:
                 self._owner.keep()
                 answer = await self._call_handler(nursery)
                 if self._opened is not None:
-                    # A stop of the server is sent as a Close, not by cancelling.
+                    # When the server stops, a Close is sent; nothing is cancelled.
                     connection_nursery.cancel_scope.shield = True
                     connection_nursery.start_soon(
                         self._couple, self._opened, connection_nursery
                     )
                     await self._converse(self._opened)
                 elif not isinstance(answer.body, bytes):
-                    # Tasks of the handler may feed it.
+                    # Tasks of the handler may produce its body.
                     await self._exchange.send_response(answer)
                 nursery.cancel_scope.cancel(reason="the connection has closed")
             if answer is not None:
@@ -216,7 +216,9 @@ class RequestTask:
             failure, interruption = group.split(Exception)
             if failure is not None:
                 self._log_failure(failure)
-            assert interruption is not None  # Otherwise it were an Exception itself.
+            assert (
+                interruption is not None
+            )  # Otherwise the group would be an Exception.
             raise interruption from None
         self._life.advance(RequestEvent.FAILURE)
         return Response("Internal Server Error\n", status=500), code
@@ -266,8 +268,7 @@ class RequestTask:
 
         Raises:
             ValueError: The headers of the response don't fit the request.
-            InvalidStateError: The half was taken before, or its Trio run is in another
-                thread.
+            InvalidStateError: The half is taken already, or belongs to another thread.
         """
         check_thread(home_of(socket).thread, "Giving this half to a connection")
         offered = self._exchange.offered_subprotocols or ()
@@ -281,15 +282,15 @@ class RequestTask:
             raise
 
     def _refuse_websocket(self, socket: WebSocket) -> Response:
-        """Return the answer to a client that gets a WebSocket without wanting one."""
+        """Return the response to a client that has not asked for a WebSocket."""
         _discard(socket)
         self._log.warn(
-            "fetch returned a WebSocket to a request that does not ask for one, and "
-            "the client got 426: check request.wants_websocket first"
+            "fetch returned a WebSocket to a client that did not ask for one and got "
+            "status 426: check request.wants_websocket first"
         )
-        # Differs: in workerd the handler fails. The answer gets the headers Upgrade and
-        # Connection where they are allowed.
-        return Response("This is for WebSockets.\n", status=426)
+        # Differs: in workerd the handler fails. The exchange adds the headers Upgrade
+        # and Connection where they are allowed.
+        return Response("A WebSocket is required.\n", status=426)
 
     # -- warnings that come later --------------------------------------------------
 
@@ -303,8 +304,8 @@ class RequestTask:
 
     def _warn_of_slow_handler(self) -> None:
         self._log.warn(
-            "fetch has not returned yet; the client is connected only when it does. "
-            "Move the loop to request.nursery.start_soon()"
+            "fetch has not returned for 5 s; the client is connected when it does: "
+            "run loops with request.nursery.start_soon()"
         )
 
     def _warn_of_missing_accept(self) -> None:
@@ -317,7 +318,7 @@ class RequestTask:
 
     @enable_ki_protection
     async def _couple(self, opened: _OpenedWebSocket, nursery: trio.Nursery) -> None:
-        """Open the connection, and keep it joined with the client's half."""
+        """Open the connection, and couple it with the client's half."""
         exchange, coupling, answer = self._exchange, opened.coupling, opened.answer
         coupling.half.link.protocol = answer.subprotocol or ""
         opening = exchange.open_websocket(answer.subprotocol, answer.headers, nursery)
@@ -346,7 +347,7 @@ class RequestTask:
                 await half.wait_peer_released()
 
     def stop(self, code: int) -> None:
-        """End in bounded time, since the server stops; a WebSocket gets this code."""
+        """End in bounded time: the server stops. A WebSocket gets this close code."""
         effect = self._life.stop(code)
         if effect is StopEffect.SEND_CLOSE:
             assert self._opened is not None
@@ -357,14 +358,14 @@ class RequestTask:
 
 
 def _discard(socket: WebSocket) -> None:
-    """End a half that the client does not get, unless something else has taken it."""
+    """End a half that is not given to the client, unless it is taken already."""
     half = half_of(socket)
     if half.state.holder is Holder.NONE:
         half.discard("it could not be given to the client")
 
 
 class RequestTasks:
-    """The requests that a server is handling, which it stops together."""
+    """The requests that a server is handling; it stops all of them together."""
 
     def __init__(self) -> None:
         self._present: dict[RequestTask, None] = {}
@@ -372,7 +373,7 @@ class RequestTasks:
 
     @contextmanager
     def including(self, task: RequestTask) -> Generator[None, None, None]:
-        """Include a task for the block. If the server is stopping, stop it."""
+        """Include a task during the block. If the server is stopping, stop it."""
         self._present[task] = None
         if self._stop_code is not None:
             task.stop(self._stop_code)
@@ -382,7 +383,7 @@ class RequestTasks:
             del self._present[task]
 
     def stop(self, code: int) -> None:
-        """Stop the tasks, and those that are still to come."""
+        """Stop the tasks, and those that are included later."""
         self._stop_code = code
         for task in self._present:
             task.stop(code)

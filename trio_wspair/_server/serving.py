@@ -1,7 +1,13 @@
-"""`serve()`: a place on the network where a `fetch` handler answers.
+"""`serve()`: accepts connections, and has a `fetch` handler answer their requests.
 
-Knows how connections come and go, and what each may cost; what happens on one, and how
-a place to listen is opened, is known below.
+Knows how connections begin and end, and their limits; not how a place to listen is
+opened, nor how one request is handled.
+
+Theory of operation. Each connection has a task in a nursery of `_listen()`, which reads
+one request after another and runs a `RequestTask` for each. When the server is
+cancelled, accepting ends, every request is told to stop, and the nursery waits for the
+connections; each of them is bounded in time. The exceptions of handlers never leave
+their request. What does leave a connection stops the server.
 """
 
 import inspect
@@ -72,73 +78,74 @@ async def serve(
     compression: bool = False,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Answer requests with `fetch`, until cancelled.
+    """Answer requests with a `fetch` handler, until cancelled.
 
-    ``async def fetch(request)`` returns a `Response`; with a WebSocket in it the
-    client gets that half of a pair, and the handler keeps the other. What `fetch`, a
-    listener or a task in `request.nursery` raises is logged to the logger
-    ``trio_wspair``, and ends that connection only. The logger ``trio_wspair.access``
-    gets a line for each request, and for each WebSocket when it has ended.
+    ``async def fetch(request)`` returns a `Response`. If that has a WebSocket, one half
+    of a pair, the client is connected to it, and the handler keeps the other half. What
+    `fetch`, a listener or a task in `request.nursery` raises is logged to the logger
+    ``trio_wspair``, and ends only that connection. The logger ``trio_wspair.access``
+    gets a record for each response, and for each WebSocket when it has ended.
 
-    Cancelled, it stops listening, sends a Close with `stop_code` to everybody, and
-    waits `close_grace` seconds for their answers. Always a checkpoint.
+    When cancelled, the server stops listening, sends a Close with `stop_code` to each
+    client, and waits `close_grace` seconds for the answers. Always a checkpoint.
 
     Args:
         app: The handler, an object that has one, or an async context manager (or a
-            function with ``@asynccontextmanager``) that yields one of these. That is
+            function with ``@asynccontextmanager``) that yields one of these. It is
             opened before the server listens, and left when all connections have ended.
-        port: 0 picks a free one, which ``nursery.start()`` tells.
-        host: Where to listen: a name or an address; `None` for everywhere.
-        unix: Listen on a Unix socket with this path instead of a port. A stale file of
-            a server that has died is replaced; the umask decides on the permissions.
-        listeners: Listen on these instead of a port: any `trio.abc.Listener`, with TLS
-            (`trio.SSLListener`) or without. They are closed in the end.
+        port: The port; 0 for a free one, which ``nursery.start()`` returns.
+        host: The name or address to listen on; `None` for all addresses.
+        unix: Listen on a Unix socket with this path instead of a port. A stale file is
+            replaced. The umask decides on the permissions.
+        listeners: Listen on these instead of a port: `trio.abc.Listener` objects, with
+            TLS (`trio.SSLListener`) or without. They are closed in the end.
         ssl_context: For ``https`` and ``wss``.
-        proxy_headers: Believe what a proxy says of the client and the URL. `True`:
+        proxy_headers: Trust a proxy's headers about the client and the URL. `True`:
             ``X-Forwarded-For``, ``-Proto``, ``-Host`` and ``-Port``; ``"forwarded"``:
-            ``Forwarded`` (RFC 7239). Only behind a proxy that sets them: any client
-            can send them.
-        proxies: How many proxies there are, one behind the other, that each add to
-            these headers. What comes before is not believed.
-        log_query: Show the query of a URL in the log; it often has secrets in it.
-        stop_code: What the clients are told when it is cancelled, such as 1012 before
-            a restart; or a sync function that is called then, and returns it.
-        max_connections: One more gets 503.
-        max_connections_per_client: One more of the same client gets 429. A client is an
-            IPv4 address, or the first 64 bits of one of IPv6; with `proxy_headers`,
-            that of `Request.client`, and what counts are requests. Unix sockets and
-            unknown addresses don't count.
-        handshake_timeout: Seconds for TLS and for the head of a request.
-        idle_timeout: Seconds for which a connection is kept for another request; 0
+            ``Forwarded`` (RFC 7239). Use it only behind a proxy that sets them, since
+            any client can send them.
+        proxies: The number of proxies, one behind another, that each add a value to
+            these headers. Earlier values are not trusted.
+        log_query: Show the query of a URL in the log; it often contains secrets.
+        stop_code: The close code for clients when the server is cancelled, such as 1012
+            before a restart; or a sync function that is called then and returns it.
+        max_connections: Further connections get status 503.
+        max_connections_per_client: Further connections of the same client get status
+            429. A client is an IPv4 address, or the first 64 bits of an IPv6 address;
+            with `proxy_headers`, it is that of `Request.client`, and the limit is for
+            requests. Unix sockets and unknown addresses have no such limit.
+        handshake_timeout: The seconds for TLS and for the head of a request.
+        idle_timeout: The seconds for which a connection waits for another request; 0
             for one request only.
-        body_timeout: Seconds for the next piece of a body to come, or to be taken.
-        close_grace: Seconds for a closing handshake.
-        max_head_bytes: A larger head of a request gets 431; at least 1024.
-        max_body_bytes: A larger body of a request gets 413.
-        max_message_bytes: The peer of a larger message gets Close 1009.
-        receive_buffer_bytes: Reading from a client stops while the handler's half
-            has so much that it has not taken.
-        ping_interval: Seconds between two pings of a client; `math.inf` for none.
-        ping_timeout: Seconds in which something has to be heard after a ping, or the
-            connection has failed: the handler's half gets `error` and `close` 1006.
-        engine: The library that speaks the protocol of WebSockets:
-            ``"trio-websocket"``, or ``"websockets"``, which needs the extra
-            ``trio-wspair[websockets]``.
-        compression: Agree on permessage-deflate with clients that offer it. Only with
+        body_timeout: The seconds in which the next piece of a body has to arrive, or to
+            be sent.
+        close_grace: The seconds for a closing handshake.
+        max_head_bytes: A request with a larger head gets status 431; at least 1024.
+        max_body_bytes: A request with a larger body gets status 413.
+        max_message_bytes: A peer that sends a larger message gets close code 1009.
+        receive_buffer_bytes: Reading from a client pauses while the handler's half has
+            more bytes than this waiting to be taken.
+        ping_interval: The seconds between two pings to a client; `math.inf` for none.
+        ping_timeout: The seconds in which any bytes have to arrive after a ping.
+            Otherwise the connection has failed: the handler's half gets `error` and
+            `close` with code 1006.
+        engine: The library for the WebSocket protocol: ``"trio-websocket"``, or
+            ``"websockets"``, which needs the extra ``trio-wspair[websockets]``.
+        compression: Negotiate permessage-deflate with clients that offer it. Only with
             ``engine="websockets"``.
-        task_status: For ``nursery.start()``.
+        task_status: For ``nursery.start()``, which returns a `Server`.
 
     Raises:
-        OSError: The port or the Unix socket can't be had: `errno.EADDRINUSE` if
-            another server has it, `errno.EEXIST` if the file at `unix` is no socket.
-        TypeError: An argument is of another type, or not exactly one of `port`, `unix`
+        OSError: The port or the Unix socket can't be opened: `errno.EADDRINUSE` if
+            another server uses it, `errno.EEXIST` if the file at `unix` is no socket.
+        TypeError: An argument has the wrong type, or not exactly one of `port`, `unix`
             and `listeners` is given.
         ValueError: An argument is out of range, `unix` can't be the path of a socket,
-            there are no listeners, the engine can't compress, or there are `proxies`
-            without `proxy_headers`.
-        RuntimeError: This is no task of Trio, but of asyncio for example.
+            `listeners` is empty, the engine does not support compression, or `proxies`
+            is given without `proxy_headers`.
+        RuntimeError: The caller is not a task of Trio, but for example of asyncio.
         ImportError: The extra for the engine is not installed.
-        Exception: What the application raises, or one of its tasks.
+        Exception: What the application, or one of its tasks, has raised.
     """
     check_in_trio()
     handler_of(app)
@@ -174,7 +181,7 @@ async def serve(
             acceptor = _Acceptor(make_service(fetch=fetch))
             await _listen(acceptor, opened, ssl_context, task_status)
 
-    # Those of the caller are closed, too, when the application could not be opened.
+    # The listeners of the caller are closed even if the application does not open.
     async with closing_listeners(place.listeners or ()):
         await run_application(app, run)
 
@@ -184,23 +191,23 @@ def _check_proxies(proxies: int, proxy_headers: ProxyHeaders) -> None:
 
     Raises:
         TypeError: It is not an int.
-        ValueError: It is below 1, or there is nothing to trust from them.
+        ValueError: It is below 1, or the headers of proxies are not trusted.
     """
     check_limit("proxies", proxies)
     if proxies > 1 and not proxy_headers:
         msg = (
-            f"proxies={proxies} is about the headers of proxies, which are not "
-            "believed: pass proxy_headers=True or proxy_headers='forwarded', too"
+            f"proxies={proxies} has no effect, because the headers of proxies are not "
+            "trusted: pass proxy_headers=True or proxy_headers='forwarded' as well"
         )
         raise ValueError(msg)
 
 
 def _checked_stop_code(stop_code: int | Callable[[], int]) -> Callable[[], int]:
-    """Return a function that gives a close code that is valid.
+    """Return a function that returns a valid close code.
 
     Raises:
-        TypeError: It is neither a close code nor a function.
-        ValueError: It is no close code.
+        TypeError: `stop_code` is neither an int nor a sync function.
+        ValueError: `stop_code` is not a close code that may be sent.
     """
     if not callable(stop_code):
         code = checked_close(stop_code, "").code
@@ -218,7 +225,7 @@ async def _listen(
     ssl_context: ssl.SSLContext | None,
     task_status: trio.TaskStatus[Server],
 ) -> None:
-    """Accept connections until cancelled, and see them end."""
+    """Accept connections until cancelled, and wait for their ends."""
     service = acceptor.service
     sources: list[Listener] = [*listeners]
     if ssl_context is not None:
@@ -243,30 +250,30 @@ async def _listen(
 
 
 class _Acceptor:
-    """Serves the connections of a server, as many as it may have."""
+    """Serves the connections of a server, within its limits."""
 
     def __init__(self, service: HTTP1Service) -> None:
         self.service = service
         self.admission = Admission(service.limits)
         self._warned: dict[int, float] = {}
-        """When the log was last told of an answer that turns clients away."""
+        """When each status of a refusal was last logged."""
 
     @enable_ki_protection
     async def serve_stream(self, stream: trio.abc.Stream) -> None:
-        """Serve one connection. Raises nothing but what stops the server."""
+        """Serve one connection. Raises only what stops the server."""
         admission = self.admission
-        # Behind a proxy, the head of each request tells which client it is.
+        # Behind a proxy, the head of each request has the client's address.
         client = "" if self.service.proxy_headers else client_address(stream)
         try:
             if admission.full:
-                await self._turn_away(stream, 503, "")
+                await self._refuse_connection(stream, 503, "")
                 return
             with admission.client(client) as free:
                 if free:
                     with admission.connection():
                         await self._serve_admitted(stream)
                     return
-            await self._turn_away(stream, 429, client)
+            await self._refuse_connection(stream, 429, client)
         except Exception as exc:
             _logger.exception("a connection has failed", exc_info=bare(exc))
         # serve_listeners() closes the stream.
@@ -295,23 +302,23 @@ class _Acceptor:
         refusal = self._refusal(429, exchange.client)
         return await exchange.run(partial(_answer_with, refusal))
 
-    async def _turn_away(
+    async def _refuse_connection(
         self, stream: trio.abc.Stream, status: int, client: str
     ) -> None:
-        """Tell a client that there is no place for it, if few are being told.
+        """Refuse a connection over the limit.
 
-        That is bounded: in time, and in how many it happens to at once. The others are
-        dropped, which costs nothing.
+        The refusal is sent in bounded time, and only to a bounded number of connections
+        at the same time. Other connections are dropped without an answer.
         """
         refusal = self._refusal(status, client)
-        with self.admission.refusal() as told:
-            if told:
+        with self.admission.refusal() as may_answer:
+            if may_answer:
                 http = HTTPConnection(stream, self.service.limits)
                 with trio.move_on_after(_REFUSAL_SECONDS):
                     await self._refuse(http, refusal)
 
     def _refusal(self, status: int, client: str) -> Response:
-        """Return the answer to a client that has no place, and tell the log."""
+        """Return the response to a client over the limit, and log a warning."""
         limits = self.service.limits
         name, most, whose = "max_connections", str(limits.max_connections), ""
         if status == 429:
@@ -320,7 +327,7 @@ class _Acceptor:
         now = trio.current_time()
         if now - self._warned.get(status, -math.inf) >= _WARNING_SECONDS:
             self._warned[status] = now
-            what = "answering %d: there are %s connections%s, which is %s"
+            what = "answering %d: there are %s connections%s, the limit %s"
             values = status, most, whose, name
             _logger.warning(what, *values, extra={"peer": client, "status": status})
         body = "Too many connections. Try again later.\n"
@@ -328,30 +335,30 @@ class _Acceptor:
         return Response(body, status=status, headers=headers)
 
     async def _next_exchange(self, http: HTTPConnection) -> HTTP1Exchange | None:
-        """Read the head of a request, or tell what is wrong with it."""
+        """Read the head of a request; refuse it if it is not valid."""
         refusal = None
-        with trio.move_on_after(self.service.limits.handshake_timeout) as patience:
+        with trio.move_on_after(self.service.limits.handshake_timeout) as scope:
             try:
-                # Of TLS, the first reading includes the handshake.
+                # The first read of TLS includes its handshake.
                 head = await http.read_head()
                 if head is not None:
                     return HTTP1Exchange(self.service, http, head)
             except Refusal as exc:
                 refusal = exc.response
-                _tell_no_request(http, f"answering {refusal.status}: {exc.why}")
-        if patience.cancelled_caught:
+                _log_unreadable(http, f"answering {refusal.status}: {exc.why}")
+        if scope.cancelled_caught:
             seconds = self.service.limits.handshake_timeout
-            _tell_no_request(http, f"it took longer than {seconds} s")
+            _log_unreadable(http, f"it took longer than {seconds} s")
             if _can_answer(http.stream):
                 refusal = Response("The request took too long.\n", status=408)
         elif http.failure:
-            _tell_no_request(http, f"the connection has failed: {http.failure}")
+            _log_unreadable(http, f"the connection has failed: {http.failure}")
         if refusal is not None:
             await self._refuse(http, refusal)
         return None
 
     async def _refuse(self, http: HTTPConnection, response: Response) -> None:
-        """Send the last response of a connection, as far as the peer takes it."""
+        """Send the last response of a connection, as far as the peer reads it."""
         with trio.move_on_after(self.service.limits.close_grace):
             try:
                 await http.send_response(response)
@@ -360,10 +367,10 @@ class _Acceptor:
             await linger(http.stream)
 
 
-def _tell_no_request(http: HTTPConnection, why: str) -> None:
-    """Tell the log of a request that could not be read; at DEBUG, as anyone can."""
+def _log_unreadable(http: HTTPConnection, why: str) -> None:
+    """Log a request that could not be read; at DEBUG, as any client can cause it."""
     peer = client_address(http.stream)
-    what = "no request could be read from %s: %s"
+    what = "could not read a request from %s: %s"
     _logger.debug(what, peer or "-", printable(why), extra={"peer": peer})
 
 
@@ -371,14 +378,14 @@ def _tell_no_request(http: HTTPConnection, why: str) -> None:
 async def _serve_in(
     nursery: trio.Nursery, acceptor: _Acceptor, stream: trio.abc.Stream
 ) -> None:
-    """Serve one connection, and have raised in the nursery what stops the server."""
+    """Serve one connection; what stops the server is raised in the nursery."""
     try:
         await acceptor.serve_stream(stream)
     except trio.Cancelled:
         raise
     except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised by the task
-        # Not here: serve_listeners() closes the stream, and a `Cancelled` that comes
-        # of that would stand in its place.
+        # Not here: serve_listeners() then closes the stream, and a `Cancelled` from
+        # that would replace the exception.
         nursery.start_soon(_raise, exc)
 
 
@@ -387,13 +394,13 @@ async def _raise(exc: BaseException) -> None:
 
 
 async def _answer_with(response: Response, _request: Request) -> Response:
-    """Handle a request that the handler does not see."""
+    """Answer a request in place of the handler."""
     await trio.lowlevel.checkpoint()
     return response
 
 
 def _can_answer(stream: trio.abc.Stream) -> bool:
-    """Return whether the client can read an answer: not before TLS has begun."""
+    """Return whether the client can read a response: not before the TLS handshake."""
     if isinstance(stream, trio.SSLStream):
         try:
             cast("trio.SSLStream[trio.abc.Stream]", stream).version()

@@ -1,15 +1,14 @@
-"""A Unix socket that a server opens by its path, and removes in the end.
+"""`UnixListener`: a Unix socket that a server opens at a path, and removes in the end.
 
 Knows files and their locks; not what is served.
 
-A socket file outlives its process, so one that is found may be stale. An attempt to
-connect tells: it is refused when no process listens. Between that answer and the moment
-at which the file is replaced, another server could have replaced it, and would lose its
-socket to us. So every look at the file and every change of it is made under an
-exclusive lock (`flock(2)`) on the directory, which leaves no lock file behind: binding
-and listening, taking over, and removing. Nothing in these steps waits, and the lock is
-held for a moment only. A socket file is removed only while its device and inode are
-those that were bound; the inode can't be used again before the socket is closed.
+Theory of operation. A socket file outlives its process, so a file that exists may be
+stale. An attempt to connect shows it: the system refuses the connection if no process
+listens. Before the stale file is replaced, another server could replace it, and would
+then lose its socket. So each check and each change of the file is made under an
+exclusive lock (`flock(2)`) on the directory, which needs no lock file. Nothing waits
+while the lock is held. A socket file is removed only if its device and inode are those
+of the bound socket; the inode can't be used again before the socket is closed.
 """
 
 import errno
@@ -30,23 +29,23 @@ _RETRY_SECONDS: Final = 0.01
 
 
 def checked_path(unix: object) -> str:
-    """Return the path at which a Unix socket is to be opened.
+    """Return the path of a Unix socket, checked.
 
     Raises:
-        TypeError: It is no path.
-        ValueError: It can't be the path of a socket, or the system has no such sockets.
+        TypeError: `unix` is not a path.
+        ValueError: It can't be the path of a socket, or the system has no Unix sockets.
     """
     path: object = unix
     if isinstance(unix, os.PathLike):
         path = cast("os.PathLike[str]", unix).__fspath__()
     if not isinstance(path, str):
-        msg = f"unix is the path of a Unix socket, a str or a Path, not {path!r}"
+        msg = f"unix must be the path of a Unix socket, a str or a Path, not {path!r}"
         raise TypeError(msg)
     if not path or "\0" in path:
-        msg = f"unix is the path of a file, not {path!r}"
+        msg = f"unix must be the path of a file, not {path!r}"
         raise ValueError(msg)
     if not hasattr(socket, "AF_UNIX"):
-        msg = f"this system has no Unix sockets: unix={path!r} needs a port instead"
+        msg = f"this system has no Unix sockets: pass a port instead of unix={path!r}"
         raise ValueError(msg)
     return path
 
@@ -58,8 +57,8 @@ async def open_unix_listener(path: str) -> "UnixListener":
     permission to write to it. Always a checkpoint.
 
     Raises:
-        OSError: It can't be had; above all `EADDRINUSE`, if a server listens there, and
-            `EEXIST`, if the file is no socket.
+        OSError: The socket can't be opened: `EADDRINUSE` if a server listens on it,
+            `EEXIST` if the file is not a socket.
         ValueError: The path is too long for a Unix socket.
     """
     async with _locked(path):
@@ -72,18 +71,18 @@ async def open_unix_listener(path: str) -> "UnixListener":
             sock.close()
             raise
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
-        # Found again after a change of the working directory, too.
+        # The working directory may change.
         absolute = os.path.abspath(path)  # noqa: ASYNC240 - it does not block
         return UnixListener(listener, absolute, _identity(path))
 
 
 class UnixListener(trio.abc.Listener[trio.SocketStream]):
-    """Accepts connections; when it is closed, the file goes if it is still this one's.
+    """Accepts connections. Closing it removes the file if that is still its own.
 
     Args:
-        listener: Of the socket.
-        path: Where its file is.
-        identity: Device and inode of that file.
+        listener: The listener of the socket.
+        path: The absolute path of the socket file.
+        identity: Device and inode of the socket file.
     """
 
     def __init__(
@@ -99,7 +98,7 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
         return await self._listener.accept()
 
     async def aclose(self) -> None:
-        """Remove the file, unless another server has it now, and close the socket."""
+        """Remove the file, unless another server has replaced it; close the socket."""
         identity, self._identity = self._identity, None
         try:
             if identity is not None:
@@ -113,16 +112,16 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
 
 @asynccontextmanager
 async def _locked(path: str) -> AsyncGenerator[None, None]:
-    """Hold the lock of a file's directory for the block, which does not wait.
+    """Hold the lock of a file's directory for the block, which must not wait.
 
     Raises:
-        OSError: The directory can't be opened, or another process keeps the lock.
+        OSError: The directory can't be opened, or another process holds the lock.
     """
-    import fcntl  # noqa: PLC0415 - it isn't there on Windows, nor are Unix sockets
+    import fcntl  # noqa: PLC0415 - Windows does not have it
 
     directory = os.open(Path(path).parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with trio.move_on_after(_LOCK_SECONDS) as patience:
+        with trio.move_on_after(_LOCK_SECONDS) as scope:
             while True:
                 await trio.lowlevel.checkpoint()
                 try:
@@ -130,8 +129,8 @@ async def _locked(path: str) -> AsyncGenerator[None, None]:
                     break
                 except BlockingIOError:
                     await trio.sleep(_RETRY_SECONDS)
-        if patience.cancelled_caught:
-            what = "another process keeps the directory of the socket locked"
+        if scope.cancelled_caught:
+            what = "another process holds the lock on the directory of the socket"
             raise OSError(errno.EAGAIN, what, path)
         yield
     finally:
@@ -142,14 +141,14 @@ def _remove_stale(path: str) -> None:
     """Remove a socket file on which no process listens.
 
     Raises:
-        OSError: There is another file, or a process listens, or it can't be told.
+        OSError: The file is not a socket, or a process listens, or that is unknown.
     """
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        what = "this is no socket, and is left alone"
+        what = "the file is not a socket, and is left alone"
         raise FileExistsError(errno.EEXIST, what, path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)  # noqa: FBT003 - its only argument
@@ -159,7 +158,7 @@ def _remove_stale(path: str) -> None:
             os.unlink(path)
             return
         except BlockingIOError:
-            pass  # So many wait for it that it takes no more now: it lives.
+            pass  # The queue of a process that listens is full.
     raise OSError(errno.EADDRINUSE, "a server listens on this socket already", path)
 
 
@@ -167,7 +166,7 @@ def _bind(sock: socket.socket, path: str) -> None:
     """Bind a socket to its path.
 
     Raises:
-        OSError: The file can't be made.
+        OSError: The file can't be created.
         ValueError: The path is too long.
     """
     try:
@@ -175,7 +174,7 @@ def _bind(sock: socket.socket, path: str) -> None:
     except OSError as exc:
         if exc.errno is not None:
             raise OSError(exc.errno, exc.strerror, path) from None
-        size = len(os.fsencode(path))  # Python itself refuses it, without a number.
+        size = len(os.fsencode(path))  # Python itself has refused it.
         msg = f"{path!r} has {size} bytes, too many for a Unix socket"
         raise ValueError(msg) from None
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import trio
 
-from trio_wspair._rules.display import printable
+from trio_wspair._rules.display import quoted
 from trio_wspair._rules.errors import HandshakeError
 
 __all__ = (
@@ -126,7 +126,7 @@ def _check_protocol(chosen: str | None, peer: str) -> None:
         HandshakeError: It will not speak HTTP/1.1.
     """
     if chosen not in (None, "http/1.1"):
-        shown = f'"{printable(chosen)}" by ALPN, as the ssl_context offers it'
+        shown = f"{quoted(chosen)} by ALPN, as the ssl_context offers it"
         msg = f"no WebSocket at {peer}: the server chose {shown}; offer 'http/1.1'"
         raise HandshakeError(msg, retryable=False)
 

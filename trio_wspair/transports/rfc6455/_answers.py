@@ -12,7 +12,7 @@ from typing import Final
 import attrs
 
 from trio_wspair._http.headers import is_token
-from trio_wspair._rules.display import printable
+from trio_wspair._rules.display import quoted
 from trio_wspair._rules.errors import HandshakeError
 
 __all__ = ("Answer", "accept_for", "bad_answer", "check_answer")
@@ -105,7 +105,7 @@ def _what_is_wrong(
 
 
 def _found(values: list[str]) -> str:
-    shown = ", ".join(f'"{printable(value[:60])}"' for value in values[:3])
+    shown = ", ".join(map(quoted, values[:3]))
     return f"not {shown}" if values else "but it is missing"
 
 
