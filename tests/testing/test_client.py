@@ -566,6 +566,6 @@ async def test_a_listener_without_a_socket_has_no_address() -> None:
         run = partial(serve, handler(), listeners=[Silence()])
         server = await nursery.start(run)
         assert server.addresses == ()
-        with pytest.raises(InvalidStateError, match="on no socket: it has no port"):
+        with pytest.raises(InvalidStateError, match=r"no port: .* not sockets"):
             _ = server.port
         nursery.cancel_scope.cancel()
