@@ -13,8 +13,8 @@ from trio.testing import MockClock
 from trio_wspair import ConnectionClosedError, HandshakeError, ProtocolError
 from trio_wspair.testing import ScriptedPeer
 from trio_wspair.transports import Close, Connection, SupportsPing
+from trio_wspair.transports._connection import Sending
 from trio_wspair.transports._engines import Opened
-from trio_wspair.transports._sending import Sending
 
 
 async def ping(connection: Connection) -> float:

@@ -39,8 +39,7 @@ from trio_wspair.transports.rfc6455._handshakes import (
 )
 
 from ._answer import ask
-from ._connection import Item
-from ._sending import Pong, Sending
+from ._connection import Item, Pong, Sending
 
 __all__ = (
     "WebSocketsConnection",

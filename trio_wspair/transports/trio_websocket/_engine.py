@@ -27,8 +27,7 @@ from trio_wspair._rules.errors import (
 from trio_wspair._rules.messages import size_of
 from trio_wspair._tasks.nurseries import bare, open_service_nursery
 from trio_wspair.transports._answer import ask
-from trio_wspair.transports._connection import Item
-from trio_wspair.transports._sending import Pong, Sending
+from trio_wspair.transports._connection import Item, Pong, Sending
 from trio_wspair.transports.io._sockets import linger
 from trio_wspair.transports.rfc6455._answers import accept_for, check_answer
 from trio_wspair.transports.rfc6455._headers import BINARY, FIN, TEXT, header
