@@ -1,4 +1,4 @@
-"""A broadcast: what one client says, all clients hear.
+"""A broadcast: each message of a client is sent to all clients.
 
 Run it with `trio-wspair serve examples/broadcast.py`, or without the command with
 `python examples/broadcast.py --port 8002`, and connect a few times with any WebSocket
@@ -23,19 +23,19 @@ from trio_wspair import (
 )
 
 MAX_BACKLOG = 2**20
-"""Bytes that a client may be behind before it has to go."""
+"""The most unread bytes of a client; one that reads too slowly is disconnected."""
 
 
 class Room:
-    """Everybody who is connected."""
+    """The connected clients."""
 
     def __init__(self) -> None:
         self.members: set[WebSocket] = set()
 
     async def fetch(self, request: Request) -> Response:
-        """Let one more in."""
+        """Connect one more client."""
         if not request.wants_websocket:
-            return Response("A WebSocket is needed here.\n", status=426)
+            return Response("A WebSocket is required.\n", status=426)
         client, server = WebSocketPair(max_buffered_bytes=MAX_BACKLOG)
 
         @server.on("message")
@@ -51,7 +51,7 @@ class Room:
         return Response(None, status=101, web_socket=client)
 
     def broadcast(self, message: str | bytes) -> None:
-        """Send to all, and wait for nobody: send() never blocks."""
+        """Send a message to all clients. No client delays the others."""
         for member in list(self.members):
             try:
                 member.send(message)
@@ -74,10 +74,10 @@ async def main(host: str, port: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="A WebSocket broadcast server.")
-    parser.add_argument("--host", default="127.0.0.1", help="where to listen")
-    parser.add_argument("--port", type=int, default=8002, help="0 picks a free one")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
+    parser.add_argument("--port", type=int, default=8002, help="0 for a free port")
     options = parser.parse_args()
-    # Ctrl-C is for main() alone then, so it can't strike while a client is served.
+    # KeyboardInterrupt is then raised in main() only, not while a client is served.
     run = partial(trio.run, restrict_keyboard_interrupt_to_checkpoints=True)
     try:
         run(main, options.host, options.port)

@@ -1,12 +1,12 @@
-"""A chat: named rooms that leave memory while nobody speaks, and lose nothing by it.
+"""A chat with named rooms, which leave memory while they are silent and lose nothing.
 
 Run it with `trio-wspair serve examples/chat_room.py`, or without the command with
 `python examples/chat_room.py --port 8004`, and open the address that it prints in two
 windows. Any name after `/rooms/` is a room. Ctrl-C stops it.
 
-A page says `{"type": "join", "name": ...}` first, then `{"type": "say", "text": ...}`.
-It hears `welcome` with the last messages, `said`, `joined` and `left` with the names of
-all who are here, and `error` with a text for it alone. `ping` is answered by `pong`.
+A page sends `{"type": "join", "name": ...}` first, then `{"type": "say", "text": ...}`.
+It receives `welcome` with the last messages, `said`, `joined` and `left` with the names
+of all people in the room, and `error` with a text. `ping` is answered with `pong`.
 """
 
 import argparse
@@ -45,13 +45,13 @@ PAGE = Path(__file__).with_suffix(".html").read_text("utf-8")
 PATH = re.compile(r"/rooms/([\w-]{1,40})(/ws)?")
 
 MAX_NAME, MAX_TEXT = 24, 1000
-"""Characters in a name, and in what somebody says. The page knows them, too."""
+"""The most characters of a name, and of a message. The page has the same limits."""
 PACE, BURST = 1.0, 5
-"""Seconds for each message, in the long run, and how many may come at once."""
+"""The seconds for each message on average, and how many may come at once."""
 MAX_HISTORY, MAX_ROOMS = 50, 1000
-"""Messages kept for each room, and rooms whose messages are kept."""
+"""The messages kept for each room, and the rooms for which they are kept."""
 MAX_BACKLOG = 2**20
-"""Bytes that somebody may be behind before they have to go."""
+"""The most unread bytes of a socket; one that reads too slowly is closed."""
 
 
 class Said(TypedDict):
@@ -63,7 +63,7 @@ class Said(TypedDict):
 
 
 class Histories:
-    """What was said last, room by room. In earnest this would be a database."""
+    """The last messages of each room. A real application would use a database."""
 
     def __init__(self) -> None:
         self._rooms: OrderedDict[str, deque[Said]] = OrderedDict()
@@ -73,7 +73,7 @@ class Histories:
         return list(self._rooms.get(room, ()))
 
     def add(self, room: str, said: Said) -> None:
-        """Keep a message, and forget the room that was silent for longest."""
+        """Keep a message; forget the room that has been silent for the longest time."""
         self._rooms.setdefault(room, deque(maxlen=MAX_HISTORY)).append(said)
         self._rooms.move_to_end(room)
         if len(self._rooms) > MAX_ROOMS:
@@ -81,19 +81,19 @@ class Histories:
 
 
 class Person(TypedDict):
-    """What a socket carries in its attachment, from the moment somebody joins."""
+    """The attachment of a socket, from the moment at which a person joins."""
 
     name: str
     busy_until: float
-    """When what was said is over, if each message takes PACE seconds."""
+    """When the messages of this person end, if each takes PACE seconds."""
 
 
 class ChatError(Exception):
-    """Something can't be done, for a reason that its sender is told."""
+    """A message can't be handled; its sender receives the reason."""
 
 
 class Room(DurableObject):
-    """A room. It has no attributes of its own, so it can sleep at any moment."""
+    """A room. It keeps no state in attributes, so it can sleep at any moment."""
 
     env: Histories
 
@@ -102,13 +102,13 @@ class Room(DurableObject):
         ctx.set_web_socket_auto_response(WebSocketRequestResponsePair("ping", "pong"))
 
     async def fetch(self, request: Request) -> Response:
-        """Open a socket. Nobody is here before they have said their name."""
+        """Open a socket. A person is in the room when they have sent their name."""
         client, server = WebSocketPair(max_buffered_bytes=MAX_BACKLOG)
         self.ctx.accept_web_socket(server)
         return Response(None, status=101, web_socket=client)
 
     async def web_socket_message(self, ws: WebSocket, message: str | bytes) -> None:
-        """Do what a message asks for, or tell its sender why not."""
+        """Handle a message, or send its sender the reason why not."""
         try:
             match parse(message):
                 case {"type": "join", "name": str(name)}:
@@ -116,33 +116,33 @@ class Room(DurableObject):
                 case {"type": "say", "text": str(text)}:
                     self.say(ws, text)
                 case _:
-                    tell([ws], "error", text="This is nothing that a room can do.")
+                    tell([ws], "error", text="The type of this message is unknown.")
         except ChatError as error:
             tell([ws], "error", text=str(error))
 
     async def web_socket_close(
         self, ws: WebSocket, code: int, reason: str, was_clean: bool
     ) -> None:
-        """Say goodbye."""
+        """Tell the others that a person has left."""
         self.leave(ws)
 
     async def web_socket_error(self, ws: WebSocket, error: Exception) -> None:
-        """Say goodbye to somebody whose program is broken."""
+        """The same for a socket whose peer broke the protocol."""
         self.leave(ws)
 
-    # Nothing below awaits, so nobody comes between a look at the room and a change.
+    # Nothing below awaits, so the room does not change between a check and an action.
 
     def join(self, ws: WebSocket, name: str) -> None:
-        """Let somebody in, under a name that nobody else has."""
+        """Let a person join, with a name that is unique in the room."""
         name = " ".join(name.split())
         if (person := person_at(ws)) is not None:
-            raise ChatError(f"You are here already, as {person['name']}.")
+            raise ChatError(f"You have joined already, as {person['name']}.")
         if not name:
-            raise ChatError("A name is needed to join.")
+            raise ChatError("A name is required.")
         if len(name) > MAX_NAME:
             raise ChatError(f"A name has at most {MAX_NAME} characters.")
         if not name.isprintable():
-            raise ChatError("There is something in this name that can't be shown.")
+            raise ChatError("This name contains a character that can't be shown.")
         if name.casefold() in map(str.casefold, self.people().values()):
             raise ChatError(f"The name {name} is taken.")
         ws.serialize_attachment(Person(name=name, busy_until=0.0))
@@ -150,12 +150,12 @@ class Room(DurableObject):
         self.tell_all("joined", name, self.people())
 
     def say(self, ws: WebSocket, text: str) -> None:
-        """Pass on what somebody says, unless that is too long or too much."""
+        """Send a message to the whole room, unless it is too long or too early."""
         text = text.strip()
         if (person := person_at(ws)) is None:
-            raise ChatError("Join before you speak.")
+            raise ChatError("Join before you send a message.")
         if not text:
-            raise ChatError("There is nothing in this message.")
+            raise ChatError("This message is empty.")
         if len(text) > MAX_TEXT:
             raise ChatError(f"A message has at most {MAX_TEXT} characters.")
         now = trio.current_time()
@@ -170,38 +170,38 @@ class Room(DurableObject):
         tell(self.people(), "said", **said)
 
     def leave(self, ws: WebSocket) -> None:
-        """Tell the others that somebody has gone."""
+        """Tell the others that a person has left, if the socket had joined."""
         if (person := person_at(ws)) is not None:
             people = self.people()
             people.pop(ws, None)
             self.tell_all("left", person["name"], people)
 
     def tell_all(self, type: str, name: str, people: dict[WebSocket, str]) -> None:
-        """Tell all people who has come or gone, and who is here now."""
+        """Tell all people that one has joined or left, and who is here now."""
         names = sorted(people.values(), key=str.casefold)
         tell(people, type, name=name, people=names, time=time.time())
 
     def people(self) -> dict[WebSocket, str]:
-        """Return the name of everybody who is here, by their socket."""
+        """Return the names of all people in the room, by socket."""
         sockets = self.ctx.get_web_sockets()
         return {ws: person["name"] for ws in sockets if (person := person_at(ws))}
 
 
 def parse(message: str | bytes) -> object:
-    """Return what a message says in JSON."""
+    """Return the value of a message, which is JSON."""
     try:
         return json.loads(message)
     except (ValueError, RecursionError):
-        raise ChatError("This is no JSON.") from None
+        raise ChatError("This message is not JSON.") from None
 
 
 def person_at(ws: WebSocket) -> Person | None:
-    """Return who is at the other end of a socket, if they have said so."""
+    """Return the person at the other end of a socket, if they have joined."""
     return cast("Person | None", ws.deserialize_attachment())
 
 
 def tell(sockets: Iterable[WebSocket], type: str, **news: object) -> None:
-    """Send news, and wait for nobody."""
+    """Send news to sockets. No socket delays the others."""
     skipped = broadcast(sockets, json.dumps({"type": type, **news}))
     for ws, error in skipped.items():
         if isinstance(error, BufferFullError):
@@ -214,20 +214,20 @@ async def fetch(rooms: DurableObjectNamespace, request: Request) -> Response:
         return Response.redirect("/rooms/lobby")
     found = PATH.fullmatch(request.path)
     if found is None:
-        return Response("Not found\n", status=404)
+        return Response("Not found.\n", status=404)
     room, wants_socket = found.groups()
     if not wants_socket:
         return Response(PAGE, headers={"Content-Type": "text/html;charset=UTF-8"})
     if not request.wants_websocket:
-        return Response("Expected a WebSocket\n", status=426)
+        return Response("A WebSocket is required.\n", status=426)
     if not same_origin(request):
-        return Response("Only for pages of this server\n", status=403)
+        return Response("Only pages of this server may connect.\n", status=403)
     return await rooms.get_by_name(room).fetch(request)
 
 
 @asynccontextmanager
 async def app(hibernate_after: float = 10.0) -> AsyncGenerator[FetchHandler, None]:
-    """Open the rooms, and give the handler of their server."""
+    """Open the rooms, and yield the handler of the server."""
     async with DurableObjectNamespace(Room, Histories(), hibernate_after) as rooms:
         yield partial(fetch, rooms)
 
@@ -244,8 +244,8 @@ async def main(host: str, port: int, hibernate_after: float) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="A chat with named rooms.")
-    parser.add_argument("--host", default="127.0.0.1", help="where to listen")
-    parser.add_argument("--port", type=int, default=8004, help="0 picks a free one")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
+    parser.add_argument("--port", type=int, default=8004, help="0 for a free port")
     parser.add_argument(
         "--hibernate-after",
         type=float,
@@ -254,7 +254,7 @@ if __name__ == "__main__":
         help="how long a silent room stays in memory",
     )
     options = parser.parse_args()
-    # Ctrl-C is for main() alone then, so it can't strike while a client is served.
+    # KeyboardInterrupt is then raised in main() only, not while a client is served.
     run = partial(trio.run, restrict_keyboard_interrupt_to_checkpoints=True)
     try:
         run(main, options.host, options.port, options.hibernate_after)

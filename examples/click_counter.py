@@ -1,8 +1,8 @@
 """A page and its WebSocket on one port: a count of clicks that all pages share.
 
 Run it with `trio-wspair serve examples/click_counter.py`, or without the command with
-`python examples/click_counter.py --port 8003`, open the address that it prints, twice,
-and click. Ctrl-C stops it. After Cloudflare's websocket-template.
+`python examples/click_counter.py --port 8003`, open the address that it prints in two
+windows, and click. Ctrl-C stops it. After Cloudflare's websocket-template.
 """
 
 import argparse
@@ -27,11 +27,11 @@ from trio_wspair import (
 
 PAGE = Path(__file__).with_suffix(".html").read_text("utf-8")
 MAX_BACKLOG = 2**16
-"""Bytes that a page may be behind before it has to go."""
+"""The most unread bytes of a page; one that reads too slowly is disconnected."""
 
 
 class Counter:
-    """The count, and everybody who watches it."""
+    """The count, and the pages that show it."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -60,7 +60,7 @@ class Counter:
         return client
 
     def tell(self, watcher: WebSocket, news: dict[str, int | str]) -> None:
-        """Send to one of the watchers, and wait for nobody: send() never blocks."""
+        """Send news to one of the pages. No page delays the others."""
         if watcher not in self.watchers:
             return
         try:
@@ -80,11 +80,11 @@ async def fetch(request: Request) -> Response:
     if request.path == "/":
         return Response(PAGE, headers={"Content-Type": "text/html;charset=UTF-8"})
     if request.path != "/ws":
-        return Response("Not found\n", status=404)
+        return Response("Not found.\n", status=404)
     if not request.wants_websocket:
-        return Response("Expected a WebSocket\n", status=400)
+        return Response("A WebSocket is required.\n", status=400)
     if not same_origin(request):
-        return Response("Only for pages of this server\n", status=403)
+        return Response("Only pages of this server may connect.\n", status=403)
     return Response(None, status=101, web_socket=counter.watch())
 
 
@@ -97,10 +97,10 @@ async def main(host: str, port: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="A page that counts clicks.")
-    parser.add_argument("--host", default="127.0.0.1", help="where to listen")
-    parser.add_argument("--port", type=int, default=8003, help="0 picks a free one")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
+    parser.add_argument("--port", type=int, default=8003, help="0 for a free port")
     options = parser.parse_args()
-    # Ctrl-C is for main() alone then, so it can't strike while a client is served.
+    # KeyboardInterrupt is then raised in main() only, not while a client is served.
     run = partial(trio.run, restrict_keyboard_interrupt_to_checkpoints=True)
     try:
         run(main, options.host, options.port)

@@ -9,12 +9,12 @@ from trio_wspair import CloseEvent, MessageEvent, open_websocket_pair
 
 
 async def main() -> None:
-    """Ask three questions, get three answers, say goodbye."""
+    """Ask three questions, receive three answers, and close."""
     async with open_websocket_pair() as (client, server):
 
         @server.on("message")
         async def answer(event: MessageEvent) -> None:
-            await trio.sleep(0.01)  # Thinking; the next question waits.
+            await trio.sleep(0.01)  # The next question waits meanwhile.
             server.send(f"You said {event.data!r}.")
 
         @server.on("close")

@@ -1,4 +1,4 @@
-"""A client for the echo server: sends its arguments, prints what comes back.
+"""A client for the echo server: sends its arguments, and prints the answers.
 
 Run it with `python examples/echo_client.py ws://127.0.0.1:8000/ hello world`.
 """

@@ -1,7 +1,7 @@
-"""An echo server: what a client sends, text or binary, comes back.
+"""An echo server: it sends each message, text or binary, back to its client.
 
 Run it with `trio-wspair serve examples/echo_server.py`, or without the command with
-`python examples/echo_server.py --port 8000`, and talk to it with
+`python examples/echo_server.py --port 8000`, and connect to it with
 `python examples/echo_client.py ws://127.0.0.1:8000/ hello`. Ctrl-C stops it.
 """
 
@@ -32,7 +32,7 @@ async def fetch(request: Request) -> Response:
     @server.on("message")
     async def echo(event: MessageEvent) -> None:
         server.send(event.data)
-        await server.drain()  # No faster than the client reads.
+        await server.drain()  # Wait for a client that reads slowly.
 
     @server.on("close")
     def report(event: CloseEvent) -> None:
@@ -52,11 +52,11 @@ async def main(host: str, port: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="A WebSocket echo server.")
-    parser.add_argument("--host", default="127.0.0.1", help="where to listen")
-    parser.add_argument("--port", type=int, default=8000, help="0 picks a free one")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
+    parser.add_argument("--port", type=int, default=8000, help="0 for a free port")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    # Ctrl-C is for main() alone then, so it can't strike while a client is served.
+    # KeyboardInterrupt is then raised in main() only, not while a client is served.
     run = partial(trio.run, restrict_keyboard_interrupt_to_checkpoints=True)
     try:
         run(main, options.host, options.port)

@@ -1,4 +1,4 @@
-"""A proxy: each client is joined to a WebSocket upstream, close codes included.
+"""A proxy: it connects each client to an upstream WebSocket, close codes included.
 
 Run it with `python examples/proxy.py ws://127.0.0.1:8000/ --port 8001`, or with
 `trio-wspair serve examples/proxy.py --port 8001`, with an echo server on port 8000.
@@ -24,12 +24,12 @@ from trio_wspair import (
 
 
 def forward(source: WebSocket, target: WebSocket) -> None:
-    """Pass on what arrives at `source`, and then how it has closed."""
+    """Pass on the messages of `source`, and its Close."""
 
     @source.on("message")
     async def pass_on(event: MessageEvent) -> None:
         target.send(event.data)
-        await target.drain()  # The slower side sets the pace.
+        await target.drain()  # Wait for a side that reads slowly.
 
     @source.on("close")
     def pass_close_on(event: CloseEvent) -> None:
@@ -42,9 +42,9 @@ def forward(source: WebSocket, target: WebSocket) -> None:
 
 
 async def fetch(upstream_url: str, request: Request) -> Response:
-    """Connect upstream first, so that a client is refused if that fails."""
+    """Connect upstream first; if that fails, refuse the client."""
     if not request.wants_websocket:
-        return Response("A WebSocket is needed here.\n", status=426)
+        return Response("A WebSocket is required.\n", status=426)
     try:
         upstream = await connect(upstream_url)
     except (HandshakeError, OSError) as exc:
@@ -52,7 +52,7 @@ async def fetch(upstream_url: str, request: Request) -> Response:
     client, server = WebSocketPair()
     forward(server, upstream)
     forward(upstream, server)
-    # Half-open: a Close is answered when the other side has answered it.
+    # Half-open: the proxy answers a Close when the other side has answered it.
     server.accept(allow_half_open=True)
     upstream.accept(allow_half_open=True)
     return Response(None, status=101, web_socket=client)
@@ -72,10 +72,10 @@ async def main(upstream_url: str, host: str, port: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="A WebSocket proxy.")
     parser.add_argument("upstream", help="such as ws://127.0.0.1:8000/")
-    parser.add_argument("--host", default="127.0.0.1", help="where to listen")
-    parser.add_argument("--port", type=int, default=8001, help="0 picks a free one")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
+    parser.add_argument("--port", type=int, default=8001, help="0 for a free port")
     options = parser.parse_args()
-    # Ctrl-C is for main() alone then, so it can't strike while a client is served.
+    # KeyboardInterrupt is then raised in main() only, not while a client is served.
     run = partial(trio.run, restrict_keyboard_interrupt_to_checkpoints=True)
     try:
         run(main, options.upstream, options.host, options.port)

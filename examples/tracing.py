@@ -1,7 +1,7 @@
-"""Tracing: a span of OpenTelemetry for each connection of an echo server.
+"""Tracing: an OpenTelemetry span for each connection of an echo server.
 
 Needs `pip install opentelemetry-sdk`. Run it with `trio-wspair serve
-examples/tracing.py` or `python examples/tracing.py`, and talk to it with `python
+examples/tracing.py` or `python examples/tracing.py`, and connect to it with `python
 examples/echo_client.py ws://127.0.0.1:8000/ hello`. Ctrl-C stops it.
 """
 
@@ -32,14 +32,14 @@ from trio_wspair import (
 
 
 class Spans(Instrument):
-    """Makes a span of each network connection, with an event for each message."""
+    """Creates a span for each network connection, with an event for each message."""
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
         self._spans: WeakKeyDictionary[WebSocket, Span] = WeakKeyDictionary()
 
     def connected(self, ws: WebSocket, connection: ConnectionInfo) -> None:
-        """Begin a span. `ws` is the half that the connection has taken."""
+        """Begin a span. The connection has taken the half `ws`."""
         server = connection.side == "server"
         self._spans[ws] = self._tracer.start_span(
             "websocket",
@@ -52,12 +52,12 @@ class Spans(Instrument):
         )
 
     def sent(self, ws: WebSocket, message: str | bytes) -> None:
-        """Note what that half sends: it came from the network."""
+        """Add an event: what that half sends has come from the network."""
         if ws in self._spans:
             self._spans[ws].add_event("received", {"length": len(message)})
 
     def received(self, ws: WebSocket, message: str | bytes) -> None:
-        """Note what that half receives: it went to the network."""
+        """Add an event: what that half receives goes to the network."""
         if ws in self._spans:
             self._spans[ws].add_event("sent", {"length": len(message)})
 
@@ -65,7 +65,7 @@ class Spans(Instrument):
         """End the span."""
         span = self._spans.pop(ws, None)
         if span is None:
-            return  # The other half of the pair, which is not on the network.
+            return  # The half of the handler, which has no span.
         span.set_attribute("websocket.close.code", event.code)
         if error is not None:
             span.record_exception(error)
@@ -75,7 +75,7 @@ class Spans(Instrument):
 
 
 async def fetch(request: Request) -> Response:
-    """Echo."""
+    """Send each message back to its client."""
     if not request.wants_websocket:
         return Response("This is a WebSocket echo server.\n", status=426)
     client, server = WebSocketPair()
@@ -106,10 +106,10 @@ async def main(host: str, port: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="A traced WebSocket echo server.")
-    parser.add_argument("--host", default="127.0.0.1", help="where to listen")
-    parser.add_argument("--port", type=int, default=8000, help="0 picks a free one")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
+    parser.add_argument("--port", type=int, default=8000, help="0 for a free port")
     options = parser.parse_args()
-    # Ctrl-C is for main() alone then, so it can't strike while a client is served.
+    # KeyboardInterrupt is then raised in main() only, not while a client is served.
     run = partial(trio.run, restrict_keyboard_interrupt_to_checkpoints=True)
     try:
         run(main, options.host, options.port)

@@ -230,7 +230,7 @@ def test_a_taken_name_is_refused_and_another_one_accepted(
     expect(other.get_by_role("textbox", name="Your name")).to_be_focused()
     keep(other, "name-taken-dark")
     enter(other, "")
-    expect(alert(other)).to_have_text("A name is needed to join.")
+    expect(alert(other)).to_have_text("A name is required.")
     enter(other, "Bob")
     expect(state(other)).to_have_text("Connected")
     expect(people(ada)).to_have_count(2)

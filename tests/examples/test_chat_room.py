@@ -150,8 +150,8 @@ async def test_every_member_gets_the_names_of_members_and_of_new_ones(
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("", "A name is needed"),
-        (" \n\u2003", "A name is needed"),
+        ("", "A name is required"),
+        (" \n\u2003", "A name is required"),
         ("x" * 25, "at most 24 characters"),
         ("x" * 60_000, "at most 24 characters"),
         ("a\u202eb", "can't be shown"),
@@ -178,7 +178,7 @@ async def test_a_second_join_is_refused(chat: Chat, autojump_clock: MockClock) -
     async with chat.visit() as ada:
         await ada.join("Ada")
         ada.send(type="join", name="Grace")
-        await ada.expects(type="error", text="You are here already, as Ada.")
+        await ada.expects(type="error", text="You have joined already, as Ada.")
         ada.send(type="say", text="still me")
         await ada.expects(type="said", name="Ada")
 
@@ -190,7 +190,7 @@ async def test_a_client_that_has_not_joined_gets_no_messages_and_is_not_listed(
         await ada.join("Ada")
         await ada.expects_only(ada, "are we alone?")
         lurker.send(type="say", text="yes")
-        await lurker.expects(type="error", text="Join before you speak.")
+        await lurker.expects(type="error", text="Join before you send a message.")
         lurker.send(type="join", name="Lurker")
         await lurker.expects(type="welcome")
         await ada.expects(type="joined", people=["Ada", "Lurker"])
