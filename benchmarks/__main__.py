@@ -59,7 +59,7 @@ def _print(measured: Results) -> None:
 
 
 def _failed(measured: Results) -> str | None:
-    """Return which works none of ours could do: that is an error, others may fail."""
+    """Return the works without a result of ours: an error, while others may fail."""
     done = [name for name in measured.samples if measured.ours(WORKS[name])]
     failed = sorted(measured.samples.keys() - set(done))
     return f"no result of ours: {', '.join(failed)}" if failed else None
@@ -70,16 +70,25 @@ def _options() -> argparse.Namespace:
     add = parser.add_argument
     add("works", nargs="*", metavar="WORK", help=", ".join(WORKS), default=[])
     add("--rounds", type=int, metavar="N", help=f"{_ROUNDS}, quick: {_QUICK_ROUNDS}")
-    add("--seconds", type=float, metavar="N", help="how long a sample takes, about")
-    add("--calm", type=float, metavar="CORES", help="wait till others use fewer: 0.3")
-    add("--quick", action="store_true", help="see that it works; no results")
+    add("--seconds", type=float, metavar="N", help="about how long a sample takes")
+    add(
+        "--calm",
+        type=float,
+        metavar="CORES",
+        help="wait until other processes use fewer, such as 0.3",
+    )
+    add(
+        "--quick",
+        action="store_true",
+        help="only try whether it works; the results are not reliable",
+    )
     add("--json", type=Path, metavar="FILE", help="write every sample")
     add("--plot", type=Path, metavar="FILE.svg", help="draw the ratios")
     add("--show", type=Path, metavar="FILE", help="measure nothing, show a JSON file")
     add("--record", action="store_true", help="write docs/speed.json and speed.svg")
     options = parser.parse_args()
     if unknown := set(options.works) - WORKS.keys():
-        parser.error(f"no such work: {', '.join(sorted(unknown))}")
+        parser.error(f"unknown work: {', '.join(sorted(unknown))}")
     options.works = options.works or list(WORKS)
     options.rounds = options.rounds or (_QUICK_ROUNDS if options.quick else _ROUNDS)
     options.seconds = options.seconds or (_QUICK_SECONDS if options.quick else _SECONDS)

@@ -1,4 +1,4 @@
-"""What a program does that passes on messages to everybody."""
+"""Sends a message to all members, as an application does that passes messages on."""
 
 from collections.abc import Callable, Iterable
 
@@ -23,11 +23,11 @@ def _send_to_each(
 
 
 _send: Send = getattr(trio_wspair, "broadcast", _send_to_each)
-"""The first versions, which may be compared with others, have no `broadcast()`."""
+"""The first versions, with which a commit may be compared, have no `broadcast()`."""
 
 
 def broadcast(members: set[WebSocket], message: str | bytes) -> None:
-    """Send to all members; whoever has left or is too far behind is one no more."""
+    """Send to all members. Remove those that have left, or read too slowly."""
     for member, error in _send(members, message).items():
         members.discard(member)
         if isinstance(error, BufferFullError):

@@ -14,7 +14,7 @@ def _objects() -> Mapping[str, tuple[Work, ...]]:
     try:
         from .objects import works  # noqa: PLC0415
     except ImportError:
-        return {}  # The first versions, which may be compared with others, have none.
+        return {}  # The first versions, with which a commit may be compared, have none.
     return {
         "Objects in memory": works.IN_MEMORY,
         "Objects over loopback": works.LOOPBACK,

@@ -1,7 +1,7 @@
 """Two commits, side by side: ``python -m benchmarks.compare COMMIT [COMMIT]``.
 
-Both are played by the benchmarks of the present, on this machine, in turns. What counts
-are ratios of the work done in a second of CPU time, round by round, never times. A
+Both run the current benchmarks on this machine, in turns. What counts is the ratio of
+the work done in a second of CPU time, round by round. A
 commit is slower if in three of four rounds its ratio is below the threshold.
 """
 
@@ -46,7 +46,7 @@ class Comparison:
     ratios: Spread
 
     def is_slower(self, threshold: float) -> bool:
-        """Tell whether the upper quartile is below the threshold."""
+        """Return whether the upper quartile is below the threshold."""
         return quantiles(self.ratios.values, n=4, method="inclusive")[2] < threshold
 
 
@@ -67,14 +67,14 @@ def main() -> None:
 
 
 def _check_out(commit: str, root: Path) -> Path:
-    """Make a folder with the library as it was, and with the benchmarks as they are."""
+    """Make a folder with the library of a commit and the current benchmarks."""
     archive = subprocess.run(
         ["git", "-C", str(_HERE.parent), "archive", commit, _PACKAGE],
         stdout=subprocess.PIPE,
         check=False,
     )
     if archive.returncode:
-        sys.exit(2)  # git has told why
+        sys.exit(2)  # git has printed the reason.
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
         files.extractall(root, filter="data")
     shutil.copytree(_HERE, root / _HERE.name)
@@ -96,7 +96,7 @@ def _compare(
             if key in left_out:
                 continue
             measure = partial(_rate, work, ours, seconds)
-            try:  # The first has no advantage: it is another one in each round.
+            try:  # The order changes in each round, so that it gives no advantage.
                 rates = {root: measure(root) for root in roots[:: (-1) ** turn]}
             except (MissingError, subprocess.SubprocessError) as error:
                 print(f"left out: {work.name}, {ours} ({error})", file=sys.stderr)

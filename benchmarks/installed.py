@@ -1,4 +1,4 @@
-"""Where the contestants are that are no Python packages.
+"""The contestants that are not Python packages: where they are installed.
 
 ``nox -s bench`` installs them and sets BENCH_NODE_MODULES.
 """
@@ -22,12 +22,12 @@ def node() -> str:
         return str(Path(package.origin).parent / "bin" / "node")
     found = shutil.which("node")
     if found is None:
-        raise MissingError("there is no node")
+        raise MissingError("node is not installed")
     return found
 
 
 def node_modules(package: str) -> Path:
-    """Return the folder in which a package lies."""
+    """Return the `node_modules` that contains a package."""
     modules = Path(os.environ.get("BENCH_NODE_MODULES", "node_modules")).resolve()
     if not (modules / package).is_dir():
         raise MissingError(f"the package {package!r} is not in BENCH_NODE_MODULES")
@@ -38,12 +38,12 @@ def workerd() -> str:
     folders = node_modules("@cloudflare") / "@cloudflare"
     found = next(folders.glob("workerd-*/bin/workerd"), None)
     if found is None:
-        raise MissingError("there is no workerd in BENCH_NODE_MODULES")
+        raise MissingError("workerd is not in BENCH_NODE_MODULES")
     return str(found)
 
 
 def versions() -> dict[str, str]:
-    """Return what is there, and in which version."""
+    """Return the versions of what is installed."""
     found: dict[str, str] = {}
     try:
         done = subprocess.run([node(), "--version"], capture_output=True, check=True)

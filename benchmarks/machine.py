@@ -1,4 +1,4 @@
-"""What the kernel knows of the machine and of a process: `/proc`, so Linux only."""
+"""Facts of the machine and of processes from `/proc`, so on Linux only."""
 
 import os
 import platform
@@ -44,23 +44,23 @@ def _own_seconds() -> float:
 
 @attrs.frozen
 class Watch:
-    """Sees how busy others keep the machine from now on."""
+    """Measures how busy other processes keep the machine from now on."""
 
     _busy: float = attrs.field(factory=_busy_seconds, init=False)
     _own: float = attrs.field(factory=_own_seconds, init=False)
     _began: float = attrs.field(factory=time.perf_counter, init=False)
 
     def others(self) -> float:
-        """Return how many cores were kept busy by others than us and our children.
+        """Return how many cores other processes than this and its children kept busy.
 
-        Children count when they have ended and were waited for.
+        Children are counted when they have ended and were waited for.
         """
         busy = _busy_seconds() - self._busy - (_own_seconds() - self._own)
         return max(0.0, busy / (time.perf_counter() - self._began))
 
 
 def wait_for_calm(cores: float) -> None:
-    """Wait until others keep less than so many cores busy, but not for ever."""
+    """Wait until other processes keep fewer cores busy than this; at most a minute."""
     end = time.monotonic() + _PATIENCE
     while time.monotonic() < end:
         watch = Watch()
@@ -82,13 +82,13 @@ def resident_bytes(process: int) -> int:
 
 
 def allow_many_files() -> None:
-    """Let this process and its children have as many connections as they may."""
+    """Raise the limit of open files of this process and its children to the most."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def facts() -> dict[str, str]:
-    """Return what the numbers depend on."""
+    """Return what the results depend on."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}",

@@ -1,4 +1,4 @@
-"""The ratios as a picture: an SVG with one row for each work."""
+"""A picture of the ratios: an SVG with one row for each work."""
 
 import math
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""A server, run for a block in a process of its own."""
+"""Runs a server in another process, during a block."""
 
 import socket
 import subprocess
@@ -22,7 +22,7 @@ _PATIENCE: Final = 20
 SERVERS: Final = Path(__file__).parent / "servers"
 
 Command = Callable[[int], Sequence[str]]
-"""Port -> the command that serves there."""
+"""Returns the command of a server, given its port."""
 
 
 def python(module: str, *arguments: str) -> Command:
@@ -32,7 +32,7 @@ def python(module: str, *arguments: str) -> Command:
 
 
 def workerd(port: int) -> Sequence[str]:
-    """Return the command of workerd, which does everything on one port."""
+    """Return the command of workerd, which serves all works on one port."""
     address = f"--socket-addr=http={HOST}:{port}"
     config = str(SERVERS / "workerd.capnp")
     return [installed.workerd(), "serve", config, address]
@@ -40,7 +40,7 @@ def workerd(port: int) -> Sequence[str]:
 
 @attrs.frozen
 class Server:
-    """Where it listens, and the number of its process."""
+    """The port of a server, and the id of its process."""
 
     port: int
     process: int
@@ -48,11 +48,11 @@ class Server:
 
 @contextmanager
 def run_server(command: Command) -> Generator[Server]:
-    """Run a server for a block.
+    """Run a server during the block.
 
     Raises:
-        MissingError: It has ended before it listened, most likely since something that
-            it needs is not installed; its last words tell.
+        MissingError: The server has ended before it listened, probably because a
+            package is not installed; the message is the last line of its output.
     """
     port = _free_port()
     with (

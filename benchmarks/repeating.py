@@ -1,4 +1,4 @@
-"""Rates of what is done again and again inside this process, on Trio."""
+"""Rates of work that is repeated in this process, on Trio."""
 
 import gc
 import time
@@ -15,10 +15,10 @@ from .work import PER_CPU_SECOND, VALUE, Measure, Sample
 __all__ = ("PATIENCE", "Batch", "Prepare", "rate", "rate_within")
 
 PATIENCE: Final = 30
-"""Seconds. A message that never comes must not stop the benchmark for ever."""
+"""Seconds that a benchmark may take longer, so that a lost message ends it."""
 
 Batch = Callable[[], Awaitable[int]]
-"""Does some work, sees that it was done, and returns how much it was."""
+"""Does some work, checks it, and returns how much it was."""
 Prepare = Callable[[trio.Nursery], Batch]
 """Sets everything up. Its tasks may run in the nursery; they are cancelled later."""
 OpenBatch = Callable[[], AbstractAsyncContextManager[Batch]]
@@ -37,7 +37,7 @@ async def _prepared(prepare: Prepare) -> AsyncGenerator[Batch, None]:
 
 
 def rate_within(open_batch: OpenBatch) -> Measure:
-    """Return the same, of what has to be opened and closed."""
+    """Return such a measure of a batch that has to be opened and closed."""
 
     def measure(seconds: float) -> Sample:
         return trio.run(_rate, open_batch, seconds)

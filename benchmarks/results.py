@@ -1,4 +1,4 @@
-"""What came of the rounds: samples, ratios, and both as JSON."""
+"""The results of the rounds: samples and ratios, and both as JSON."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ class Spread:
 
 @attrs.frozen
 class Results:
-    """All samples, and what they depend on."""
+    """All samples, and the facts on which they depend."""
 
     facts: Mapping[str, str]
     samples: Mapping[str, Mapping[str, Sequence[Sample]]]
@@ -47,7 +47,7 @@ class Results:
         return Spread([sample[what] for sample in self.samples[work.name][contestant]])
 
     def ratios(self, work: Work, ours: str, theirs: str, what: str = VALUE) -> Spread:
-        """Return how many times as good ours is, round by round."""
+        """Return the ratios of ours to theirs, round by round."""
         pairs = zip(
             self.spread(work, ours, what).values,
             self.spread(work, theirs, what).values,
@@ -56,7 +56,7 @@ class Results:
         return Spread([work.quantity.ratio(mine, other) for mine, other in pairs])
 
     def contestants(self, work: Work) -> list[str]:
-        """Name those that took part, in the order of the catalogue."""
+        """Return the names of those that took part, in the order of the catalogue."""
         measured = self.samples.get(work.name, {})
         return [name for name in work.contestants if measured.get(name)]
 
@@ -64,14 +64,14 @@ class Results:
         return [name for name in self.contestants(work) if is_ours(name)]
 
     def fastest(self, work: Work) -> str:
-        """Name the one of ours with the best median."""
+        """Return the name of ours with the best median."""
         sign = 1 if work.quantity.more_is_better else -1
         return max(
             self.ours(work), key=lambda name: sign * self.spread(work, name).median
         )
 
     def goals(self, work: Work, ours: str, theirs: str) -> list[float]:
-        """Return the ratios that are wanted of one of ours against one of theirs."""
+        """Return the goals for the ratio of one of ours to one of theirs."""
         names = {ours, FASTEST} if ours == self.fastest(work) else {ours}
         goals = [g for g in work.goals if g.theirs == theirs and g.ours in names]
         return [goal.at_least for goal in goals]

@@ -1,4 +1,4 @@
-"""Rounds: every contestant in turn, again and again."""
+"""Rounds: in each, every contestant takes its turn."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ Take = Callable[[Work, str, float], Sample]
 def measure(
     works: Sequence[Work], rounds: int, seconds: float, take: Take = take_sample
 ) -> Results:
-    """Take all samples. Who can't take part, or fails, is left out and named."""
+    """Take all samples. A contestant that is missing or fails is left out and named."""
     samples: dict[str, dict[str, list[Sample]]] = {
         work.name: {contestant: [] for contestant in work.contestants} for work in works
     }

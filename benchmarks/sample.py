@@ -1,4 +1,4 @@
-"""One sample in a process of its own: ``python -m benchmarks.sample WORK WHO SECONDS``.
+"""One sample in this process: ``python -m benchmarks.sample WORK CONTESTANT SECONDS``.
 
 It prints what was measured as JSON, or what is missing.
 """
@@ -19,7 +19,7 @@ from .work import MissingError, Sample, Work
 __all__ = ("OTHERS", "take_sample")
 
 OTHERS: Final = "others"
-"""In each sample: how many cores somebody else kept busy meanwhile."""
+"""In each sample: the number of cores that other processes kept busy meanwhile."""
 
 _MISSING: Final = "missing"
 _ROOT: Final = Path(__file__).parents[1]

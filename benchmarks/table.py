@@ -1,4 +1,4 @@
-"""Results, made into tables."""
+"""The results as tables."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -47,26 +47,26 @@ def _verdict(*, met: bool) -> str:
 
 
 def remarks(results: Results, work: Work) -> Iterator[str]:
-    """Tell who was left out, and how busy others kept the machine."""
+    """Return the contestants left out, and how busy other processes were."""
     for contestant, reason in results.left_out.get(work.name, {}).items():
         yield f"Left out: {contestant} ({reason})."
     measured = results.contestants(work)
-    loads = [results.spread(work, who, OTHERS) for who in measured]
+    loads = [results.spread(work, name, OTHERS) for name in measured]
     if loads:
         most = max(spread.most for spread in loads)
         yield f"Others kept up to {most:.2f} cores busy."
     busy = {
-        who: results.spread(work, who, CLIENT).most
-        for who in measured
-        if CLIENT in results.samples[work.name][who][0] and who not in work.yardsticks
+        name: results.spread(work, name, CLIENT).most
+        for name in measured
+        if CLIENT in results.samples[work.name][name][0] and name not in work.yardsticks
     }
     if busy:
-        who = max(busy, key=busy.__getitem__)
-        yield f"The load generator used up to {busy[who]:.2f} of a core, with {who}."
+        name = max(busy, key=busy.__getitem__)
+        yield f"The load generator used up to {busy[name]:.2f} of a core, with {name}."
 
 
 def facts(results: Results) -> str:
-    """Return what the numbers depend on, as a sentence."""
+    """Return the facts on which the results depend, as a sentence."""
     told = dict(results.facts)
     date, machine = told.pop("date"), told.pop("machine")
     versions = ", ".join(f"{name} {version}" for name, version in told.items())

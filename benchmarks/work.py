@@ -1,4 +1,4 @@
-"""What a benchmark is: a work, the contestants that do it, and what is measured."""
+"""The parts of a benchmark: a work, the contestants that do it, what is measured."""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -21,7 +21,7 @@ __all__ = (
 )
 
 OURS: Final = "trio-wspair"
-"""What the names of our own contestants begin with."""
+"""The beginning of the names of our contestants."""
 
 VALUE: Final = "value"
 """In each sample: the quantity of the work."""
@@ -37,11 +37,11 @@ CLIENT: Final = "client"
 Sample = Mapping[str, float]
 """`VALUE`, and what else was noted."""
 Measure = Callable[[float], Sample]
-"""Takes about so many seconds to measure; it runs in a process of its own."""
+"""Measures for about this many seconds, in a separate process."""
 
 
 class MissingError(Exception):
-    """A contestant is not installed here; the message says what is missing."""
+    """A contestant is not installed; the message says what is missing."""
 
 
 @attrs.frozen
@@ -52,7 +52,7 @@ class Quantity:
     more_is_better: bool = True
 
     def ratio(self, ours: float, theirs: float) -> float:
-        """Return how many times as good ours is."""
+        """Return the ratio of ours to theirs; above 1, ours is better."""
         return ours / theirs if self.more_is_better else theirs / ours
 
 
@@ -61,7 +61,7 @@ FASTEST: Final = f"the fastest {OURS}"
 
 @attrs.frozen
 class Goal:
-    """A ratio that is wanted."""
+    """The goal for a ratio."""
 
     theirs: str
     at_least: float
@@ -71,20 +71,20 @@ class Goal:
 
 @attrs.frozen
 class Work:
-    """Something that can be done with trio-wspair or without."""
+    """Something that trio-wspair and its alternatives can do."""
 
     name: str
-    """For the command line."""
+    """The name on the command line."""
     title: str
     quantity: Quantity
     contestants: Mapping[str, Measure]
     goals: tuple[Goal, ...] = ()
     limit: float | None = None
-    """What ours may take at most, of something of which less is better."""
+    """The most that ours may use, if less is better."""
     yardsticks: tuple[str, ...] = ()
-    """Those of the contestants that are no peers, but show a limit."""
+    """The contestants that are not alternatives, but show a limit."""
 
 
 def is_ours(contestant: str) -> bool:
-    """Tell whether a contestant is trio-wspair."""
+    """Return whether a contestant is trio-wspair."""
     return contestant == OURS or contestant.startswith(f"{OURS} ")

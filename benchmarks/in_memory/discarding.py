@@ -1,6 +1,6 @@
 """`websockets.broadcast()` to connections whose transports throw the bytes away.
 
-That is less work than ours: nobody receives.
+That is less work than ours: no peer receives the messages.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The works in memory, and who does them."""
+"""The works in memory, and their contestants."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Who serves, and how they are started."""
+"""The servers that are compared, and the commands that start them."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -22,7 +22,7 @@ __all__ = (
 )
 
 ENGINES: Final = ("trio-websocket", "websockets")
-"""Of `serve()`. What a version does not have is left out with a note."""
+"""Engines of `serve()`. One that a version does not have is left out with a note."""
 
 TRIO_WEBSOCKET: Final = "trio-websocket"
 WEBSOCKETS_TRIO: Final = "websockets on Trio"
@@ -30,7 +30,7 @@ WEBSOCKETS_ASYNCIO: Final = "websockets on asyncio"
 WORKERD: Final = "workerd"
 WS: Final = "ws on Node"
 CEILING: Final = "the load generator's own server"
-"""No WebSocket server, but what the load generator is able to do."""
+"""Not a WebSocket server: it shows what the load generator can do."""
 
 
 def our_name(engine: str) -> str:

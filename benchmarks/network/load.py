@@ -1,4 +1,4 @@
-"""The load generator, a program in C: compiled here, and told what to do."""
+"""The load generator, a program in C: compiles and runs it."""
 
 import json
 import os
@@ -36,7 +36,7 @@ _SOURCES: Final = Path(__file__).parent / "generator"
 
 @contextmanager
 def compiled() -> Generator[None]:
-    """Compile the load generator for a block, if there is a compiler."""
+    """Compile the load generator for the block, if a compiler is installed."""
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         yield
@@ -59,7 +59,7 @@ def load_program() -> str:
 
 @attrs.frozen
 class Load:
-    """What is asked of the load generator: see `main.c`."""
+    """The arguments of the load generator: see `main.c`."""
 
     work: str
     connections: int
@@ -74,7 +74,7 @@ class Load:
 
 
 def run_load(server: Server, load: Load, seconds: float) -> Sample:
-    """Return what came of it: the rate, and who used how much CPU time for it."""
+    """Return the rate, and the CPU time of the load generator and of the server."""
     with _started(load.command(server, seconds)) as process:
         _expect(process, "measuring")
         before = cpu_seconds(server.process)

@@ -1,4 +1,4 @@
-"""The works over loopback: what is measured, and what is wanted."""
+"""The works over loopback, and their goals."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ IDLE: Final = 2000
 _SETTLING: Final = 0.3
 
 On = Callable[[Server, float], Sample]
-"""Measures on a running server, for about so many seconds."""
+"""Measures a running server for about this many seconds."""
 
 
 def _measure(command: Command, on: On, seconds: float) -> Sample:
@@ -50,17 +50,17 @@ def server_work(
     goals: tuple[Goal, ...] = (),
     limit: float | None = None,
 ) -> Work:
-    """Return what servers do, each run for its own sample."""
+    """Return measures of servers; each sample starts a server."""
     contestants = {
         contestant: partial(_measure, command, on)
         for contestant, command in commands.items()
     }
-    yardsticks = tuple(who for who in commands if who == CEILING)
+    yardsticks = tuple(name for name in commands if name == CEILING)
     return Work(name, title, quantity, contestants, goals, limit, yardsticks)
 
 
 def under_load(load: Load) -> On:
-    """Return what measures how much a server does."""
+    """Return a measure of the rate of a server."""
     return lambda server, seconds: run_load(server, load, seconds)
 
 
@@ -75,13 +75,13 @@ def memory(server: Server, _seconds: float) -> Sample:
 
 
 def _latency(server: Server, seconds: float) -> Sample:
-    """Return the latency at half the rate that this server is able to answer."""
+    """Return the latency at half the rate that this server can answer."""
     most = run_load(server, Load("echo", 100, extra=1), seconds / 2)
     sample = run_load(server, Load("latency", 100, extra=most[VALUE] / 2), seconds)
     return {**sample, VALUE: sample[P99]}
 
 
-REAL_SERVERS: Final = {who: ECHO[who] for who in ECHO if who != CEILING}
+REAL_SERVERS: Final = {name: ECHO[name] for name in ECHO if name != CEILING}
 
 WORKS: Final = (
     server_work(
@@ -150,7 +150,7 @@ WORKS: Final = (
     ),
     server_work(
         "broadcast",
-        "broadcast of 1 KiB to 1,000, one of whom never reads",
+        "broadcast of 1 KiB to 1,000, one of which never reads",
         MESSAGES,
         BROADCAST,
         under_load(Load("broadcast", 999, bytes=1024, extra=1)),

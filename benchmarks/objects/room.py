@@ -20,7 +20,7 @@ class Room(DurableObject):
     """Takes every socket. What is done with messages is its `env`."""
 
     async def fetch(self, request: Request) -> Response:  # noqa: ARG002
-        """Let somebody in."""
+        """Connect one more client."""
         client, server = WebSocketPair()
         self.ctx.accept_web_socket(server)
         return Response(None, status=101, web_socket=client)

@@ -1,4 +1,4 @@
 """The servers, each a program of its own: it is given what to do and the port.
 
-``echo`` answers each message with itself; ``broadcast`` passes it on to everybody.
+``echo`` answers each message with itself; ``broadcast`` sends it to all clients.
 """

@@ -39,7 +39,7 @@ async def echo(_request: Request) -> Response:
 
 
 class Room:
-    """Everybody who is connected."""
+    """The connected clients."""
 
     def __init__(self) -> None:
         self.members: set[WebSocket] = set()
