@@ -10,12 +10,12 @@ from trio_wspair._rules.objects import (
     WebSocketRequestResponsePair as WebSocketRequestResponsePair,
 )
 
-from ._context import DurableObjectState as DurableObjectState
 from ._namespace import (
     DurableObjectNamespace as DurableObjectNamespace,
     DurableObjectStub as DurableObjectStub,
 )
 from ._object import DurableObject as DurableObject
+from ._state import DurableObjectState as DurableObjectState
 
 __all__ = (
     "DurableObject",

@@ -31,11 +31,11 @@ from trio_wspair._rules.state import Failure, Holder, check_thread
 from trio_wspair._tasks.nurseries import open_service_nursery
 
 from ._actor import Actor
-from ._context import DurableObjectState
 from ._handlers import Handlers
 from ._instance import Instance, Residence
 from ._object import DurableObject
 from ._sockets import note_given
+from ._state import DurableObjectState
 
 __all__ = ("DurableObjectNamespace", "DurableObjectStub")
 

@@ -6,7 +6,7 @@ from typing import Any
 from trio_wspair._http.messages import Request, Response
 from trio_wspair._pair.websocket import WebSocket
 
-from ._context import DurableObjectState
+from ._state import DurableObjectState
 
 __all__ = ("DurableObject",)
 
