@@ -18,7 +18,7 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from trio_wspair._rules.errors import ProtocolError, message_too_big
 from trio_wspair._rules.messages import Message
 
-from ._headers import BINARY, FIN, MASKED, TEXT, header
+from ._headers import BINARY, CONTROL, FIN, MASKED, TEXT, header
 
 __all__ = (
     "BINARY",
@@ -49,8 +49,6 @@ CLOSE: Final = 8
 PING: Final = 9
 PONG: Final = 10
 OPCODE: Final = 0x0F
-CONTROL: Final = 0x08
-"""The bit of an opcode that makes it that of a control frame."""
 RSV1: Final = 0x40
 """Set in the first frame of a compressed message (RFC 7692, section 6)."""
 _COPIED: Final = 2**12

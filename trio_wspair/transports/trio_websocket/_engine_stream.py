@@ -14,58 +14,9 @@ import trio
 
 from trio_wspair.transports.io._frame_writer import FrameWriter
 from trio_wspair.transports.io._sockets import discard, network_io
+from trio_wspair.transports.rfc6455._headers import FragmentCounter
 
-__all__ = (
-    "EngineStream",
-    "FragmentCounter",
-)
-
-
-_FIN: Final = 0x80
-_CONTROL: Final = 0x08
-_MASKED: Final = 0x80
-_SMALL: Final = 64
-"""Fragments below this size cost trio-websocket more than their bytes."""
-
-
-class FragmentCounter:
-    """Counts in the bytes that arrive, in pieces of any size."""
-
-    count: int = 0
-    """The small fragments of the unfinished message."""
-    messages: int = 0
-    """The messages that were completed by the last piece."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-        """The beginning of an incomplete header."""
-        self._skip = 0
-        """The bytes of the last frame that are still to come."""
-
-    def feed(self, data: bytes) -> None:
-        """Count on."""
-        data = self._rest + data
-        at, end = self._skip, len(data)
-        messages = 0
-        while at + 2 <= end:
-            first, second = data[at], data[at + 1]
-            size, start = second & 0x7F, at + 2
-            if size >= 126:
-                start += 2 if size == 126 else 8
-                if start > end:
-                    break
-                size = int.from_bytes(data[at + 2 : start], "big")
-            at = start + size + (4 if second & _MASKED else 0)
-            if first & _CONTROL:
-                continue
-            if first & _FIN:
-                self.count = 0
-                messages += at <= end
-            else:
-                self.count += size < _SMALL
-        self.messages = messages
-        self._rest, self._skip = data[at:], max(0, at - end)
-
+__all__ = ("EngineStream",)
 
 _CLOSE_FRAME: Final = 0x88
 """First byte of a Close: final fragment, opcode 8 (RFC 6455, section 5.2)."""

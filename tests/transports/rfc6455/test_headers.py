@@ -3,7 +3,7 @@
 from hypothesis import given, settings, strategies as st
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
-from trio_wspair.transports.trio_websocket._engine_stream import FragmentCounter
+from trio_wspair.transports.rfc6455._headers import FragmentCounter
 
 FRAMES = st.lists(
     st.tuples(st.sampled_from([0, 1, 63, 64, 125, 126, 70_000]), st.booleans()),
