@@ -356,7 +356,7 @@ async def test_the_error_for_an_https_proxy_without_tls_says_so(net: Network) ->
     async with net.serve(net.echo) as server:
         error = await refused("ws://h/", proxy=server.url.replace("ws:", "https:"))
     assert "does not speak TLS on this port" in str(error)
-    assert "for plain TCP, the URL has http:" in str(error)
+    assert "for plain TCP, the URL has to begin with http:" in str(error)
 
 
 @pytest.mark.parametrize("scheme", ["socks4", "socks5"])

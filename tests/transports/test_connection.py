@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from trio_wspair import ConnectionClosedError, HandshakeError, ProtocolError
 from trio_wspair.testing import ScriptedPeer
 from trio_wspair.transports import Close, Connection, SupportsPing
-from trio_wspair.transports._connection import Sending
+from trio_wspair.transports._connection import FrameSender
 from trio_wspair.transports._engines import Opened
 
 
@@ -257,7 +257,7 @@ async def test_g9_pings_of_a_peer_that_reads_no_pongs_delay_nothing_and_take_no_
 
         nursery.start_soon(receive)
         await trio.testing.wait_all_tasks_blocked()
-        assert isinstance(connection, Sending)
+        assert isinstance(connection, FrameSender)
         assert not connection.send_now([bytes(2**20)]), "the peer does not read"
         await peer.send(peer.text_frame("a"), peer.text_frame("b"))
         for number in range(100):

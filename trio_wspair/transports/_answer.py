@@ -1,10 +1,12 @@
 """The server's answer to an upgrade request: `ask()` reads it, for both engines.
 
-Theory of operation: `ask()` reads with h11 up to the end of a 101, and skips other
-interim answers. Any other answer is a `HandshakeError` that shows its status and the
-beginning of its body. An engine gets only a 101 that it has checked with
-`rfc6455._answers`: trio-websocket would wait forever for the end of a refusal, and is
-less strict.
+Knows HTTP/1.1 and streams; not the meaning of the headers of a 101.
+
+Theory of operation: `ask()` runs in the task that opens a connection. It reads with h11
+up to the end of a 101, and skips other interim responses. Any other response is a
+`HandshakeError` that shows its status and the beginning of its body. The engines then
+check the 101 with `check_answer()`. trio-websocket reads no response of the server: it
+would wait forever for the end of a refusal, and its check is less strict.
 """
 
 import codecs
@@ -33,30 +35,30 @@ __all__ = (
 _BODY_SECONDS: Final = 1.0
 _TOO_LARGE: Final = f"has a head of more than {MAX_ANSWER_HEAD_BYTES // 2**10} KiB"
 _TLS_ALERT: Final = b"\x15\x03"
-"""How an alert begins: its content type, and the major version (RFC 8446, 5.1)."""
+"""The first bytes of a TLS alert: content type and major version (RFC 8446, 5.1)."""
 _HTTP2_SETTINGS: Final = re.compile(rb"\x00.{2}\x04\x00\x00\x00\x00\x00", re.DOTALL)
-"""How a server's first frame begins in HTTP/2 (RFC 9113, sections 3.4 and 4.1)."""
+"""The first bytes of an HTTP/2 server (RFC 9113, sections 3.4 and 4.1)."""
 
 
 async def ask(stream: trio.abc.Stream, request: bytes, host: str) -> Answer:
     """Send an upgrade request, and return the server's answer if it is a 101.
 
-    Reading begins before the request is sent: a server that has ended the connection
-    may have said why, in a TLS alert, and Trio's TLS reads nothing after it could not
-    write. The caller bounds the time.
+    Reading begins before the request is sent. A server that has ended the connection
+    may have sent the reason in a TLS alert, and Trio's TLS stream can't read after a
+    write has failed. The caller bounds the time.
 
     Args:
         stream: The network.
         request: The head of the request.
-        host: The host and port of the server, as they are to be shown.
+        host: The host and port of the server, for error messages.
 
     Raises:
-        HandshakeError: The answer is something else, or there is none.
+        HandshakeError: The answer is not a 101, is not valid HTTP/1.1, or is missing.
     """
     sent = trio.Event()
 
     async def send() -> None:
-        with suppress(trio.BrokenResourceError):  # There may be an answer still.
+        with suppress(trio.BrokenResourceError):  # An answer may have arrived.
             await stream.send_all(request)
         sent.set()
 
@@ -68,12 +70,12 @@ async def ask(stream: trio.abc.Stream, request: bytes, host: str) -> Answer:
 
 
 class _Reading:
-    """An answer that is being read."""
+    """Reads one answer."""
 
     def __init__(self, stream: trio.abc.Stream, host: str) -> None:
         self._stream = stream
         self._host = host
-        # h11's limit is for what it can't parse yet; ours comes first.
+        # h11 limits the bytes that it can't parse yet. The limit in read() is lower.
         self._parser = h11.Connection(
             h11.CLIENT, max_incomplete_event_size=2 * MAX_ANSWER_HEAD_BYTES
         )
@@ -82,7 +84,7 @@ class _Reading:
         self._parser.send(h11.EndOfMessage())
         self._received = bytearray()
         self._lost: OSError | None = None
-        """Why the connection has ended, if not in good order."""
+        """The error that has ended the connection, if any."""
 
     async def read(self) -> Answer:
         try:
@@ -107,8 +109,9 @@ class _Reading:
                     body = await self._read_body()
                     raise refusal(self._host, event, body)
         except h11.RemoteProtocolError as exc:
-            cause = exc if self._received else None  # Otherwise it adds nothing.
-            raise self._nonsense(exc) from (self._lost or cause)
+            # Without any bytes, h11's error says nothing more than ours.
+            cause = exc if self._received else None
+            raise self._invalid(exc) from (self._lost or cause)
 
     def _switched(
         self, event: h11.InformationalResponse, head: bytearray, rest: bytes
@@ -120,7 +123,7 @@ class _Reading:
         return Answer(decode_headers(event.headers), rest, folded)
 
     async def _receive(self) -> bytes:
-        """Return more bytes; nothing at the end.
+        """Wait for the next bytes, and return them; none at the end of the stream.
 
         Raises:
             HandshakeError: TLS has failed.
@@ -135,7 +138,7 @@ class _Reading:
             return b""
 
     async def _read_body(self) -> bytes:
-        """Return as much of the body of a refusal as comes soon."""
+        """Return the part of a refusal's body that arrives in at most a second."""
         body = bytearray()
         now = trio.current_time()
         left = trio.current_effective_deadline() - now
@@ -150,11 +153,11 @@ class _Reading:
                     else:
                         break
             except h11.RemoteProtocolError:
-                pass  # The body is cut short; the error shows what arrived.
+                pass  # The body is incomplete. The error shows the part that arrived.
         return bytes(body)
 
-    def _nonsense(self, exc: h11.RemoteProtocolError) -> HandshakeError:
-        """Return the error for what isn't HTTP, or only the beginning of it."""
+    def _invalid(self, exc: h11.RemoteProtocolError) -> HandshakeError:
+        """Return the error for an answer that is missing, incomplete or not HTTP."""
         received = bytes(self._received)
         server = f"the server {self._host}"
         reason = f" ({self._lost.strerror})" if self._lost is not None else ""
@@ -182,21 +185,20 @@ class _Reading:
 
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 _READ_BYTES: Final = 2000
-"""How much of a body is looked at, ..."""
+"""The part of a body in which `first_lines()` looks for lines."""
 _SHOWN_LINES: Final = 3
 _SHOWN_CHARACTERS: Final = 200
-"""... and how much of it is shown."""
 _HIDDEN: Final = re.compile(r"(?is)<(style|script)\b.*?(</\1>|\Z)|<[^>]*>?")
-"""What an HTML page does not show."""
+"""The parts of an HTML page that a browser does not show: tags, styles and scripts."""
 
 
 def refusal(host: str, response: h11.Response, body: bytes) -> HandshakeError:
     """Return the error for a response that is not a 101.
 
     Args:
-        host: The host and port of the server, as they are to be shown.
-        response: The head.
-        body: The body, or as much of it as came.
+        host: The host and port of the server, for the error message.
+        response: The head of the response.
+        body: The body, or the part of it that arrived.
     """
     status = response.status_code
     headers = decode_headers(response.headers)
@@ -220,9 +222,9 @@ def refusal(host: str, response: h11.Response, body: bytes) -> HandshakeError:
 
 
 def first_lines(body: bytes, *, is_html: bool) -> str:
-    """Return the first lines of a body in one, printable; ``""`` if it is not text."""
+    """Return the first lines of a body as one printable line; ``""`` if not UTF-8."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    try:  # The end may be half a character.
+    try:  # An incremental decoder ignores an incomplete character at the end.
         text = decoder.decode(body[:_READ_BYTES])
     except UnicodeDecodeError:
         return ""

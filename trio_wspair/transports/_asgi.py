@@ -1,7 +1,7 @@
 """A `Connection` on the `receive` and `send` of an ASGI server.
 
-Knows the messages of ASGI about an open WebSocket; the server knows frames, and
-answers Closes and pings by itself.
+Knows the ASGI messages about an open WebSocket. The server reads and writes the frames,
+and answers Closes and pings.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
@@ -25,21 +25,23 @@ Send = Callable[[Event], Awaitable[None]]
 DENIAL: Final = "websocket.http.response"
 """The extension for refusals, and how the types of its messages begin."""
 GONE: Final = (
-    OSError,  # As the specification has it, from its version 2.4 on.
+    OSError,  # Required by the specification, from version 2.4 on.
     trio.BrokenResourceError,
     trio.ClosedResourceError,
     trio.EndOfChannel,
 )
-"""What `receive` and `send` of a server may raise when the client has gone."""
-_VANISHED: Final = "the ASGI server reports that the client has gone without a Close"
+"""The exceptions of a server's `receive` and `send` when the client has gone."""
+_CLIENT_GONE: Final = "the ASGI server reports that the client has gone without a Close"
 _STOPPED: Final = "the server has stopped"
 
 
 def _message_of(event: Event) -> str | bytes:
-    """Return the message that a server gives; it has text or bytes, and text first.
+    """Return the message of a "websocket.receive" event.
+
+    If the event has both text and bytes, return the text.
 
     Raises:
-        TypeError: It has neither.
+        TypeError: The event has neither text nor bytes.
     """
     match event:
         case {"text": str() as text}:
@@ -56,10 +58,10 @@ def _message_of(event: Event) -> str | bytes:
 
 
 class ASGIConnection:
-    """A WebSocket that an application has accepted; see `Connection` for the methods.
+    """A WebSocket that the application has accepted; see `Connection` for the methods.
 
-    The connection ends when the application returns, so there is not much to do for
-    `aclose()` and `abort()`.
+    The server ends the connection when the application returns. So `aclose()` only
+    sends a Close, and `abort()` does nothing.
     """
 
     answers_close: Final = True
@@ -70,7 +72,7 @@ class ASGIConnection:
         self._close_sent = False
         self._disconnected = False
         self._stopped = False
-        self._listening = trio.CancelScope()
+        self._receiving = trio.CancelScope()
 
     async def receive(self) -> Sequence[Item]:
         """Wait for a message or a Close; see `Connection`."""
@@ -78,8 +80,8 @@ class ASGIConnection:
             await trio.lowlevel.checkpoint()
             raise connection_lost("the client has gone")
         event: Event = {"type": "websocket.disconnect", "code": 1006}
-        with trio.CancelScope() as self._listening:
-            self._look_for_stop()
+        with trio.CancelScope() as self._receiving:
+            self._cancel_receive_after_stop()
             with suppress(*GONE):
                 event = await self._receive()
         if event["type"] == "websocket.receive":
@@ -87,24 +89,25 @@ class ASGIConnection:
         self._disconnected = True
         code = int(event.get("code") or 1005)
         if code == 1006:
-            raise connection_lost(_STOPPED if self._stopped else _VANISHED)
+            raise connection_lost(_STOPPED if self._stopped else _CLIENT_GONE)
         return [Close(code, event.get("reason") or "")]
 
     async def send(self, items: Sequence[Item]) -> None:
-        """Give messages or a Close to the server; see `Connection`.
+        """Pass messages or a Close to the server; see `Connection`.
 
-        The client's Close was answered by the server: no message can be sent after it.
+        After the client's Close, which the server has answered, a message raises the
+        error of a lost connection, and a Close is ignored.
         """
         for item in items:
             if self._close_sent or (self._disconnected and isinstance(item, Close)):
                 return
             if self._disconnected:
-                raise connection_lost(_VANISHED)
+                raise connection_lost(_CLIENT_GONE)
             try:
                 await self._send(self._event(item))
             except GONE:
-                raise connection_lost(_VANISHED) from None
-        self._look_for_stop()
+                raise connection_lost(_CLIENT_GONE) from None
+        self._cancel_receive_after_stop()
 
     def _event(self, item: Item) -> Event:
         if isinstance(item, str):
@@ -117,29 +120,33 @@ class ASGIConnection:
         return {"type": "websocket.close", **code, "reason": item.reason}
 
     def stop(self) -> None:
-        """Take note that the server reads no more: no answer to our Close will come."""
+        """Note that the server stops: `receive()` ends when a Close has been sent.
+
+        A server that stops reads no more, so the client's answer would not arrive.
+        """
         self._stopped = True
-        self._look_for_stop()
+        self._cancel_receive_after_stop()
 
     def give_up(self) -> None:
-        """Take note that the client has taken nothing for too long."""
+        """Note that the client has received nothing for too long: it counts as gone."""
         self._disconnected = True
 
-    def _look_for_stop(self) -> None:
+    def _cancel_receive_after_stop(self) -> None:
         if self._stopped and self._close_sent:
-            self._listening.cancel(reason=_STOPPED)
+            self._receiving.cancel(reason=_STOPPED)
 
     async def aclose(self, code: int, reason: str) -> None:
-        """Say Close, unless that was done; see `Connection`."""
+        """Send a Close, unless one was sent; see `Connection`."""
         await self.send([Close(code, reason)])
 
     def abort(self) -> None:
-        """Do nothing: the application returns, which ends it; see `Connection`."""
+        """Do nothing: the connection ends when the application returns."""
 
     async def discard(self) -> None:
-        """Take what the server still has for us, up to the end; the caller bounds it.
+        """Receive and discard everything up to the end. The caller bounds the time.
 
-        Otherwise Hypercorn's reader would wait forever for it to be received.
+        Hypercorn's reading task would otherwise wait forever for the application to
+        receive it.
         """
         with suppress(ConnectionClosedError):
             while not self._disconnected:

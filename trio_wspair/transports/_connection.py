@@ -1,6 +1,12 @@
-"""`Connection`: what `couple()` joins with a half, and what both engines share of it.
+"""`Connection`, which `couple()` joins with a half, and the code both engines share.
 
-Knows items; how an item becomes a frame is up to the engine.
+Knows items, and writes frames through a `FrameWriter`. Each engine makes the frames.
+
+Theory of operation: `Connection` is what every connection has. The other protocols are
+optional: `couple()` asks once for each connection whether it has them. `FrameSender` is
+the base class of the connections of both engines. Its `send()` and `send_now()` write
+frames at once or leave them in the buffer of the `FrameWriter`; `send()` then waits
+until that buffer is empty. So a sender that is cancelled never tears a frame.
 """
 
 from abc import ABC, abstractmethod
@@ -17,9 +23,9 @@ from .io._frame_writer import FrameWriter
 __all__ = (
     "AnswersClose",
     "Connection",
+    "FrameSender",
     "Item",
     "Pong",
-    "Sending",
     "SupportsPing",
     "SupportsSendNow",
     "answers_close",
@@ -35,29 +41,30 @@ Item = str | bytes | Close
 class Connection(Protocol):
     """An open WebSocket connection, as `couple()` uses it.
 
-    `couple()` calls `receive()` in one task and `send()` in the same or in another one;
-    each is called by one task at a time, and both may be waiting at the same time. Any
-    of them may be cancelled. Afterwards `couple()` calls `aclose()`, unless the
-    connection has failed, and always `abort()`. No method may answer a Close: the
-    halves decide what is sent.
+    `couple()` calls `receive()` in one task, and `send()` in the same task or in
+    another one. Each of these methods is called by one task at a time, but both may be
+    waiting at the same time, and each call may be cancelled. At the end, `couple()`
+    calls `aclose()` unless the connection has failed, and then always `abort()`. No
+    method may answer a Close: the halves decide what is sent.
     """
 
     async def receive(self) -> Sequence[Item]:
-        """Wait for items, at least one; a Close is the last item.
+        """Wait for at least one item, and return what has arrived.
 
-        After a Close, wait until the connection is gone.
+        A Close is the last item. A call after that waits until the connection is gone.
 
         Raises:
             ConnectionClosedError: The connection is gone.
-            ProtocolError: The peer broke the protocol, and nothing more is received.
-                `couple()` passes `error.code` to `aclose()`.
+            ProtocolError: The peer broke the protocol, and nothing more can be
+                received. `couple()` passes `error.code` to `aclose()`.
         """
         ...
 
     async def send(self, items: Sequence[Item]) -> None:
         """Send items, and return when the network has taken them.
 
-        When cancelled, some of them may have been sent, but no frame is torn.
+        After a cancellation, some items may have been sent, but each frame that was
+        begun is completed.
 
         Raises:
             ConnectionClosedError: The connection is gone.
@@ -65,9 +72,9 @@ class Connection(Protocol):
         ...
 
     async def aclose(self, code: int, reason: str) -> None:
-        """End the connection so that what was sent arrives. The caller bounds the time.
+        """End the connection in such a way that everything that was sent arrives.
 
-        Send this Close if none was sent.
+        Send this Close unless a Close was sent before. The caller bounds the time.
         """
         ...
 
@@ -77,21 +84,22 @@ class Connection(Protocol):
 
 
 class AnswersClose(Protocol):
-    """A connection whose lower layer answers the peer's Close before it arrives here.
+    """A connection whose lower layer answers the peer's Close before reporting it.
 
-    Nothing can be sent afterwards, so the half can't be half-open.
+    No message can follow that answer, so the option `allow_half_open` has no effect.
     """
 
     answers_close: Literal[True]
 
 
 class SupportsSendNow(Protocol):
-    """A connection that can send without waiting, if the network takes it."""
+    """A connection that can send without waiting, as long as the network has room."""
 
     def send_now(self, messages: Sequence[str | bytes]) -> bool:
-        """Send these, and return whether the network has taken them already.
+        """Send messages, and return whether the network has taken all of them.
 
-        If not, an empty `send()` waits for that. Never blocks.
+        If it has not, the rest is buffered, and `send([])` waits until the network has
+        taken the rest. Never blocks.
         """
         ...
 
@@ -102,7 +110,7 @@ class SupportsPing(Protocol):
 
     @property
     def heard_at(self) -> float:
-        """When the last byte of the peer arrived, by Trio's clock."""
+        """The time when the last byte arrived from the peer, by Trio's clock."""
         ...
 
     async def ping(self) -> float:
@@ -114,52 +122,52 @@ class SupportsPing(Protocol):
         ...
 
 
-# Each is called once per connection: isinstance() takes ten times as long.
+# These use hasattr(), as isinstance() with a Protocol takes ten times as long.
 
 
 def answers_close(connection: object) -> TypeGuard[AnswersClose]:
-    """Return whether this is an `AnswersClose`."""
+    """Whether this connection is an `AnswersClose`."""
     return hasattr(connection, "answers_close")
 
 
 def extensions_of(connection: object) -> str:
-    """Return the negotiated extensions as in the server's answer, or ``""``.
+    """Return the negotiated extensions (RFC 6455, section 9.1), or ``""``.
 
-    See RFC 6455, section 9.1.
+    They are written as in the server's answer.
     """
     extensions: str = getattr(connection, "extensions", "")
     return extensions
 
 
 def supports_ping(connection: object) -> TypeGuard[SupportsPing]:
-    """Return whether this is a `SupportsPing`."""
+    """Whether this connection is a `SupportsPing`."""
     return hasattr(connection, "ping") and hasattr(connection, "heard_at")
 
 
 def supports_send_now(connection: object) -> TypeGuard[SupportsSendNow]:
-    """Return whether this is a `SupportsSendNow`."""
+    """Whether this connection is a `SupportsSendNow`."""
     return hasattr(connection, "send_now")
 
 
-# -- what both engines share: sending, and waiting for pongs --------------------------
+# -- what both engines share ----------------------------------------------------------
 
 
 class Pong:
     """The pong that a ping waits for."""
 
     def __init__(self) -> None:
-        self._asked = trio.current_time()
-        self._over = trio.Event()
-        self._came = False
+        self._pinged_at = trio.current_time()
+        self._decided = trio.Event()
+        self._arrived = False
 
-    def come(self) -> None:
+    def succeed(self) -> None:
         """Note that the pong has arrived."""
-        self._came = True
-        self._over.set()
+        self._arrived = True
+        self._decided.set()
 
     def fail(self) -> None:
-        """Note that no pong will arrive, unless it has."""
-        self._over.set()
+        """Note that no pong will arrive. Does nothing after `succeed()`."""
+        self._decided.set()
 
     async def wait(self) -> float:
         """Wait for the pong, and return the round trip in seconds. Always a checkpoint.
@@ -167,24 +175,24 @@ class Pong:
         Raises:
             ConnectionClosedError: No pong will arrive.
         """
-        await self._over.wait()
-        if not self._came:
+        await self._decided.wait()
+        if not self._arrived:
             raise connection_lost("no pong came")
-        return trio.current_time() - self._asked
+        return trio.current_time() - self._pinged_at
 
 
-class Sending(ABC):
-    """The sending side of a `Connection`."""
+class FrameSender(ABC):
+    """The sending side of the `Connection` of an engine."""
 
     def __init__(self, frame_writer: FrameWriter) -> None:
         self.frame_writer = frame_writer
 
     @abstractmethod
     def _frame(self, item: Item) -> bytes:
-        """Return an item as a frame."""
+        """Return the frame that carries an item."""
 
     async def send(self, items: Sequence[Item]) -> None:
-        """Frame and send; see `Connection`."""
+        """Write the frames of these items, and flush; see `Connection`."""
         self._write(items)
         try:
             await self.frame_writer.flush()
@@ -192,7 +200,7 @@ class Sending(ABC):
             raise connection_lost() from None
 
     def send_now(self, messages: Sequence[str | bytes]) -> bool:
-        """Frame and send without waiting; see `SupportsSendNow`."""
+        """Write the frames of these messages; see `SupportsSendNow`."""
         self._write(messages)
         return self.frame_writer.taken
 

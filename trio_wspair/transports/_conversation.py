@@ -1,9 +1,14 @@
 """What a coupling knows of its conversation, and how long it waits for the peer.
 
-`Conversation` keeps what has passed and how it ended; `Patience` bounds the closing
-handshake and sends pings. Knows time and what a connection reports of its peer; no
-messages. When a deadline has passed, the conversation fails, and the nursery of the
-pumps is cancelled.
+Knows time, and what a connection reports about its peer; does not know the messages.
+
+Theory of operation: `Conversation` holds facts: the traffic in both directions, the
+peer's Close, and the first failure. `PeerTimeouts` sends pings until a Close comes from
+either side, and limits the time of the closing handshake. Between pings it has no
+task: `Alarms` calls `_start_ping()` and `_give_up_closing()` when they are due. A ping
+and the wait for its pong run in two tasks of the nursery of the pumps. When a timeout
+expires, the conversation fails, and this nursery is cancelled. Bytes that the peer sent
+in time count, even if they are read late because the event loop was blocked.
 """
 
 import contextlib
@@ -27,13 +32,13 @@ from ._connection import Connection, SupportsPing, supports_ping
 
 __all__ = (
     "Conversation",
-    "Patience",
+    "PeerTimeouts",
 )
 
 
 @attrs.define(slots=True)
 class Traffic:
-    """The messages and bytes that have passed in one direction."""
+    """The number of messages and bytes in one direction."""
 
     messages: int = 0
     bytes: int = 0
@@ -44,18 +49,18 @@ class Traffic:
 
 @attrs.define(slots=True, eq=False)
 class Conversation:
-    """The facts about a conversation, which the pumps and `Patience` share."""
+    """The facts about a conversation, which the pumps and `PeerTimeouts` share."""
 
     socket: WebSocket
     """The half that was given to the connection."""
     half: Half = attrs.field(init=False)
-    """The inside of this half."""
+    """The internal object of this half."""
     received: Traffic = attrs.field(init=False, factory=Traffic)
-    """What the connection has received."""
+    """The messages that the connection has received."""
     sent: Traffic = attrs.field(init=False, factory=Traffic)
-    """What the network has taken."""
+    """The messages that the network has taken."""
     close_received: Close | None = attrs.field(init=False, default=None)
-    """The peer's Close."""
+    """The peer's Close, once it has arrived."""
     failure: Failure | None = attrs.field(init=False, default=None)
     """The first failure."""
 
@@ -63,13 +68,13 @@ class Conversation:
         self.half = half_of(self.socket)
 
     def fail(self, failure: Failure) -> None:
-        """Note a failure; the other half fails too, unless a Close has reached it."""
+        """Note a failure, and fail the other half unless it has received a Close."""
         self.failure = self.failure or failure
         self.half.outbox.put_end(failure)
 
     @property
     def protocol_error(self) -> ProtocolError | None:
-        """The peer's first breach of the protocol, if any."""
+        """The failure, if it is a violation of the protocol by the peer."""
         error = self.failure.error if self.failure is not None else None
         return error if isinstance(error, ProtocolError) else None
 
@@ -93,8 +98,8 @@ class Conversation:
 
 
 @attrs.define(slots=True, eq=False)
-class Patience:
-    """Expects signs of life until a Close comes from either side, then its answer."""
+class PeerTimeouts:
+    """Limits the time without a sign of life, and the time of the closing handshake."""
 
     _conversation: Conversation
     _connection: Connection
@@ -102,29 +107,29 @@ class Patience:
     _nursery: trio.Nursery = attrs.field(init=False)
     _alarms: Alarms = attrs.field(init=False)
     _pings: SupportsPing | None = attrs.field(init=False, default=None)
-    _watchful: bool = attrs.field(init=False, default=False)
-    """Pings are sent: neither side has sent a Close."""
+    _sends_pings: bool = attrs.field(init=False, default=False)
+    """Whether pings are sent: the connection can, and neither side has sent a Close."""
     _waiting_for_pong: trio.CancelScope | None = attrs.field(init=False, default=None)
     """The cancel scope of the wait for a pong."""
-    _reads_since: float = attrs.field(init=False, default=-math.inf)
-    """When the last pause in reading ended; `math.inf` during a pause."""
+    _reading_since: float = attrs.field(init=False, default=-math.inf)
+    """The time when the last pause in reading ended; `math.inf` during a pause."""
     _closing: bool = attrs.field(init=False, default=False)
-    """The other half has sent a Close, which may still be in the queue."""
+    """Whether the other half has sent a Close, which may still be in the queue."""
     deadline: float = attrs.field(init=False, default=math.inf)
     """The deadline of the closing handshake, once it has begun."""
 
     def start(self, nursery: trio.Nursery, alarms: Alarms) -> None:
-        """Start; the nursery is cancelled when the peer stays silent for too long."""
+        """Start. When a timeout expires, `nursery` is cancelled."""
         self._nursery = nursery
         self._alarms = alarms
         if supports_ping(self._connection):
             self._pings = self._connection
             self._conversation.half.link.ping = self._ping
-            self._watchful = True
+            self._sends_pings = True
             alarms.set(self._limits.ping_interval, self._start_ping)
 
     def stop(self) -> None:
-        """Stop: no deadline applies any more."""
+        """Stop pings and timeouts."""
         self.stop_pings()
         self._alarms.cancel(self._limits.close_grace, self._give_up_closing)
 
@@ -135,7 +140,7 @@ class Patience:
     # -- the closing handshake ----------------------------------------------------
 
     def bound_closing(self) -> None:
-        """Set the deadline of the closing handshake, which begins now. Idempotent."""
+        """Set the deadline of the closing handshake, when it begins. Idempotent."""
         if self._closing:
             return
         self._closing = True
@@ -151,16 +156,16 @@ class Patience:
     # -- signs of life ------------------------------------------------------------
 
     def pause(self) -> None:
-        """Stop counting the time until `resume()`: nothing is read meanwhile."""
-        self._reads_since = math.inf
+        """Do not count the time until `resume()`: reading is paused."""
+        self._reading_since = math.inf
 
     def resume(self) -> None:
-        """Count the time again, from now on."""
-        self._reads_since = trio.current_time()
+        """Count the time again: reading goes on."""
+        self._reading_since = trio.current_time()
 
     def stop_pings(self) -> None:
         """Send no more pings: a Close was sent or received."""
-        self._watchful = False
+        self._sends_pings = False
         self._alarms.cancel(self._limits.ping_interval, self._start_ping)
         if self._waiting_for_pong is not None:
             self._waiting_for_pong.cancel(reason="a Close was sent or received")
@@ -172,30 +177,31 @@ class Patience:
     async def _ping_and_wait(self) -> None:
         """Ping, and wait for the pong, or for a Close from either side."""
         assert self._pings is not None
-        if not self._watchful:
-            return  # A Close came at this moment: scheduling decided which was first.
+        if not self._sends_pings:
+            return  # A Close came after this task was started.
         timeout = self._limits.ping_timeout
-        asked = trio.current_time()
+        pinged_at = trio.current_time()
         async with trio.open_nursery() as nursery:
             self._waiting_for_pong = nursery.cancel_scope
             nursery.start_soon(self._ping_for, nursery)
-            since = asked
+            silent_since = pinged_at
             while True:
-                await trio.sleep_until(since + timeout)
+                await trio.sleep_until(silent_since + timeout)
                 now = trio.current_time()
                 await let_unread_bytes_count()
-                # Any byte is a sign of life, and during a pause none is read.
-                since = max(asked, self._pings.heard_at, min(self._reads_since, now))
-                if not self._watchful:
-                    break  # A Close came in time; now its answer is what counts.
-                if now >= since + timeout:
+                # Any byte is a sign of life, and none is read during a pause.
+                read = max(self._pings.heard_at, min(self._reading_since, now))
+                silent_since = max(pinged_at, read)
+                if not self._sends_pings:
+                    break  # A Close came in time: the closing handshake has begun.
+                if now >= silent_since + timeout:
                     error = TimeoutError(
                         f"the peer sent nothing for {timeout} s after a ping"
                     )
                     failure = Failure(str(error), error)
                     self._give_up(failure, "the peer does not answer")
         self._waiting_for_pong = None
-        if self._watchful:
+        if self._sends_pings:
             self._alarms.set(self._limits.ping_interval, self._start_ping)
 
     async def _ping_for(self, nursery: trio.Nursery) -> None:
@@ -204,7 +210,7 @@ class Patience:
             nursery.cancel_scope.cancel(reason="the peer has answered")
 
     async def _ping(self) -> float:
-        """Measure the round trip, and store it as the latency."""
+        """Return the round trip in seconds, and store it as the latency."""
         assert self._pings is not None
         latency = await self._pings.ping()
         self._conversation.half.link.latency = latency

@@ -2,12 +2,18 @@
 
 Knows the `Connection` protocol and halves; no network and no engine.
 
-Theory of operation: a `Reader` delivers what arrives on the connection to the other
-half of the pair, and a `Writer` sends what that half sends; both pass Closes on
-unchanged. `Patience` bounds how long they wait for the peer, and a `Conversation` holds
-the facts that all of them share. `Coupling.run()` starts them. When they have ended, it
-sends a Close of its own only if one side has failed or was cancelled, and then always
-ends the connection. Everything after the pumps is shielded and bounded.
+Theory of operation: `Coupling.run()` starts two pumps. The `Reader` delivers what
+arrives on the connection to the other half of the pair; it runs in the task that called
+`run()`. The `Writer` sends what the other half sends, in the task of the sender or in a
+task of the nursery of `run()`. Both pass Closes on unchanged. `PeerTimeouts` limits the
+time that the pumps wait for the peer, and `Conversation` holds the facts that all three
+share.
+
+The reader returns, raises, or is cancelled by the nursery, when both sides have closed,
+when one side has failed, or when the caller was cancelled. After a cancellation of the
+caller, `run()` sends the messages that are still queued and a Close, and waits for the
+answer. At last it always ends the connection. Everything after the pumps is shielded
+from cancellation, and `close_grace` limits its time.
 """
 
 import trio
@@ -23,7 +29,7 @@ from trio_wspair._tasks.nurseries import let_others_clean_up
 from trio_wspair._tasks.timers import Alarms
 
 from ._connection import Connection, extensions_of
-from ._conversation import Conversation, Patience
+from ._conversation import Conversation, PeerTimeouts
 from ._pumps import Reader, Writer
 
 __all__ = ("Coupling", "couple")
@@ -38,28 +44,29 @@ async def couple(
     ping_interval: float = 20.0,
     ping_timeout: float = 20.0,
 ) -> CloseEvent:
-    """Join a half with a connection, until both have closed or one has failed.
+    """Join a half with a connection, until both sides have closed or one has failed.
 
     What arrives is delivered to the other half of the pair, and what that half sends
-    goes to the network. The connection is always ended on return. When cancelled, it
-    sends Close 1001 after what was sent before, and waits `close_grace` seconds for
-    the answer.
+    goes to the network. The connection has always ended when `couple()` returns. When
+    cancelled, `couple()` sends what is queued and Close 1001, and waits up to
+    `close_grace` seconds for the answer.
 
     Always a checkpoint.
 
     Args:
         half: A half that has not been accepted.
         connection: An open connection.
-        close_grace: Seconds for the closing handshake, counted from our Close.
-        receive_buffer_bytes: Reading stops while the other half has more than these
-            bytes in its queue.
+        close_grace: Seconds for the closing handshake, counted from the Close that
+            the other half sends.
+        receive_buffer_bytes: Reading stops while the queue of the other half holds more
+            bytes than this.
         ping_interval: Seconds between two pings (RFC 6455, section 5.5.2), if the
             connection supports pings; `math.inf` for none.
-        ping_timeout: Seconds after a ping in which the peer has to send anything;
-            otherwise the connection fails. Pauses in reading do not count.
+        ping_timeout: The connection fails if the peer sends nothing for this many
+            seconds after a ping. Time in which reading is stopped does not count.
 
     Returns:
-        The close event that tells how the connection ended.
+        The close event that says how the connection has ended.
 
     Raises:
         InvalidStateError: The half was taken before, or its Trio run is in another
@@ -77,7 +84,7 @@ async def couple(
 
 
 class Coupling:
-    """A half that was given to a connection, which may not be open yet.
+    """A half that was given to a connection. The connection may not be open yet.
 
     Raises:
         InvalidStateError: The half was taken before, or its Trio run is in another
@@ -91,7 +98,8 @@ class Coupling:
         self._limits = limits
         self.half.state.take(Operation.COUPLE)
 
-    # These tasks run no code of the user, so Ctrl-C is left to the tasks that do.
+    # KeyboardInterrupt must not interrupt a pump. It can interrupt the listeners that
+    # run in the reader's task: `Dispatcher.uncork()` lets it through.
 
     @enable_ki_protection
     async def run(
@@ -99,12 +107,13 @@ class Coupling:
     ) -> CloseEvent:
         """Run the pumps until both sides have closed or one has failed.
 
-        See `couple()`. Without `alarms`, a task of this coupling keeps the time.
+        See `couple()`. `alarms` makes the calls of the timeouts; if it is `None`, a
+        task of this coupling does that.
         """
         conversation = self.conversation
-        patience = Patience(conversation, connection, self._limits)
-        writer = Writer(conversation, connection, patience)
-        reader = Reader(conversation, connection, self._limits, patience, writer)
+        timeouts = PeerTimeouts(conversation, connection, self._limits)
+        writer = Writer(conversation, connection, timeouts)
+        reader = Reader(conversation, connection, self._limits, timeouts, writer)
         self.half.link.extensions = extensions_of(connection)
         finished = False
         try:
@@ -112,20 +121,20 @@ class Coupling:
                 if alarms is None:
                     alarms = Alarms()
                     nursery.start_soon(alarms.run)
-                patience.start(nursery, alarms)
+                timeouts.start(nursery, alarms)
                 writer.start(nursery)
                 try:
                     await reader.read()
                 finally:
                     writer.stop()
-                    patience.stop()
+                    timeouts.stop()
                 nursery.cancel_scope.cancel(reason="the connection has ended")
             finished = True
-        finally:  # Bounded by the grace, twice.
+        finally:  # Takes at most twice the `close_grace`.
             await let_others_clean_up()  # noqa: ASYNC102 - shielded, two steps
             try:
                 if not finished:
-                    await self._close_after_pumps(patience.deadline, writer, reader)  # noqa: ASYNC102 - shielded
+                    await self._close_after_pumps(timeouts.deadline, writer, reader)  # noqa: ASYNC102 - shielded
             finally:
                 await self._end(connection)  # noqa: ASYNC102 - shielded
         return conversation.close_event()
@@ -139,7 +148,10 @@ class Coupling:
     async def _close_after_pumps(
         self, deadline: float, writer: Writer, reader: Reader
     ) -> None:
-        """Send what is queued and a Close, unless one was sent; wait for the answer."""
+        """Send what is queued and a Close, then wait for the peer's Close.
+
+        Does nothing after a failure, and sends no second Close.
+        """
         conversation = self.conversation
         half = self.half
         end = min(deadline, trio.current_time() + self._limits.close_grace)
@@ -155,7 +167,7 @@ class Coupling:
                 await reader.read()
 
     async def _end(self, connection: Connection) -> None:
-        """End the connection so that the last messages arrive if they can."""
+        """End the connection, if possible in such a way that all messages arrive."""
         half = self.half
         error = self.conversation.protocol_error
         try:
@@ -168,8 +180,9 @@ class Coupling:
             connection.abort()
             half.outbox.put_end(Failure("the connection was aborted"))
             half.fail(Failure("the connection has ended"))
-            if self.conversation.clean:  # Our Close was answered: everything arrived.
+            if self.conversation.clean:  # The peer has received all messages.
                 half.inbox.release_all()
             half.inbox.close()
             half.release()
-            half.outbox.wake_consumer()  # A half-open one needs no Close.
+            # If the other half is half-open, it can end now, without sending a Close.
+            half.outbox.wake_consumer()

@@ -1,6 +1,7 @@
 """The engines: the libraries that speak the WebSocket protocol, chosen by name.
 
-Knows what each of them can do. The package of one of them is an extra.
+Knows what each engine can do. The package `websockets` is an optional dependency, so
+its engine is imported when it is first chosen.
 """
 
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ class Opened(Connection, Protocol):
 
 
 class OpenServer(Protocol):
-    """Answers an upgrade request with 101."""
+    """Opens the server's side of a connection: answers an upgrade request with 101."""
 
     def __call__(
         self,
@@ -45,13 +46,14 @@ class OpenServer(Protocol):
     ) -> AbstractAsyncContextManager[Opened]:
         """Keep the connection open for the block.
 
-        With `nursery`, one around the block, the connection opens none itself.
+        Some engines run their tasks in `nursery`, if it is given; it must be open for
+        longer than the block. Otherwise the engine opens a nursery.
         """
         ...
 
 
 class OpenClient(Protocol):
-    """Sends an upgrade request."""
+    """Opens the client's side of a connection: sends an upgrade request."""
 
     def __call__(
         self,
@@ -66,21 +68,22 @@ class OpenClient(Protocol):
         """Keep the connection open for the block.
 
         Raises:
-            HandshakeError: The server has refused, or its answer is not valid.
+            HandshakeError: The server has refused the request, or its answer is not
+                valid.
         """
         ...
 
 
 @attrs.frozen
 class Engine:
-    """How connections are opened."""
+    """The two functions of a library that open connections."""
 
     open_server: OpenServer
     open_client: OpenClient
 
 
 def engine_named(name: str, *, compression: bool) -> Engine:
-    """Return an engine.
+    """Return the engine with this name.
 
     Args:
         name: An `EngineName`.
@@ -89,27 +92,30 @@ def engine_named(name: str, *, compression: bool) -> Engine:
     Raises:
         TypeError: `compression` is not a bool.
         ValueError: The name is unknown, or the engine can't compress.
-        ImportError: Its package is not installed.
+        ImportError: The package of the engine is not installed.
     """
     if not isinstance(compression, bool):
-        msg = f"compression is True or False, not {compression!r}"
+        msg = f"compression must be True or False, not {compression!r}"
         raise TypeError(msg)
     if name == "trio-websocket":
         if compression:
-            msg = "trio-websocket can't compress: pass engine='websockets', too"
+            msg = (
+                "compression is True, but the engine 'trio-websocket' can't compress: "
+                "pass engine='websockets', too"
+            )
             raise ValueError(msg)
         return Engine(
             _trio_websocket.open_server_connection,
             _trio_websocket.open_client_connection,
         )
     if name != "websockets":
-        msg = f"engine is 'trio-websocket' or 'websockets', not {name!r}"
+        msg = f"engine must be 'trio-websocket' or 'websockets', not {name!r}"
         raise ValueError(msg)
     try:
         from . import _websockets  # noqa: PLC0415 - an extra
     except ImportError as exc:
         msg = (
-            "engine='websockets' needs websockets: "
+            "engine='websockets' needs the package websockets: "
             "pip install 'trio-wspair[websockets]'"
         )
         raise ImportError(msg) from exc

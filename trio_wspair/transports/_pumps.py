@@ -1,9 +1,22 @@
 """The two pumps between a half and its connection: `Writer` and `Reader`.
 
-Theory of operation: the reader is the task of `couple()`. It delivers what arrives to
-the other half, whose listeners run in the same task if they can, and then sends what
-they have sent. The writer has a task only while something has to be waited for: it is
-started when the network takes no more, or for a Close.
+Knows the `Connection` protocol and the inboxes of halves; no network and no engine.
+
+Theory of operation: the half here was given to a connection; the *other half* is the
+one that the application uses. The reader runs in the task that called `couple()`. For
+each `receive()`, it corks the dispatcher and the writer, queues all items for the other
+half, and uncorks. The listeners of the other half then run in the reader's task, unless
+they have to wait. Afterwards, the reader sends in one write what they have sent.
+
+A `send()` of the other half from elsewhere wakes the writer by `Inbox.wake`. If the
+connection can send at once, and `broadcast()` has corked the writes, the writer sends
+when these are uncorked. Otherwise it uses its task, which is started when it is first
+needed: by a send, by a Close, or when the network takes no more. From then on the task
+exists until the end and sleeps while the inbox is empty.
+
+What must hold: only one of `send_now()` and the task sends at a time. So `send_now()`
+leaves messages to the task while the task is busy, and messages that `send_now()` has
+passed on but the network has not taken (`_under_way`) are released by the task.
 """
 
 import contextvars
@@ -28,7 +41,7 @@ from ._connection import (
     answers_close,
     supports_send_now,
 )
-from ._conversation import Conversation, Patience
+from ._conversation import Conversation, PeerTimeouts
 
 __all__ = (
     "Reader",
@@ -37,31 +50,31 @@ __all__ = (
 
 
 _BATCH_BYTES = 2**18
-"""About how many bytes are taken from the inbox for one write."""
+"""The approximate number of bytes taken from the inbox for one write."""
 
 
 @attrs.define(slots=True, eq=False)
 class Writer:
-    """Sends to the network what the other half sends, until its end."""
+    """Sends to the network what the other half sends, up to and including the end."""
 
     _conversation: Conversation
     _connection: Connection
-    _patience: Patience
+    _timeouts: PeerTimeouts
     _inbox: Inbox = attrs.field(init=False)
     _sends_now: SupportsSendNow | None = attrs.field(init=False)
     _nursery: trio.Nursery = attrs.field(init=False)
     _running: bool = attrs.field(init=False, default=False)
-    """A task may be started in the nursery."""
+    """Whether the writer has started and not stopped, so that the nursery is open."""
     _idle: trio.lowlevel.ParkingLot | None = attrs.field(init=False, default=None)
-    """Where the writer's task waits for something to send, if there is a task."""
+    """Where the writer's task waits while the inbox is empty; `None` without a task."""
     _under_way: list[Message] = attrs.field(init=False, factory=list[Message])
-    """Messages that the reader has sent and the network has not taken yet."""
+    """Messages passed to `SupportsSendNow` that the network has not taken yet."""
     corked: bool = attrs.field(init=False, default=False)
-    """The reader will call `send_now()` or `write()`: nothing wakes the task."""
+    """Whether the reader is about to call `send_now()` or `write()`: wake no task."""
     failed: bool = attrs.field(init=False, default=False)
-    """The connection is gone and takes nothing more."""
+    """Whether writing has failed because the connection is gone."""
     written: trio.Event = attrs.field(init=False, factory=trio.Event)
-    """Set when nothing more is written: the end was written, or writing has failed."""
+    """Set when the end was written or writing has failed: nothing more is written."""
 
     def __attrs_post_init__(self) -> None:
         self._inbox = self._conversation.half.inbox
@@ -69,7 +82,7 @@ class Writer:
         self._sends_now = connection if supports_send_now(connection) else None
 
     def start(self, nursery: trio.Nursery) -> None:
-        """Start sending. The nursery ends with the pumps."""
+        """Start sending. `nursery` is open for as long as the pumps run."""
         self._nursery = nursery
         self._running = True
         inbox = self._inbox
@@ -78,33 +91,33 @@ class Writer:
             self._wake()
 
     def stop(self) -> None:
-        """Stop: nothing is sent any more, except by `send_rest()`."""
+        """Stop sending. Afterwards, only `send_rest()` sends."""
         self._running = False
         self._inbox.wake = None
 
     def _wake(self) -> None:
         if self._inbox.end is not None:
-            self._patience.bound_closing()
+            self._timeouts.bound_closing()
         if self.corked:
             return
         if self._sends_now is None or not at_uncork(self.send_now):
             self._wake_task()
 
     def _wake_task(self) -> None:
-        """Wake the writer's task, or start it when it is needed first."""
+        """Wake the writer's task, or start it if there is none."""
         if self._idle is not None:
             self._idle.unpark()
             return
         self._idle = trio.lowlevel.ParkingLot()
-        # An empty context: which task needs the writer first must not matter.
+        # An empty context, so that the task has no context variables of a sender.
         contextvars.Context().run(self._nursery.start_soon, self.write)
 
     # -- in the task of the caller --------------------------------------------------
 
     def send_now(self) -> None:
-        """Send what is queued; leave to the task what would have to wait."""
+        """Send what is queued, and leave to the task what would have to wait."""
         if not self._running or (self._idle is not None and not self._idle):
-            return  # The task will see it.
+            return  # The task is busy, and looks at the inbox before it sleeps.
         inbox = self._inbox
         if self._sends_now is not None and inbox.weight and inbox.end is None:
             messages, _ = self._take_batch()
@@ -118,11 +131,11 @@ class Writer:
             inbox.notified = False
 
     def ends_without_task(self) -> bool:
-        """Return whether the end is queued and the caller may write it by `write()`."""
+        """Whether the end is queued, and no task exists to write it."""
         return self._inbox.end is not None and self._running and self._idle is None
 
     async def send_rest(self, close: Close) -> None:
-        """Send what is still in the inbox, and a Close, after `stop()`.
+        """Send what is still in the inbox, and this Close. Called after `stop()`.
 
         Raises:
             ConnectionClosedError: The connection is gone.
@@ -143,22 +156,23 @@ class Writer:
 
     @enable_ki_protection
     async def write(self) -> None:
-        """Send what the other half sends, until its end."""
-        if self._idle is None:  # The reader is the caller.
+        """Send what the other half sends, up to and including the end."""
+        if self._idle is None:  # The reader has called this: see `ends_without_task()`.
             self._idle = trio.lowlevel.ParkingLot()
         while True:
             await self._wait_for_items(self._idle)
             under_way, self._under_way = self._under_way, []
             messages, end = ([], None) if under_way else self._take_batch()
             close = None
-            # After a breach of the protocol, the Close with its code follows later.
+            # After a violation of the protocol, `Coupling` sends a Close with its code.
             if isinstance(end, Close) and self._conversation.protocol_error is None:
                 close = end
             try:
                 await self._send(messages, close)
             except ConnectionClosedError:
-                # The reader finds out why, after all that has arrived. The senders are
-                # woken now: the listener that the reader waits for may be in drain().
+                # The reader reports the error after it has read everything that has
+                # arrived. Senders are woken now, as the reader may wait for a listener
+                # that is in drain().
                 self.failed = True
                 self.written.set()
                 self._conversation.half.outbox.wake_senders()
@@ -166,7 +180,7 @@ class Writer:
                 return
             self._release(under_way or messages)
             if isinstance(end, Failure):
-                # The other half is coupled as well, and its connection was lost.
+                # The other half was given to a connection as well, which has failed.
                 self._end_all("the other connection has failed")
             if end is not None:
                 self.written.set()
@@ -184,12 +198,12 @@ class Writer:
         if close is None:
             await self._connection.send(messages)
         else:
-            # Before sending: the answer may arrive before send() returns.
+            # Noted first, as the answer may arrive before send() returns.
             self._conversation.half.state.receive_close(close)
             await self._connection.send([*messages, close])
 
     def _take_batch(self) -> tuple[list[Message], End | None]:
-        """Take what is queued, up to about `_BATCH_BYTES`."""
+        """Take messages of about `_BATCH_BYTES`, and the end if it follows them."""
         take = self._inbox.items.receive_nowait
         messages: list[Message] = []
         size = 0
@@ -198,7 +212,7 @@ class Writer:
                 item = take()
             except trio.WouldBlock:
                 break
-            except trio.ClosedResourceError:  # The owner of the pair has ended it.
+            except trio.ClosedResourceError:  # The owner of the pair has ended.
                 failure = self._conversation.half.state.failure
                 return messages, failure if self._inbox.lost else self._inbox.end
             if isinstance(item, (Close, Failure)):
@@ -208,7 +222,7 @@ class Writer:
         return messages, None
 
     def _release(self, messages: list[Message]) -> None:
-        """Count messages as sent."""
+        """Count messages as sent, and make room for as many in the inbox."""
         inbox = self._inbox
         sent = self._conversation.sent
         sent.messages += len(messages)
@@ -223,24 +237,24 @@ class Writer:
 
 @attrs.define(slots=True, eq=False)
 class Reader:
-    """Delivers to the other half what arrives."""
+    """Delivers to the other half what arrives on the connection."""
 
     _conversation: Conversation
     _connection: Connection
     _limits: Limits
-    _patience: Patience
+    _timeouts: PeerTimeouts
     _writer: Writer
 
     @enable_ki_protection
     async def read(self) -> None:
-        """Deliver what arrives, until nothing more can arrive."""
+        """Deliver what arrives, until both sides have closed or one has failed."""
         conversation = self._conversation
         half = conversation.half
         writer = self._writer
         grace = self._limits.close_grace
         try:
             while True:
-                self._pass_on(await self._connection.receive())
+                self._deliver(await self._connection.receive())
                 if (
                     conversation.close_received is not None
                     and writer.ends_without_task()
@@ -255,20 +269,20 @@ class Reader:
         except ConnectionClosedError as exc:
             conversation.fail(Failure(exc.reason))
             if conversation.close_received is not None:
-                # The peer may still be reading: the other half has some time to answer.
+                # The peer may still be reading: give the other half time to answer.
                 with trio.move_on_after(grace):
                     await writer.written.wait()
         except ProtocolError as exc:
-            # Its traceback would keep this frame in a reference cycle.
+            # The traceback refers to this frame: that would be a reference cycle.
             conversation.fail(Failure(str(exc), exc.with_traceback(None)))
             with trio.move_on_after(grace):
                 await self._wait_for_answers()
 
-    def _pass_on(self, items: Sequence[Item]) -> None:
-        """Deliver items to the other half, whose listeners may run at once.
+    def _deliver(self, items: Sequence[Item]) -> None:
+        """Deliver items to the other half, and run its listeners.
 
-        They run in this task if they need not wait: a task switch takes longer than
-        most listeners. What they send is written afterwards, in one piece.
+        The listeners run in this task unless they wait, as a task switch takes longer
+        than most listeners. What they send is written afterwards, in one write.
         """
         half = self._conversation.half
         received = self._conversation.received
@@ -292,18 +306,18 @@ class Reader:
         """Deliver the peer's Close."""
         half = self._conversation.half
         self._conversation.close_received = close
-        self._patience.stop_pings()
+        self._timeouts.stop_pings()
         if answers_close(self._connection):
             half.peer.end_half_open()
         if half.inbox.late:
-            # The other half had not seen the Close of Coupling.stop() yet.
+            # The other half has sent messages after `Coupling.stop()` queued a Close.
             self._conversation.fail(Failure("what was sent last came too late"))
         half.send_close(close)
 
     async def _wait_for_answers(self) -> None:
         """Wait until the other half has taken everything and its answers are sent.
 
-        What arrived before the breach of the protocol was valid, and may be answered.
+        What arrived before the violation of the protocol is valid and may be answered.
         """
         half = self._conversation.half
         inbox = half.inbox
@@ -311,9 +325,10 @@ class Reader:
             await inbox.wait_progress()
 
     async def _wait_for_room(self) -> None:
+        """Pause reading until the other half has taken enough."""
         outbox = self._conversation.half.outbox
         limit = self._limits.receive_buffer_bytes
-        self._patience.pause()
+        self._timeouts.pause()
         while outbox.weight > limit and not self._writer.failed:
             await outbox.wait_progress()
-        self._patience.resume()
+        self._timeouts.resume()

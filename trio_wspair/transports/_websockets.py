@@ -1,7 +1,13 @@
 """A `Connection` directly on a stream, with the help of the package `websockets`.
 
-Knows what frames mean. The handshakes, the masking and permessage-deflate are those of
-`websockets`, by its public API; the way of the bytes is ours.
+Knows what frames mean. Handshakes, masking and compression use the public API of
+`websockets`; reading, writing and parsing frames do not.
+
+Theory of operation: `receive()` reads bytes in the task of its caller, and passes them
+to a `FrameReader`, which yields frames, and to an `Assembly`, which joins fragments. A
+ping is answered, and a pong is given to the `ping()` that waits for it, while
+`receive()` is running; so pings need a task in `receive()`. Everything is sent by the
+`FrameWriter`, from any task. The first Close that is written is the last frame.
 """
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -39,7 +45,7 @@ from trio_wspair.transports.rfc6455._handshakes import (
 )
 
 from ._answer import ask
-from ._connection import Item, Pong, Sending
+from ._connection import FrameSender, Item, Pong
 
 __all__ = (
     "WebSocketsConnection",
@@ -47,29 +53,29 @@ __all__ = (
     "open_server_connection",
 )
 
-_TURN_BYTES: Final = 2**14
-"""About what may be put together, of fragments or compressed, at a time."""
+_BATCH_BYTES: Final = 2**14
+"""About how many bytes of fragmented or compressed messages `receive()` returns."""
 
 
-class WebSocketsConnection(Sending):
+class WebSocketsConnection(FrameSender):
     """An open connection; see `Connection` for the methods.
 
     Made by `open_server_connection()` and `open_client_connection()`.
 
     Args:
         stream: The network.
-        nursery: For a task that sends what the network doesn't take at once.
-        agreed: What the handshake has led to.
-        received: What was read after it.
-        is_client: Which side this is.
-        max_message_bytes: Larger messages are a `ProtocolError` with code 1009.
+        nursery: Runs the task of the frame writer, if one is needed.
+        negotiated: The result of the handshake.
+        received: The bytes that were read after the handshake.
+        is_client: Whether this is the client's side.
+        max_message_bytes: A larger message is a `ProtocolError` with code 1009.
     """
 
     def __init__(
         self,
         stream: trio.abc.Stream,
         nursery: trio.Nursery,
-        agreed: Negotiated,
+        negotiated: Negotiated,
         *,
         received: bytes,
         is_client: bool,
@@ -79,38 +85,42 @@ class WebSocketsConnection(Sending):
         self._network = network_io(stream)
         super().__init__(FrameWriter(self._network, nursery))
         self._is_client = is_client
-        self._deflate = agreed.deflate
+        self._deflate = negotiated.deflate
         self._received = received
         self._frames: Iterator[tuple[int, bytes]] | None = None
-        """Those of the last read that were not looked at yet."""
+        """The frames of the last read that are still to be processed."""
         self._reader = FrameReader(
             masked=not is_client,
-            compressed=agreed.deflate is not None,
+            compressed=negotiated.deflate is not None,
             max_message_bytes=max_message_bytes,
         )
-        self._assembly = Assembly(max_message_bytes, agreed.deflate)
-        self._breach: ProtocolError | None = None
-        self._heard_close = False
-        # A client waits for the server to end TCP first (RFC 6455, 7.1.1).
+        self._assembly = Assembly(max_message_bytes, negotiated.deflate)
+        self._protocol_error: ProtocolError | None = None
+        self._close_received = False
         self._lingers = self._is_client
+        """Whether `aclose()` waits for the peer to end TCP.
+
+        A client does (RFC 6455, section 7.1.1). A server does after an error: otherwise
+        a reset could make the peer lose the Close, as some data was not read.
+        """
         self._ping_numbers = count()
         self._pongs: dict[bytes, Pong] = {}
-        self._hears_pongs = True
+        self._pongs_can_arrive = True
         self.heard_at: float = trio.current_time()
-        """When the last bytes came; see `SupportsPing`."""
-        self.subprotocol: str = agreed.subprotocol
-        """The subprotocol that was agreed on, or ``""``."""
-        self.extensions: str = agreed.extensions
-        """The extensions that were agreed on, or ``""``."""
+        """The time when the last bytes arrived; see `SupportsPing`."""
+        self.subprotocol: str = negotiated.subprotocol
+        """The negotiated subprotocol, or ``""``."""
+        self.extensions: str = negotiated.extensions
+        """The negotiated extensions, or ``""``."""
 
-    # -- what comes --------------------------------------------------------------
+    # -- receiving ---------------------------------------------------------------
 
     async def receive(self) -> Sequence[Item]:
-        """Wait for what has arrived; see `Connection`."""
-        if self._heard_close:
+        """Wait for messages or a Close; see `Connection`."""
+        if self._close_received:
             await discard(self._stream)
             raise connection_lost("the peer has gone")
-        while self._breach is None:
+        while self._protocol_error is None:
             if self._frames is not None:
                 await trio.lowlevel.checkpoint()
             else:
@@ -123,14 +133,14 @@ class WebSocketsConnection(Sending):
             items = self._read(self._frames)
             if items:
                 return items
-        raise self._breach
+        raise self._protocol_error
 
     async def _next_bytes(self) -> bytes | bytearray:
-        """Return more of what has come; nothing at the end."""
+        """Wait for the next bytes, and return them; none at the end of the stream."""
         data, self._received = self._received, b""
         if not data:
             return await self._network.receive()
-        # It came with the handshake, whose answer goes first.
+        # These bytes came with the handshake. The 101 is sent before they are answered.
         with suppress(trio.BrokenResourceError):
             await self.frame_writer.flush()
         return data
@@ -138,8 +148,8 @@ class WebSocketsConnection(Sending):
     def _read(self, frames: Iterator[tuple[int, bytes]]) -> list[Item]:
         """Return the messages, and the Close, that end in these frames.
 
-        They may be left for the next time: compressed, they can be a thousand times as
-        large as what was read, which may be more than the receiver has room for.
+        Some frames may be left for the next call: compressed messages can be a thousand
+        times as large as the bytes that were read, and the caller's room is limited.
         """
         items: list[Item] = []
         assembled = 0
@@ -151,38 +161,38 @@ class WebSocketsConnection(Sending):
                     items.append(payload)
                 elif first & CONTROL:
                     self._take_control(first & OPCODE, payload, items)
-                    if self._heard_close:
+                    if self._close_received:
                         break
                 elif (message := self._assembly.add(first, payload)) is not None:
                     items.append(message)
                     assembled += len(message)
-                    if assembled > _TURN_BYTES:
+                    if assembled > _BATCH_BYTES:
                         return items
         except ProtocolError as exc:
-            self._breach = exc
+            self._protocol_error = exc
             self._lingers = True
             self._forget_pings()
         self._frames = None
         return items
 
     def _take_control(self, opcode: int, payload: bytes, items: list[Item]) -> None:
-        """Take a control frame.
+        """Answer a ping, end the wait for a pong, or add a Close to the items.
 
         Raises:
-            ProtocolError: The Close has a code that must not be sent.
+            ProtocolError: The payload of the Close is not valid.
         """
         if opcode == PING:
             self.frame_writer.write_pong(self._framed(PONG, payload))
         elif opcode == PONG:
             pong = self._pongs.get(payload)
             if pong is not None:
-                pong.come()
+                pong.succeed()
         else:
             items.append(close_from_payload(payload))
-            self._heard_close = True
+            self._close_received = True
             self._forget_pings()
 
-    # -- what is sent ------------------------------------------------------------
+    # -- sending -----------------------------------------------------------------
 
     def _frame(self, item: Item) -> bytes:
         if isinstance(item, str):
@@ -202,9 +212,9 @@ class WebSocketsConnection(Sending):
         return self._framed(CLOSE, payload_of_close(close))
 
     async def ping(self) -> float:
-        """Send a ping and return the seconds until its pong; see `Connection`."""
+        """Send a ping, and return the round trip; see `SupportsPing`."""
         pong = Pong()
-        if not self._hears_pongs:
+        if not self._pongs_can_arrive:
             pong.fail()
             return await pong.wait()
         data = next(self._ping_numbers).to_bytes(8, "big")
@@ -216,15 +226,15 @@ class WebSocketsConnection(Sending):
             del self._pongs[data]
 
     def _forget_pings(self) -> None:
-        """Fail the pings that are waiting: no pong will arrive."""
-        self._hears_pongs = False
+        """Fail all pings, now and later: no pong will arrive."""
+        self._pongs_can_arrive = False
         for pong in self._pongs.values():
             pong.fail()
 
     async def aclose(self, code: int, reason: str) -> None:
-        """Say Close, flush and end TCP in good order; see `Connection`."""
+        """Send a Close, flush, and end TCP in good order; see `Connection`."""
         self._forget_pings()
-        # The frame_writer takes nothing after the first Close.
+        # Ignored if a Close was written before.
         self.frame_writer.write(self._close_frame(Close(code, reason)), last=True)
         try:
             await self.frame_writer.flush()
@@ -234,9 +244,12 @@ class WebSocketsConnection(Sending):
             await linger(self._stream)
 
     def abort(self) -> None:
-        """Drop the connection; see `Connection`."""
+        """Stop writing; see `Connection`.
+
+        The function that opened the connection closes the stream.
+        """
         self._forget_pings()
-        self.frame_writer.stop()  # The opener closes the stream.
+        self.frame_writer.stop()
 
 
 @asynccontextmanager
@@ -252,22 +265,23 @@ async def open_server_connection(
     compression: bool = False,
     nursery: trio.Nursery | None = None,
 ) -> AsyncGenerator[WebSocketsConnection, None]:
-    """Answer an upgrade request with 101, and keep the connection for the block.
+    """Answer an upgrade request with 101, and keep the connection open for the block.
 
-    The request was read already, and found good.
+    The caller has read and checked the request.
 
     Args:
-        stream: The network. It is closed in the end.
+        stream: The network. It is closed at the end of the block.
         key: The `Sec-WebSocket-Key` of the request.
-        extensions: Those that the client offers.
-        received: What was read after the request.
-        subprotocol: The one chosen of those offered, if any.
+        extensions: The extensions that the client offers.
+        received: The bytes that were read after the request.
+        subprotocol: The subprotocol to choose of those offered, if any.
         headers: More headers for the answer.
-        max_message_bytes: Larger messages are a `ProtocolError` with code 1009.
-        compression: Whether permessage-deflate may be agreed on.
-        nursery: One around the block, which saves one of its own.
+        max_message_bytes: A larger message is a `ProtocolError` with code 1009.
+        compression: Whether permessage-deflate may be negotiated.
+        nursery: Runs the task of the frame writer. It is open for longer than the
+            block. If it is `None`, a nursery is opened.
     """
-    agreed, answer = answer_request(
+    negotiated, answer = answer_request(
         key,
         offered=extensions,
         subprotocol=subprotocol,
@@ -277,7 +291,7 @@ async def open_server_connection(
     try:
         async with _open(
             stream,
-            agreed,
+            negotiated,
             received=received,
             is_client=False,
             max_message_bytes=max_message_bytes,
@@ -300,23 +314,23 @@ async def open_client_connection(
     max_message_bytes: int,
     compression: bool = False,
 ) -> AsyncGenerator[WebSocketsConnection, None]:
-    """Ask for a WebSocket on `stream`, and keep the connection for the block.
+    """Send an upgrade request on `stream`, and keep the connection open for the block.
 
     The caller bounds the time of the handshake by cancelling.
 
     Args:
-        stream: The network. It is closed in the end.
-        host: For the `Host` header, with the port unless that is the default.
-        resource: The path and query.
-        subprotocols: The ones offered.
+        stream: The network. It is closed at the end of the block.
+        host: The value of the `Host` header, with the port unless that is the default.
+        resource: The path and query of the URL.
+        subprotocols: The offered subprotocols.
         headers: More headers for the request.
-        max_message_bytes: Larger messages are a `ProtocolError` with code 1009.
+        max_message_bytes: A larger message is a `ProtocolError` with code 1009.
         compression: Whether permessage-deflate is offered.
 
     Raises:
-        HandshakeError: The server has refused, or answered nonsense.
+        HandshakeError: The server has refused the request, or its answer is not valid.
     """
-    asking = ClientHandshake(
+    handshake = ClientHandshake(
         host=host,
         resource=resource,
         subprotocols=subprotocols,
@@ -324,10 +338,10 @@ async def open_client_connection(
         compression=compression,
     )
     try:
-        answer = await ask(stream, asking.request, host)
+        answer = await ask(stream, handshake.request, host)
         async with _open(
             stream,
-            asking.take(answer),
+            handshake.take(answer),
             received=answer.received,
             is_client=True,
             max_message_bytes=max_message_bytes,
@@ -340,20 +354,23 @@ async def open_client_connection(
 @asynccontextmanager
 async def _open(
     stream: trio.abc.Stream,
-    agreed: Negotiated,
+    negotiated: Negotiated,
     *,
     received: bytes,
     is_client: bool,
     max_message_bytes: int,
     nursery: trio.Nursery | None = None,
 ) -> AsyncGenerator[WebSocketsConnection, None]:
-    """Keep what a connection needs while the block runs."""
+    """Make a connection, and abort it at the end of the block.
+
+    Its tasks run in `nursery`, or in a nursery that this function opens.
+    """
     around = nullcontext(nursery) if nursery is not None else open_service_nursery()
     async with around as tasks:
         connection = WebSocketsConnection(
             stream,
             tasks,
-            agreed,
+            negotiated,
             received=received,
             is_client=is_client,
             max_message_bytes=max_message_bytes,

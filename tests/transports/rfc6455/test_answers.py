@@ -64,18 +64,21 @@ async def test_a_good_101_opens_the_websocket(
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        ((CONNECTION, ACCEPT), "'Upgrade: websocket' is wanted, once, but it is missi"),
-        (("Upgrade: h2c", CONNECTION, ACCEPT), 'is wanted, once, not "h2c"'),
+        (
+            (CONNECTION, ACCEPT),
+            "'Upgrade: websocket' is required once, but it is missi",
+        ),
+        (("Upgrade: h2c", CONNECTION, ACCEPT), 'is required once, not "h2c"'),
         (("Upgrade: websocket, h2c", CONNECTION, ACCEPT), 'not "websocket, h2c"'),
-        ((UPGRADE, *GOOD), 'is wanted, once, not "websocket", "websocket"'),
-        ((UPGRADE, ACCEPT), "'Connection: Upgrade' is wanted, but it is missing"),
-        ((UPGRADE, "Connection: close", ACCEPT), 'is wanted, not "close"'),
-        ((UPGRADE, "Connection: upgrades", ACCEPT), 'is wanted, not "upgrades"'),
-        ((UPGRADE, CONNECTION), "Accept: .*' is wanted, once, but it is missing"),
-        ((UPGRADE, CONNECTION, "Sec-WebSocket-Accept:"), 'is wanted, once, not ""'),
-        ((UPGRADE, CONNECTION, "Sec-WebSocket-Accept: x"), 'is wanted, once, not "x"'),
-        ((*GOOD, ACCEPT), r'is wanted, once, not ".{28}", ".{28}"'),
-        ((*GOOD, "Sec-WebSocket-Accept: x"), r'is wanted, once, not ".{28}", "x"'),
+        ((UPGRADE, *GOOD), 'is required once, not "websocket", "websocket"'),
+        ((UPGRADE, ACCEPT), "'Connection: Upgrade' is required, but it is missing"),
+        ((UPGRADE, "Connection: close", ACCEPT), 'is required, not "close"'),
+        ((UPGRADE, "Connection: upgrades", ACCEPT), 'is required, not "upgrades"'),
+        ((UPGRADE, CONNECTION), "Accept: .*' is required once, but it is missing"),
+        ((UPGRADE, CONNECTION, "Sec-WebSocket-Accept:"), 'is required once, not ""'),
+        ((UPGRADE, CONNECTION, "Sec-WebSocket-Accept: x"), 'is required once, not "x"'),
+        ((*GOOD, ACCEPT), r'is required once, not ".{28}", ".{28}"'),
+        ((*GOOD, "Sec-WebSocket-Accept: x"), r'is required once, not ".{28}", "x"'),
         (
             (*GOOD, "Sec-WebSocket-Protocol: b"),
             'subprotocol "b" was not offered',
@@ -85,13 +88,13 @@ async def test_a_good_101_opens_the_websocket(
             (*GOOD, "Sec-WebSocket-Protocol: a, a"),
             "the subprotocol was not offered",
         ),
-        ((*GOOD, *["Sec-WebSocket-Protocol: a"] * 2), "Protocol' is wanted once"),
+        ((*GOOD, *["Sec-WebSocket-Protocol: a"] * 2), "Protocol' is allowed once only"),
         ((*GOOD, "Sec-WebSocket-Extensions: x"), 'no extension was offered, not "x"'),
         ((*GOOD, "Content-Length: 5"), "a 101 has no body"),
         ((*GOOD, "Transfer-Encoding: chunked"), "a 101 has no body"),
         (
             (UPGRADE, "Connection:", " Upgrade", ACCEPT),
-            "a header goes on in the next line",
+            "a header continues in the next line",
         ),
         (("Upgrade: web\x7f", CONNECTION, ACCEPT), r'not "web\\x7f"|not valid HTTP'),
     ],
@@ -106,7 +109,9 @@ async def test_an_invalid_101_raises_handshake_error(
             async with open_websocket(url, protocols=["a", "A"]):
                 pass
         if "not valid HTTP" not in str(caught.value):
-            assert "101, but not as RFC 6455, section 4.1, asks" in str(caught.value)
+            assert "101, but not as RFC 6455, section 4.1, requires" in str(
+                caught.value
+            )
             assert caught.value.status == 101
             assert caught.value.headers
             assert not caught.value.retryable

@@ -25,16 +25,18 @@ def streams() -> tuple[Memory, Memory]:
 
 @asynccontextmanager
 async def running(
-    stream: trio.abc.Stream, *, head: bytes = b"", held: bytes = b""
+    stream: trio.abc.Stream, *, request: bytes = b"", received: bytes = b""
 ) -> AsyncGenerator[EngineStream]:
     """Open an engine stream."""
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
-            wire = EngineStream(stream, nursery, head=head, held=held)
+            engine_stream = EngineStream(
+                stream, nursery, request=request, received=received
+            )
             try:
-                yield wire
+                yield engine_stream
             finally:
-                wire.frame_writer.stop()  # The task of the stream is shielded.
+                engine_stream.frame_writer.stop()  # The task of the stream is shielded.
 
 
 class Blocked(trio.abc.Stream):
@@ -69,25 +71,25 @@ async def test_frames_reach_the_network_in_order(
     autojump_clock: MockClock,
 ) -> None:
     near, far = streams()
-    async with running(near) as wire:
-        wire.frame_writer.write(b"a")
-        wire.frame_writer.write(b"b")
-        await wire.send_all(b"c")
-        wire.frame_writer.write(b"d")
-        await wire.frame_writer.flush()
+    async with running(near) as engine_stream:
+        engine_stream.frame_writer.write(b"a")
+        engine_stream.frame_writer.write(b"b")
+        await engine_stream.send_all(b"c")
+        engine_stream.frame_writer.write(b"d")
+        await engine_stream.frame_writer.flush()
         assert await far.receive_some(100) == b"abcd"
-        await wire.frame_writer.flush()
+        await engine_stream.frame_writer.flush()
 
 
 async def test_a_close_of_the_engine_is_swallowed(autojump_clock: MockClock) -> None:
     near, far = streams()
-    async with running(near) as wire:
-        await wire.send_all(b"pong")
-        assert not wire.engine_sent_close
+    async with running(near) as engine_stream:
+        await engine_stream.send_all(b"pong")
+        assert not engine_stream.engine_sent_close
         with trio.testing.assert_checkpoints():
-            await wire.send_all(CLOSE)
-        assert wire.engine_sent_close
-        await wire.frame_writer.flush()
+            await engine_stream.send_all(CLOSE)
+        assert engine_stream.engine_sent_close
+        await engine_stream.frame_writer.flush()
         assert await far.receive_some(100) == b"pong"
 
 
@@ -95,11 +97,11 @@ async def test_after_the_last_frames_nothing_more_is_accepted(
     autojump_clock: MockClock,
 ) -> None:
     near, far = streams()
-    async with running(near) as wire:
-        wire.frame_writer.write(b"last", last=True)
-        wire.frame_writer.write(b"too late")
-        await wire.send_all(b"pong")
-        await wire.frame_writer.flush()
+    async with running(near) as engine_stream:
+        engine_stream.frame_writer.write(b"last", last=True)
+        engine_stream.frame_writer.write(b"too late")
+        await engine_stream.send_all(b"pong")
+        await engine_stream.frame_writer.flush()
         assert await far.receive_some(100) == b"last"
 
 
@@ -109,16 +111,16 @@ async def test_a_cancellation_does_not_stop_a_pending_write(
     stream = Blocked()
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
-            wire = EngineStream(stream, nursery)
-            wire.frame_writer.write(b"a" * 1000)
+            engine_stream = EngineStream(stream, nursery)
+            engine_stream.frame_writer.write(b"a" * 1000)
             await trio.testing.wait_all_tasks_blocked()
             assert stream.sending == 1000
             nursery.cancel_scope.cancel()
-            wire.frame_writer.write(b"b" * 1000)
+            engine_stream.frame_writer.write(b"b" * 1000)
             stream.room.set()
             with trio.move_on_after(5, shield=True):
-                await wire.frame_writer.flush()
-            wire.frame_writer.stop()
+                await engine_stream.frame_writer.flush()
+            engine_stream.frame_writer.stop()
     assert stream.taken == b"a" * 1000 + b"b" * 1000
 
 
@@ -126,13 +128,13 @@ async def test_a_cancelled_flush_leaves_the_frames_queued(
     autojump_clock: MockClock,
 ) -> None:
     stream = Blocked()
-    async with running(stream) as wire:
-        wire.frame_writer.write(b"a")
+    async with running(stream) as engine_stream:
+        engine_stream.frame_writer.write(b"a")
         with trio.move_on_after(1) as scope:
-            await wire.frame_writer.flush()
+            await engine_stream.frame_writer.flush()
         assert scope.cancelled_caught
         stream.room.set()
-        await wire.frame_writer.flush()
+        await engine_stream.frame_writer.flush()
         assert stream.taken == b"a"
 
 
@@ -140,69 +142,71 @@ async def test_a_broken_network_raises_in_all_waiting_tasks(
     autojump_clock: MockClock,
 ) -> None:
     near, far = streams()
-    async with running(near) as wire:
+    async with running(near) as engine_stream:
         await far.aclose()
-        wire.frame_writer.write(b"a")
+        engine_stream.frame_writer.write(b"a")
         with pytest.raises(trio.BrokenResourceError):
-            await wire.frame_writer.flush()
-        await wire.send_all(b"pong")  # trio-websocket gets the error by reading.
-        wire.frame_writer.write(b"never blocks")
+            await engine_stream.frame_writer.flush()
+        await engine_stream.send_all(
+            b"pong"
+        )  # trio-websocket gets the error by reading.
+        engine_stream.frame_writer.write(b"never blocks")
 
 
 async def test_a_stopped_stream_does_not_block(
     autojump_clock: MockClock,
 ) -> None:
     stream = Blocked()
-    async with running(stream) as wire:
-        wire.frame_writer.write(b"x" * 2**19)
+    async with running(stream) as engine_stream:
+        engine_stream.frame_writer.write(b"x" * 2**19)
         await trio.testing.wait_all_tasks_blocked()
         async with trio.open_nursery() as nursery:
 
             async def flush() -> None:
                 with pytest.raises(trio.BrokenResourceError):
-                    await wire.frame_writer.flush()
+                    await engine_stream.frame_writer.flush()
 
             nursery.start_soon(flush)
             nursery.start_soon(flush)
             await trio.testing.wait_all_tasks_blocked()
-            wire.frame_writer.stop()
+            engine_stream.frame_writer.stop()
 
 
-async def test_the_response_is_sent_before_the_corked_frames(
+async def test_the_response_is_sent_before_the_frames_that_came_early(
     autojump_clock: MockClock,
 ) -> None:
     near, far = streams()
     await far.send_all(b"more")
-    async with running(near, head=b"head", held=b"held") as wire:
+    async with running(near, request=b"request", received=b"received") as engine_stream:
         with trio.testing.assert_checkpoints():
-            assert await wire.receive_some(100) == b"head"
+            assert await engine_stream.receive_some(100) == b"request"
         with trio.move_on_after(1) as scope:
-            await wire.receive_some(100)
-        assert scope.cancelled_caught, "held back until the answer"
-        await wire.send_all(b"101")
-        assert await wire.receive_some(100) == b"held"
-        assert await wire.receive_some(100) == b"more"
+            await engine_stream.receive_some(100)
+        assert scope.cancelled_caught, "the frames wait for the 101"
+        await engine_stream.send_all(b"101")
+        assert await engine_stream.receive_some(100) == b"received"
+        assert await engine_stream.receive_some(100) == b"more"
         await far.aclose()
-        assert await wire.receive_some(100) == b""
+        assert await engine_stream.receive_some(100) == b""
 
 
 async def test_reading_from_a_broken_network_ends(
     autojump_clock: MockClock,
 ) -> None:
     near, _ = streams()
-    async with running(near) as wire:
+    async with running(near) as engine_stream:
         await near.aclose()
-        assert await wire.receive_some(10) == b""
-        await wire.wait_gone()
+        assert await engine_stream.receive_some(10) == b""
+        await engine_stream.wait_gone()
 
 
 async def test_the_engine_cannot_close_the_network(autojump_clock: MockClock) -> None:
     near, far = streams()
-    async with running(near) as wire:
-        await wire.wait_send_all_might_not_block()
+    async with running(near) as engine_stream:
+        await engine_stream.wait_send_all_might_not_block()
         with trio.testing.assert_checkpoints():
-            await wire.aclose()
-        wire.frame_writer.write(b"still here")
+            await engine_stream.aclose()
+        engine_stream.frame_writer.write(b"still here")
         assert await far.receive_some(100) == b"still here"
 
 

@@ -1,8 +1,14 @@
 """`FrameWriter`: writes whole frames to the network, also when a sender is cancelled.
 
-Knows network I/O, and frames as bytes. What the network takes at once is written at
-once. The rest waits in a buffer, which a shielded task writes, so that cancelling a
-sender never tears a frame.
+Knows network I/O, and frames as bytes; not what a frame means, except a pong.
+
+Theory of operation: `write()` and `write_pong()` never block, and any task may call
+them. While the buffer is empty, they write to the network directly. What the network
+does not take is put into the buffer, and a task is started, which writes the buffer
+whenever it is not empty, until `stop()`. This task is shielded, so that a cancellation
+never tears a frame. A sender that has to wait calls `flush()`. Bytes are sent in the
+order of the calls, as nothing is written directly while the buffer is not empty or the
+task is writing.
 """
 
 from typing import Final
@@ -14,16 +20,16 @@ from ._sockets import NetworkIO
 
 __all__ = ("FrameWriter",)
 
-_ENOUGH: Final = 2**18
-"""While so many bytes wait, only the newest pong is kept."""
+_FULL_BYTES: Final = 2**18
+"""While the network has this many bytes to take, only the newest pong is kept."""
 
 
 class FrameWriter:
     """Writes whole frames.
 
     Args:
-        network: Where the bytes go.
-        nursery: Runs the task, when one is needed.
+        network: Sends the bytes.
+        nursery: Runs the task, if one is needed.
     """
 
     def __init__(self, network: NetworkIO, nursery: trio.Nursery) -> None:
@@ -31,22 +37,22 @@ class FrameWriter:
         self._nursery = nursery
         self._buffer = bytearray()
         self._in_flight = 0
-        """Bytes that are being written, and no longer in the buffer."""
+        """The number of bytes that the task is writing. They have left the buffer."""
         self._pong = b""
-        """A pong to be written after the buffer; a newer one replaces it."""
+        """A pong to write after the buffer. A newer pong replaces it."""
         self._filled: trio.Event | None = None
-        """Wakes the task, which exists if this is not `None`."""
+        """Wakes the task; `None` if no task was started."""
         self._sent = trio.Event()
         self._scope = trio.CancelScope(shield=True)
-        self._muted = False
+        self._last_written = False
         self._broken = False
 
     def write(self, frames: bytes, *, last: bool = False) -> None:
-        """Write or buffer whole frames. After the `last` ones, ignore the rest."""
-        if self._muted or self._broken:
+        """Write or buffer whole frames. After a call with `last`, ignore all frames."""
+        if self._last_written or self._broken:
             return
         if last:
-            self._muted = True
+            self._last_written = True
             self._pong = b""
         sent = 0
         if not self._waiting:
@@ -66,18 +72,18 @@ class FrameWriter:
     def write_pong(self, frame: bytes) -> None:
         """Write a pong. While much is buffered, keep only the newest pong.
 
-        Only the last ping has to be answered (RFC 6455, section 5.5.3). So a flood of
-        pings can't fill the memory, and the reader never waits for room in the buffer:
-        that could be a deadlock, if the peer does the same.
+        It is enough to answer the last ping (RFC 6455, section 5.5.3). So a flood of
+        pings can't fill the memory, and the reader need not wait for room in the
+        buffer. If it waited, and the peer did the same, neither would read any more.
         """
-        if self._waiting < _ENOUGH:
+        if self._waiting < _FULL_BYTES:
             self.write(frame)
-        elif not self._muted:
+        elif not self._last_written:
             self._pong = frame
 
     @property
     def taken(self) -> bool:
-        """Whether the network has taken everything."""
+        """Whether the network has taken everything that was written."""
         return not self._waiting and not self._broken
 
     @property
@@ -85,10 +91,10 @@ class FrameWriter:
         return len(self._buffer) + self._in_flight
 
     async def flush(self) -> None:
-        """Wait until the network has taken everything.
+        """Wait until the network has taken everything that was written.
 
         Raises:
-            BrokenResourceError: The connection is gone.
+            BrokenResourceError: The connection is gone, or `stop()` was called.
         """
         while self._waiting and not self._broken:
             await self._sent.wait()

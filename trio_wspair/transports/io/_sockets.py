@@ -1,8 +1,7 @@
 """Socket I/O: the fastest way to read and write a stream, and how to end it.
 
-Knows bytes, nothing of frames. A plain socket is read and written without the
-`SocketStream` around it: that saves a pass through the scheduler for each read and
-each write.
+Knows bytes and streams; no frames. A plain socket is read and written without its
+`SocketStream`: that saves a pass through the scheduler for each read and each write.
 """
 
 import os
@@ -30,10 +29,10 @@ def below_tls(stream: trio.abc.Stream) -> trio.abc.Stream:
 
 
 async def linger(stream: trio.abc.Stream) -> None:
-    """Send the end of the stream, then read and discard until the peer's end.
+    """End the sending side, then read and discard until the peer ends the stream.
 
-    Closing a socket that has unread data sends a reset, which makes the peer lose what
-    it has not read yet. The caller bounds the time.
+    Closing a socket that has unread data sends a reset, and then the peer loses the
+    data that it has not read yet. The caller bounds the time.
     """
     bottom = below_tls(stream)
     if isinstance(bottom, trio.abc.HalfCloseableStream):
@@ -45,29 +44,29 @@ async def linger(stream: trio.abc.Stream) -> None:
 
 
 async def discard(stream: trio.abc.Stream) -> None:
-    """Read and discard until the peer ends the stream, or is gone."""
+    """Read and discard until the stream has ended or the connection is gone."""
     try:
         while await stream.receive_some(2**16):
             pass
     except (trio.BrokenResourceError, trio.ClosedResourceError):
-        pass  # The connection is gone, which is an end, too.
+        pass
 
 
 _RECEIVE_BYTES: Final = 2**17
-"""A message of 64 KiB arrives in one read; its echo takes a third less time."""
+"""Enough for one read of a 64 KiB message, whose echo then takes a third less time."""
 
 Data = bytes | bytearray | memoryview
 
 
 class NetworkIO(Protocol):
-    """Bytes to and from the network. One task receives while one sends."""
+    """Receives and sends bytes. One task may receive while another one sends."""
 
     async def receive(self) -> bytes | bytearray:
-        """Wait for the next bytes; return none at the end, orderly or not."""
+        """Wait for the next bytes; return none at the end or when the peer is gone."""
         ...
 
     def send_now(self, data: Data) -> int:
-        """Send what can be sent without waiting. Return the number of bytes.
+        """Send what can be sent without waiting, and return the number of bytes sent.
 
         Raises:
             BrokenResourceError: The connection is gone.
@@ -75,7 +74,7 @@ class NetworkIO(Protocol):
         ...
 
     async def send(self, data: Data) -> None:
-        """Send all bytes. When cancelled, an unknown part of them was sent.
+        """Send all bytes. After a cancellation, an unknown part of them was sent.
 
         Raises:
             BrokenResourceError: The connection is gone.
@@ -85,7 +84,7 @@ class NetworkIO(Protocol):
 
 
 def network_io(stream: trio.abc.Stream) -> NetworkIO:
-    """Return the fastest I/O for a stream, which must not be used otherwise."""
+    """Return the fastest I/O for a stream. The stream must not be used meanwhile."""
     # On Windows, os.read() and os.write() do not take sockets.
     if os.name == "posix" and isinstance(stream, trio.SocketStream):
         return SocketIO(stream.socket)
@@ -106,7 +105,7 @@ class StreamIO:
             return b""
 
     def send_now(self, data: Data) -> int:  # noqa: ARG002 - see below
-        """Send nothing: a stream may always have to wait; see `NetworkIO`."""
+        """Send nothing, as sending on a stream may have to wait; see `NetworkIO`."""
         return 0
 
     async def send(self, data: Data) -> None:
@@ -115,7 +114,7 @@ class StreamIO:
 
 
 class SocketIO:
-    """I/O on a socket by its file descriptor; not on Windows."""
+    """I/O on a socket through its file descriptor; not on Windows."""
 
     def __init__(self, socket: trio.socket.SocketType) -> None:
         self._socket = socket
@@ -125,15 +124,15 @@ class SocketIO:
         while True:
             try:
                 await trio.lowlevel.wait_readable(self._socket)
-                # Asked for at each read: once closed, the number may be reused.
+                # fileno() for each read: after close(), the number may be reused.
                 return os.read(self._socket.fileno(), _RECEIVE_BYTES)
             except BlockingIOError:
                 pass
             except (OSError, ValueError, trio.ClosedResourceError):
-                return b""  # A closed socket has the number -1.
+                return b""  # Of a closed socket, fileno() returns -1.
 
     def send_now(self, data: Data) -> int:
-        """Send what the socket takes; see `NetworkIO`."""
+        """Send what the socket takes without waiting; see `NetworkIO`."""
         try:
             return os.write(self._socket.fileno(), data)
         except BlockingIOError:

@@ -1,4 +1,4 @@
-"""TLS: checks of contexts, the handshake of a client, and its errors in plain words.
+"""TLS: checks of contexts, the handshake of a client, and readable errors.
 
 Knows `ssl` and Trio's streams; not the protocol inside TLS.
 """
@@ -22,9 +22,12 @@ __all__ = (
 MAY_NEED_CERTIFICATE: Final = (
     "it may require a client certificate, or not accept the one that was sent"
 )
-"""Why a server may have refused; the client can't know whether it has sent one."""
+"""A possible cause. The client can't find out whether it has sent a certificate."""
 _NO_TLS: Final = (
-    "the server does not speak TLS on this port; for plain TCP, the URL has {plain}",
+    (
+        "the server does not speak TLS on this port; "
+        "for plain TCP, the URL has to begin with {plain}"
+    ),
     True,
 )
 _REFUSED: Final = ("the server refused the client certificate ({alert})", False)
@@ -55,15 +58,15 @@ _REASONS: Final[dict[str, tuple[str, bool]]] = {
     "PACKET_LENGTH_TOO_LONG": _NO_TLS,
     "UNEXPECTED_MESSAGE": _NO_TLS,
 }
-"""By a part of OpenSSL's name of a reason: what it means, and whether it may pass."""
+"""Part of OpenSSL's name for a reason -> what it means, whether to try again."""
 
 
 def check_ssl_context(context: object, *, server: bool) -> None:
     """Check an `ssl_context`; `None` means no TLS.
 
     Raises:
-        TypeError: It is not an `ssl.SSLContext`.
-        ValueError: It is a context for the other side.
+        TypeError: The context is not an `ssl.SSLContext`.
+        ValueError: The context is for the other side.
     """
     if context is None:
         return
@@ -88,20 +91,21 @@ async def start_tls(
     peer: str,
     plain: str = "ws:",
 ) -> trio.SSLStream[trio.abc.Stream]:
-    """Return a stream in TLS over another one, after the handshake of a client.
+    """Return a TLS stream over `stream`, after the handshake of a client.
 
-    If that fails, or is cancelled, `stream` is closed.
+    If the handshake fails or is cancelled, `stream` is closed.
 
     Args:
-        stream: What TLS goes through.
-        context: That of a client.
-        server_name: What the certificate has to be for.
-        peer: The host and port of the server, as they are to be shown.
-        plain: What a URL begins with that means the same without TLS.
+        stream: The stream that carries TLS.
+        context: A context for clients.
+        server_name: The name that the server's certificate has to have.
+        peer: The host and port of the server, for error messages.
+        plain: The scheme of a URL for the same connection without TLS, for error
+            messages.
 
     Raises:
-        HandshakeError: TLS has failed, or its server will speak something else than
-            HTTP/1.1 in it.
+        HandshakeError: TLS has failed, or the server has chosen another protocol than
+            HTTP/1.1 for this connection.
     """
     try:
         secure = trio.SSLStream(
@@ -113,17 +117,17 @@ async def start_tls(
         await trio.aclose_forcefully(stream)
         raise tls_error(exc.__cause__, peer, plain) from exc.__cause__
     except BaseException:
-        with trio.CancelScope(shield=True):  # Never waits.
+        with trio.CancelScope(shield=True):  # This never waits.
             await trio.aclose_forcefully(stream)
         raise
     return secure
 
 
 def _check_protocol(chosen: str | None, peer: str) -> None:
-    """Check what a server has chosen of what the context offers (RFC 7301).
+    """Check the protocol that the server has chosen by ALPN (RFC 7301), if any.
 
     Raises:
-        HandshakeError: It will not speak HTTP/1.1.
+        HandshakeError: The server has chosen another protocol than HTTP/1.1.
     """
     if chosen not in (None, "http/1.1"):
         shown = f"{quoted(chosen)} by ALPN, as the ssl_context offers it"
@@ -132,7 +136,7 @@ def _check_protocol(chosen: str | None, peer: str) -> None:
 
 
 def is_without_tls(error: BaseException) -> bool:
-    """Return whether `start_tls()` raised this as the server speaks no TLS."""
+    """Whether `start_tls()` raised this error because the server speaks no TLS."""
     cause = error.__cause__
     return isinstance(cause, ssl.SSLError) and _meaning(cause) is _NO_TLS
 
@@ -146,8 +150,8 @@ def tls_error(
     client gets the alert at its first read.
 
     Args:
-        cause: What the stream has raised, or the cause of that.
-        peer: The host and port of the server, as they are to be shown.
+        cause: The exception behind the stream's `BrokenResourceError`.
+        peer: The host and port of the server, for the error message.
         plain: As for `start_tls()`.
     """
     words, retryable = _explained(cause, plain)
@@ -173,7 +177,7 @@ def _explained(cause: BaseException | None, plain: str) -> tuple[str, bool]:
 
 
 def _reason(error: ssl.SSLError) -> str:
-    # What Python has no name for is in the text only.
+    # For some reasons, Python has no name, and only the text of the error says it.
     return error.reason or str(error).upper().replace(" ", "_")
 
 

@@ -1,8 +1,8 @@
 """Frames and messages: bytes to frames and back, and fragments to messages.
 
-Strictly as RFC 6455, section 5, says. Knows headers, masks, sizes and compression; no
-network. Only the masking, which is C, is that of `websockets`: its parser takes lengths
-in more bytes than they need, and three times as long for a small frame.
+Knows headers, masks, sizes and compression, strictly as in RFC 6455, section 5; no
+network. Masking is done in C by `websockets`. Its parser is not used, as it accepts
+lengths in more bytes than they need, and takes three times as long for a small frame.
 """
 
 import codecs
@@ -40,7 +40,7 @@ __all__ = (
 
 try:
     from websockets.speedups import apply_mask
-except ImportError:  # It is optional there, too.
+except ImportError:  # The compiled module is an optional part of `websockets`.
     from websockets.utils import apply_mask
 
 
@@ -52,11 +52,17 @@ OPCODE: Final = 0x0F
 RSV1: Final = 0x40
 """Set in the first frame of a compressed message (RFC 7692, section 6)."""
 _COPIED: Final = 2**12
-"""To mask a slice that is larger, a view of it is cheaper than a copy."""
+"""Slices of at least this size are masked through a view, without a copy."""
 
 
 def framed(first: int, data: bytes, *, masked: bool) -> bytes:
-    """Return the frame that begins with the byte `first`."""
+    """Return a frame.
+
+    Args:
+        first: The first byte: `FIN`, `RSV1` and the opcode.
+        data: The payload.
+        masked: Whether to mask the payload, as a client has to.
+    """
     if not masked:
         return header(first, len(data)) + data
     mask = secrets.token_bytes(4)
@@ -64,15 +70,15 @@ def framed(first: int, data: bytes, *, masked: bool) -> bytes:
 
 
 class FrameReader:
-    """Finds the frames in what comes.
+    """Finds the frames in the bytes that arrive.
 
-    A data frame that has not come whole is handed out as if its sender had made several
-    of it. So no more than a header or a control frame is kept here.
+    A data frame that arrives in several pieces is returned as several fragments. So the
+    reader keeps no more than a header or a control frame.
 
     Args:
-        masked: Whether they have to be masked, as those of a client.
-        compressed: Whether messages may be.
-        max_message_bytes: What a message may have that is not compressed.
+        masked: Whether frames must be masked, as those of a client.
+        compressed: Whether messages may be compressed.
+        max_message_bytes: The most bytes of a message that is not compressed.
     """
 
     def __init__(
@@ -80,28 +86,28 @@ class FrameReader:
     ) -> None:
         self._mask_size = 4 if masked else 0
         self._mask_bit = MASKED if masked else 0
-        self._good = _GOOD_COMPRESSED if compressed else _GOOD
+        self._first_bytes = _FIRST_BYTES_COMPRESSED if compressed else _FIRST_BYTES
         self._max_message_bytes = max_message_bytes
         self._rest = b""
-        """The beginning of a frame of which too little has come."""
+        """The beginning of a header or a control frame that is incomplete."""
         self._left = 0
-        """Bytes that are to come of a data frame of which a part was handed out."""
+        """The bytes that are missing of a data frame that was returned in part."""
         self._fin = 0
-        """The bit of that frame."""
+        """The FIN bit of that frame."""
         self._mask = b""
-        """Its mask, for the bytes to come."""
+        """The mask of that frame, for the missing bytes."""
         self._size: int | None = None
-        """Bytes of the message that has begun, by its frame headers."""
+        """The bytes of the incomplete message, by its headers; `None` without one."""
         self._limit: float = max_message_bytes
-        """What they may be."""
+        """The most bytes of the incomplete message."""
 
-    def feed(  # noqa: C901, PLR0912 - in one piece, as each frame goes through it
+    def feed(  # noqa: C901, PLR0912 - one function, as it runs for every frame
         self, data: bytes | bytearray
     ) -> Iterator[tuple[int, bytes]]:
-        """Read on, and yield the first byte of each frame, and what is in it.
+        """Parse the next bytes, and yield the first byte and the payload of each frame.
 
         Raises:
-            ProtocolError: The peer has broken the protocol. Nothing more can be read.
+            ProtocolError: The peer broke the protocol. Nothing more can be parsed.
         """
         at = 0
         if self._left:
@@ -114,11 +120,12 @@ class FrameReader:
             first = data[at]
             size = data[at + 1] ^ self._mask_bit
             start = at + 2
-            if first not in self._good or size > 127:
-                raise _wrong("the header of a frame is wrong")
+            if first not in self._first_bytes or size > 127:
+                begin = data[at : at + 2].hex()
+                raise _wrong(f"a frame begins with {begin}, which is not allowed")
             if size > 125:
                 if first & CONTROL:
-                    raise _wrong("a control frame is too long")
+                    raise _wrong("a control frame has more than 125 bytes")
                 start += 2 if size == 126 else 8
                 if start > end:
                     break
@@ -143,7 +150,7 @@ class FrameReader:
         self._rest = bytes(data[at:])
 
     def _part(self, first: int, data: bytes | bytearray) -> tuple[int, bytes]:
-        """Return a part of a frame as a frame; the last one ends the message."""
+        """Return a part of a frame as a fragment. The last part has the FIN bit."""
         self._left -= len(data)
         if not self._left:
             first |= self._fin
@@ -154,17 +161,17 @@ class FrameReader:
         return first, apply_mask(data, mask)
 
     def _count(self, first: int, size: int) -> None:
-        """Take note of a data frame.
+        """Check a data frame against the frames before it, and count its bytes.
 
         Raises:
-            ProtocolError: There must not be one like this now.
+            ProtocolError: The frame is not allowed here, or the message is too big.
         """
         if not first & OPCODE:
             if self._size is None:
-                raise _wrong("there is no message to go on with")
+                raise _wrong("a continuation frame does not follow a fragment")
             size += self._size
         elif self._size is not None:
-            raise _wrong("a message begins before the last one has ended")
+            raise _wrong("a message begins before the previous one has ended")
         else:
             self._limit = math.inf if first & RSV1 else self._max_message_bytes
         if size > self._limit:
@@ -177,7 +184,7 @@ def _long(data: bytes | bytearray) -> int:
     size = int.from_bytes(data, "big")
     least = 126 if len(data) == 2 else 2**16
     if not least <= size < 2**63:
-        raise _wrong("the length of a frame is not as it has to be written")
+        raise _wrong("the length of a frame is too large, or has too many bytes")
     return size
 
 
@@ -185,33 +192,34 @@ def _wrong(what: str) -> ProtocolError:
     return ProtocolError(1002, what)
 
 
-_GOOD: Final = frozenset(
+_FIRST_BYTES: Final = frozenset(
     {CONTINUATION, TEXT, BINARY}
     | {FIN | opcode for opcode in (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG)}
 )
-"""The bytes that a frame may begin with."""
-_GOOD_COMPRESSED: Final = _GOOD | {
+"""The first bytes that a frame may have."""
+_FIRST_BYTES_COMPRESSED: Final = _FIRST_BYTES | {
     fin | RSV1 | opcode for fin in (0, FIN) for opcode in (TEXT, BINARY)
 }
 
 
 _utf_8_decoder: Final = codecs.getincrementaldecoder("utf-8")
 _TAIL: Final = b"\0\0\xff\xff"
-"""What a sender leaves out at the end of each message."""
+"""The bytes that a sender removes from the end of each compressed message."""
 
 _AFTER_A_FINAL_BLOCK: Final = 2**10
-"""Bytes given to zlib at once then: it copies what is left after the next one."""
+"""The bytes passed to zlib at once after a final block: with many final blocks, zlib
+would copy all remaining bytes after each of them."""
 
 
 class _Inflater:
-    """Inflates one message after the other.
+    """Decompresses one message after the other.
 
-    A peer may end a message with a final block (RFC 7692, section 7.2.3.4), after
-    which zlib takes nothing more: inflating then begins anew.
+    A peer may send a final block (RFC 7692, section 7.2.3.4). After this block, zlib
+    accepts no more data, so a new decompressor is made.
 
     Args:
-        deflate: What was agreed on.
-        max_bytes: What a message may have.
+        deflate: The negotiated parameters of the compression.
+        max_bytes: The most bytes of a decompressed message.
     """
 
     def __init__(self, deflate: PerMessageDeflate, max_bytes: int) -> None:
@@ -219,26 +227,26 @@ class _Inflater:
         self._bits = -deflate.remote_max_window_bits
         self._keeps_window = not deflate.remote_no_context_takeover
         if self._keeps_window:
-            del deflate.decoder  # It takes 7 KB, and is not used.
+            del deflate.decoder  # It is not used, and takes 7 KB.
         self._zlib = zlib.decompressobj(self._bits)
         self._fresh = True
-        """Nothing was inflated since the beginning, or since a final block."""
+        """Whether this decompressor has not been given any data yet."""
 
     def begin_message(self) -> None:
-        """Take what comes next as the beginning of a message."""
+        """Prepare for the first part of a message."""
         if not self._keeps_window:
             self._begin_anew()
 
     def inflate(self, data: bytes, so_far: int, *, final: bool) -> bytes:
-        """Return what is in a part of a message.
+        """Return a part of a message, decompressed.
 
         Args:
-            data: The part.
-            so_far: The bytes that the message has already.
-            final: Whether it is the last one.
+            data: The compressed part.
+            so_far: The number of bytes of the message before this part, decompressed.
+            final: Whether this is the last part.
 
         Raises:
-            ProtocolError: The message has become too large, or can't be inflated.
+            ProtocolError: The message is too big, or can't be decompressed.
         """
         inflated = self._inflate(data, so_far)
         if final and not self._fresh:
@@ -253,7 +261,7 @@ class _Inflater:
             self._fresh = False
             room = self._max_bytes - so_far - len(inflated)
             try:
-                # One more, as 0 would be no limit.
+                # One byte more than allowed, as zlib takes 0 for no limit.
                 inflated += self._zlib.decompress(piece, room + 1)
             except zlib.error:
                 raise ProtocolError(1002, "a message can't be decompressed") from None
@@ -271,11 +279,11 @@ class _Inflater:
 
 
 class Assembly:
-    """The message whose frames are arriving.
+    """Joins fragments to messages, and decompresses them.
 
     Args:
-        max_bytes: What it may have.
-        deflate: What was agreed on, if messages may be compressed.
+        max_bytes: The most bytes of a compressed message, after decompression.
+        deflate: The negotiated parameters, if messages may be compressed.
     """
 
     def __init__(self, max_bytes: int, deflate: Extension | None) -> None:
@@ -285,19 +293,20 @@ class Assembly:
             self._inflater = _Inflater(deflate, max_bytes)
         self._buffer = bytearray()
         self._checker: codecs.IncrementalDecoder | None = None
-        """Of a text: has seen whatever is in the buffer."""
+        """Checks the UTF-8 of a text message; `None` for bytes."""
         self._inflates: _Inflater | None = None
-        """What inflates this message, if it is compressed."""
+        """The inflater of this message, if it is compressed."""
 
     def add(self, first: int, data: bytes) -> Message | None:
-        """Take a data frame, and return the message if it ends here.
+        """Add a data frame, and return the message if it is complete.
 
         Args:
             first: The first byte of the frame.
-            data: What is in it.
+            data: The payload of the frame.
 
         Raises:
-            ProtocolError: The message has become too large, or is no UTF-8.
+            ProtocolError: The message is too big, can't be decompressed, or is a text
+                that is not UTF-8.
         """
         final = bool(first & FIN)
         if first & OPCODE != CONTINUATION:
@@ -308,7 +317,7 @@ class Assembly:
         if self._inflates is not None:
             data = self._inflates.inflate(data, len(self._buffer), final=final)
         if self._checker is not None:
-            # At once, so that a peer hears of its mistake before its message has ended.
+            # Checked for each fragment, so that a long text that is wrong fails early.
             try:
                 self._checker.decode(data, final)
             except UnicodeDecodeError as exc:
@@ -321,10 +330,10 @@ class Assembly:
 
 
 def decoded(data: bytes) -> str:
-    """Return a text that has come in one frame.
+    """Return a text message that is in one frame.
 
     Raises:
-        ProtocolError: It is no UTF-8.
+        ProtocolError: The text is not UTF-8.
     """
     try:
         return data.decode()
@@ -333,4 +342,4 @@ def decoded(data: bytes) -> str:
 
 
 def _no_utf_8(error: UnicodeDecodeError) -> ProtocolError:
-    return ProtocolError(1007, f"a text is no UTF-8: {error.reason}")
+    return ProtocolError(1007, f"a text message is not UTF-8: {error.reason}")

@@ -1,7 +1,7 @@
 """The opening handshake of both sides, by the package `websockets`.
 
-Knows the public API of that package, and HTTP heads as bytes; no network, no frames. An
-answer without extensions is written here, which is faster.
+Knows the public API of that package, and HTTP heads as bytes; no network, no frames. A
+101 without extensions is written without that package, which is faster.
 """
 
 from collections.abc import Sequence
@@ -29,10 +29,10 @@ from ._answers import Answer, accept_for, bad_answer, check_answer
 __all__ = ("ClientHandshake", "Negotiated", "answer_request")
 
 _NOWHERE: Final = parse_uri("ws://localhost/")
-"""Only the headers of a request are made by `websockets`."""
+"""A placeholder: the URL that `websockets` gets is not used in the request."""
 
 _MAX_SHOWN: Final = 100
-"""Characters of a server's header that an error shows."""
+"""The most characters of a server's header that an error shows."""
 
 Pairs = Sequence[tuple[str, str]]
 """Names and values of headers."""
@@ -47,7 +47,7 @@ class Negotiated:
     extensions: str
     """The negotiated extensions, as in the server's answer."""
     deflate: Extension | None
-    """The extension that compresses, if it was negotiated."""
+    """The compression extension, if it was negotiated."""
 
 
 def answer_request(
@@ -62,8 +62,8 @@ def answer_request(
 
     Args:
         key: The `Sec-WebSocket-Key` of the request.
-        offered: Its `Sec-WebSocket-Extensions`.
-        subprotocol: The one chosen of those offered, if any.
+        offered: The `Sec-WebSocket-Extensions` of the request.
+        subprotocol: The subprotocol to choose of those offered, if any.
         headers: More headers for the answer.
         compression: Whether permessage-deflate may be negotiated.
     """
@@ -95,7 +95,7 @@ def answer_request(
 
 
 def _plain_answer(key: str, subprotocol: str | None) -> Pairs:
-    """Return the headers of an answer without extensions."""
+    """Return the headers of a 101 without extensions."""
     answer = [
         ("Upgrade", "websocket"),
         ("Connection", "Upgrade"),
@@ -116,14 +116,15 @@ class ClientHandshake:
     """The handshake of a client: makes the request and checks the answer.
 
     Args:
-        host: For the `Host` header, with the port unless that is the default.
-        resource: The path and query.
-        subprotocols: The ones offered.
+        host: The value of the `Host` header, with the port unless that is the default.
+        resource: The path and query of the URL.
+        subprotocols: The offered subprotocols.
         headers: More headers for the request.
         compression: Whether permessage-deflate is offered.
     """
 
     request: bytes
+    """The head of the request."""
 
     def __init__(
         self,
@@ -152,7 +153,7 @@ class ClientHandshake:
         """Return the negotiated parameters.
 
         Raises:
-            HandshakeError: The answer does not fit the request.
+            HandshakeError: The answer is not valid for this request.
         """
         subprotocol = check_answer(
             answer,
@@ -161,7 +162,7 @@ class ClientHandshake:
             subprotocols=self._subprotocols,
             extensions=self._compression,
         )
-        # The extensions are left to be parsed.
+        # check_answer() does not parse the extensions.
         named = [value for value in answer.values("sec-websocket-extensions") if value]
         extensions = ", ".join(named)
         if not extensions:

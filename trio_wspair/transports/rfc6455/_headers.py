@@ -15,16 +15,16 @@ FIN: Final = 0x80
 MASKED: Final = 0x80
 """The bit of the second byte for a mask that follows."""
 _SMALL: Final = 64
-"""Fragments below this size cost trio-websocket more than their bytes."""
+"""Smaller fragments than this take trio-websocket more memory than their bytes."""
 
 
 def header(first: int, size: int, bit: int = 0) -> bytes:
-    """Return what a frame begins with, up to the mask.
+    """Return the header of a frame, up to the mask.
 
     Args:
         first: The first byte: `FIN` and the opcode.
-        size: How long the payload is.
-        bit: `MASKED`, or 0.
+        size: The length of the payload.
+        bit: `MASKED`, or 0 for a frame without a mask.
     """
     if size < 126:
         return bytes((first, bit | size))
@@ -34,21 +34,21 @@ def header(first: int, size: int, bit: int = 0) -> bytes:
 
 
 class FragmentCounter:
-    """Counts in the bytes that arrive, in pieces of any size."""
+    """Counts small fragments and messages in the bytes that arrive."""
 
     count: int = 0
-    """The small fragments of the unfinished message."""
+    """The number of small fragments of the incomplete message."""
     messages: int = 0
-    """The messages that were completed by the last piece."""
+    """The number of messages that the last call of `feed()` has completed."""
 
     def __init__(self) -> None:
         self._rest = b""
         """The beginning of an incomplete header."""
         self._skip = 0
-        """The bytes of the last frame that are still to come."""
+        """The number of bytes of the last frame that have not arrived yet."""
 
     def feed(self, data: bytes) -> None:
-        """Count on."""
+        """Count in the next bytes, which may begin or end within a frame."""
         data = self._rest + data
         at, end = self._skip, len(data)
         messages = 0

@@ -1,8 +1,14 @@
-"""A `Connection` on trio-websocket: its handshake and its reading, our writing.
+"""A `Connection` whose handshake and reading are those of trio-websocket.
 
-Knows trio-websocket's public API and its peculiarities, explained where they matter.
-Outgoing messages and Closes are framed here, some with wsproto, and go through
-`EngineStream`: no cancellation tears a frame, and only the halves send a Close.
+Knows trio-websocket's public API and its peculiarities, which are explained where they
+matter.
+
+Theory of operation: trio-websocket reads from an `EngineStream`, and writes its
+handshake and its pongs to it, in a task that `_open()` starts. If trio-websocket raises
+an exception in this task, only the connection ends. Messages and Closes are framed in
+this module and written directly to the frame writer of the `EngineStream`: so a
+cancellation never tears a frame. trio-websocket answers a Close by itself; the
+`EngineStream` drops this answer, because the halves decide which Close is sent.
 """
 
 import logging
@@ -27,7 +33,7 @@ from trio_wspair._rules.errors import (
 from trio_wspair._rules.messages import size_of
 from trio_wspair._tasks.nurseries import bare, open_service_nursery
 from trio_wspair.transports._answer import ask
-from trio_wspair.transports._connection import Item, Pong, Sending
+from trio_wspair.transports._connection import FrameSender, Item, Pong
 from trio_wspair.transports.io._sockets import linger
 from trio_wspair.transports.rfc6455._answers import accept_for, check_answer
 from trio_wspair.transports.rfc6455._headers import BINARY, FIN, TEXT, header
@@ -44,21 +50,21 @@ _logger: Final = logging.getLogger("trio_wspair")
 _RECEIVE_BYTES: Final = 2**16
 _KEY: Final = re.compile(rb"(?i)\r\nsec-websocket-key: *([^\s]+)")
 _BATCH: Final = 16
-"""So many messages are received at once; 64 are hardly faster, and come later."""
+"""The most messages that `receive()` returns. 64 are hardly faster, and come later."""
 
 
-class TrioWebSocketConnection(Sending):
+class TrioWebSocketConnection(FrameSender):
     """An open connection; see `Connection` for the methods.
 
     Made by `open_server_connection()` and `open_client_connection()`.
     """
 
     subprotocol: str
-    """The subprotocol that was agreed on, or ``""``."""
+    """The negotiated subprotocol, or ``""``."""
 
     def __init__(
         self,
-        wire: EngineStream,
+        engine_stream: EngineStream,
         stream: trio.abc.Stream,
         engine: trio_websocket.WebSocketConnection,
         nursery: trio.Nursery,
@@ -66,38 +72,42 @@ class TrioWebSocketConnection(Sending):
         over: trio.Event,
         max_message_bytes: int,
     ) -> None:
-        super().__init__(wire.frame_writer)
-        self._wire = wire
+        super().__init__(engine_stream.frame_writer)
+        self._engine_stream = engine_stream
         self._stream = stream
         self._engine = engine
         self._nursery = nursery
         self._over = over
-        """trio-websocket reads no more."""
+        """Set when trio-websocket has stopped reading."""
         self._framer = FrameProtocol(engine.is_client, [])
         self._max_message_bytes = max_message_bytes
-        self._heard_close = False
+        self._close_received = False
         self._has_too_big = False
-        """A message was, and no more are received."""
+        """Whether a message was too big. No more are received after it."""
         self._received: list[Item] = []
-        """What a `receive()` that was cancelled leaves to the next one."""
-        # A client waits for the server to end TCP first (RFC 6455, 7.1.1).
+        """Messages that a cancelled `receive()` leaves to the next one."""
         self._lingers = engine.is_client
+        """Whether `aclose()` waits for the peer to end TCP.
+
+        A client does (RFC 6455, section 7.1.1). A server does after an error: otherwise
+        a reset could make the peer lose the Close, as some data was not read.
+        """
         self.subprotocol = engine.subprotocol or ""
 
     @property
     def heard_at(self) -> float:
-        """When the last bytes came; see `SupportsPing`."""
-        return self._wire.heard_at
+        """The time when the last bytes arrived; see `SupportsPing`."""
+        return self._engine_stream.heard_at
 
     async def receive(self) -> Sequence[Item]:
         """Wait for messages or a Close; see `Connection`."""
-        if self._heard_close:
-            self._nursery.cancel_scope.cancel(reason="trio-websocket has read all")
+        if self._close_received:
+            self._nursery.cancel_scope.cancel(reason="trio-websocket has read a Close")
             await self._over.wait()
-            await self._wire.wait_gone()
+            await self._engine_stream.wait_gone()
             raise connection_lost("the peer has gone")
-        # trio-websocket hands over one message in each pass of the scheduler. What has
-        # come together is taken together, and answered with one write.
+        # trio-websocket hands over one message in each pass of the scheduler. Messages
+        # that arrived together are returned together, and answered with one write.
         received = self._received
         try:
             while not self._has_too_big:
@@ -107,36 +117,40 @@ class TrioWebSocketConnection(Sending):
                     self._has_too_big = True
                     break
                 received.append(message)
-                if not self._wire.another_follows() or len(received) >= _BATCH:
+                if not self._engine_stream.another_follows() or len(received) >= _BATCH:
                     break
         except trio_websocket.ConnectionClosed as exc:
-            if not received:  # Otherwise it is raised again.
-                return [self._end_told_by(exc)]
+            if not received:  # Otherwise, the next get_message() raises it again.
+                return [self._end_from(exc)]
         if not received:
             raise self._too_big()
         self._received = []
         return received
 
-    def _end_told_by(self, exc: trio_websocket.ConnectionClosed) -> Close:
-        """Find out which of its ends trio-websocket means: it raises one error for all.
+    def _end_from(self, exc: trio_websocket.ConnectionClosed) -> Close:
+        """Return the peer's Close, or raise the error that has ended the connection.
 
-        When a message is too big it closes its own receiving end; `exc.reason` may
-        already be about a Close that came after. It writes a Close, which the wire has
-        noticed, in answer to the peer's. It writes none when the peer breaks the
-        protocol, and reports that as if the peer had said it; nor when the network has
-        gone.
+        trio-websocket raises the same exception in four cases:
+
+        - A message is too big. Then trio-websocket has closed its channel of messages,
+          and `exc.reason` may be that of a Close that arrived later.
+        - A Close has arrived. Only then, trio-websocket has written a Close, its
+          answer, which has set `engine_sent_close`.
+        - The peer broke the protocol. Then `exc.reason` looks as if the peer had sent a
+          Close with that code.
+        - The network connection is gone.
         """
         if isinstance(exc.__context__, trio.ClosedResourceError):
             raise self._too_big()
-        if exc.reason is None:  # Its reader has crashed, or was interrupted.
+        if exc.reason is None:  # Its reading task has raised, or was interrupted.
             self._lingers = True
             raise ProtocolError(1011, "trio-websocket has stopped reading")
         code = exc.reason.code
         reason = exc.reason.reason or ""
-        if self._wire.engine_sent_close:
-            self._heard_close = True
+        if self._engine_stream.engine_sent_close:
+            self._close_received = True
             return Close(int(code), reason)
-        if code == 1006 and self._wire.has_too_many_fragments:
+        if code == 1006 and self._engine_stream.has_too_many_fragments:
             self._lingers = True
             raise ProtocolError(1009, "a message has too many fragments")
         if code == 1006:
@@ -151,37 +165,37 @@ class TrioWebSocketConnection(Sending):
     def _frame(self, item: Item) -> bytes:
         if isinstance(item, Close):
             return self._close_frame(item)
-        if self._engine.is_client:  # Its frames are masked.
+        if self._engine.is_client:  # wsproto masks the frame.
             return bytes(self._framer.send_data(item))
-        # wsproto takes nine times as long.
+        # For frames without a mask, wsproto takes nine times as long as this.
         if isinstance(item, str):
             data = item.encode()
             return header(FIN | TEXT, len(data)) + data
         return header(FIN | BINARY, len(item)) + item
 
     async def ping(self) -> float:
-        """Send a ping and return the seconds until its pong; see `Connection`."""
+        """Send a ping, and return the round trip; see `SupportsPing`."""
         pong = Pong()
         try:
-            # A task of its own: trio-websocket never forgets a cancelled ping, and
-            # never wakes one whose connection has ended.
+            # In another task, as trio-websocket never forgets a ping whose caller was
+            # cancelled, and never wakes the caller if the connection ends.
             self._nursery.start_soon(self._ping, pong)
-        except RuntimeError:
+        except RuntimeError:  # The nursery is closed: the connection has ended.
             pong.fail()
         return await pong.wait()
 
     async def _ping(self, pong: Pong) -> None:
         try:
             await self._engine.ping()
-            pong.come()
+            pong.succeed()
         except trio_websocket.ConnectionClosed:
             pass
         finally:
             pong.fail()
 
     async def aclose(self, code: int, reason: str) -> None:
-        """Say Close, flush and end TCP in good order; see `Connection`."""
-        # The wire takes nothing after the first Close.
+        """Send a Close, flush, and end TCP in good order; see `Connection`."""
+        # Ignored if a Close was written before.
         self.frame_writer.write(self._close_frame(Close(code, reason)), last=True)
         self._nursery.cancel_scope.cancel(reason="the conversation is over")
         await self._over.wait()
@@ -193,9 +207,12 @@ class TrioWebSocketConnection(Sending):
             await linger(self._stream)
 
     def abort(self) -> None:
-        """Drop the connection; see `Connection`."""
+        """Stop reading and writing; see `Connection`.
+
+        The function that opened the connection closes the stream.
+        """
         self._nursery.cancel_scope.cancel(reason="the connection is aborted")
-        self.frame_writer.stop()  # The opener closes the stream.
+        self.frame_writer.stop()
 
     def _close_frame(self, close: Close) -> bytes:
         code = None if close.code == 1005 else close.code
@@ -207,41 +224,41 @@ async def open_server_connection(
     stream: trio.abc.Stream,
     *,
     key: str,
-    extensions: str = "",  # noqa: ARG001 - none is agreed on
+    extensions: str = "",  # noqa: ARG001 - trio-websocket supports none
     received: bytes = b"",
     subprotocol: str | None,
     headers: Sequence[tuple[str, str]],
     max_message_bytes: int,
-    nursery: trio.Nursery | None = None,  # noqa: ARG001 - it needs its own
+    nursery: trio.Nursery | None = None,  # noqa: ARG001 - `_open()` opens one
 ) -> AsyncGenerator[TrioWebSocketConnection, None]:
-    """Answer an upgrade request with 101, and keep the connection for the block.
+    """Answer an upgrade request with 101, and keep the connection open for the block.
 
-    The request was read already, and found good.
+    The caller has read and checked the request.
 
     Args:
-        stream: The network. It is closed in the end.
+        stream: The network. It is closed at the end of the block.
         key: The `Sec-WebSocket-Key` of the request.
-        extensions: Those that the client offers. None is agreed on.
-        received: What was read after the request.
-        subprotocol: The one chosen of those offered, if any.
+        extensions: The extensions that the client offers. They are ignored.
+        received: The bytes that were read after the request.
+        subprotocol: The subprotocol to choose of those offered, if any.
         headers: More headers for the answer.
-        max_message_bytes: Larger messages are a `ProtocolError` with code 1009.
-        nursery: One around the block. It is not used.
+        max_message_bytes: A larger message is a `ProtocolError` with code 1009.
+        nursery: Ignored; other engines run their tasks in it.
 
     Raises:
-        HandshakeError: trio-websocket does not take it.
+        HandshakeError: trio-websocket rejects the request.
     """
 
-    def make_wire(nursery: trio.Nursery) -> EngineStream:
-        head = _plain_request(key, subprotocol)
-        return EngineStream(stream, nursery, head=head, held=received)
+    def make_stream(nursery: trio.Nursery) -> EngineStream:
+        request = _plain_request(key, subprotocol)
+        return EngineStream(stream, nursery, request=request, received=received)
 
     async def shake_hands(
-        nursery: trio.Nursery, wire: EngineStream
+        nursery: trio.Nursery, engine_stream: EngineStream
     ) -> trio_websocket.WebSocketConnection:
         request = await trio_websocket.wrap_server_stream(
             nursery,
-            wire,
+            engine_stream,
             message_queue_size=0,
             max_message_size=max_message_bytes,
             receive_buffer_size=_RECEIVE_BYTES,
@@ -251,7 +268,7 @@ async def open_server_connection(
             extra_headers=encode_headers(headers),
         )
 
-    async with _open(make_wire, stream, shake_hands, max_message_bytes) as connection:
+    async with _open(make_stream, stream, shake_hands, max_message_bytes) as connection:
         yield connection
 
 
@@ -265,37 +282,38 @@ async def open_client_connection(
     headers: Sequence[tuple[str, str]],
     max_message_bytes: int,
 ) -> AsyncGenerator[TrioWebSocketConnection, None]:
-    """Ask for a WebSocket on `stream`, and keep the connection for the block.
+    """Send an upgrade request on `stream`, and keep the connection open for the block.
 
     The caller bounds the time of the handshake by cancelling.
 
     Args:
-        stream: The network. It is closed in the end.
-        host: For the `Host` header, with the port unless that is the default.
-        resource: The path and query.
-        subprotocols: The ones offered.
+        stream: The network. It is closed at the end of the block.
+        host: The value of the `Host` header, with the port unless that is the default.
+        resource: The path and query of the URL.
+        subprotocols: The offered subprotocols.
         headers: More headers for the request.
-        max_message_bytes: Larger messages are a `ProtocolError` with code 1009.
+        max_message_bytes: A larger message is a `ProtocolError` with code 1009.
 
     Raises:
-        HandshakeError: The server has refused, or answered nonsense.
+        HandshakeError: The server has refused the request, or its answer is not valid.
     """
 
-    async def read_first(request: bytes) -> tuple[bytes, bytes]:
+    async def send_request(request: bytes) -> tuple[bytes, bytes]:
         answer = await ask(stream, request, host)
         key = _key_in(request)
         chosen = check_answer(answer, host=host, key=key, subprotocols=subprotocols)
         return _plain_answer(key, chosen), answer.received
 
-    def make_wire(nursery: trio.Nursery) -> EngineStream:
-        return EngineStream(stream, nursery, read_first=read_first)
+    def make_stream(nursery: trio.Nursery) -> EngineStream:
+        return EngineStream(stream, nursery, send_request=send_request)
 
     async def shake_hands(
-        nursery: trio.Nursery, wire: EngineStream
+        nursery: trio.Nursery, engine_stream: EngineStream
     ) -> trio_websocket.WebSocketConnection:
         return await trio_websocket.wrap_client_stream(
             nursery,
-            wire,  # type: ignore[arg-type]  # "an arbitrary stream", its docs say
+            # The documentation says "an arbitrary stream".
+            engine_stream,  # type: ignore[arg-type]
             host,
             resource,
             subprotocols=subprotocols,
@@ -305,7 +323,7 @@ async def open_client_connection(
             receive_buffer_size=_RECEIVE_BYTES,
         )
 
-    async with _open(make_wire, stream, shake_hands, max_message_bytes) as connection:
+    async with _open(make_stream, stream, shake_hands, max_message_bytes) as connection:
         yield connection
 
 
@@ -316,12 +334,16 @@ _ShakeHands = Callable[
 
 @asynccontextmanager
 async def _open(
-    make_wire: Callable[[trio.Nursery], EngineStream],
+    make_stream: Callable[[trio.Nursery], EngineStream],
     stream: trio.abc.Stream,
     shake_hands: _ShakeHands,
     max_message_bytes: int,
 ) -> AsyncGenerator[TrioWebSocketConnection, None]:
-    """Keep the tasks of a connection running while the block runs."""
+    """Shake hands, and keep the tasks of the connection running during the block.
+
+    Raises:
+        HandshakeError: The handshake has failed.
+    """
     over = trio.Event()
     scope = trio.CancelScope()
 
@@ -330,20 +352,20 @@ async def _open(
         *,
         task_status: trio.TaskStatus[TrioWebSocketConnection | HandshakeError],
     ) -> None:
-        # A task of its own, so that whatever trio-websocket's reader raises ends the
-        # connection and nothing else.
+        # In another task than the block: an exception in the reading task of
+        # trio-websocket ends the connection, and does not cancel the block.
         connection = None
-        error = HandshakeError("trio-websocket does not take this handshake")
+        error = HandshakeError("trio-websocket rejects this handshake")
         try:
             with scope:
                 async with trio.open_nursery() as nursery:
-                    engine = await shake_hands(nursery, wire)
-                    # Else a start() that is cancelled now would wait for us for ever.
+                    engine = await shake_hands(nursery, engine_stream)
+                    # A cancelled start() waits for this task: end before the shield.
                     await trio.lowlevel.checkpoint_if_cancelled()
-                    # When the block is cancelled, a Close must still arrive.
+                    # When the block is cancelled, the peer's Close is still read.
                     scope.shield = True
                     connection = TrioWebSocketConnection(
-                        wire,
+                        engine_stream,
                         stream,
                         engine,
                         nursery,
@@ -352,18 +374,18 @@ async def _open(
                     )
                     task_status.started(connection)
         except* HandshakeError as group:
-            error = _only(group)
+            error = _first(group)
         except* Exception as group:
-            _logger.debug("trio-websocket's reader has ended", exc_info=bare(group))
+            _logger.debug("trio-websocket has failed", exc_info=bare(group))
         finally:
             over.set()
         if connection is None:
             task_status.started(error)
-        del error  # Its traceback may refer to this frame.
+        del error  # The traceback may refer to this frame.
 
     try:
         async with open_service_nursery() as nursery:
-            wire = make_wire(nursery)
+            engine_stream = make_stream(nursery)
             try:
                 result = await nursery.start(run_engine)
                 try:
@@ -371,19 +393,19 @@ async def _open(
                         raise result
                     yield result
                 finally:
-                    del result  # Its traceback refers to this frame.
+                    del result  # The traceback refers to this frame.
             finally:
                 scope.cancel(reason="the block has ended")
-                wire.frame_writer.stop()
+                engine_stream.frame_writer.stop()
     finally:
         await trio.aclose_forcefully(stream)
 
 
 def _plain_request(key: str, subprotocol: str | None) -> bytes:
-    """Write an upgrade request that wsproto can read.
+    """Return an upgrade request that wsproto accepts, in place of the real one.
 
-    It stumbles over some that are good: two `Connection` headers, or an `Upgrade`
-    that names another protocol too.
+    wsproto rejects some valid requests: those with two `Connection` headers, and those
+    with an `Upgrade` header that also names another protocol.
     """
     lines = [
         "GET / HTTP/1.1",
@@ -399,16 +421,16 @@ def _plain_request(key: str, subprotocol: str | None) -> bytes:
 
 
 def _key_in(request: bytes) -> str:
-    """Return the `Sec-WebSocket-Key` of a request that trio-websocket has written."""
+    """Return the `Sec-WebSocket-Key` of a request written by trio-websocket."""
     found = _KEY.search(request)
     assert found is not None
     return found[1].decode("ascii")
 
 
 def _plain_answer(key: str, subprotocol: str) -> bytes:
-    """Write a 101 that wsproto can read, in place of one that was found good.
+    """Return a 101 that wsproto accepts, in place of the real one, which was checked.
 
-    It takes no `Connection` in several lines.
+    wsproto rejects a valid 101 with more than one `Connection` header.
     """
     lines = [
         "HTTP/1.1 101 Switching Protocols",
@@ -421,6 +443,7 @@ def _plain_answer(key: str, subprotocol: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("ascii")
 
 
-def _only(group: BaseExceptionGroup[HandshakeError]) -> HandshakeError:
+def _first(group: BaseExceptionGroup[HandshakeError]) -> HandshakeError:
+    """Return the first exception in a group of groups."""
     exc = group.exceptions[0]
-    return exc if isinstance(exc, HandshakeError) else _only(exc)
+    return exc if isinstance(exc, HandshakeError) else _first(exc)
