@@ -653,7 +653,7 @@ async def test_an_engine_that_fails_in_the_handshake_is_a_handshake_error(
     monkeypatch.setattr(trio_websocket, "wrap_client_stream", fail)
     async with net.serve(net.echo) as server:
         before = net.open_sockets()
-        with pytest.raises(HandshakeError, match="trio-websocket does not take"):
+        with pytest.raises(HandshakeError, match="trio-websocket rejects"):
             async with open_websocket(server.url, engine="trio-websocket"):
                 pass
         await net.until_open_sockets(before)
