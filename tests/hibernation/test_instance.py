@@ -645,6 +645,24 @@ async def test_an_abort_in_the_constructor_is_an_error_for_the_caller(
 
 
 @in_virtual_time
+async def test_an_exception_after_an_abort_in_the_constructor_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def abort_and_fail(room: Room) -> None:
+        room.ctx.abort("not today")
+        msg = "the disk is full"
+        raise OSError(msg)
+
+    async with open_namespace(World(on_build=abort_and_fail)) as namespace:
+        with pytest.raises(DurableObjectResetError, match="not today"):
+            await namespace.ask()
+    assert logged_warnings(caplog) == [
+        "Room 'room' calls abort(): not today",
+        "the constructor of Room 'room' failed <- OSError('the disk is full')",
+    ]
+
+
+@in_virtual_time
 async def test_an_abort_in_a_close_handler_also_ends_that_socket(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -257,8 +257,7 @@ class RequestTask:
         elif socket is not None:
             self._opened = self._take(socket, response)
             self._life.advance(RequestEvent.WEBSOCKET)
-            if request.wants_websocket:
-                self._set_alarm(self._warn_of_missing_accept)
+            self._set_alarm(self._warn_of_missing_accept)
             return response
         self._life.advance(RequestEvent.RESPONSE)
         return response

@@ -149,6 +149,8 @@ class Instance(Generic[_O]):
                 self._failure = exc
                 self._drop()
                 self._on_reset()
+            else:  # It has called abort(), so the events raise another error.
+                log_failure(exc, self._label, "the constructor")
         else:
             if self._life.advance(InstanceEvent.BUILT):
                 self._object = built
@@ -175,8 +177,8 @@ class Instance(Generic[_O]):
 
     def _leave(self) -> None:
         """Go to sleep."""
-        if self._life.advance(InstanceEvent.SLEEP):
-            self._drop()
+        self._life.advance(InstanceEvent.SLEEP)
+        self._drop()
 
     def _drop(self) -> None:
         """Drop the object, and cancel its tasks."""
