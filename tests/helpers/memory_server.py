@@ -127,7 +127,7 @@ def acceptor(
 async def serve_one(acceptor: _Acceptor, stream: trio.abc.Stream) -> None:
     """Serve one connection as `serve()` does, and close it."""
     try:
-        async with acceptor.service.alarms.kept():
+        async with acceptor.service.timers.kept():
             await acceptor.serve_stream(stream)
     finally:
         await trio.aclose_forcefully(stream)

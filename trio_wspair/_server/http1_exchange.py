@@ -17,7 +17,7 @@ from trio_wspair._http.hosts import Authority, parse_authority
 from trio_wspair._http.http1 import ClientGoneError, Head, HTTPConnection, bad_request
 from trio_wspair._http.messages import FetchHandler, Request, Response
 from trio_wspair._http.urls import RequestURL
-from trio_wspair._tasks.timers import Alarms
+from trio_wspair._tasks.timers import Timers
 from trio_wspair.transports._connection import Connection
 from trio_wspair.transports._engines import Engine
 from trio_wspair.transports.io._sockets import below_tls, linger
@@ -36,7 +36,7 @@ class HTTP1Service(Service):
     proxies: int
     stop_code: Callable[[], int]
     """Called when the server stops; returns the close code for its WebSockets."""
-    alarms: Alarms = attrs.Factory(Alarms)
+    timers: Timers = attrs.Factory(Timers)
     tasks: RequestTasks = attrs.Factory(RequestTasks)
 
 

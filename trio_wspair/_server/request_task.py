@@ -38,7 +38,7 @@ from trio_wspair._rules.requests import (
 )
 from trio_wspair._rules.state import Holder, check_thread
 from trio_wspair._tasks.nurseries import hides_failure
-from trio_wspair._tasks.timers import Alarms
+from trio_wspair._tasks.timers import Timers
 from trio_wspair.transports._connection import Connection
 from trio_wspair.transports._couple import Coupling
 
@@ -58,7 +58,7 @@ class Service:
     limits: Limits
     log_query: bool = False
     """Whether log records contain the query of the URL."""
-    alarms: Alarms | None = None
+    timers: Timers | None = None
     """The timers of the server, if it has them."""
     warned: set[str] = attrs.Factory(set[str])
     """The kinds of warnings that are logged once and were."""
@@ -153,7 +153,7 @@ class RequestTask:
         try:
             await self._run()
         finally:
-            self._cancel_alarm(self._warn_of_missing_accept)
+            self._cancel_timer(self._warn_of_missing_accept)
             current_owner.set(before)  # It refers to the task, and so to this object.
             self._owner.end()
             self._owner.forget()
@@ -240,7 +240,7 @@ class RequestTask:
             msg = "fetch must be an async function: async def fetch(request): ..."
             raise TypeError(msg)
         if request.wants_websocket:
-            self._set_alarm(self._warn_of_slow_handler)
+            self._set_timer(self._warn_of_slow_handler)
         try:
             response: object = await awaitable
         except RequestBodyError as exc:
@@ -248,7 +248,7 @@ class RequestTask:
             if hides_failure(exc):
                 self._log_failure(exc)
         finally:
-            self._cancel_alarm(self._warn_of_slow_handler)
+            self._cancel_timer(self._warn_of_slow_handler)
         if not isinstance(response, Response):
             raise TypeError(f"fetch {wrong_answer(response)}")
         socket = response.web_socket
@@ -257,7 +257,7 @@ class RequestTask:
         elif socket is not None:
             self._opened = self._take(socket, response)
             self._life.advance(RequestEvent.WEBSOCKET)
-            self._set_alarm(self._warn_of_missing_accept)
+            self._set_timer(self._warn_of_missing_accept)
             return response
         self._life.advance(RequestEvent.RESPONSE)
         return response
@@ -293,13 +293,13 @@ class RequestTask:
 
     # -- warnings that come later --------------------------------------------------
 
-    def _set_alarm(self, call: Callable[[], None]) -> None:
-        if self._service.alarms is not None:
-            self._service.alarms.set(_SLOW_SECONDS, call)
+    def _set_timer(self, call: Callable[[], None]) -> None:
+        if self._service.timers is not None:
+            self._service.timers.set(_SLOW_SECONDS, call)
 
-    def _cancel_alarm(self, call: Callable[[], None]) -> None:
-        if self._service.alarms is not None:
-            self._service.alarms.cancel(_SLOW_SECONDS, call)
+    def _cancel_timer(self, call: Callable[[], None]) -> None:
+        if self._service.timers is not None:
+            self._service.timers.cancel(_SLOW_SECONDS, call)
 
     def _warn_of_slow_handler(self) -> None:
         self._log.warn(
@@ -326,7 +326,7 @@ class RequestTask:
                 info = ConnectionInfo("server", exchange.client, self._log.url)
                 self._log.connection = info
                 report_connected(coupling.conversation.socket, info)
-                opened.end = await coupling.run(connection, self._service.alarms)
+                opened.end = await coupling.run(connection, self._service.timers)
         finally:
             opened.ended.set()
 

@@ -234,7 +234,7 @@ async def _listen(
             for listener in listeners
         ]
     server = Server(tuple(map(endpoint_of, sources)))
-    async with service.alarms.kept(), trio.open_nursery() as nursery:
+    async with service.timers.kept(), trio.open_nursery() as nursery:
         task_status.started(server)
         try:
             await trio.serve_listeners(

@@ -1,7 +1,8 @@
-"""Calls that are due after some time: one task in place of many that would sleep.
+"""`Timers`: calls after a delay, made by one task instead of many that sleep.
 
-Knows only time. There are few different delays, each of them used by many: of the calls
-with one delay, the one that was set last is due last, so that each delay has a queue.
+Knows only time. There are few different delays, and many calls with each of them. Of
+the calls with one delay, the last that was set is the last that is due, so each delay
+has a queue.
 """
 
 import math
@@ -14,24 +15,24 @@ from trio.lowlevel import enable_ki_protection
 
 from .nurseries import let_unread_bytes_count, open_service_nursery
 
-__all__ = ("Alarms",)
+__all__ = ("Timers",)
 
 Call = Callable[[], None]
-"""Must not raise, and must never block."""
+"""A call must not raise, and must not block."""
 
 
-class Alarms:
-    """Calls that are due after a delay, while `run()` or `kept()` does."""
+class Timers:
+    """Makes calls after a delay, while `run()` or the block of `kept()` is running."""
 
     def __init__(self) -> None:
         self._queues: dict[float, OrderedDict[Call, float]] = {}
-        """For each delay, the calls with the time when they are due, in that order."""
+        """For each delay, the calls with the times at which they are due, in order."""
         self._sleep = trio.CancelScope()
 
     def set(self, delay: float, call: Call) -> None:
-        """Call `call` once, after `delay` seconds; never if that is `math.inf`.
+        """Make a call once, after `delay` seconds; never if `delay` is `math.inf`.
 
-        It must not be set already.
+        The call must not be set already.
         """
         if delay == math.inf:
             return
@@ -41,7 +42,7 @@ class Alarms:
             self._sleep.deadline = due
 
     def cancel(self, delay: float, call: Call) -> None:
-        """Undo `set()`. Does nothing if it was not set, or has been called."""
+        """Undo `set()`. No effect if the call is not set, or was made already."""
         queue = self._queues.get(delay)
         if queue is not None:
             queue.pop(call, None)

@@ -5,7 +5,7 @@ Knows time, and what a connection reports about its peer; does not know the mess
 Theory of operation: `Conversation` holds facts: the traffic in both directions, the
 peer's Close, and the first failure. `PeerTimeouts` sends pings until a Close comes from
 either side, and limits the time of the closing handshake. Between pings it has no
-task: `Alarms` calls `_start_ping()` and `_give_up_closing()` when they are due. A ping
+task: `Timers` calls `_start_ping()` and `_give_up_closing()` when they are due. A ping
 and the wait for its pong run in two tasks of the nursery of the pumps. When a timeout
 expires, the conversation fails, and this nursery is cancelled. Bytes that the peer sent
 in time count, even if they are read late because the event loop was blocked.
@@ -26,7 +26,7 @@ from trio_wspair._rules.errors import ConnectionClosedError, ProtocolError
 from trio_wspair._rules.limits import Limits
 from trio_wspair._rules.state import Failure
 from trio_wspair._tasks.nurseries import let_unread_bytes_count
-from trio_wspair._tasks.timers import Alarms
+from trio_wspair._tasks.timers import Timers
 
 from ._connection import Connection, SupportsPing, supports_ping
 
@@ -105,7 +105,7 @@ class PeerTimeouts:
     _connection: Connection
     _limits: Limits
     _nursery: trio.Nursery = attrs.field(init=False)
-    _alarms: Alarms = attrs.field(init=False)
+    _timers: Timers = attrs.field(init=False)
     _pings: SupportsPing | None = attrs.field(init=False, default=None)
     _sends_pings: bool = attrs.field(init=False, default=False)
     """Whether pings are sent: the connection can, and neither side has sent a Close."""
@@ -118,20 +118,20 @@ class PeerTimeouts:
     deadline: float = attrs.field(init=False, default=math.inf)
     """The deadline of the closing handshake, once it has begun."""
 
-    def start(self, nursery: trio.Nursery, alarms: Alarms) -> None:
+    def start(self, nursery: trio.Nursery, timers: Timers) -> None:
         """Start. When a timeout expires, `nursery` is cancelled."""
         self._nursery = nursery
-        self._alarms = alarms
+        self._timers = timers
         if supports_ping(self._connection):
             self._pings = self._connection
             self._conversation.half.link.ping = self._ping
             self._sends_pings = True
-            alarms.set(self._limits.ping_interval, self._start_ping)
+            timers.set(self._limits.ping_interval, self._start_ping)
 
     def stop(self) -> None:
         """Stop pings and timeouts."""
         self.stop_pings()
-        self._alarms.cancel(self._limits.close_grace, self._give_up_closing)
+        self._timers.cancel(self._limits.close_grace, self._give_up_closing)
 
     def _give_up(self, failure: Failure, why: str) -> None:
         self._conversation.fail(failure)
@@ -147,7 +147,7 @@ class PeerTimeouts:
         self.stop_pings()
         grace = self._limits.close_grace
         self.deadline = trio.current_time() + grace
-        self._alarms.set(grace, self._give_up_closing)
+        self._timers.set(grace, self._give_up_closing)
 
     def _give_up_closing(self) -> None:
         why = "the closing handshake took too long"
@@ -166,7 +166,7 @@ class PeerTimeouts:
     def stop_pings(self) -> None:
         """Send no more pings: a Close was sent or received."""
         self._sends_pings = False
-        self._alarms.cancel(self._limits.ping_interval, self._start_ping)
+        self._timers.cancel(self._limits.ping_interval, self._start_ping)
         if self._waiting_for_pong is not None:
             self._waiting_for_pong.cancel(reason="a Close was sent or received")
 
@@ -202,7 +202,7 @@ class PeerTimeouts:
                     self._give_up(failure, "the peer does not answer")
         self._waiting_for_pong = None
         if self._sends_pings:
-            self._alarms.set(self._limits.ping_interval, self._start_ping)
+            self._timers.set(self._limits.ping_interval, self._start_ping)
 
     async def _ping_for(self, nursery: trio.Nursery) -> None:
         with contextlib.suppress(ConnectionClosedError):

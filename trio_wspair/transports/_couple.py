@@ -26,7 +26,7 @@ from trio_wspair._rules.errors import ConnectionClosedError
 from trio_wspair._rules.limits import Limits
 from trio_wspair._rules.state import Failure, Operation, check_thread
 from trio_wspair._tasks.nurseries import let_others_clean_up
-from trio_wspair._tasks.timers import Alarms
+from trio_wspair._tasks.timers import Timers
 
 from ._connection import Connection, extensions_of
 from ._conversation import Conversation, PeerTimeouts
@@ -103,11 +103,11 @@ class Coupling:
 
     @enable_ki_protection
     async def run(
-        self, connection: Connection, alarms: Alarms | None = None
+        self, connection: Connection, timers: Timers | None = None
     ) -> CloseEvent:
         """Run the pumps until both sides have closed or one has failed.
 
-        See `couple()`. `alarms` makes the calls of the timeouts; if it is `None`, a
+        See `couple()`. `timers` makes the calls of the timeouts; if it is `None`, a
         task of this coupling does that.
         """
         conversation = self.conversation
@@ -118,10 +118,10 @@ class Coupling:
         finished = False
         try:
             async with trio.open_nursery() as nursery:
-                if alarms is None:
-                    alarms = Alarms()
-                    nursery.start_soon(alarms.run)
-                timeouts.start(nursery, alarms)
+                if timers is None:
+                    timers = Timers()
+                    nursery.start_soon(timers.run)
+                timeouts.start(nursery, timers)
                 writer.start(nursery)
                 try:
                     await reader.read()
