@@ -231,7 +231,7 @@ def test_a_value_that_cannot_be_kept_is_a_type_error_that_names_it(
     with pytest.raises(TypeError) as caught:
         pack_attachment(wrapped)
     text = str(caught.value)
-    assert text.startswith("this can't be attached: ")
+    assert text.startswith("the value can't be attached: ")
     assert named in text
     assert text.endswith(HINT)
     assert caught.value.__cause__ is not None
@@ -260,7 +260,7 @@ def test_nesting_too_deep_to_be_read_back_is_refused(
     value: object = None
     for _ in range(depth):
         value = wrap(value)
-    with pytest.raises(ValueError, match="this can't be attached"):
+    with pytest.raises(ValueError, match="the value can't be attached"):
         pack_attachment(value)
 
 
@@ -289,7 +289,7 @@ def test_the_deepest_nesting_is_refused_and_does_not_end_the_process(
         timeout=30,
         check=False,
     )
-    assert done.stdout.startswith("refused: this can't be attached")
+    assert done.stdout.startswith("refused: the value can't be attached")
     assert done.returncode == 0
 
 

@@ -1,3 +1,3 @@
-"""What is legal, and what follows: errors, codes, states, checks. No Trio, no I/O."""
+"""The rules: errors, close codes, states, and checks of values. No Trio, no I/O."""
 
 __all__ = ()

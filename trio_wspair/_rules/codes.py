@@ -1,6 +1,6 @@
-"""Close codes and the Close frame: what may be sent and received, and what it means.
+"""Close codes and the Close frame: which may be sent and received, and their meaning.
 
-Knows no state: whether a half may close at all is decided in `state`.
+Knows no state: whether a half may close now is decided in `state`.
 """
 
 import re
@@ -63,11 +63,11 @@ class CloseCode(IntEnum):
 
 
 NORMAL_CODES: Final = frozenset({1000, 1001, 1005})
-"""A conversation that is closed with one of these has ended as intended."""
+"""The codes of a normal end of a conversation."""
 _NEVER_SENT: Final = frozenset({1004, 1005, 1006, 1015})
 _DEFINED: Final = frozenset({*range(1000, 1004), *range(1007, 1015)})
-"""The codes below 3000 that a peer may send: those of `CloseCode` that are sent at all,
-as no extension in use defines another (RFC 6455, section 7.4.2)."""
+"""The codes below 3000 that a peer may send (RFC 6455, section 7.4.2): the members of
+`CloseCode` without those that are never sent. No extension in use defines more."""
 
 
 @attrs.frozen(slots=True)
@@ -87,18 +87,24 @@ def usv_string(text: str) -> str:
     Two surrogates that form a pair become the character that they encode.
     """
     # Differs: workerd puts three U+FFFD for a lone surrogate in a message.
-    text = str.__str__(text)  # Of a subclass, such as a StrEnum, the text itself.
+    text = str.__str__(text)  # For a subclass, such as StrEnum, a plain str.
     if _LONE_SURROGATE.search(text) is None:
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def checked_text(what: str, text: object, most: int, advice: str = "") -> str:
-    """Return `usv_string(text)`, which has at most `most` bytes of UTF-8.
+    """Return `usv_string(text)` if it has at most `most` bytes of UTF-8.
+
+    Args:
+        what: The name of the text in error messages.
+        text: The text.
+        most: The most bytes.
+        advice: The end of the message of a `ValueError`: what to do instead.
 
     Raises:
-        TypeError: It is not a str.
-        ValueError: It is too long; the message ends with the advice.
+        TypeError: `text` is not a str.
+        ValueError: `text` is too long.
     """
     # Differs: workerd converts other types.
     if not isinstance(text, str):
@@ -145,8 +151,8 @@ def close_from_payload(payload: bytes) -> Close:
     """Return the Close that a peer has sent with this payload (RFC 6455, 5.5.1).
 
     Raises:
-        ProtocolError: 1002 if the payload has one byte, or its code may not be sent;
-            1007 if the reason is not UTF-8.
+        ProtocolError: The payload has one byte, or a code that may not be sent (1002),
+            or the reason is not UTF-8 (1007).
     """
     if not payload:
         return Close()
@@ -164,9 +170,10 @@ def close_from_payload(payload: bytes) -> Close:
 
 
 def payload_of_close(close: Close) -> bytes:
-    """Return the payload of a Close frame; a reason that is too long is shortened."""
+    """Return the payload of a Close frame. A reason that is too long is cut."""
     if close.code == 1005:
         return b""
     reason = close.reason.encode()[:MAX_REASON_BYTES]
-    whole = reason.decode(errors="ignore").encode()  # Without half a character.
+    # Without an incomplete character at the end.
+    whole = reason.decode(errors="ignore").encode()
     return close.code.to_bytes(2, "big") + whole

@@ -58,18 +58,18 @@ def quoted(text: str) -> str:
 
 
 def redacted(url: str) -> str:
-    """Return a URL that can be shown: without userinfo and values of its query.
+    """Return a URL without its secrets: userinfo, values of the query, fragment.
 
     ``wss://me:secret@h/p?token=abc#x`` becomes ``wss://h/p?token=...#...``. A part of
     the query without a name is replaced, too. Never raises: text that is not a URL is
-    shortened in the same way. The result is `printable`.
+    redacted in the same way. The result is also `printable()`.
     """
     url = re.sub(r"[\t\r\n]", "", url)  # As browsers do.
     rest, hash_sign, _ = url.partition("#")
     rest, question_mark, query = rest.partition("?")
     before, authority, path = _split(rest)
     if "@" in url and not _is_host(authority):
-        # The userinfo may have a "/", "?" or "#" in it that should have been encoded.
+        # The userinfo may contain a "/", "?" or "#" that should have been encoded.
         return redacted(before + url[len(before) :].rpartition("@")[2])
     if not _is_host(authority):  # As in "host:port:user:password".
         authority = _NO_PORT.sub(r"\1:...", authority)
@@ -82,9 +82,10 @@ def redacted(url: str) -> str:
 
 
 def _split(url: str) -> tuple[str, str, str]:
-    """Return what is before the authority, the authority without userinfo, the path.
+    """Return the part before the authority, the authority, and the path.
 
-    A slash of either kind ends the authority, as for browsers.
+    The authority is returned without userinfo. A slash of either kind ends it, as
+    in browsers.
     """
     found = _BEFORE_AUTHORITY.match(url)
     assert found is not None  # It matches the empty string.
@@ -97,7 +98,7 @@ def _split(url: str) -> tuple[str, str, str]:
 
 
 def _is_host(authority: str) -> bool:
-    """Return whether this can be a host, perhaps with a port, or is empty."""
+    """Whether this is empty, or can be a host, perhaps with a port."""
     return _HOST_AND_PORT.fullmatch(authority) is not None
 
 

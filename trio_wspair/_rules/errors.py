@@ -40,7 +40,7 @@ class WebSocketError(Exception):
 class InvalidStateError(WebSocketError, RuntimeError):
     """The call is not allowed in this state of the half, and has changed nothing.
 
-    For example `send()` before `accept()`, after `close()` of the same half, or in
+    For example, a `send()` before `accept()`, after `close()` of the same half, or in
     another thread than that of the half's Trio run.
     """
 
@@ -70,7 +70,7 @@ class ConnectionClosedError(WebSocketError):
 
     def __str__(self) -> str:
         manner = "cleanly" if self.was_clean else "abnormally"
-        # It comes from the peer, and is shown in logs.
+        # The reason comes from the peer, and the text is shown in logs.
         reason = f": {printable(self.reason)}" if self.reason else ""
         return f"the connection has closed {manner} with code {self.code}{reason}"
 
@@ -99,8 +99,8 @@ _LASTING_5XX: Final = frozenset({501, 505})
 class HandshakeError(WebSocketError):
     """The server, or the proxy on the way to it, did not open a WebSocket.
 
-    If there was an HTTP response, `status`, `headers` and `body` are those of it.
-    Otherwise `status` is `None`.
+    `status`, `headers` and `body` are those of the HTTP response. If there was no
+    response, `status` is `None`.
     """
 
     status: int | None
@@ -140,23 +140,23 @@ def _may_pass(status: int | None) -> bool:
 
 
 class DurableObjectResetError(WebSocketError):
-    """The instance of a Durable Object was dropped while it was handling this.
+    """The instance of a Durable Object was dropped while it was handling this call.
 
-    It has called ``ctx.abort()``, one of its tasks has failed, or its namespace has
-    ended. The next request meets a new instance.
+    The object has called ``ctx.abort()``, one of its tasks has failed, or its namespace
+    has ended. The next request is handled by a new instance.
     """
 
 
 class RequestBodyError(Exception):
-    """The body of a request did not arrive as it should; `status` is the answer to it.
+    """The body of a request could not be read.
 
-    A handler need not catch it: the server then answers with that status. It is not a
-    `WebSocketError`, since the body of a request has nothing to do with WebSockets.
+    A handler need not catch this error: the server then answers with `status`. It is
+    not a `WebSocketError`, as the body of a request has nothing to do with WebSockets.
     """
 
     status: int
-    """408 if it came too slowly, 413 if it is too large, 400 if it is broken off or
-    is not JSON, for `Request.json()`."""
+    """408 if the body came too slowly, 413 if it is too large, 400 if it is incomplete
+    or, for `Request.json()`, is not JSON."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(status, message)
@@ -167,7 +167,7 @@ class RequestBodyError(Exception):
 
 
 def connection_lost(
-    # These are workerd's words.
+    # The default is the text of workerd.
     why: str = "WebSocket disconnected without sending Close frame.",
 ) -> ConnectionClosedError:
     """Return the error for a connection that ended without a Close."""

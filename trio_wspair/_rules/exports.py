@@ -12,15 +12,15 @@ _PRIVATE: Final = re.compile(r"trio_wspair\.(\w+\.)*_")
 
 
 def name_public_module(namespace: Mapping[str, Any]) -> None:
-    """Set `__module__` of all that a module exports to the name of that module.
+    """Set `__module__` of everything that a module exports to the name of that module.
 
-    Tracebacks, `repr()`, `help()` and pickles then show ``trio_wspair.WebSocket``,
-    which can be imported, and which stays when a private module is renamed. Methods are
-    included; those that are inherited from a private class get the name of the exported
-    class. Aliases of types keep the module of their `typing` class.
+    Tracebacks, `repr()`, `help()` and pickles then show ``trio_wspair.WebSocket``. This
+    name can be imported, and does not change when a private module is renamed. Methods
+    are included. Methods that are inherited from a private class get the name of the
+    exported class. Aliases of types keep the module of their `typing` class.
 
     Args:
-        namespace: The `globals()` of the public module, when it has all its names.
+        namespace: The `globals()` of the public module, after all its imports.
     """
     module = namespace["__name__"]
     exported = [namespace[name] for name in namespace["__all__"]]
@@ -32,7 +32,7 @@ def name_public_module(namespace: Mapping[str, Any]) -> None:
     for value in filter(isclass, exported):
         for base in filter(_is_private, value.__mro__):
             for name, member in vars(base).items():
-                if getattr_static(value, name) is member:  # It is not overridden.
+                if getattr_static(value, name) is member:  # Not overridden.
                     _set_module(member, module, f"{value.__qualname__}.{name}")
 
 
@@ -40,7 +40,7 @@ def _set_module(value: object, module: str, qualified: str = "") -> None:
     value = getattr(value, "__func__", value)
     if not isinstance(value, (type, FunctionType)) or not _is_private(value):
         return
-    # Overloads are registered by these names, under which get_overloads() finds them.
+    # get_overloads() finds overloads by these names, so they are registered anew.
     overloads = get_overloads(value) if isinstance(value, FunctionType) else ()
     for each in *overloads, value:
         each.__module__ = module
@@ -50,6 +50,6 @@ def _set_module(value: object, module: str, qualified: str = "") -> None:
 
 
 def _is_private(value: type | FunctionType) -> bool:
-    """Return whether a private module of trio-wspair defines a class or function."""
+    """Whether a private module of trio-wspair defines this class or function."""
     defined_in: str | None = value.__module__
     return defined_in is not None and bool(_PRIVATE.match(defined_in))

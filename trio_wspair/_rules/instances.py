@@ -1,6 +1,6 @@
-"""The life of an object's instance, and how far it is with the messages of a socket.
+"""The life of an object's instance, and its progress with the messages of a socket.
 
-Knows no Trio and no sockets: the tasks of the instance ask, and act.
+Knows no Trio and no sockets. The tasks of the instance ask these tables what to do.
 """
 
 from collections.abc import Mapping
@@ -20,28 +20,29 @@ class InstanceState(Enum):
     AWAKE = auto()
     """Events begin, unless one of them blocks the others."""
     LEAVING = auto()
-    """It goes to sleep: no event is running, and its tasks are being cancelled."""
+    """The instance goes to sleep: no event runs, and its tasks are being cancelled."""
     FAILED = auto()
-    """Its constructor has raised an exception, which the waiting events raise."""
+    """The constructor has raised an exception, which the waiting events raise."""
     ABORTED = auto()
-    """It was reset: its events and its tasks are being cancelled."""
+    """The instance was reset: its events and its tasks are being cancelled."""
     GONE = auto()
-    """All its events and tasks have ended."""
+    """All events and tasks of the instance have ended."""
 
 
 class InstanceEvent(Enum):
     """What changes the state."""
 
     BUILT = auto()
-    """The constructor has returned, and what it had to run first has ended."""
+    """The constructor and the functions that it had to run first have returned."""
     BUILD_FAILURE = auto()
     """The constructor, or a function that it had to run first, has raised."""
     SLEEP = auto()
-    """It was idle for long enough, or was evicted."""
+    """The instance was idle for long enough, or was evicted."""
     RESET = auto()
-    """It has called `abort()`, a task of it has failed, or its namespace has ended."""
+    """The object has called `abort()`, a task of it has failed, or its namespace has
+    ended."""
     END = auto()
-    """Its last event and its last task have ended."""
+    """The last event and the last task of the instance have ended."""
 
 
 _S, _E = InstanceState, InstanceEvent
@@ -66,12 +67,12 @@ class InstanceLife:
 
     state: InstanceState = InstanceState.STARTING
     blocks: int = 0
-    """How many functions are running that block events."""
+    """The number of running functions that block events."""
     evicted: bool = False
-    """Whether it goes to sleep as soon as no event runs, however short it was idle."""
+    """Whether the instance goes to sleep as soon as no event runs, without waiting."""
 
     def advance(self, event: InstanceEvent) -> bool:
-        """Enter the state that follows. Return whether the event has an effect."""
+        """Enter the next state. Return whether the event has an effect."""
         before = self.state
         self.state = _NEXT.get((before, event), before)
         return self.state is not before
@@ -83,17 +84,18 @@ class InstanceLife:
 
     @property
     def lets_begin(self) -> bool:
-        """Whether events that wait may go on: to begin, or to raise what failed."""
+        """Whether waiting events may go on: to begin, or to raise the failure."""
         return self.state in _LETS_BEGIN and not self.blocks
 
     def may_sleep(self, *, events: int, tasks: int, idle_long_enough: bool) -> bool:
-        """Whether it goes to sleep now.
+        """Whether the instance goes to sleep now.
 
         Args:
-            events: How many run, or wait for their beginning.
-            tasks: How many other tasks it has, such as those of sockets that it has
-                accepted with `accept()`. They keep it awake, unless it is evicted.
-            idle_long_enough: Whether the time of `hibernate_after` is over.
+            events: The number of events that run or wait to begin.
+            tasks: The number of other tasks of the instance, such as those of sockets
+                that it accepted with `accept()`. They keep the instance awake, unless
+                it is evicted.
+            idle_long_enough: Whether the time of `hibernate_after` has passed.
         """
         if self.state is not InstanceState.AWAKE or events:
             return False
@@ -101,12 +103,12 @@ class InstanceLife:
 
 
 class MessageProgress(Enum):
-    """How far an object is with the messages of one socket.
+    """The progress of an object with the messages of one socket.
 
-    Automatic answers depend on it. Workers start the handler of each message when they
-    read the message, and then read the next one. So an automatic answer follows what
-    the handlers of earlier messages send before they first wait, and precedes what they
-    send later.
+    Automatic answers depend on the progress. Workers start the handler of each message
+    when they read the message, and then read the next one. So an automatic answer
+    follows what the handlers of earlier messages send before they first wait, and
+    precedes what they send later.
     """
 
     IDLE = auto()

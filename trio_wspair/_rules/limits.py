@@ -1,9 +1,9 @@
 """`Limits`: all limits in one place, and the checks of numbers and seconds.
 
-Knows their names, defaults and ranges. Users set them by keyword arguments of
-`serve()`, `connect()`, `couple()` and `ASGIApp`, which have the same names and
-defaults, and pass them on as one value. ``docs/serving.rst`` has the table of what
-happens beyond each.
+Knows the names, defaults and ranges of the limits. Users set limits by keyword
+arguments of `serve()`, `connect()`, `couple()` and `ASGIApp`. These arguments have the
+same names and defaults, and are passed on as one `Limits` value. ``docs/serving.rst``
+has a table of what happens when each limit is exceeded.
 """
 
 from typing import Any, Final
@@ -19,19 +19,19 @@ __all__ = (
 )
 
 MAX_ANSWER_HEAD_BYTES: Final = 2**16
-"""The head of a server's answer to `connect()`."""
+"""The most bytes in the head of a server's answer to `connect()`."""
 MAX_ANSWER_BODY_BYTES: Final = 2**20
-"""What is kept of the body of such an answer, if it is a refusal."""
+"""The most bytes that are kept of the body of such an answer, if it is a refusal."""
 
 
 def check_limit(
     name: str, value: object, *, least: int = 1, most: int | None = None
 ) -> None:
-    """Check a number of bytes or things.
+    """Check a limit that is an int.
 
     Raises:
-        TypeError: It is not an int.
-        ValueError: It is below `least` or above `most`.
+        TypeError: `value` is not an int.
+        ValueError: `value` is below `least` or above `most`.
     """
     if not isinstance(value, int) or isinstance(value, bool):
         msg = f"{name} must be an int, not {value!r}"
@@ -45,11 +45,11 @@ def check_limit(
 
 
 def check_seconds(name: str, value: object) -> None:
-    """Check a duration; `math.inf` is one.
+    """Check a duration; `math.inf` is allowed.
 
     Raises:
-        TypeError: It is not a number.
-        ValueError: It is negative or not a number.
+        TypeError: `value` is not an int or float.
+        ValueError: `value` is negative or NaN.
     """
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         msg = f"{name} must be a number of seconds, not {value!r}"
@@ -60,7 +60,7 @@ def check_seconds(name: str, value: object) -> None:
 
 
 def _count(default: int | None, *, least: int = 1) -> Any:  # noqa: ANN401 - of a field
-    """Return the field of a number of things or bytes; `None` is allowed if default."""
+    """Return a field for an int; `None` is allowed if it is the default."""
 
     def check(_: object, field: "attrs.Attribute[Any]", value: object) -> None:
         if value is not None or default is not None:
@@ -70,7 +70,7 @@ def _count(default: int | None, *, least: int = 1) -> Any:  # noqa: ANN401 - of 
 
 
 def _seconds(default: float) -> Any:  # noqa: ANN401 - of a field
-    """Return the field of a duration."""
+    """Return a field for a duration."""
 
     def check(_: object, field: "attrs.Attribute[Any]", value: object) -> None:
         check_seconds(field.name, value)
@@ -80,7 +80,7 @@ def _seconds(default: float) -> Any:  # noqa: ANN401 - of a field
 
 @attrs.frozen(kw_only=True)
 class Limits:
-    """What a server, a client or a connection may cost.
+    """The limits of a server, a client or a connection.
 
     Raises:
         TypeError: An argument is of another type.
@@ -88,32 +88,32 @@ class Limits:
     """
 
     max_connections: int = _count(1000)
-    """Connections of a server at the same time."""
+    """The most connections of a server at the same time."""
     max_connections_per_client: int | None = _count(None)
-    """Those of one client; `None` for no separate limit."""
+    """The most connections of one client; `None` for no separate limit."""
 
     max_head_bytes: int = _count(2**15, least=1024)
-    """The head of a request: its first line and its headers."""
+    """The most bytes in the head of a request: its first line and its headers."""
     max_body_bytes: int = _count(2**20, least=0)
-    """The body of a request."""
+    """The most bytes in the body of a request."""
     max_message_bytes: int = _count(2**25)
-    """One message that is received."""
+    """The most bytes of a message that is received."""
     max_buffered_bytes: int = _count(2**26)
-    """What a half has sent and the other has not taken."""
+    """The most bytes that one half has sent and the other half has not taken."""
     receive_buffer_bytes: int = _count(2**20)
-    """What has come from the network and was not taken; reading stops above it."""
+    """Reading stops while a half has more untaken bytes from the network than this."""
 
     connect_timeout: float = _seconds(10.0)
-    """For a client, from dialing to the answer to its handshake."""
+    """For a client: the time from dialing to the answer to its handshake."""
     handshake_timeout: float = _seconds(10.0)
-    """For a server, TLS and the head of a request."""
+    """For a server: the time for TLS and the head of a request."""
     idle_timeout: float = _seconds(60.0)
-    """Between two requests on one connection; 0 for one request only."""
+    """The time between two requests on a connection; with 0, there is only one."""
     body_timeout: float = _seconds(30.0)
-    """For the next piece of a body to come, or to be taken."""
+    """The time until the next piece of a body arrives, or is taken by the peer."""
     ping_interval: float = _seconds(20.0)
-    """Between two pings; `math.inf` for none."""
+    """The time between two pings; `math.inf` for no pings."""
     ping_timeout: float = _seconds(20.0)
-    """From a ping to a sign of life."""
+    """The time from a ping to the next byte of the peer."""
     close_grace: float = _seconds(5.0)
-    """For a closing handshake."""
+    """The time for a closing handshake."""

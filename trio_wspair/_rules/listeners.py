@@ -1,9 +1,10 @@
 """The listeners of one half: which are called for an event, and in what order.
 
-Pure and synchronous: it calls no listener, and knows events only by name. The order is
-workerd's: the `on...` attribute first, then the listeners as they were added (WHATWG
-DOM, section 2.7: no duplicates, removal counts at once, additions wait for the next
-event, `once` is removed before its call).
+Knows events only by name, and calls no listener. The order is that of workerd: the
+`on...` attribute first, then the listeners in the order in which they were added. As in
+WHATWG DOM, section 2.7, there are no duplicates, a removal takes effect at once, an
+addition takes effect for the next event, and a listener for `once` is removed before it
+is called.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,7 @@ import attrs
 __all__ = ("EVENT_TYPES", "Listener", "Listeners", "check_event_type")
 
 Listener = Callable[..., object]
-"""Takes the event; an awaitable result is awaited, any other is ignored."""
+"""Is called with the event. An awaitable result is awaited; others are ignored."""
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 EVENT_TYPES: Final = ("message", "close", "error")
@@ -41,30 +42,30 @@ class Listeners:
     __slots__ = ("_entries", "_slots", "only_message_listener")
 
     only_message_listener: Listener | None
-    """The listener for messages, if there is only one, and it is not for once."""
+    """The listener for messages, if there is exactly one and it is not for `once`."""
 
     def __init__(self) -> None:
-        # Tuples are replaced and never changed, so that a delivery has a snapshot. Both
-        # start as one shared empty mapping, as most halves have few listeners.
+        # Mappings and tuples are replaced and never changed, so that a delivery keeps a
+        # snapshot. All halves start with the same empty mapping, which saves memory.
         self._entries: Mapping[str, tuple[_Entry, ...]] = _NOTHING
         self._slots: Mapping[str, Listener] = _NOTHING
         self.only_message_listener = None
 
     def add(self, event_type: str, listener: Listener, *, once: bool) -> None:
-        """Add a listener, unless it is there already."""
+        """Add a listener, unless it was added before."""
         entries = self._checked_entries(event_type, listener)
         if _find(entries, listener) is None:
             self._replace(event_type, (*entries, _Entry(listener, once)))
 
     def remove(self, event_type: str, listener: Listener) -> None:
-        """Remove a listener, if it is there."""
+        """Remove a listener, if it was added."""
         entries = self._checked_entries(event_type, listener)
         found = _find(entries, listener)
         if found is not None:
             self._replace(event_type, tuple(e for e in entries if e is not found))
 
     def __contains__(self, event_type: str) -> bool:
-        """Return whether there is a listener for these events."""
+        """Whether there is a listener for events of this type."""
         return event_type in self._slots or bool(self._entries.get(event_type))
 
     def slot(self, event_type: str) -> Listener | None:
@@ -87,7 +88,8 @@ class Listeners:
         if slot is not None:
             yield slot
         for entry in entries:
-            # Removed and added again by an earlier listener: workerd calls it.
+            # A listener that an earlier one removed and added again is called, as in
+            # workerd.
             current = _find(self._entries.get(event_type, ()), entry.listener)
             if current is None:
                 continue
@@ -112,7 +114,7 @@ class Listeners:
         self._changed()
 
     def _changed(self) -> None:
-        """Find the only listener for messages, if there is one only."""
+        """Update `only_message_listener`."""
         entries = self._entries.get("message", ())
         only = self._slots.get("message")
         if only is None and len(entries) == 1 and not entries[0].once:
@@ -126,7 +128,7 @@ def check_event_type(event_type: object) -> None:
     """Check the name of an event.
 
     Raises:
-        ValueError: There is no such type of event.
+        ValueError: WebSockets have no event with this name.
     """
     # Differs: workerd takes any type.
     if event_type not in EVENT_TYPES:

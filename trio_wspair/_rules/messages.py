@@ -1,8 +1,8 @@
 """Messages and attachments: what `send()` and `serialize_attachment()` accept and keep.
 
 Knows no sockets. A message becomes well-formed text, or bytes. An attachment becomes
-CBOR (RFC 8949): rather than JSON because of bytes, dates, sets and shared references,
-and rather than pickle because reading it runs no code.
+CBOR (RFC 8949). JSON has no bytes, dates, sets and shared references, and reading a
+pickle can run any code.
 """
 
 import math
@@ -23,17 +23,17 @@ __all__ = (
 
 Message = str | bytes
 MIN_WEIGHT: Final = 64
-"""The least that a message counts towards `max_buffered_bytes`: the queue takes memory,
-too."""
+"""The bytes that a small message counts towards `max_buffered_bytes`, as its place in
+the queue takes memory."""
 
 
 def as_message(value: object) -> Message:
     """Return `value` as the message that `send()` sends for it.
 
-    Bytes are a snapshot. Numbers become text as ECMAScript prints them.
+    Mutable bytes are copied. Numbers become text as ECMAScript prints them.
 
     Raises:
-        TypeError: It is neither text, nor bytes, nor a number.
+        TypeError: `value` is neither text, nor bytes, nor a number.
     """
     kind = value.__class__
     if kind is bytes:
@@ -54,22 +54,22 @@ def as_message(value: object) -> Message:
 
 
 def size_of(message: Message) -> int:
-    """Return the bytes that `message` takes on the wire, without framing."""
+    """Return the length of the payload of a message, in bytes."""
     if message.__class__ is bytes or message.isascii():
         return len(message)
     return len(message.encode()) if isinstance(message, str) else len(message)
 
 
 def weight_of(size: int) -> int:
-    """Return what a message of so many bytes counts towards `max_buffered_bytes`.
+    """Return what a message of `size` bytes counts towards `max_buffered_bytes`.
 
-    `Inbox` writes this out where it runs for every message.
+    `Inbox` has a copy of this expression where it runs for every message.
     """
     return max(size, MIN_WEIGHT)
 
 
 def _number_text(value: float) -> str:
-    """Print a number as ECMAScript does (ECMA-262, Number::toString)."""
+    """Return a number as text, as in ECMAScript (ECMA-262, Number::toString)."""
     if isinstance(value, int):
         return format(int(value), "d")
     if math.isnan(value):
@@ -79,7 +79,7 @@ def _number_text(value: float) -> str:
     if value == 0:
         return "0"
     sign = "-" if value < 0 else ""
-    # Python and ECMAScript agree on the shortest digits, not on how to set them.
+    # Python and ECMAScript use the same digits, but write exponents differently.
     mantissa, _, exponent = repr(abs(float(value))).partition("e")
     whole, _, fraction = mantissa.partition(".")
     digits = (whole + fraction).lstrip("0")
@@ -90,7 +90,10 @@ def _number_text(value: float) -> str:
 
 
 def _placed(digits: str, point: int) -> str:
-    """Set the point after `point` digits, with an exponent where ECMAScript has one."""
+    """Return the digits with the decimal point, or the exponent, of ECMAScript.
+
+    The number is 0.`digits` times 10 to the power of `point`.
+    """
     if len(digits) <= point <= 21:
         return digits + "0" * (point - len(digits))
     if 0 < point <= 21:
@@ -102,32 +105,32 @@ def _placed(digits: str, point: int) -> str:
 
 
 MAX_ATTACHMENT_BYTES: Final = 16_384
-"""As in Workers; measured on the serialised form."""
+"""The most bytes of a packed attachment. Workers have the same limit."""
 
 
 def pack_attachment(value: object) -> bytes:
     """Return `value` as bytes that `unpack_attachment()` can read.
 
     Raises:
-        TypeError: Something in it can't be kept.
-        ValueError: It is too large, or nested too deeply.
+        TypeError: `value` contains an object that can't be stored.
+        ValueError: `value` is too large, or nested too deeply.
     """
-    import cbor2  # noqa: PLC0415 - not at all if nothing is attached
+    import cbor2  # noqa: PLC0415 - not imported without attachments
 
     try:
         packed = cbor2.dumps(value, value_sharing=True)
-        cbor2.loads(packed)  # So that an error comes now, and not when it is read.
+        cbor2.loads(packed)  # An error has to be raised now, and not at a later read.
     except (cbor2.CBOREncodeError, UnicodeEncodeError) as exc:
         why = str(exc)
-        if why.startswith("naive datetime"):  # cbor2's text names options of cbor2.
+        if why.startswith("naive datetime"):  # The text of cbor2 names its options.
             why = "a naive datetime has no timezone; datetime.now(UTC) has one"
         msg = (
-            f"this can't be attached: {why}. Attach None, bool, int, float, str, "
+            f"the value can't be attached: {why}. Attach None, bool, int, float, str, "
             "bytes, aware datetimes, and lists, dicts and sets of these"
         )
         raise TypeError(msg) from exc
     except (cbor2.CBORDecodeError, RecursionError) as exc:
-        msg = f"this can't be attached, as it could not be read back: {exc}"
+        msg = f"the value can't be attached, as it could not be read back: {exc}"
         raise ValueError(msg) from exc
     if len(packed) > MAX_ATTACHMENT_BYTES:
         msg = (
@@ -139,7 +142,7 @@ def pack_attachment(value: object) -> bytes:
 
 
 def unpack_attachment(packed: bytes) -> object:
-    """Return a fresh copy of what `pack_attachment()` was given."""
+    """Return a new copy of the value that was given to `pack_attachment()`."""
     import cbor2  # noqa: PLC0415 - see above
 
     value: object = cbor2.loads(packed)

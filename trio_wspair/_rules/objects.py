@@ -1,6 +1,6 @@
 """Values of Durable Objects: their ids, tags, automatic answers and time limits.
 
-The limits are those of Workers.
+Knows no Trio and no sockets. The limits are those of Workers.
 """
 
 import hashlib
@@ -56,7 +56,7 @@ class DurableObjectId:
 
     _digits: str = attrs.field(alias="digits", validator=_check_digits)
     name: str | None = attrs.field(default=None, eq=False)
-    """The name from which `id_from_name()` has made it, if it has."""
+    """The name, if `id_from_name()` has made this id."""
 
     def __str__(self) -> str:
         """Return the 64 hexadecimal digits that `id_from_string()` takes."""
@@ -77,7 +77,7 @@ def id_from_name(namespace: str, name: object) -> DurableObjectId:
 
 
 def new_unique_id() -> DurableObjectId:
-    """Return an id that no other object has."""
+    """Return a random id, which no other object has."""
     return DurableObjectId(secrets.token_hex(32))
 
 
@@ -90,7 +90,7 @@ def _checked_text(text: str) -> str:
 
 @attrs.frozen
 class WebSocketRequestResponsePair:
-    """A text message, and the text that answers it without waking the object.
+    """A text message, and the automatic answer to it, which does not wake the object.
 
     Differs from Workers: the sizes are checked here, not when the pair is set.
 
@@ -100,7 +100,7 @@ class WebSocketRequestResponsePair:
     """
 
     request: str = attrs.field(converter=_checked_text)
-    """The whole message that is answered."""
+    """The message that is answered. It must be equal, not only begin like this."""
     response: str = attrs.field(converter=_checked_text)
     """The answer."""
 

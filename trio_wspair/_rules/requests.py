@@ -1,6 +1,6 @@
-"""The life of a request: its states, what follows what, and what a stop means in each.
+"""The life of a request: its states, the events that change them, and the stop.
 
-Knows no Trio and no connection: the task of the request asks, and acts.
+Knows no Trio and no connection. The task of the request asks these tables what to do.
 """
 
 from collections.abc import Mapping
@@ -22,11 +22,11 @@ class RequestState(Enum):
     CONVERSING = auto()
     """The WebSocket is open, or about to be."""
     CLOSING = auto()
-    """The handler's halves have failed; the connection gets its Close."""
+    """The handler's halves have failed, and the connection is being closed."""
     WAITING = auto()
-    """The connection has ended; the handler's half has not."""
+    """The connection has ended, but the handler's half has not."""
     DONE = auto()
-    """Nothing is left."""
+    """The request has ended."""
 
 
 class RequestEvent(Enum):
@@ -41,7 +41,7 @@ class RequestEvent(Enum):
     CONNECTION_END = auto()
     """The connection of the WebSocket has ended."""
     END = auto()
-    """Nothing is left to be done."""
+    """The task has nothing left to do."""
 
 
 class StopEffect(Enum):
@@ -70,7 +70,7 @@ _NEXT: Final[Mapping[tuple[RequestState, RequestEvent], RequestState]] = {
     (_S.WAITING, _E.END): _S.DONE,
     (_S.CLOSING, _E.END): _S.DONE,
 }
-"""(state, event) -> next state. A missing row is a fault of the caller."""
+"""(state, event) -> next state. A missing row is a bug of the caller."""
 
 _ON_STOP: Final[Mapping[RequestState, StopEffect]] = {
     _S.CALLING: StopEffect.KEEP_CODE,
@@ -91,10 +91,10 @@ class RequestLife:
     """The close code of the server's stop, once it stops."""
 
     def advance(self, event: RequestEvent) -> None:
-        """Enter the state that follows."""
+        """Enter the next state."""
         self.state = _NEXT[self.state, event]
 
     def stop(self, code: int) -> StopEffect:
-        """Note that the server stops. Return what the task has to do."""
+        """Note that the server stops, and return what the task has to do."""
         self.stop_code = code
         return _ON_STOP[self.state]

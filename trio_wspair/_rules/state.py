@@ -1,8 +1,8 @@
-"""The holder of a half, and how far its closing has come: all rules of both.
+"""The state of a half: its holder and its closing, with all rules about both.
 
-Knows no Trio, no listeners and no messages. The *holder* moves along a table, in which
-a missing row is an error. The *latches* `close_sent`, `close_received`, `failure` and
-`released` are set once. Everything else is derived from these.
+Knows no Trio, no listeners and no messages. The *holder* changes by a table, in which a
+missing row is an error. The *latches* `close_sent`, `close_received`, `failure` and
+`released` are set once. Everything else is derived from holder and latches.
 """
 
 from collections.abc import Mapping
@@ -29,10 +29,10 @@ __all__ = (
 
 
 class ReadyState(IntEnum):
-    """How far the closing of a WebSocket has come (WHATWG `readyState`)."""
+    """The state of a WebSocket, as WHATWG's `readyState`."""
 
     CONNECTING = 0
-    """Never seen here: `connect()` returns when the connection is open."""
+    """Never used: `connect()` returns when the connection is open."""
     OPEN = 1
     """Neither side has sent a Close. Also the state before `accept()`."""
     CLOSING = 2
@@ -42,14 +42,14 @@ class ReadyState(IntEnum):
 
 
 class Holder(Enum):
-    """What has taken a half."""
+    """The user of a half: application, puller, connection or Durable Object."""
 
     def __init__(self, label: str, has_verbs: bool, answers: bool) -> None:  # noqa: FBT001
         self.label = label
         self.has_verbs = has_verbs
         """Whether the holder uses the verbs `send()` and `close()`."""
         self.answers = answers
-        """Whether a Close is answered for the holder."""
+        """Whether the peer's Close is answered automatically."""
 
     NONE = ("not accepted", False, True)
     APPLICATION = ("accepted", True, True)
@@ -59,7 +59,7 @@ class Holder(Enum):
 
 
 class Operation(Enum):
-    """A way to take a half; the value is its name in messages."""
+    """A way to take a half. The value is the name of the operation in messages."""
 
     ACCEPT = "accept()"
     PULL = "receive()"
@@ -93,18 +93,19 @@ class Failure:
     """An abnormal end: no Close came, and none will."""
 
     reason: str = ""
-    """For the close event, whose code is 1006."""
+    """The reason of the close event, whose code is 1006."""
     error: Exception | None = None
-    """What the `error` event carries; without it there is none."""
+    """The error of the `error` event; with `None`, there is no such event."""
 
 
 class Cause(Enum):
-    """What makes a half fail in this process: the reason, and the Close to send."""
+    """A cause in this process for which a half fails."""
 
     def __init__(self, reason: str, code: int | None) -> None:
         self.reason = reason
+        """The reason of the close event."""
         self.close = None if code is None else Close(code)
-        """`None` where a Close was sent before, or no half is left to receive it."""
+        """The Close to send; `None` if one was sent before, or can't be received."""
 
     LISTENER_RAISED = ("a listener raised", 1011)
     OWNER_ENDED = ("the nursery of this half was cancelled", 1001)
@@ -113,10 +114,10 @@ class Cause(Enum):
 
 
 End = Close | Failure
-"""How the conversation ends, as one half sees it."""
+"""The end of the conversation for one half."""
 
 _NONE, _PULLER = Holder.NONE, Holder.PULLER
-"""Looking up a member of an `Enum` takes as long as a call."""
+"""Global names, as looking up a member of an `Enum` takes as long as a call."""
 
 
 @attrs.define(slots=True, eq=False)
@@ -130,11 +131,12 @@ class HalfState:
     close_received: Close | None = None
     failure: Failure | None = None
     answered: bool = False
-    """The Close that was sent was an automatic answer to the peer's."""
+    """Whether the Close that was sent is an automatic answer to the peer's Close."""
     end_shown: bool = False
-    """An object's handler for the end is due: before that, the object sees no end."""
+    """Whether the object's handler for the end is due. Until then, `ready_state` does
+    not show the end to the object."""
     released: bool = False
-    """The end has been delivered, and the holder needs the half no more."""
+    """Whether the end has been delivered, so that the holder has finished."""
 
     # -- views ------------------------------------------------------------
 
@@ -150,7 +152,7 @@ class HalfState:
 
     @property
     def end(self) -> End | None:
-        """What the close event shows, once that is decided: it never changes."""
+        """The end that the close event shows, once there is one. It never changes."""
         return self.failure if self.close_received is None else self.close_received
 
     @property
@@ -168,7 +170,7 @@ class HalfState:
         return 1006, "" if self.failure is None else self.failure.reason, False
 
     def closed_error(self) -> ConnectionClosedError:
-        """Return the error for a verb that comes after the `end`."""
+        """Return the error for a call of a verb after the `end`."""
         return ConnectionClosedError(*self.outcome)
 
     def describe(self) -> str:
@@ -183,13 +185,13 @@ class HalfState:
             parts.append(f"failed with {error!r}" if error else f"failed: {reason}")
         return ", ".join(parts)
 
-    # -- changes: each takes effect or raises with nothing changed ----------
+    # -- changes: a method that raises has changed nothing ------------------
 
     def check_take(self, operation: Operation) -> Holder:
-        """Return the holder that the half has after `operation`.
+        """Return the holder that the half will have after `operation`.
 
         Raises:
-            InvalidStateError: It has another holder, or has closed.
+            InvalidStateError: The half has another holder, or has closed.
         """
         holder = _HOLDER_TABLE.get((self.holder, operation))
         gone = self.released or (self.closed and self.holder is _NONE)
@@ -254,7 +256,7 @@ class HalfState:
         return self.send_close(close)
 
     def send_close(self, close: Close) -> bool:
-        """Latch `close` as sent. Return whether it is the first one."""
+        """Latch a sent Close. Return whether it is the first one."""
         if self.close_sent is not None:
             return False
         self.close_sent = close
@@ -268,7 +270,7 @@ class HalfState:
         return self.answer() if self.holder.answers and not self.half_open else None
 
     def answer(self) -> Close | None:
-        """Latch the answer to the peer's Close. Return it if it has to be sent."""
+        """Latch the answer to the peer's Close, and return it if it is to be sent."""
         close = self.close_received
         if close is None or not self.send_close(close):
             return None
@@ -276,34 +278,35 @@ class HalfState:
         return close
 
     def fail(self, failure: Failure) -> bool:
-        """Latch an abnormal end. Return whether the half had not closed before."""
+        """Latch an abnormal end. Return `False` if the half has closed before."""
         if self.closed:
             return False
         self.failure = failure
         return True
 
     def end_half_open(self) -> None:
-        """Answer the peer's Close as usual, whatever `accept()` has asked for.
+        """Switch `half_open` off, so that the peer's Close is answered automatically.
 
-        For a connection that answers the Close of its peer by itself: no message can
-        follow that answer.
+        Called for a connection that has answered the peer's Close already: no message
+        can follow that answer.
         """
         self.half_open = False
 
     def end_is_due(self, *, queued: bool, arrived_first: bool, awaited: bool) -> bool:
-        """Return whether an end that is in the queue takes effect now.
+        """Whether an end that is in the queue takes effect now.
 
-        Listeners have seen what came before it when the queue is empty. A puller may
-        still answer the messages that it has received; so for a puller the end takes
-        effect when it is received, like a message, or at once when
+        With listeners, the end takes effect when the queue is empty, as the listeners
+        have then seen all messages. A puller may still answer the messages that it has
+        received. So for a puller the end takes effect when the puller receives it, like
+        a message, or at once if
 
-        - no message was in the queue before it, or
+        - no message was in the queue when the end arrived, or
         - the puller has closed, and so can't answer any more, or
         - the queue is empty, and a task of the puller waits for the end.
 
         Args:
-            queued: Whether messages are in the queue before it.
-            arrived_first: Whether the queue was empty when it arrived.
+            queued: Whether messages are in the queue before the end.
+            arrived_first: Whether the queue was empty when the end arrived.
             awaited: Whether a task is in `wait_closed()`.
         """
         if self.holder is not _PULLER:
@@ -311,7 +314,7 @@ class HalfState:
         return arrived_first or self.close_sent is not None or (awaited and not queued)
 
     def show_end(self) -> None:
-        """Latch that the object which holds it sees the end from now on."""
+        """Latch that the object that holds this half sees the end from now on."""
         self.end_shown = True
 
     def release(self) -> None:
@@ -320,12 +323,12 @@ class HalfState:
 
 
 def check_thread(thread: int, verb: str) -> None:
-    """Check that `verb` is called in this thread, the one of its Trio run.
+    """Check that `verb` is called in `thread`, which is the thread of its Trio run.
 
-    Verbs that run for every message, such as `send()`, write this out.
+    Verbs that run for every message, such as `send()`, have a copy of this check.
 
     Raises:
-        InvalidStateError: It is called in another thread.
+        InvalidStateError: `verb` is called in another thread.
     """
     if get_ident() != thread:
         raise foreign_thread_error(verb)
@@ -337,5 +340,5 @@ def foreign_thread_error(verb: str) -> InvalidStateError:
         f"{verb} was called in another thread than that of its Trio run, and has "
         "changed nothing. In a thread of trio.to_thread.run_sync(), call it by "
         "trio.from_thread.run_sync(), or by trio.from_thread.run() if it is async; in "
-        "any other thread, also pass these a trio_token"
+        "any other thread, also pass a trio_token to these functions"
     )

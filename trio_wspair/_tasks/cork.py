@@ -1,18 +1,18 @@
-"""The cork: wake-ups that are held back while a block runs, and made up for once.
+"""The cork: holds back wake-ups while a block runs, and then wakes each task once.
 
 Knows nothing of halves and connections. A task switch takes longer than most listeners
 and most writes. So code that is about to cause many wake-ups corks them, does its work,
-and uncorks: then one pass does what each wake-up would have done.
+and uncorks them.
 
-What can be corked, and what is done when it is uncorked:
+Two things can be corked:
 
-- `ReadyQueue`, the queue in front of a dispatcher. The reader of a connection corks
-  it, delivers all messages of one read, and has the dispatcher serve the halves in the
+- `ReadyQueue`, the queue in front of a dispatcher. The reader of a connection corks it
+  and delivers all messages of one read. Then the dispatcher serves the halves in the
   reader's task.
-- The writes of connections, in a block of `corked()`: `broadcast()` queues its message
-  for each half, and then each connection writes.
+- The writes of connections, in a block of `corked()`. `broadcast()` queues its message
+  for each half. When the block ends, each connection writes.
 
-They are separate, as a broadcast must not run listeners inside of its call.
+There are two corks because a `broadcast()` must not run listeners before it returns.
 """
 
 import threading
@@ -29,7 +29,7 @@ _T = TypeVar("_T")
 
 
 class _Writes(threading.local):
-    """The writes that are held back; each Trio run has its thread."""
+    """The writes that are held back in this thread; a Trio run has one thread."""
 
     calls: list[Callable[[], None]] | None = None
 
@@ -39,7 +39,10 @@ _writes: Final = _Writes()
 
 @contextmanager
 def corked() -> Generator[None, None, None]:
-    """Hold back the writes of connections until the block ends. It must not await."""
+    """Hold back the writes of connections until the block ends.
+
+    The block must not await.
+    """
     before = _writes.calls
     calls: list[Callable[[], None]] = []
     _writes.calls = calls
@@ -52,9 +55,9 @@ def corked() -> Generator[None, None, None]:
 
 
 def at_uncork(call: Callable[[], None]) -> bool:
-    """Call `call` when the cork is pulled; return whether there is a cork.
+    """Call `call` at the end of the block of `corked()`. Return `False` outside of one.
 
-    It must not raise, and never block.
+    `call` must not raise and must not block.
     """
     if _writes.calls is None:
         return False
@@ -63,15 +66,15 @@ def at_uncork(call: Callable[[], None]) -> bool:
 
 
 class ReadyQueue(Generic[_T]):
-    """A queue in front of one task, which sleeps while it is empty.
+    """A queue in front of one task, which sleeps while the queue is empty.
 
-    Not a memory channel: an item is put and taken for every message of a fan-out.
+    A memory channel would be slower, and `put()` runs for every message of a fan-out.
     """
 
     __slots__ = ("_corked", "_lot", "_waiting", "items")
 
     items: deque[_T]
-    """What is ready, in order."""
+    """The items that are ready, in order."""
 
     def __init__(self) -> None:
         self.items = deque()
@@ -80,17 +83,17 @@ class ReadyQueue(Generic[_T]):
         self._corked = False
 
     def put(self, item: _T) -> None:
-        """Add an item, and wake the task unless it is corked. Never blocks."""
+        """Add an item, and wake the task unless the queue is corked. Never blocks."""
         self.items.append(item)
         if self._waiting and not self._corked:
             self._wake()
 
     def cork(self) -> None:
-        """Don't wake the task until `uncork()`."""
+        """Leave the task asleep until `uncork()`."""
         self._corked = True
 
     def uncork(self) -> None:
-        """Wake the task if an item is left for it."""
+        """Wake the task if the queue has items."""
         self._corked = False
         if self._waiting and self.items:
             self._wake()

@@ -1,7 +1,7 @@
-"""Nurseries, cancellation and exception groups: what goes beyond Trio itself.
+"""Nurseries, cancellation and exception groups: additions to Trio.
 
-Knows no halves and no logger. Of a failure, the log gets the exception itself rather
-than a group around it: error trackers sort records by the exception in `exc_info`.
+Knows no halves and no logger. Callers log an exception without the groups around it
+(see `bare()`), as error trackers sort records by the exception in `exc_info`.
 """
 
 import sys
@@ -28,14 +28,14 @@ __all__ = (
 )
 
 _STEPS_FROM_THE_SOCKET: Final = 6
-"""At most so many tasks, one after the other, pass on what was read from a socket."""
+"""The most tasks, one after the other, that pass on what was read from a socket."""
 
 
 def check_in_trio() -> None:
     """Check that the caller runs in a task of Trio.
 
     Raises:
-        RuntimeError: It does not; the text differs if it runs in asyncio.
+        RuntimeError: The caller runs in asyncio, or in no event loop.
     """
     if trio.lowlevel.in_trio_task():
         return
@@ -46,7 +46,7 @@ def check_in_trio() -> None:
 
 
 def _in_asyncio() -> bool:
-    asyncio = sys.modules.get("asyncio")  # Importing it takes time.
+    asyncio = sys.modules.get("asyncio")  # An import would take time.
     if asyncio is None:
         return False
     try:
@@ -60,7 +60,8 @@ def check_nursery_is_here(nursery: trio.Nursery, what: str) -> None:
     """Check that a nursery belongs to the Trio run of the caller.
 
     Raises:
-        InvalidStateError: It belongs to another one, or the caller runs in no Trio run.
+        InvalidStateError: The nursery belongs to another Trio run, or the caller runs
+            in none.
     """
     try:
         here = trio.lowlevel.current_root_task()
@@ -71,29 +72,31 @@ def check_nursery_is_here(nursery: trio.Nursery, what: str) -> None:
         root = parent.parent_task
     if root is not here:
         msg = (
-            f"{what} has to be called in the Trio run of its nursery. That has ended, "
-            "or it runs in another thread; there, use trio.from_thread.run_sync(), or "
-            "trio.from_thread.run() for what is async"
+            f"{what} has to be called in the Trio run of its nursery. That run has "
+            "ended, or is in another thread; from another thread, call it by "
+            "trio.from_thread.run_sync(), or by trio.from_thread.run() if it is async"
         )
         raise InvalidStateError(msg)
 
 
 async def let_others_clean_up() -> None:
-    """Let tasks that are cancelled at the same moment run first, whatever the order.
+    """Let all tasks that are cancelled at the same moment run before the caller.
 
-    They may call `close()` in a ``finally``, which shall count. Two steps: a task that
-    checks for cancellation is one step ahead of a task that is woken by it.
+    These tasks may call `close()` in a ``finally``, and this Close is to be sent. Two
+    checkpoints are needed: of two cancelled tasks, one that was at a checkpoint runs a
+    pass of the scheduler earlier than one that is woken from a wait.
     """
     await trio.lowlevel.cancel_shielded_checkpoint()
     await trio.lowlevel.cancel_shielded_checkpoint()
 
 
 async def let_unread_bytes_count() -> None:
-    """Let what has arrived take effect before a deadline that has passed does.
+    """Let bytes that have arrived take effect before a deadline that has passed.
 
-    The loop may have been blocked, or the machine suspended, while the peer was in
-    time; and Trio runs timers and readers in no certain order. Each step is a pass of
-    the loop, which looks at the sockets. What arrives later is not waited for.
+    The event loop may have been blocked, or the machine suspended, when the bytes
+    arrived in time; and Trio runs timers and readers in no certain order. Each
+    checkpoint is a pass of the event loop, which looks at the sockets. Bytes that
+    arrive later are not waited for.
     """
     for _ in range(_STEPS_FROM_THE_SOCKET):
         await trio.lowlevel.cancel_shielded_checkpoint()
@@ -103,11 +106,12 @@ async def let_unread_bytes_count() -> None:
 async def open_service_nursery() -> AsyncGenerator[trio.Nursery, None]:
     """Open a nursery that is cancelled when its block ends.
 
-    An exception of the block comes out as it is, unless tasks have raised something
-    other than `Cancelled`. So the code around it need not know of the nursery.
+    An exception of the block is raised without a group around it, unless tasks of the
+    nursery have raised something other than `Cancelled`. So the code around the block
+    need not know of the nursery.
 
     Raises:
-        RuntimeError: This is not a task of Trio.
+        RuntimeError: The caller does not run in a task of Trio.
     """
     check_in_trio()
     error: BaseException | None = None
@@ -123,7 +127,7 @@ async def open_service_nursery() -> AsyncGenerator[trio.Nursery, None]:
                 except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
                     error = exc
                     cancelled, others = _split_cancelled(exc)
-                    if cancelled is not None:  # It may come from this nursery.
+                    if cancelled is not None:  # This nursery may have cancelled it.
                         raise cancelled from None  # noqa: ASYNC104
                 finally:
                     nursery.cancel_scope.cancel(reason="the block has ended")
@@ -139,14 +143,14 @@ async def open_service_nursery() -> AsyncGenerator[trio.Nursery, None]:
                 raise group from None
         if others is not None:
             raise others
-    finally:  # Their tracebacks refer to this frame.
+    finally:  # The tracebacks refer to this frame.
         del error, others, cancelled, passed, by_tasks
 
 
 def _split_cancelled(
     exc: BaseException,
 ) -> tuple[BaseException | None, BaseException | None]:
-    """Return the part of an exception that is `Cancelled`, and the rest."""
+    """Return the part of an exception that is `Cancelled`, and the other part."""
     if isinstance(exc, trio.Cancelled):
         return exc, None
     if isinstance(exc, BaseExceptionGroup):
@@ -161,10 +165,10 @@ def _split_cancelled(
 def raise_together(
     raised: list[BaseException], message: str = "listeners of WebSockets raised"
 ) -> None:
-    """Raise these exceptions, as a group if they are several.
+    """Raise these exceptions; several are raised as a group.
 
-    A `Cancelled` beside others is left out, as those end the nursery, too. The list is
-    empty afterwards: tracebacks refer to frames, which refer to the list.
+    A `Cancelled` is left out if there are other exceptions, as those end the nursery,
+    too. The list is emptied, as tracebacks refer to frames that refer to the list.
     """
     parts = [_split_cancelled(exc)[1] for exc in raised]
     kept = [exc for exc in parts if exc is not None] or raised[:1]
@@ -180,9 +184,9 @@ def raise_together(
 
 
 def bare(exc: BaseException) -> BaseException:
-    """Return the only exception in a group, however deep, and else `exc` itself.
+    """Return `exc` without the groups of one exception around it.
 
-    It has its own traceback, which leads from the nursery to where it was raised.
+    The returned exception has a traceback from the nursery to the line that raised it.
     """
     while isinstance(exc, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", exc)
@@ -195,14 +199,14 @@ def bare(exc: BaseException) -> BaseException:
 def failure_in(exc: Exception, end: End | None) -> Exception | None:
     """Return `exc` without the exceptions that only report the end of the peer.
 
-    Any client can cause a `ConnectionClosedError` in a handler. It is not a failure of
-    the handler: the conversation is over. One that was raised while another exception
-    was handled is kept, as the other one may be a failure, which would be hidden by
-    ``finally: ws.send("bye")``.
+    Any client can cause a `ConnectionClosedError` in a handler. This is not a failure
+    of the handler: the conversation is over. But a `ConnectionClosedError` that was
+    raised while another exception was handled is kept, as ``finally: ws.send("bye")``
+    would otherwise hide a failure.
 
     Args:
         exc: The exception, perhaps a group.
-        end: The end that has come from the peer, if any.
+        end: The end that the peer has sent, if any.
     """
 
     def reports_end(one: BaseException) -> bool:
@@ -225,7 +229,7 @@ def failure_in(exc: Exception, end: End | None) -> Exception | None:
 
 
 def hides_failure(exc: Exception) -> bool:
-    """Return whether `exc`, not a failure itself, was raised while one was handled."""
+    """Whether `exc` was raised while an exception of another class was handled."""
     return any(
         not isinstance(before, type(exc)) or hides_failure(before)
         for before in _handled_before(exc)
@@ -233,9 +237,9 @@ def hides_failure(exc: Exception) -> bool:
 
 
 def _handled_before(exc: BaseException) -> list[Exception]:
-    """Return the exception that was handled when `exc` was raised, if there is one.
+    """Return the exception that was being handled when `exc` was raised, if any.
 
-    Cancellation and the like are skipped.
+    `Cancelled`, `KeyboardInterrupt` and the like are skipped.
     """
     before: BaseException | None = exc
     while before is not None:
