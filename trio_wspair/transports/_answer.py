@@ -64,12 +64,12 @@ async def ask(stream: trio.abc.Stream, request: bytes, host: str) -> Answer:
 
     async with open_service_nursery() as nursery:
         nursery.start_soon(send)
-        answer = await _Reading(stream, host).read()
+        answer = await _AnswerReader(stream, host).read()
         await sent.wait()
     return answer
 
 
-class _Reading:
+class _AnswerReader:
     """Reads one answer."""
 
     def __init__(self, stream: trio.abc.Stream, host: str) -> None:
@@ -98,7 +98,7 @@ class _Reading:
                     )
                 if isinstance(event, h11.InformationalResponse):
                     if event.status_code == 101:
-                        return self._switched(event, head, rest)
+                        return self._accepted(event, head, rest)
                     self._received = bytearray(rest)
                 elif event is h11.NEED_DATA:
                     data = await self._receive()
@@ -113,7 +113,7 @@ class _Reading:
             cause = exc if self._received else None
             raise self._invalid(exc) from (self._lost or cause)
 
-    def _switched(
+    def _accepted(
         self, event: h11.InformationalResponse, head: bytearray, rest: bytes
     ) -> Answer:
         if event.http_version != b"1.1":

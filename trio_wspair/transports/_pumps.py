@@ -311,7 +311,9 @@ class Reader:
             half.peer.end_half_open()
         if half.inbox.late:
             # The other half has sent messages after `Coupling.stop()` queued a Close.
-            self._conversation.fail(Failure("what was sent last came too late"))
+            self._conversation.fail(
+                Failure("the last messages were sent after the Close, and are lost")
+            )
         half.send_close(close)
 
     async def _wait_for_answers(self) -> None:

@@ -126,7 +126,7 @@ class WebSocketsConnection(FrameSender):
             else:
                 data = await self._next_bytes()
                 if not data:
-                    self._forget_pings()
+                    self._fail_pings()
                     raise connection_lost()
                 self.heard_at = trio.current_time()
                 self._frames = self._reader.feed(data)
@@ -171,7 +171,7 @@ class WebSocketsConnection(FrameSender):
         except ProtocolError as exc:
             self._protocol_error = exc
             self._lingers = True
-            self._forget_pings()
+            self._fail_pings()
         self._frames = None
         return items
 
@@ -190,7 +190,7 @@ class WebSocketsConnection(FrameSender):
         else:
             items.append(close_from_payload(payload))
             self._close_received = True
-            self._forget_pings()
+            self._fail_pings()
 
     # -- sending -----------------------------------------------------------------
 
@@ -225,7 +225,7 @@ class WebSocketsConnection(FrameSender):
         finally:
             del self._pongs[data]
 
-    def _forget_pings(self) -> None:
+    def _fail_pings(self) -> None:
         """Fail all pings, now and later: no pong will arrive."""
         self._pongs_can_arrive = False
         for pong in self._pongs.values():
@@ -233,7 +233,7 @@ class WebSocketsConnection(FrameSender):
 
     async def aclose(self, code: int, reason: str) -> None:
         """Send a Close, flush, and end TCP in good order; see `Connection`."""
-        self._forget_pings()
+        self._fail_pings()
         # Ignored if a Close was written before.
         self.frame_writer.write(self._close_frame(Close(code, reason)), last=True)
         try:
@@ -248,7 +248,7 @@ class WebSocketsConnection(FrameSender):
 
         The function that opened the connection closes the stream.
         """
-        self._forget_pings()
+        self._fail_pings()
         self.frame_writer.stop()
 
 
