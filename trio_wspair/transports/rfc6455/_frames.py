@@ -51,7 +51,7 @@ PONG: Final = 10
 OPCODE: Final = 0x0F
 RSV1: Final = 0x40
 """Set in the first frame of a compressed message (RFC 7692, section 6)."""
-_COPIED: Final = 2**12
+_MIN_VIEW_BYTES: Final = 2**12
 """Slices of at least this size are masked through a view, without a copy."""
 
 
@@ -142,7 +142,7 @@ class FrameReader:
                 yield self._part(first & ~FIN, data[start:])
             elif not mask:
                 yield first, bytes(data[start:stop])
-            elif size < _COPIED:
+            elif size < _MIN_VIEW_BYTES:
                 yield first, apply_mask(data[start:stop], mask)
             else:
                 yield first, apply_mask(memoryview(data)[start:stop], mask)
