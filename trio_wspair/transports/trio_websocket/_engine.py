@@ -50,7 +50,7 @@ _logger: Final = logging.getLogger("trio_wspair")
 _RECEIVE_BYTES: Final = 2**16
 _KEY: Final = re.compile(rb"(?i)\r\nsec-websocket-key: *([^\s]+)")
 _BATCH: Final = 16
-"""The most messages that `receive()` returns. 64 are hardly faster, but arrive later."""
+"""The most messages that `receive()` returns. 64 are hardly faster, and come late."""
 
 
 class TrioWebSocketConnection(FrameSender):
