@@ -9,7 +9,9 @@ from hypothesis import example, given, settings, strategies as st
 from trio_wspair import CloseCode, ProtocolError
 from trio_wspair._rules.codes import (
     MAX_REASON_BYTES,
+    NORMAL_CODES,
     Close,
+    check_received_close,
     checked_close,
     close_from_payload,
     payload_of_close,
@@ -308,3 +310,37 @@ def test_a_reason_that_is_not_utf8_is_refused_before_the_code(
     with pytest.raises(ProtocolError, match="not UTF-8") as caught:
         close_from_payload(code.to_bytes(2, "big") + b"\xff")
     assert caught.value.code == 1007
+
+
+# -- a Close of another connection ---------------------------------------------------
+
+
+@given(st.integers(-10, 70_000))
+@example(1004)
+@example(1005)
+@example(1006)
+@example(1015)
+def test_a_received_close_has_no_code_or_one_that_may_be_sent(code: int) -> None:
+    if code in {1005, *range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}:
+        check_received_close(Close(code))
+    else:
+        with pytest.raises(ProtocolError) as caught:
+            check_received_close(Close(code))
+        assert caught.value.code == 1002
+
+
+@pytest.mark.parametrize("code", [1004, 1005, 1006, 1015])
+def test_a_reserved_code_is_never_on_the_wire(code: int) -> None:
+    with pytest.raises(ProtocolError):
+        close_from_payload(code.to_bytes(2, "big"))
+
+
+def test_a_received_reason_has_at_most_123_bytes() -> None:
+    check_received_close(Close(1000, "ä" * 61 + "x"))
+    with pytest.raises(ProtocolError, match="124 bytes; 123 are allowed") as caught:
+        check_received_close(Close(1000, "ä" * 62))
+    assert caught.value.code == 1002
+
+
+def test_the_normal_codes_are_those_of_an_intended_end() -> None:
+    assert {1000, 1001, 1005} == NORMAL_CODES

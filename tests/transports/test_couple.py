@@ -16,11 +16,13 @@ from trio_wspair import (
     CloseEvent,
     ConnectionClosedError,
     ErrorEvent,
+    Instrument,
     InvalidStateError,
     ProtocolError,
     ReadyState,
     WebSocket,
     WebSocketPair,
+    use_instrument,
 )
 from trio_wspair.transports import Close, Connection, couple
 
@@ -90,6 +92,14 @@ class Pingable(Plain):
     async def ping(self) -> float:
         await trio.sleep(0.25)
         return 0.25
+
+
+class Buffering(Plain):
+    """A connection that can send without waiting; the network takes it later."""
+
+    def send_now(self, messages: Sequence[str | bytes]) -> bool:
+        self._write(*messages)
+        return self.room.is_set()
 
 
 class Coupled:
@@ -358,6 +368,67 @@ async def test_a_protocol_error_reaches_both_ends(autojump_clock: MockClock) -> 
         assert told.error is error
         assert isinstance(closed, CloseEvent)
         assert closed.code == 1006
+
+
+@pytest.mark.parametrize(
+    "close",
+    [
+        Close(999),
+        Close(1004),
+        Close(1006),
+        Close(1015),
+        Close(70_000),
+        Close(1000, "x" * 124),
+    ],
+    ids=str,
+)
+async def test_an_invalid_close_is_a_protocol_error(
+    close: Close, autojump_clock: MockClock
+) -> None:
+    async with coupled() as it:
+        collected = accept_and_collect(it.far)
+        it.connection.put("before", close)
+        await it.over.wait()
+        await it.far.wait_closed()
+        assert [
+            sent.code for sent in it.connection.sent if isinstance(sent, Close)
+        ] == [1002]
+        before, error, closed = collected
+        assert before == "before"
+        assert isinstance(error, ErrorEvent)
+        assert isinstance(error.error, ProtocolError)
+        assert isinstance(closed, CloseEvent)
+        assert (closed.code, closed.was_clean) == (1006, False)
+
+
+async def test_messages_sent_after_a_cancellation_are_reported_and_counted(
+    autojump_clock: MockClock,
+) -> None:
+    class Received(Instrument):
+        def __init__(self) -> None:
+            self.messages: list[str | bytes] = []
+
+        def received(self, *event: Any) -> None:
+            self.messages.append(event[1])
+
+    instrument = Received()
+    with use_instrument(instrument):
+        async with coupled(Buffering(), close_grace=3) as it:
+            accept_and_collect(it.far)
+            await settle()
+            it.connection.room = trio.Event()
+            it.far.send("waits for the network")
+            await settle()
+            it.scope.cancel()
+            it.far.send("last")
+            it.connection.room.set()
+            await settle()
+            messages = ["waits for the network", "last"]
+            assert it.connection.sent == [*messages, Close(1001)]
+            assert it.far.buffered_amount == 0
+            it.connection.put(Close(1001))
+            await it.over.wait()
+    assert instrument.messages == messages
 
 
 async def test_the_answer_to_our_close_has_a_deadline(

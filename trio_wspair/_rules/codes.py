@@ -16,6 +16,7 @@ __all__ = (
     "NORMAL_CODES",
     "Close",
     "CloseCode",
+    "check_received_close",
     "checked_close",
     "checked_text",
     "close_from_payload",
@@ -164,9 +165,28 @@ def close_from_payload(payload: bytes) -> Close:
     except UnicodeDecodeError as exc:
         msg = f"the reason of a Close is not UTF-8: {exc.reason}"
         raise ProtocolError(1007, msg) from None
-    if code not in _DEFINED and not 3000 <= code <= 4999:
+    if not _may_be_received(code):
         raise ProtocolError(1002, f"a Close has the code {code}, which is not allowed")
     return Close(code, reason)
+
+
+def check_received_close(close: Close) -> None:
+    """Check a Close that a connection has received; code 1005 stands for no code.
+
+    Raises:
+        ProtocolError: 1002 if the code may not be sent, or the reason is too long.
+    """
+    if close.code != 1005 and not _may_be_received(close.code):
+        msg = f"a Close has the code {close.code}, which is not allowed"
+        raise ProtocolError(1002, msg)
+    size = len(usv_string(close.reason).encode())
+    if size > MAX_REASON_BYTES:
+        msg = f"the reason of a Close has {size} bytes; {MAX_REASON_BYTES} are allowed"
+        raise ProtocolError(1002, msg)
+
+
+def _may_be_received(code: int) -> bool:
+    return code in _DEFINED or 3000 <= code <= 4999
 
 
 def payload_of_close(close: Close) -> bytes:

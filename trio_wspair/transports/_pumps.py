@@ -16,7 +16,8 @@ exists until the end and sleeps while the inbox is empty.
 
 What must hold: only one of `send_now()` and the task sends at a time. So `send_now()`
 leaves messages to the task while the task is busy, and messages that `send_now()` has
-passed on but the network has not taken (`_under_way`) are released by the task.
+passed on but the network has not taken (`_under_way`) are released by the task. What
+a cancelled task has passed on is sent and released by `send_rest()`.
 """
 
 import contextvars
@@ -27,7 +28,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from trio_wspair._pair.inbox import Inbox
-from trio_wspair._rules.codes import Close
+from trio_wspair._rules.codes import Close, check_received_close
 from trio_wspair._rules.errors import ConnectionClosedError, ProtocolError
 from trio_wspair._rules.limits import Limits
 from trio_wspair._rules.messages import Message, size_of
@@ -68,7 +69,7 @@ class Writer:
     _idle: trio.lowlevel.ParkingLot | None = attrs.field(init=False, default=None)
     """Where the writer's task waits while the inbox is empty; `None` without a task."""
     _under_way: list[Message] = attrs.field(init=False, factory=list[Message])
-    """Messages passed to `SupportsSendNow` that the network has not taken yet."""
+    """Messages passed to the connection that the network has not taken yet."""
     corked: bool = attrs.field(init=False, default=False)
     """Whether the reader is about to call `send_now()` or `write()`: wake no task."""
     failed: bool = attrs.field(init=False, default=False)
@@ -121,10 +122,9 @@ class Writer:
         inbox = self._inbox
         if self._sends_now is not None and inbox.weight and inbox.end is None:
             messages, _ = self._take_batch()
+            self._under_way = messages
             if self._sends_now.send_now(messages):
-                self._release(messages)
-            else:
-                self._under_way = messages
+                self._release_under_way()
         if inbox.weight or inbox.end is not None:
             self._wake_task()
         else:
@@ -140,7 +140,13 @@ class Writer:
         Raises:
             ConnectionClosedError: The connection is gone.
         """
-        await self._send(self._left_in_inbox(), close)
+        messages = self._left_in_inbox()
+        if self._sends_now is None:
+            # Whether the connection has sent these before a cancellation is unknown.
+            self._under_way = []
+        self._under_way += messages
+        await self._send(messages, close)
+        self._release_under_way()
 
     def _left_in_inbox(self) -> list[Message]:
         messages: list[Message] = []
@@ -161,8 +167,11 @@ class Writer:
             self._idle = trio.lowlevel.ParkingLot()
         while True:
             await self._wait_for_items(self._idle)
-            under_way, self._under_way = self._under_way, []
-            messages, end = ([], None) if under_way else self._take_batch()
+            messages: list[Message] = []
+            end: End | None = None
+            if not self._under_way:
+                messages, end = self._take_batch()
+                self._under_way = messages
             close = None
             # After a violation of the protocol, `Coupling` sends a Close with its code.
             if isinstance(end, Close) and self._conversation.protocol_error is None:
@@ -178,7 +187,7 @@ class Writer:
                 self._conversation.half.outbox.wake_senders()
                 self._inbox.wake_senders()
                 return
-            self._release(under_way or messages)
+            self._release_under_way()
             if isinstance(end, Failure):
                 # The other half was given to a connection as well, which has failed.
                 self._end_all("the other connection has failed")
@@ -221,8 +230,9 @@ class Writer:
             size += len(item)
         return messages, None
 
-    def _release(self, messages: list[Message]) -> None:
-        """Count messages as sent, and make room for as many in the inbox."""
+    def _release_under_way(self) -> None:
+        """Count the messages that are under way as sent, and make room for as many."""
+        messages, self._under_way = self._under_way, []
         inbox = self._inbox
         sent = self._conversation.sent
         sent.messages += len(messages)
@@ -283,7 +293,11 @@ class Reader:
 
         The listeners run in this task unless they wait, as a task switch takes longer
         than most listeners. What they send is written afterwards, in one write.
+
+        Raises:
+            ProtocolError: The last item is a Close that is not valid.
         """
+        invalid: ProtocolError | None = None
         half = self._conversation.half
         received = self._conversation.received
         dispatcher = half.outbox.dispatcher
@@ -292,7 +306,12 @@ class Reader:
             dispatcher.cork()
         for item in items:
             if isinstance(item, Close):
-                self._receive_close(item)
+                try:
+                    check_received_close(item)
+                except ProtocolError as exc:
+                    invalid = exc
+                else:
+                    self._receive_close(item)
             else:
                 size = size_of(item)
                 received.messages += 1
@@ -301,6 +320,8 @@ class Reader:
         if dispatcher is not None:
             dispatcher.uncork()
         self._writer.corked = False
+        if invalid is not None:
+            raise invalid
 
     def _receive_close(self, close: Close) -> None:
         """Deliver the peer's Close."""
