@@ -178,7 +178,7 @@ async def test_an_untaken_half_is_discarded_with_the_reason(
     assert event_log.about(1) == [
         ("closed", 1000, "", True, None),
         ("close_sent", 1000, ""),
-        ("discarded", ""),
+        ("discarded", "it was never accepted"),
         ("released",),
     ]
     with use_instrument(event_log):

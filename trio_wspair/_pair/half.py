@@ -121,11 +121,15 @@ class Half:
         self.receive_end(self.inbox.end or Failure(why))
         self.send_close(Close(1001))  # Unless a Close was answered just now.
         self.inbox.close()
-        self.release()
+        self.release(discarded=why)
 
-    def release(self) -> None:
-        """Drop all references: the end of this half has been delivered."""
-        self.state.release()
+    def release(self, *, discarded: str | None = None) -> None:
+        """Drop all references: the end of this half has been delivered.
+
+        Args:
+            discarded: The reason, if the half has ended before it was taken.
+        """
+        self.state.release(discarded=discarded)
         self.listeners.clear()
         self.link.ping = None
         self.inbox.mark_end_delivered()

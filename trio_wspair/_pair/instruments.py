@@ -264,13 +264,12 @@ class _WatchedState(HalfState):
             error = end.error if isinstance(end, Failure) else None
             self.probe.report(lambda i, ws: i.closed(ws, close_event(ws), error))
 
-    def release(self) -> None:
+    def release(self, *, discarded: str | None = None) -> None:
         if self.released:
             return
         super().release()
-        _, reason, _ = self.outcome
-        if self.holder is Holder.NONE:
-            self.probe.report(lambda i, ws: i.discarded(ws, reason))
+        if discarded is not None:
+            self.probe.report(lambda i, ws: i.discarded(ws, discarded))
         self.probe.report(lambda i, ws: i.released(ws))
 
 

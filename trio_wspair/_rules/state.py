@@ -104,13 +104,15 @@ class Cause(Enum):
     def __init__(self, reason: str, code: int | None) -> None:
         self.reason = reason
         """The reason of the close event."""
-        self.close = None if code is None else Close(code)
+        self.close: Close | None = None if code is None else Close(code)
         """The Close to send; `None` if one was sent before, or can't be received."""
 
     LISTENER_RAISED = ("a listener raised", 1011)
     OWNER_ENDED = ("the nursery of this half was cancelled", 1001)
     CLOSING_CANCELLED = ("closing was cancelled", None)
     PEER_ENDED = ("the other half has ended", None)
+    PEER_NEVER_TAKEN = ("the other half was never taken", 1011)
+    OBJECT_RESET = ("the object was reset", 1011)
 
 
 End = Close | Failure
@@ -317,8 +319,12 @@ class HalfState:
         """Latch that the object that holds this half sees the end from now on."""
         self.end_shown = True
 
-    def release(self) -> None:
-        """Latch that the end has been delivered."""
+    def release(self, *, discarded: str | None = None) -> None:  # noqa: ARG002
+        """Latch that the end has been delivered.
+
+        Args:
+            discarded: The reason, if the half has ended before it was taken.
+        """
         self.released = True
 
 

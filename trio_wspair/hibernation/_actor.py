@@ -36,7 +36,6 @@ from trio_wspair._pair.dispatcher import NurseryHome
 from trio_wspair._pair.half import Half
 from trio_wspair._pair.verbs import half_of, move
 from trio_wspair._pair.websocket import ErrorEvent, MessageEvent, WebSocket
-from trio_wspair._rules.codes import Close
 from trio_wspair._rules.errors import (
     DurableObjectResetError,
     InvalidStateError,
@@ -46,7 +45,7 @@ from trio_wspair._rules.errors import (
 from trio_wspair._rules.instances import MessageProgress
 from trio_wspair._rules.messages import Message, size_of
 from trio_wspair._rules.objects import MAX_SOCKETS, WebSocketRequestResponsePair
-from trio_wspair._rules.state import Failure, Holder, Operation
+from trio_wspair._rules.state import Cause, Failure, Holder, Operation
 
 from ._handlers import Handlers, call_fetch, call_handler, log_failure, target_of
 from ._instance import Instance, Residence
@@ -175,10 +174,9 @@ class Actor:
         """Forget all when the instance is reset. As in workerd, call no handler."""
         self.settings = Settings()
         for half in map(half_of, self.sockets.clear()):
-            half.fail(Failure("the object was reset"))
             half.state.show_end()
             # Differs: workerd ends the connection without a Close.
-            half.send_close(Close(1011))
+            half.fail_by(Cause.OBJECT_RESET)
 
     def sleep_if_idle(self) -> None:
         """Let the instance leave memory if it is idle and need not wait."""

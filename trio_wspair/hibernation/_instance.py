@@ -162,18 +162,27 @@ class Instance(Generic[_O]):
 
     async def _stay(self) -> None:
         """Return when the instance has been idle for long enough."""
-        patience = self._residence.hibernate_after
         self.sleep_if_idle()
-        while True:
+        while not self._may_sleep(idle_long_enough=trio.current_time() >= self._due):
             if self._events:
                 await self._events.wait_until_none()
             elif self.nursery.child_tasks:
                 await trio.sleep(_TASK_CHECK_INTERVAL)
                 self._events.idle_since = trio.current_time()
-            elif trio.current_time() < self._events.idle_since + patience:
-                await trio.sleep_until(self._events.idle_since + patience)
             else:
-                return
+                await trio.sleep_until(self._due)
+
+    @property
+    def _due(self) -> float:
+        """When the instance goes to sleep if it stays idle."""
+        return self._events.idle_since + self._residence.hibernate_after
+
+    def _may_sleep(self, *, idle_long_enough: bool) -> bool:
+        return self._life.may_sleep(
+            events=len(self._events),
+            tasks=len(self.nursery.child_tasks),
+            idle_long_enough=idle_long_enough,
+        )
 
     def _leave(self) -> None:
         """Go to sleep."""
@@ -187,10 +196,8 @@ class Instance(Generic[_O]):
 
     def sleep_if_idle(self) -> None:
         """Check whether the instance is idle and need not wait, and leave then."""
-        if self._life.state is InstanceState.AWAKE and self._life.may_sleep(
-            events=len(self._events),
-            tasks=len(self.nursery.child_tasks),
-            idle_long_enough=self._residence.leaves_at_once,
+        if self._life.state is InstanceState.AWAKE and self._may_sleep(
+            idle_long_enough=self._residence.leaves_at_once
         ):
             self._leave()
 

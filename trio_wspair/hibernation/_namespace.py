@@ -27,7 +27,7 @@ from trio_wspair._pair.verbs import half_of, move
 from trio_wspair._rules.errors import InvalidStateError
 from trio_wspair._rules.limits import check_seconds
 from trio_wspair._rules.objects import DurableObjectId, id_from_name, new_unique_id
-from trio_wspair._rules.state import Failure, Holder, check_thread
+from trio_wspair._rules.state import Cause, Failure, Holder, check_thread
 from trio_wspair._tasks.nurseries import open_service_nursery
 
 from ._actor import Actor
@@ -246,7 +246,7 @@ class DurableObjectNamespace:
         self._home = None
         for half in map(half_of, sockets):
             if half.peer.holder is Holder.NONE:
-                half.fail(Failure("the other half was never taken"))
+                half.fail(Failure(Cause.PEER_NEVER_TAKEN.reason))
         await close_all(sockets, 1001, _CLOSE_GRACE)
 
     # -- requests --------------------------------------------------------------------

@@ -17,11 +17,10 @@ from trio_wspair._pair.delivery import Event
 from trio_wspair._pair.pair import discard_untaken
 from trio_wspair._pair.verbs import half_of
 from trio_wspair._pair.websocket import WebSocket
-from trio_wspair._rules.codes import Close
 from trio_wspair._rules.errors import InvalidStateError
 from trio_wspair._rules.instances import MessageProgress
 from trio_wspair._rules.listeners import Listener, Listeners
-from trio_wspair._rules.state import Failure, Holder
+from trio_wspair._rules.state import Cause, Holder
 
 __all__ = (
     "Membership",
@@ -145,8 +144,7 @@ def ending_untaken() -> Generator[None, None, None]:
     except BaseException:
         for half in map(half_of, fetch.accepted or ()):
             if half.peer.holder is Holder.NONE:
-                half.fail(Failure("the other half was never taken"))
-                half.send_close(Close(1011))
+                half.fail_by(Cause.PEER_NEVER_TAKEN)
         discard_untaken(fetch.given)
         raise
     finally:
