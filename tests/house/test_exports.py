@@ -129,11 +129,16 @@ def test_every_public_object_has_the_module_that_exports_it(name: str) -> None:
 def test_the_methods_of_a_class_name_the_public_module_as_well(name: str) -> None:
     module, value = EXPORTED[name]
     for member in members_of(value).values():
-        function = getattr(member, "__func__", member)
-        if isinstance(function, FunctionType) and "trio_wspair" in function.__module__:
-            assert function.__module__ == module.__name__
-            if "<" not in function.__qualname__:
-                assert function.__qualname__.startswith(f"{value.__qualname__}.")
+        functions = [getattr(member, "__func__", member)]
+        if isinstance(member, property):
+            functions = [member.fget, member.fset]
+        for function in functions:
+            if not isinstance(function, FunctionType):
+                continue
+            if "trio_wspair" in function.__module__:
+                assert function.__module__ == module.__name__
+                if "<" not in function.__qualname__:
+                    assert function.__qualname__.startswith(f"{value.__qualname__}.")
 
 
 @pytest.mark.parametrize("name", CLASSES)

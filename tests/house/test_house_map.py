@@ -1,6 +1,7 @@
 """CONTRIBUTING's generated parts are up to date, and all paths in it exist."""
 
 import re
+import tomllib
 
 import house_map
 import pytest
@@ -22,6 +23,22 @@ def test_the_map_has_every_module() -> None:
     lines = [line for line in house_map.house_map().splitlines() if line]
     assert len(lines) == len(modules) - 1, "all but the package itself"
     assert all(line.endswith(".") for line in lines)
+
+
+def test_a_contract_lists_the_modules_of_every_package() -> None:
+    config = tomllib.loads((house_map.ROOT / "pyproject.toml").read_text())
+    contracts = config["tool"]["importlinter"]["contracts"]
+    listed = {
+        package
+        for contract in contracts
+        if contract["type"] == "layers" and contract["exhaustive"]
+        for package in contract["containers"]
+    }
+    packages = {
+        ".".join(init.parent.relative_to(house_map.ROOT).parts)
+        for init in house_map.PACKAGE.rglob("__init__.py")
+    }
+    assert packages == listed
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -37,6 +37,9 @@ def name_public_module(namespace: Mapping[str, Any]) -> None:
 
 
 def _set_module(value: object, module: str, qualified: str = "") -> None:
+    if isinstance(value, property):
+        for function in value.fget, value.fset:
+            _set_module(function, module, qualified)
     value = getattr(value, "__func__", value)
     if not isinstance(value, (type, FunctionType)) or not _is_private(value):
         return
