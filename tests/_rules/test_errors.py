@@ -14,6 +14,7 @@ from trio_wspair import (
     RequestBodyError,
     WebSocketError,
 )
+from trio_wspair._rules.errors import message_too_big
 from trio_wspair.hibernation import DurableObjectResetError
 
 EXAMPLES: list[WebSocketError] = [
@@ -117,3 +118,16 @@ def test_a_handshake_error_has_the_response_of_the_server() -> None:
 def test_a_handshake_error_without_a_response_has_no_status() -> None:
     error = HandshakeError("the server said nothing")
     assert (error.status, error.headers, error.body) == (None, (), b"")
+
+
+@pytest.mark.parametrize("status", range(100, 600))
+def test_another_attempt_may_help_after_some_statuses(status: int) -> None:
+    passing = {408, 425, 429, *range(500, 600)} - {501, 505}
+    error = HandshakeError("no", status=status, headers=(), body=b"")
+    assert error.retryable is (status in passing)
+
+
+def test_a_message_above_the_limit_is_closed_with_1009() -> None:
+    error = message_too_big(5)
+    assert error.code == 1009
+    assert "more than 5 bytes" in str(error)

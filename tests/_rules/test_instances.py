@@ -11,6 +11,18 @@ from trio_wspair._rules.instances import (
     MessageProgress as Progress,
 )
 
+NEXT = {
+    (State.STARTING, Event.BUILT): State.AWAKE,
+    (State.STARTING, Event.BUILD_FAILURE): State.FAILED,
+    (State.STARTING, Event.RESET): State.ABORTED,
+    (State.AWAKE, Event.SLEEP): State.LEAVING,
+    (State.AWAKE, Event.RESET): State.ABORTED,
+    (State.LEAVING, Event.END): State.GONE,
+    (State.FAILED, Event.END): State.GONE,
+    (State.ABORTED, Event.END): State.GONE,
+}
+"""The states that follow, written a second time."""
+
 ORDER = [
     {State.STARTING},
     {State.AWAKE},
@@ -161,3 +173,21 @@ def test_answers_overtake_from_the_first_wait_until_the_queue_is_empty(
         progress = progress.after_message(queued)
         overtaking = overtaking and queued > 0
         assert progress is (Progress.WAITING if overtaking else Progress.IDLE)
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("event", Event)
+def test_each_event_has_the_effect_of_its_row(state: State, event: Event) -> None:
+    life = InstanceLife(state)
+    expected = NEXT.get((state, event), state)
+    assert life.advance(event) is (expected is not state)
+    assert life.state is expected
+
+
+@pytest.mark.parametrize("state", State)
+def test_events_enter_until_the_instance_leaves(state: State) -> None:
+    life = InstanceLife(state)
+    assert life.in_memory is (state in {State.STARTING, State.AWAKE})
+    assert life.lets_begin is (state in {State.AWAKE, State.FAILED})
+    life.blocks = 1
+    assert not life.lets_begin

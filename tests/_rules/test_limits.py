@@ -141,3 +141,29 @@ def test_seconds_that_are_not_a_number_are_a_type_error(value: object) -> None:
     with pytest.raises(TypeError, match=r"^a_time must be a number of sec") as caught:
         check_seconds("a_time", value)
     assert repr(value) in str(caught.value)
+
+
+LEAST = {
+    "max_connections": 1,
+    "max_connections_per_client": 1,
+    "max_head_bytes": 1024,
+    "max_body_bytes": 0,
+    "max_message_bytes": 1,
+    "max_buffered_bytes": 1,
+    "receive_buffer_bytes": 1,
+}
+"""The least value of each limit that is a number, written a second time."""
+
+
+@pytest.mark.parametrize(("name", "least"), LEAST.items())
+def test_a_limit_has_a_least_value(name: str, least: int) -> None:
+    assert getattr(Limits(**{name: least}), name) == least
+    with pytest.raises(ValueError, match=name):
+        Limits(**{name: least - 1})
+
+
+def test_a_number_may_have_a_greatest_value() -> None:
+    check_limit("port", 65535, least=0, most=65535)
+    for number in (-1, 65536):
+        with pytest.raises(ValueError, match="port"):
+            check_limit("port", number, least=0, most=65535)

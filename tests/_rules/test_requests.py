@@ -10,6 +10,23 @@ from trio_wspair._rules.requests import (
     StopEffect,
 )
 
+NEXT = {
+    State.CALLING: {
+        Event.RESPONSE: State.ANSWERING,
+        Event.WEBSOCKET: State.CONVERSING,
+        Event.FAILURE: State.ANSWERING,
+    },
+    State.ANSWERING: {Event.FAILURE: State.ANSWERING, Event.END: State.DONE},
+    State.CONVERSING: {
+        Event.CONNECTION_END: State.WAITING,
+        Event.FAILURE: State.CLOSING,
+    },
+    State.WAITING: {Event.FAILURE: State.CLOSING, Event.END: State.DONE},
+    State.CLOSING: {Event.END: State.DONE},
+    State.DONE: {},
+}
+"""The states that follow, written a second time."""
+
 STEPS = st.lists(st.sampled_from(Event), max_size=8)
 
 
@@ -73,3 +90,18 @@ def test_a_stop_of_the_server_has_an_effect_in_every_state(
 @pytest.mark.parametrize("state", State)
 def test_every_state_has_a_rule_for_a_stop(state: State) -> None:
     assert isinstance(RequestLife(state).stop(1001), StopEffect)
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("event", Event)
+def test_each_event_has_a_rule_in_each_state_or_is_a_fault(
+    state: State, event: Event
+) -> None:
+    life = RequestLife(state)
+    if event in NEXT[state]:
+        life.advance(event)
+        assert life.state is NEXT[state][event]
+    else:
+        with pytest.raises(KeyError):
+            life.advance(event)
+        assert life.state is state

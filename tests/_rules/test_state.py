@@ -1,5 +1,6 @@
 """The state of a half: its laws, checked by state machines."""
 
+import threading
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -17,7 +18,15 @@ from hypothesis.stateful import (
 
 from trio_wspair import ConnectionClosedError, InvalidStateError, ReadyState
 from trio_wspair._rules.codes import Close, checked_close
-from trio_wspair._rules.state import Cause, End, Failure, HalfState, Holder, Operation
+from trio_wspair._rules.state import (
+    Cause,
+    End,
+    Failure,
+    HalfState,
+    Holder,
+    Operation,
+    check_thread,
+)
 
 T = TypeVar("T")
 
@@ -293,7 +302,7 @@ class EndInTheQueue(RuleBasedStateMachine):
     arrived_first: bool
     waiting: int
 
-    @initialize(holder=st.sampled_from([Holder.APPLICATION, Holder.PULLER]))
+    @initialize(holder=st.sampled_from([*Holder]))
     def begin(self, holder: Holder) -> None:
         self.state = held_by(holder)
         self.queue = self.unanswered = self.waiting = 0
@@ -323,6 +332,7 @@ class EndInTheQueue(RuleBasedStateMachine):
         self.queue -= 1
         self.unanswered += 1
 
+    @precondition(lambda self: self.state.holder in SPEAKERS)
     @rule()
     def the_half_closes(self) -> None:
         self.state.start_close(Close(1000))
@@ -339,7 +349,7 @@ class EndInTheQueue(RuleBasedStateMachine):
     @precondition(lambda self: self.ended)
     @invariant()
     def listeners_see_the_end_after_every_message_before_it(self) -> None:
-        if self.state.holder is Holder.APPLICATION:
+        if self.state.holder is not Holder.PULLER:
             assert self.is_due() is (self.queue == 0)
 
     @precondition(lambda self: self.ended)
@@ -348,7 +358,8 @@ class EndInTheQueue(RuleBasedStateMachine):
         if self.state.holder is Holder.PULLER:
             has_something_to_answer = self.queue > 0 or self.unanswered > 0
             can_answer = self.state.close_sent is None
-            if has_something_to_answer and can_answer and not self.waiting:
+            may_wait = self.waiting > 0 and self.queue == 0
+            if has_something_to_answer and can_answer and not may_wait:
                 assert self.is_due() is self.arrived_first
 
     @precondition(lambda self: self.ended)
@@ -623,3 +634,34 @@ def test_a_cause_has_a_reason_and_a_close_that_may_be_sent(cause: Cause) -> None
     assert cause.reason
     if cause.close is not None:
         assert checked_close(cause.close.code, cause.close.reason) == cause.close
+
+
+# -- causes --------------------------------------------------------------------------
+
+CODES = {
+    Cause.LISTENER_RAISED: 1011,
+    Cause.OWNER_ENDED: 1001,
+    Cause.CLOSING_CANCELLED: None,
+    Cause.PEER_ENDED: None,
+    Cause.PEER_NEVER_TAKEN: 1011,
+    Cause.OBJECT_RESET: 1011,
+}
+"""The code of each cause, written a second time."""
+
+
+@pytest.mark.parametrize("cause", list(Cause), ids=lambda cause: cause.name)
+def test_each_cause_of_a_failure_has_a_reason_and_a_code(cause: Cause) -> None:
+    assert cause.reason
+    code = CODES[cause]
+    assert cause.close == (None if code is None else Close(code))
+
+
+# -- threads -------------------------------------------------------------------------
+
+
+def test_a_call_in_another_thread_is_refused() -> None:
+    check_thread(threading.get_ident(), "send()")
+    with pytest.raises(
+        InvalidStateError, match=r"send\(\) was called in another thread"
+    ):
+        check_thread(threading.get_ident() + 1, "send()")
