@@ -24,6 +24,7 @@ from trio_wspair import (
     connect,
     serve,
 )
+from trio_wspair._http.headers import comma_list
 
 HANDSHAKE = 10.0
 """Seconds for an opening handshake."""
@@ -92,7 +93,11 @@ async def attack_server(case: Case) -> str:
             return Response("A WebSocket is required.", status=426)
         client, server = WebSocketPair()
         observed.append(take(case.application, server, request.nursery))
-        return Response(None, status=101, web_socket=client)
+        # Without a choice, the server would log a warning.
+        name = "Sec-WebSocket-Protocol"
+        offered = comma_list(request.headers, name)
+        chosen = [(name, offered[0])] if offered else []
+        return Response(None, status=101, web_socket=client, headers=chosen)
 
     server = partial(
         serve,

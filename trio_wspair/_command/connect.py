@@ -23,7 +23,7 @@ import trio
 from trio_wspair._client.connecting import ConnectOptions, connect
 from trio_wspair._client.endpoint import proxy_from_environment, proxy_variable
 from trio_wspair._pair.websocket import CloseEvent, WebSocket
-from trio_wspair._rules.codes import CloseCode
+from trio_wspair._rules.codes import NORMAL_CODES, CloseCode
 from trio_wspair._rules.display import redacted
 from trio_wspair._rules.errors import ConnectionClosedError, HandshakeError
 from trio_wspair._tasks.nurseries import open_service_nursery
@@ -52,7 +52,6 @@ _MAX_LINE_BYTES: Final = 2**25
 _BUFFERED_BYTES: Final = 2 * _MAX_LINE_BYTES
 _READ_BYTES: Final = 2**16
 _CLOSE_GRACE: Final = 5.0
-_GOOD_CODES: Final = (1000, 1001, 1005)
 _IN_OPTIONS: Final = {
     "pass an ssl_context that does": "pass --cafile FILE, or --insecure",
     "the ssl_context has loaded none": "pass --certfile FILE",
@@ -190,7 +189,7 @@ class ConnectCommand:
                 nursery.start_soon(_end_on, stop, sending, scope)
                 status = await _print_messages(ws, sending)
                 event = await ws.wait_closed()
-                good = event.code in _GOOD_CODES and not sending.has_failed
+                good = event.code in NORMAL_CODES and not sending.has_failed
                 if status != READER_GONE:
                     print_status(_explained(event), "green" if good else "red")
                 return stop.status or status or int(not good)
