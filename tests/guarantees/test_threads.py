@@ -510,7 +510,7 @@ def test_a_half_whose_run_has_ended_raises_an_error_that_says_so() -> None:
         pair[0].send("too late")
     with pytest.raises(InvalidStateError, match=r"call accept\(\) before close\(\)"):
         pair[0].close()
-    with pytest.raises(InvalidStateError, match="That has ended"):
+    with pytest.raises(InvalidStateError, match="That run has ended"):
         WebSocketPair(nursery)
     assert repr(pair[0]) == repr(pair[1]) == "<WebSocket OPEN, not accepted>"
 
@@ -519,7 +519,7 @@ def test_a_half_whose_run_has_ended_raises_an_error_that_says_so() -> None:
             pair[0].accept()
         with pytest.raises(InvalidStateError, match="nursery of this half has ended"):
             await pair[1].receive()
-        with pytest.raises(InvalidStateError, match="That has ended"):
+        with pytest.raises(InvalidStateError, match="That run has ended"):
             WebSocketPair(nursery)
         await pair[1].aclose()
 
