@@ -295,9 +295,9 @@ def test_the_view_stays_in_place_while_frames_come(
 def test_the_page_can_be_used_with_the_keyboard_alone(
     server: Server, open_page: Open
 ) -> None:
-    page = open_page()
     ws = server.connect("one")
     server.connect("two")
+    page = open_page()  # With both at once: the first that is shown is the tab stop.
     expect(connections(page)).to_contain_text(["/two", "/one"])  # The newest first.
     page.bring_to_front()  # A page without the focus gets no key events.
     page.keyboard.press("Tab")
