@@ -74,7 +74,11 @@ async def test_the_error_without_the_package_of_an_engine_names_it(
     name = f"{package.__name__}._websockets"
     monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.delattr(package, "_websockets", raising=False)
-    monkeypatch.setitem(sys.modules, "websockets.frames", None)
+    handshakes = sys.modules["trio_wspair.transports.rfc6455"]
+    name = f"{handshakes.__name__}._handshakes"
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.delattr(handshakes, "_handshakes", raising=False)
+    monkeypatch.setitem(sys.modules, "websockets.client", None)
     with pytest.raises(ImportError, match=r"pip install 'trio-wspair\[websockets\]'"):
         await serve(net.echo, 0, engine="websockets")
 

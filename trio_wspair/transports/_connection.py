@@ -25,7 +25,7 @@ __all__ = (
     "Connection",
     "FrameSender",
     "Item",
-    "Pong",
+    "PongWaiter",
     "SupportsPing",
     "SupportsSendNow",
     "answers_close",
@@ -152,7 +152,7 @@ def supports_send_now(connection: object) -> TypeGuard[SupportsSendNow]:
 # -- what both engines share ----------------------------------------------------------
 
 
-class Pong:
+class PongWaiter:
     """The pong that a ping waits for."""
 
     def __init__(self) -> None:

@@ -1,13 +1,12 @@
-"""A `Connection` directly on a stream, with the help of the package `websockets`.
+"""A `Connection` directly on a stream: the `Codec`, and what it needs of the network.
 
-Knows what frames mean. Handshakes, masking and compression use the public API of
-`websockets`; reading, writing and parsing frames do not.
+Knows items and streams; neither frames nor handshakes.
 
-Theory of operation: `receive()` reads bytes in the task of its caller, and passes them
-to a `FrameReader`, which yields frames, and to an `Assembly`, which joins fragments. A
-ping is answered, and a pong is given to the `ping()` that waits for it, while
-`receive()` is running; so pings need a task in `receive()`. Everything is sent by the
-`FrameWriter`, from any task. The first Close that is written is the last frame.
+Theory of operation: `receive()` reads bytes in the task of its caller, feeds them to
+the `Codec`, and takes items from it, as many as fit into a batch; the next call takes
+the rest. A ping is answered, and a pong is given to the `ping()` that waits for it,
+while `receive()` is running; so pings need a task in `receive()`. Everything is sent by
+the `FrameWriter`, from any task. The first Close that is written is the last frame.
 """
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -16,28 +15,13 @@ from itertools import count
 from typing import Final
 
 import trio
-from websockets.frames import Frame, Opcode
 
-from trio_wspair._rules.codes import Close, close_from_payload, payload_of_close
+from trio_wspair._rules.codes import Close
 from trio_wspair._rules.errors import ProtocolError, connection_lost
 from trio_wspair._tasks.nurseries import open_service_nursery
 from trio_wspair.transports.io._frame_writer import FrameWriter
 from trio_wspair.transports.io._sockets import discard, linger, network_io
-from trio_wspair.transports.rfc6455._frames import (
-    BINARY,
-    CLOSE,
-    CONTROL,
-    FIN,
-    OPCODE,
-    PING,
-    PONG,
-    RSV1,
-    TEXT,
-    Assembly,
-    FrameReader,
-    decoded,
-    framed,
-)
+from trio_wspair.transports.rfc6455 import _codec as codec
 from trio_wspair.transports.rfc6455._handshakes import (
     ClientHandshake,
     Negotiated,
@@ -45,7 +29,7 @@ from trio_wspair.transports.rfc6455._handshakes import (
 )
 
 from ._answer import ask
-from ._connection import FrameSender, Item, Pong
+from ._connection import FrameSender, Item, PongWaiter
 
 __all__ = (
     "WebSocketsConnection",
@@ -54,7 +38,7 @@ __all__ = (
 )
 
 _BATCH_BYTES: Final = 2**14
-"""About how many bytes of fragmented or compressed messages `receive()` returns."""
+"""`receive()` returns messages of about this many bytes, or of as many as were read."""
 
 
 class WebSocketsConnection(FrameSender):
@@ -84,27 +68,25 @@ class WebSocketsConnection(FrameSender):
         self._stream = stream
         self._network = network_io(stream)
         super().__init__(FrameWriter(self._network, nursery))
-        self._is_client = is_client
-        self._deflate = negotiated.deflate
-        self._received = received
-        self._frames: Iterator[tuple[int, bytes]] | None = None
-        """The frames of the last read that are still to be processed."""
-        self._reader = FrameReader(
-            masked=not is_client,
-            compressed=negotiated.deflate is not None,
+        self._codec = codec.Codec(
+            is_client=is_client,
             max_message_bytes=max_message_bytes,
+            deflate=negotiated.deflate,
         )
-        self._assembly = Assembly(max_message_bytes, negotiated.deflate)
+        self._received = received
+        self._items: Iterator[codec.Item] | None = None
+        """The items of the last read that are still to be taken."""
+        self._batch_bytes = _BATCH_BYTES
         self._protocol_error: ProtocolError | None = None
         self._close_received = False
-        self._lingers = self._is_client
+        self._lingers = is_client
         """Whether `aclose()` waits for the peer to end TCP.
 
         A client does (RFC 6455, section 7.1.1). A server does after an error: otherwise
         a reset could make the peer lose the Close, as some data was not read.
         """
         self._ping_numbers = count()
-        self._pongs: dict[bytes, Pong] = {}
+        self._pings: dict[bytes, PongWaiter] = {}
         self._pongs_can_arrive = True
         self.heard_at: float = trio.current_time()
         """The time when the last bytes arrived; see `SupportsPing`."""
@@ -121,7 +103,7 @@ class WebSocketsConnection(FrameSender):
             await discard(self._stream)
             raise connection_lost("the peer has gone")
         while self._protocol_error is None:
-            if self._frames is not None:
+            if self._items is not None:
                 await trio.lowlevel.checkpoint()
             else:
                 data = await self._next_bytes()
@@ -129,8 +111,9 @@ class WebSocketsConnection(FrameSender):
                     self._fail_pings()
                     raise connection_lost()
                 self.heard_at = trio.current_time()
-                self._frames = self._reader.feed(data)
-            items = self._read(self._frames)
+                self._items = self._codec.feed(data)
+                self._batch_bytes = max(_BATCH_BYTES, len(data))
+            items = self._take(self._items)
             if items:
                 return items
         raise self._protocol_error
@@ -145,97 +128,68 @@ class WebSocketsConnection(FrameSender):
             await self.frame_writer.flush()
         return data
 
-    def _read(self, frames: Iterator[tuple[int, bytes]]) -> list[Item]:
-        """Return the messages, and the Close, that end in these frames.
+    def _take(self, waiting: Iterator[codec.Item]) -> list[Item]:
+        """Return messages, and the Close, and answer pings.
 
-        Some frames may be left for the next call: compressed messages can be a thousand
+        Some items may be left for the next call: compressed messages can be a thousand
         times as large as the bytes that were read, and the caller's room is limited.
         """
         items: list[Item] = []
-        assembled = 0
+        size = 0
         try:
-            for first, payload in frames:
-                if first == FIN | TEXT:
-                    items.append(decoded(payload))
-                elif first == FIN | BINARY:
-                    items.append(payload)
-                elif first & CONTROL:
-                    self._take_control(first & OPCODE, payload, items)
-                    if self._close_received:
-                        break
-                elif (message := self._assembly.add(first, payload)) is not None:
-                    items.append(message)
-                    assembled += len(message)
-                    if assembled > _BATCH_BYTES:
+            for item in waiting:
+                if isinstance(item, (str, bytes)):
+                    items.append(item)
+                    size += len(item)
+                    if size > self._batch_bytes:
                         return items
+                elif isinstance(item, Close):
+                    items.append(item)
+                    self._close_received = True
+                    self._fail_pings()
+                elif isinstance(item, codec.Ping):
+                    pong = self._codec.encode(codec.Pong(item.payload))
+                    self.frame_writer.write_pong(pong)
+                elif (waiter := self._pings.get(item.payload)) is not None:
+                    waiter.succeed()
         except ProtocolError as exc:
             self._protocol_error = exc
             self._lingers = True
             self._fail_pings()
-        self._frames = None
+        self._items = None
         return items
-
-    def _take_control(self, opcode: int, payload: bytes, items: list[Item]) -> None:
-        """Answer a ping, end the wait for a pong, or add a Close to the items.
-
-        Raises:
-            ProtocolError: The payload of the Close is not valid.
-        """
-        if opcode == PING:
-            self.frame_writer.write_pong(self._framed(PONG, payload))
-        elif opcode == PONG:
-            pong = self._pongs.get(payload)
-            if pong is not None:
-                pong.succeed()
-        else:
-            items.append(close_from_payload(payload))
-            self._close_received = True
-            self._fail_pings()
 
     # -- sending -----------------------------------------------------------------
 
     def _frame(self, item: Item) -> bytes:
-        if isinstance(item, str):
-            return self._framed(TEXT, item.encode())
-        if isinstance(item, bytes):
-            return self._framed(BINARY, item)
-        return self._close_frame(item)
-
-    def _framed(self, opcode: int, data: bytes) -> bytes:
-        first = FIN | opcode
-        if self._deflate is not None and not opcode & CONTROL:
-            deflated = self._deflate.encode(Frame(Opcode(opcode), data))
-            first, data = first | RSV1, bytes(deflated.data)
-        return framed(first, data, masked=self._is_client)
-
-    def _close_frame(self, close: Close) -> bytes:
-        return self._framed(CLOSE, payload_of_close(close))
+        return self._codec.encode(item)
 
     async def ping(self) -> float:
         """Send a ping, and return the round trip; see `SupportsPing`."""
-        pong = Pong()
+        waiter = PongWaiter()
         if not self._pongs_can_arrive:
-            pong.fail()
-            return await pong.wait()
+            waiter.fail()
+            return await waiter.wait()
         data = next(self._ping_numbers).to_bytes(8, "big")
-        self._pongs[data] = pong
-        self.frame_writer.write(self._framed(PING, data))
+        self._pings[data] = waiter
+        self.frame_writer.write(self._codec.encode(codec.Ping(data)))
         try:
-            return await pong.wait()
+            return await waiter.wait()
         finally:
-            del self._pongs[data]
+            del self._pings[data]
 
     def _fail_pings(self) -> None:
         """Fail all pings, now and later: no pong will arrive."""
         self._pongs_can_arrive = False
-        for pong in self._pongs.values():
-            pong.fail()
+        for waiter in self._pings.values():
+            waiter.fail()
 
     async def aclose(self, code: int, reason: str) -> None:
         """Send a Close, flush, and end TCP in good order; see `Connection`."""
         self._fail_pings()
         # Ignored if a Close was written before.
-        self.frame_writer.write(self._close_frame(Close(code, reason)), last=True)
+        close = self._codec.encode(Close(code, reason))
+        self.frame_writer.write(close, last=True)
         try:
             await self.frame_writer.flush()
         except trio.BrokenResourceError:

@@ -11,8 +11,8 @@ import attrs
 from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHandshake
-from websockets.extensions import Extension
 from websockets.extensions.permessage_deflate import (
+    PerMessageDeflate,
     enable_client_permessage_deflate,
     enable_server_permessage_deflate,
 )
@@ -25,6 +25,7 @@ from websockets.uri import parse_uri
 from trio_wspair._rules.display import printable
 
 from ._answers import Answer, accept_for, bad_answer, check_answer
+from ._deflate import DeflateParameters
 
 __all__ = ("ClientHandshake", "Negotiated", "answer_request")
 
@@ -46,8 +47,8 @@ class Negotiated:
     """The negotiated subprotocol, or ``""``."""
     extensions: str
     """The negotiated extensions, as in the server's answer."""
-    deflate: Extension | None
-    """The compression extension, if it was negotiated."""
+    deflate: DeflateParameters | None
+    """The parameters of permessage-deflate, if it was negotiated."""
 
 
 def answer_request(
@@ -175,10 +176,22 @@ class ClientHandshake:
             shown = printable(extensions[:_MAX_SHOWN])
             what = f'these extensions were not offered: "{shown}"'
             raise bad_answer(self._host, what, answer.headers) from exc
-        deflate = self._protocol.extensions[0]
-        return Negotiated(subprotocol, extensions, deflate)
+        return Negotiated(subprotocol, extensions, _parameters(self._protocol))
 
 
 def _negotiated(protocol: Protocol, extensions: str) -> Negotiated:
-    deflate = protocol.extensions[0] if protocol.extensions else None
-    return Negotiated(protocol.subprotocol or "", extensions, deflate)
+    return Negotiated(protocol.subprotocol or "", extensions, _parameters(protocol))
+
+
+def _parameters(protocol: Protocol) -> DeflateParameters | None:
+    if not protocol.extensions:
+        return None
+    deflate = protocol.extensions[0]
+    assert isinstance(deflate, PerMessageDeflate)
+    return DeflateParameters(
+        sends_context=not deflate.local_no_context_takeover,
+        receives_context=not deflate.remote_no_context_takeover,
+        sent_window_bits=deflate.local_max_window_bits,
+        received_window_bits=deflate.remote_max_window_bits,
+        settings=deflate.compress_settings,
+    )

@@ -33,7 +33,7 @@ from trio_wspair._rules.errors import (
 from trio_wspair._rules.messages import size_of
 from trio_wspair._tasks.nurseries import bare, open_service_nursery
 from trio_wspair.transports._answer import ask
-from trio_wspair.transports._connection import FrameSender, Item, Pong
+from trio_wspair.transports._connection import FrameSender, Item, PongWaiter
 from trio_wspair.transports.io._sockets import linger
 from trio_wspair.transports.rfc6455._answers import accept_for, check_answer
 from trio_wspair.transports.rfc6455._headers import BINARY, FIN, TEXT, header
@@ -175,7 +175,7 @@ class TrioWebSocketConnection(FrameSender):
 
     async def ping(self) -> float:
         """Send a ping, and return the round trip; see `SupportsPing`."""
-        pong = Pong()
+        pong = PongWaiter()
         try:
             # In another task, as trio-websocket never forgets a ping whose caller was
             # cancelled, and never wakes the caller if the connection ends.
@@ -184,7 +184,7 @@ class TrioWebSocketConnection(FrameSender):
             pong.fail()
         return await pong.wait()
 
-    async def _ping(self, pong: Pong) -> None:
+    async def _ping(self, pong: PongWaiter) -> None:
         try:
             await self._engine.ping()
             pong.succeed()
