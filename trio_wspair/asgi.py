@@ -56,6 +56,8 @@ class ASGIApp:
             to be sent.
         close_grace: The seconds for a closing handshake.
         max_body_bytes: A request with a larger body gets status 413.
+        min_body_rate: A body that is received or sent with fewer bytes in a second, in
+            the time that it waits for the client, is too slow; 0 for no lowest rate.
         receive_buffer_bytes: Reading from a client pauses while the handler's half has
             more bytes than this waiting to be taken.
         log_query: Show the query of a URL in the log; it often contains secrets.
@@ -72,6 +74,7 @@ class ASGIApp:
         body_timeout: float = 30.0,
         close_grace: float = 5.0,
         max_body_bytes: int = 2**20,
+        min_body_rate: int = 500,
         receive_buffer_bytes: int = 2**20,
         log_query: bool = False,
     ) -> None:
@@ -80,6 +83,7 @@ class ASGIApp:
             body_timeout=body_timeout,
             close_grace=close_grace,
             max_body_bytes=max_body_bytes,
+            min_body_rate=min_body_rate,
             receive_buffer_bytes=receive_buffer_bytes,
             ping_interval=math.inf,  # ASGI has no pings.
         )

@@ -34,7 +34,7 @@ async def test_a_body_that_stops_coming_is_a_408(
         got = parse_answers(answer, "POST")[0]
         assert (got.status, got.keeps_alive) == (408, False)
         assert got.body == (
-            b"the rest of the body did not arrive in time: nothing came for 7.0 s\n"
+            b"the body of the request has arrived too slowly: 4 bytes in 7 s\n"
         )
         await client.aclose()
 
@@ -42,11 +42,64 @@ async def test_a_body_that_stops_coming_is_a_408(
 async def test_each_piece_of_a_body_has_the_time_limit(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with served(echo_body, body_timeout=7.0) as client:
+    async with served(echo_body, body_timeout=7.0, min_body_rate=0) as client:
         await client.send_all(request_bytes("POST", "/", "Content-Length: 10"))
         for _ in range(10):
             await trio.sleep(6)
             await client.send_all(b"x")
+        await client.send_eof()
+        assert parse_answers(await read_all(client))[0].body == b"x" * 10
+
+
+DRIPS = {
+    "a byte at a time": b"x",
+    "chunks of a byte": b"1\r\nx\r\n",
+    "an endless chunk extension": b";",
+    "endless trailers": b"A: b\r\n",
+}
+
+
+@pytest.mark.parametrize("drip", DRIPS.values(), ids=DRIPS)
+async def test_a_body_has_a_lowest_rate(
+    drip: bytes, autojump_clock: trio.testing.MockClock
+) -> None:
+    how = "Content-Length: 1000" if drip == b"x" else CHUNKED
+    start = {b";": b"1", b"A: b\r\n": b"0\r\n"}.get(drip, b"")
+    async with served(echo_body, body_timeout=7.0, min_body_rate=2) as client:
+        await client.send_all(request_bytes("POST", "/", how) + start)
+        with pytest.raises(trio.BrokenResourceError):  # noqa: PT012 - until it is refused
+            while True:
+                await trio.sleep(1)
+                await client.send_all(drip)
+        got = parse_answers(bytes(await client.receive_some()), "POST")[0]
+        assert (got.status, got.keeps_alive) == (408, False)
+        assert trio.current_time() <= 7 + 14 + 5 + 1  # Then the server lingers.
+        await client.aclose()
+
+
+async def test_a_body_at_its_lowest_rate_arrives(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with served(echo_body, body_timeout=7.0, min_body_rate=2) as client:
+        await client.send_all(request_bytes("POST", "/", "Content-Length: 100"))
+        for _ in range(50):
+            await client.send_all(b"xx")
+            await trio.sleep(1)
+        await client.send_eof()
+        assert parse_answers(await read_all(client))[0].body == b"x" * 100
+
+
+async def test_the_time_in_which_a_handler_does_not_read_does_not_count(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def fetch(request: Request) -> Response:
+        await trio.sleep(1000)
+        return Response(await request.bytes())
+
+    async with served(fetch, body_timeout=7.0, min_body_rate=2) as client:
+        await client.send_all(request_bytes("POST", "/", "Content-Length: 10"))
+        await trio.sleep(1001)
+        await client.send_all(b"x" * 10)
         await client.send_eof()
         assert parse_answers(await read_all(client))[0].body == b"x" * 10
 

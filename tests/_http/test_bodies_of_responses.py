@@ -352,7 +352,9 @@ async def test_the_body_ends_when_the_client_reads_nothing(
         return Response(body())
 
     streams = trio.testing.lockstep_stream_pair()
-    async with served(fetch, streams=streams, body_timeout=7.0) as client:
+    async with served(
+        fetch, streams=streams, body_timeout=7.0, min_body_rate=0
+    ) as client:
         await client.send_all(request_bytes())
         for _ in range(5):
             await trio.sleep(6)
@@ -360,6 +362,35 @@ async def test_the_body_ends_when_the_client_reads_nothing(
         since = trio.current_time()
         await trio.sleep(20)
         assert log == [pytest.approx(since + 7)]
+
+
+@pytest.mark.parametrize("silent", [0, 100])
+async def test_a_client_that_reads_at_a_drip_is_dropped(
+    autojump_clock: trio.testing.MockClock, silent: float
+) -> None:
+    ended: list[float] = []
+
+    async def fetch(request: Request) -> Response:
+        async def body() -> AsyncGenerator[str]:
+            try:
+                yield "x" * 100
+                await trio.sleep(silent)  # The time of the handler does not count.
+                while True:
+                    yield "x" * 100
+            finally:
+                ended.append(trio.current_time())
+
+        return Response(body())
+
+    streams = trio.testing.lockstep_stream_pair()
+    async with served(
+        fetch, streams=streams, body_timeout=7.0, min_body_rate=100
+    ) as client:
+        await client.send_all(request_bytes())
+        while not ended:
+            await client.receive_some(40)
+            await trio.sleep(1)
+        assert silent + 7 < ended[0] < silent + 40
 
 
 @pytest.mark.parametrize("in_pieces", [False, True], ids=["bytes", "one piece"])

@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 import pytest
+from hypothesis import given, strategies as st
 from memory_server import answer_to, request_bytes
 
 from trio_wspair import (
@@ -148,6 +149,7 @@ LEAST = {
     "max_connections_per_client": 1,
     "max_head_bytes": 1024,
     "max_body_bytes": 0,
+    "min_body_rate": 0,
     "max_message_bytes": 1,
     "max_buffered_bytes": 1,
     "receive_buffer_bytes": 1,
@@ -167,3 +169,16 @@ def test_a_number_may_have_a_greatest_value() -> None:
     for number in (-1, 65536):
         with pytest.raises(ValueError, match="port"):
             check_limit("port", number, least=0, most=65535)
+
+
+@given(st.integers(0, 10**6), st.floats(0, 10**4), st.integers(0, 1000))
+def test_a_body_may_wait_for_its_next_piece_and_at_its_lowest_rate(
+    size: int, waited: float, rate: int
+) -> None:
+    seconds = Limits(body_timeout=30, min_body_rate=rate).body_seconds(size, waited)
+    assert 0 <= seconds <= 30
+    if rate == 0:
+        assert seconds == 30
+    else:
+        left = 30 + size / rate - waited
+        assert seconds == pytest.approx(min(30, max(0, left)))

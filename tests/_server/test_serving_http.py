@@ -224,7 +224,7 @@ async def test_a_slow_body_is_read_and_a_stalled_one_is_not_waited_for(
     net: Network,
 ) -> None:
     async with (
-        net.serve(mirror, body_timeout=0.3) as server,
+        net.serve(mirror, body_timeout=0.3, min_body_rate=0) as server,
         net.dial(server) as peer,
     ):
         await peer.send(request_bytes("POST", "/", "Content-Length: 40"))

@@ -3,16 +3,17 @@
 Knows no connection: a `BodySource` gives a request body its bytes.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, Generator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from typing import Final, Protocol, cast
 
 import trio
 
 from trio_wspair._rules.codes import usv_string
 from trio_wspair._rules.errors import RequestBodyError
+from trio_wspair._rules.limits import Limits
 
-__all__ = ("BodySource", "RequestBody", "open_pieces")
+__all__ = ("BodySource", "Pace", "RequestBody", "open_pieces")
 
 _PIECE_BYTES: Final = 2**16
 
@@ -32,9 +33,40 @@ class BodySource(Protocol):
         """Wait until more has arrived.
 
         Raises:
-            RequestBodyError: Nothing has arrived in time, or the client has gone.
+            RequestBodyError: The client has gone.
         """
         ...
+
+
+class Pace:
+    """Bounds the time that one body waits for the peer, to receive or to send.
+
+    Time in which the application produces or handles the body does not count.
+
+    Args:
+        limits: The time for each piece, and the lowest rate.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._waited = 0.0
+        self.size = 0
+        """The bytes that were received or sent; the user of the pace counts them."""
+
+    @contextmanager
+    def waiting(self) -> Generator[trio.CancelScope, None, None]:
+        """Wait for the peer in the block, which is cancelled if it takes too long."""
+        began = trio.current_time()
+        seconds = self._limits.body_seconds(self.size, self._waited)
+        try:
+            with trio.move_on_after(seconds) as scope:
+                yield scope
+        finally:
+            self._waited += trio.current_time() - began
+
+    def describe(self) -> str:
+        """Return what was too slow, for an error."""
+        return f"{self.size} bytes in {self._waited:.0f} s"
 
 
 class RequestBody:
@@ -46,13 +78,14 @@ class RequestBody:
     Args:
         source: Gives the bytes.
         length: The ``Content-Length``; 0 without one.
-        max_bytes: A larger body is refused.
+        limits: The size, the time for each piece, and the lowest rate.
     """
 
-    def __init__(self, source: BodySource, length: int, *, max_bytes: int) -> None:
+    def __init__(self, source: BodySource, length: int, limits: Limits) -> None:
         self._source: BodySource | None = source
         self._length = length
-        self._max_bytes = max_bytes
+        self._max_bytes = limits.max_body_bytes
+        self._pace = Pace(limits)
         self._received = bytearray()
         self._outcome: bytes | RequestBodyError | None = None
         self._reading = trio.Lock()
@@ -70,11 +103,20 @@ class RequestBody:
                     raise outcome
                 if outcome is not None:
                     return outcome
-                assert self._source is not None
-                try:
-                    await self._source.receive()
-                except RequestBodyError as exc:
-                    self._outcome = exc
+                await self._receive()
+
+    async def _receive(self) -> None:
+        assert self._source is not None
+        try:
+            with self._pace.waiting() as scope:
+                await self._source.receive()
+        except RequestBodyError as exc:
+            self._outcome = exc
+        else:
+            if scope.cancelled_caught:
+                what = "the body of the request has arrived too slowly"
+                slow = RequestBodyError(408, f"{what}: {self._pace.describe()}")
+                self._outcome = slow
 
     def take(self) -> bytes | RequestBodyError | None:
         """Take what has arrived. At the end, return the whole body, or the error.
@@ -88,6 +130,7 @@ class RequestBody:
                 self._outcome = exc
             else:
                 self._received += data
+                self._pace.size = len(self._received)
                 if is_complete:
                     self._outcome = bytes(self._received)
         return self._outcome

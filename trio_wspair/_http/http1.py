@@ -18,7 +18,7 @@ import trio
 from trio_wspair._rules.errors import RequestBodyError
 from trio_wspair._rules.limits import Limits
 
-from .bodies import RequestBody, open_pieces
+from .bodies import Pace, RequestBody, open_pieces
 from .headers import (
     Headers,
     check_single_values,
@@ -118,6 +118,8 @@ class HTTPConnection:
         self._body: RequestBody | None = None
         """The body of the request that is being handled; `None` if it is refused."""
         self._is_head = False
+        self._pace = Pace(limits)
+        """The pace of the response that is being sent."""
         self.failure: str = ""
         """Why reading has failed, also in TLS; empty if it has not."""
 
@@ -162,7 +164,7 @@ class HTTPConnection:
         request_body = RequestBody(
             _ParserSource(self._parser, self._receive_body),
             length,
-            max_bytes=self._limits.max_body_bytes,
+            self._limits,
         )
         checked = _checked(event, request_body)
         self._body = request_body
@@ -218,25 +220,14 @@ class HTTPConnection:
         self._body = None
 
     async def _receive_body(self) -> None:
-        """Receive more of a body.
-
-        Raises:
-            RequestBodyError: Nothing has come in time.
-        """
+        """Receive more of a body."""
         if self._parser.they_are_waiting_for_100_continue:  # RFC 9110, section 10.1.1.
             go_on = h11.InformationalResponse(
                 status_code=100, reason=_REASONS[100], headers=[]
             )
             with suppress(ClientGoneError):
                 await self._send(go_on)
-        with trio.move_on_after(self._limits.body_timeout) as scope:
-            self._parser.receive_data(await self._receive())
-        if scope.cancelled_caught:
-            msg = (
-                "the rest of the body did not arrive in time: nothing came for "
-                f"{self._limits.body_timeout} s"
-            )
-            raise RequestBodyError(408, msg)
+        self._parser.receive_data(await self._receive())
 
     async def _receive(self) -> bytes:
         try:
@@ -262,6 +253,7 @@ class HTTPConnection:
             ClientGoneError: The client has gone, or has not read the response in time.
         """
         body = response.body
+        self._pace = Pace(self._limits)
         headers = Headers(response.headers)
         for name in ("Content-Length", "Transfer-Encoding"):
             headers.pop(name, None)
@@ -299,13 +291,14 @@ class HTTPConnection:
 
     async def _send(self, *events: h11.Event) -> None:
         data = b"".join(self._parser.send(event) or b"" for event in events)
-        with trio.move_on_after(self._limits.body_timeout) as scope:
+        with self._pace.waiting() as scope:
             try:
                 await self.stream.send_all(data)
             except trio.BrokenResourceError as exc:
                 raise ClientGoneError from exc
         if scope.cancelled_caught:
             raise ClientGoneError
+        self._pace.size += len(data)
 
 
 def bad_request(why: object) -> Refusal:

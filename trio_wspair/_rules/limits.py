@@ -96,6 +96,8 @@ class Limits:
     """The most bytes in the head of a request: its first line and its headers."""
     max_body_bytes: int = _count(2**20, least=0)
     """The most bytes in the body of a request."""
+    min_body_rate: int = _count(500, least=0)
+    """The least bytes in a second of a body that is received or sent; 0 for any."""
     max_message_bytes: int = _count(2**25)
     """The most bytes of a message that is received."""
     max_buffered_bytes: int = _count(2**26)
@@ -117,3 +119,15 @@ class Limits:
     """The time from a ping to the next byte of the peer."""
     close_grace: float = _seconds(5.0)
     """The time for a closing handshake."""
+
+    def body_seconds(self, size: int, waited: float) -> float:
+        """Return how long a body may wait for the peer now.
+
+        Args:
+            size: The bytes of the body that were received or sent.
+            waited: The seconds that it has waited for the peer.
+        """
+        if not self.min_body_rate:
+            return self.body_timeout
+        total = self.body_timeout + size / self.min_body_rate
+        return max(0.0, min(self.body_timeout, total - waited))

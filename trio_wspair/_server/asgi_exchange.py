@@ -11,7 +11,7 @@ from typing import Final
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from trio_wspair._http.bodies import RequestBody, open_pieces
+from trio_wspair._http.bodies import Pace, RequestBody, open_pieces
 from trio_wspair._http.headers import Headers, encode_headers
 from trio_wspair._http.hosts import Authority
 from trio_wspair._http.messages import Request, Response
@@ -64,12 +64,9 @@ class ASGIExchange:
             length = 0 if self._is_websocket else None
             self._request = ScopeRequest(method, _NO_URL, Headers(), None, length)
         length = self._request.body_length
-        self._source = _MessageSource(
-            receive, is_empty=length == 0, timeout=service.limits.body_timeout
-        )
-        self._body = RequestBody(
-            self._source, length or 0, max_bytes=service.limits.max_body_bytes
-        )
+        self._source = _MessageSource(receive, is_empty=length == 0)
+        self._body = RequestBody(self._source, length or 0, service.limits)
+        self._pace = Pace(service.limits)
         self._connection = ASGIConnection(receive, send)
         self._sending = trio.CancelScope()
         """The cancel scope of the response, cancelled when the client has gone."""
@@ -168,12 +165,15 @@ class ASGIExchange:
 
     async def _send_event(self, event: Event) -> None:
         """Send an event to the server. Cancel the response if the client has gone."""
-        try:
-            with trio.fail_after(self._service.limits.body_timeout):
+        gone = True
+        with suppress(*GONE):
+            with self._pace.waiting() as scope:
                 await self._send(event)
-        except (trio.TooSlowError, *GONE):
+            gone = scope.cancelled_caught
+        if gone:
             self._sending.cancel(reason="the client has gone")
             await trio.lowlevel.checkpoint()
+        self._pace.size += len(event.get("body", b""))
 
     def _headers_for(self, response: Response) -> list[tuple[bytes, bytes]]:
         headers = Headers(response.headers)
@@ -221,12 +221,10 @@ class _MessageSource:
     Args:
         receive: Receives the messages.
         is_empty: Whether the request has no body, by its head.
-        timeout: The seconds in which the next piece of the body has to arrive.
     """
 
-    def __init__(self, receive: Receive, *, is_empty: bool, timeout: float) -> None:
+    def __init__(self, receive: Receive, *, is_empty: bool) -> None:
         self._receive = receive
-        self._timeout = timeout
         self._received = b""
         self._is_complete = is_empty
         self._is_gone = False
@@ -238,15 +236,7 @@ class _MessageSource:
 
     async def receive(self) -> None:
         """Receive a message; see `BodySource`."""
-        event: Event | None = None
-        with trio.move_on_after(self._timeout):
-            event = await self._next()
-        if event is None:
-            msg = (
-                "the rest of the body did not arrive in time: nothing came for "
-                f"{self._timeout} s"
-            )
-            raise RequestBodyError(408, msg)
+        event = await self._next()
         if event["type"] != "http.request":
             raise RequestBodyError(
                 400, "the client has gone before the end of the body"

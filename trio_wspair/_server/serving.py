@@ -70,6 +70,7 @@ async def serve(
     close_grace: float = 5.0,
     max_head_bytes: int = 2**15,
     max_body_bytes: int = 2**20,
+    min_body_rate: int = 500,
     max_message_bytes: int = 2**25,
     receive_buffer_bytes: int = 2**20,
     ping_interval: float = 20.0,
@@ -122,6 +123,8 @@ async def serve(
         close_grace: The seconds for a closing handshake.
         max_head_bytes: A request with a larger head gets status 431; at least 1024.
         max_body_bytes: A request with a larger body gets status 413.
+        min_body_rate: A body that is received or sent with fewer bytes in a second, in
+            the time that it waits for the client, is too slow; 0 for no lowest rate.
         max_message_bytes: A peer that sends a larger message gets close code 1009.
         receive_buffer_bytes: Reading from a client pauses while the handler's half has
             more bytes than this waiting to be taken.
@@ -155,6 +158,7 @@ async def serve(
         max_connections_per_client=max_connections_per_client,
         max_head_bytes=max_head_bytes,
         max_body_bytes=max_body_bytes,
+        min_body_rate=min_body_rate,
         max_message_bytes=max_message_bytes,
         receive_buffer_bytes=receive_buffer_bytes,
         handshake_timeout=handshake_timeout,
