@@ -173,6 +173,51 @@ async def test_a_handler_is_served_until_a_signal(
         assert re.search(line, log), log
 
 
+async def test_a_request_under_way_is_answered_after_a_signal(tmp_path: Path) -> None:
+    program = tmp_path / "slow.py"
+    program.write_text(
+        "import trio\n"
+        "from trio_wspair import Response\n"
+        "async def fetch(request):\n"
+        "    print('called', flush=True)\n"
+        "    await trio.sleep(0.5)\n"
+        "    return Response('answered')\n"
+    )
+    async with serving(str(program)) as (process, url):
+        port = int(url.rstrip("/").rpartition(":")[2])
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            await stream.send_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert process.stdout is not None
+            while b"called" not in await process.stdout.receive_some():
+                pass
+            process.send_signal(signal.SIGTERM)
+            answer = await read_to_end(stream)
+        assert answer.endswith("\r\n\r\nanswered")
+        assert "Connection: close" in answer
+        assert await process.wait() == 0
+
+
+async def test_a_signal_stops_an_application_that_opens(tmp_path: Path) -> None:
+    program = tmp_path / "opening.py"
+    program.write_text(
+        "import trio\n"
+        "from contextlib import asynccontextmanager\n"
+        "@asynccontextmanager\n"
+        "async def app():\n"
+        "    print('opening', flush=True)\n"
+        "    await trio.sleep_forever()\n"
+        "    yield\n"
+    )
+    async with running(*COMMAND, "serve", str(program), "--port", "0") as process:
+        assert process.stdout is not None
+        with trio.fail_after(30):
+            while b"opening" not in await process.stdout.receive_some():
+                pass
+            process.send_signal(signal.SIGTERM)
+            assert await process.wait() == 0
+        assert await read_to_end(process.stderr) == ""
+
+
 async def test_the_query_is_logged_only_with_log_query(app: Path) -> None:
     for options, shown in (
         ([], '"GET /" 101'),

@@ -146,8 +146,8 @@ async def test_an_invalid_host_is_an_error_that_shows_it(
     ],
 )
 def test_a_url_reaches_the_address(address: tuple[str, int], url: str) -> None:
-    assert Server((Endpoint(address, secure=False),)).url == url
-    secure = Server((Endpoint(address, secure=True),))
+    assert Server((Endpoint(address, secure=False),), lambda: None).url == url
+    secure = Server((Endpoint(address, secure=True),), lambda: None)
     assert (secure.url, secure.secure) == (url.replace("ws:", "wss:"), True)
 
 
@@ -172,7 +172,8 @@ class Silence(trio.abc.Listener[trio.abc.Stream]):
 
 def test_the_repr_of_a_server_shows_where_it_listens() -> None:
     places = ("127.0.0.1", 8000), "/run/app.sock", None
-    server = Server(tuple(Endpoint(place, secure=False) for place in places))
+    endpoints = tuple(Endpoint(place, secure=False) for place in places)
+    server = Server(endpoints, lambda: None)
     assert repr(server) == (
         "<Server on ws://127.0.0.1:8000/, /run/app.sock, another listener>"
     )

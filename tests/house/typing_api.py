@@ -370,6 +370,7 @@ async def serving(
     assert_type(server.addresses, tuple[tuple[str, int] | str, ...])
     await serve(a_server, 8000, host="localhost", ssl_context=context)
     await serve(a_server, 0, host=None, proxy_headers=True, stop_code=1012)
+    await serve(a_server, 0, max_body_bytes=10, min_body_rate=100)
     await serve(a_server, 0, proxy_headers="forwarded", proxies=2, log_query=True)
     await serve(a_server, 0, proxy_headers="x")  # type: ignore[arg-type]
     await serve(a_server, listeners=listeners, idle_timeout=5, body_timeout=0.5)

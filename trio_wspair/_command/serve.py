@@ -106,12 +106,13 @@ class ServeCommand:
             log.stop = stop
             restarts = trio.Event()
             listen = self._listen(restarts)
+            servers: list[Server] = []
             async with open_service_nursery() as nursery:
-                nursery.start_soon(_cancel_on, stop, scope)
+                nursery.start_soon(_end_on, stop, servers, scope)
                 if self.lifeline is not None:
                     nursery.start_soon(_watch_lifeline, self.lifeline, restarts, stop)
                 async with self._inspecting():
-                    await _run(app, partial(self._serve, listen))
+                    await _run(app, partial(self._serve, listen, servers))
         assert stop.status is not None
         return stop.status
 
@@ -135,8 +136,10 @@ class ServeCommand:
             **place,
         )
 
-    async def _serve(self, listen: "_Listen", fetch: FetchHandler) -> None:
-        async with open_service_nursery() as nursery:
+    async def _serve(
+        self, listen: "_Listen", servers: list[Server], fetch: FetchHandler
+    ) -> None:
+        async with trio.open_nursery() as nursery:
             try:
                 server: Server = await nursery.start(partial(listen, fetch))
             except OSError as exc:
@@ -148,7 +151,7 @@ class ServeCommand:
             where = " and ".join(places) or self._place()
             what = f"Serving {self.application} on {where} - Ctrl-C stops it"
             print_output(f"{escaped(what)}\n")
-            await trio.sleep_forever()
+            servers.append(server)
 
     def _place(self) -> str:
         if self.unix is not None:
@@ -185,9 +188,15 @@ async def _run(
         raise program_error(exc) from exc
 
 
-async def _cancel_on(stop: Stop, scope: trio.CancelScope) -> None:
+async def _end_on(
+    stop: Stop, servers: Sequence[Server], scope: trio.CancelScope
+) -> None:
+    """Stop the server on a request; before it listens, cancel its start."""
     await stop.wait()
-    scope.cancel(reason="the server stops")
+    if servers:
+        servers[0].stop()
+    else:
+        scope.cancel(reason="the server stops")
 
 
 async def _watch_lifeline(lifeline: int, restarts: trio.Event, stop: Stop) -> None:

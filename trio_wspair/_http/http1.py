@@ -246,8 +246,12 @@ class HTTPConnection:
         """Whether a response has begun."""
         return self._parser.our_state not in (h11.IDLE, h11.SEND_RESPONSE)
 
-    async def send_response(self, response: Response) -> bool:
+    async def send_response(self, response: Response, *, last: bool = False) -> bool:
         """Send a response; return whether another request may follow.
+
+        Args:
+            response: The response.
+            last: Whether the connection ends after it.
 
         Raises:
             ClientGoneError: The client has gone, or has not read the response in time.
@@ -260,7 +264,8 @@ class HTTPConnection:
         headers.setdefault("Date", formatdate(usegmt=True))
         if isinstance(body, bytes) and response.status not in (204, 304):
             headers["Content-Length"] = str(len(body))  # RFC 9110, section 8.6.
-        keeps_alive = self._limits.idle_timeout > 0 and self._request_is_read()
+        keeps_alive = self._request_is_read() and not last
+        keeps_alive = keeps_alive and self._limits.idle_timeout > 0
         connection = "keep-alive" if keeps_alive else "close"
         if response.status == 426:  # RFC 9110, section 15.5.22.
             headers.setdefault("Upgrade", "websocket")

@@ -119,7 +119,9 @@ class HTTP1Exchange:
     async def send_response(self, response: Response) -> None:
         """Send a response as far as the client reads it; see `Exchange`."""
         try:
-            self._keeps_alive = await self._http.send_response(response)
+            self._keeps_alive = await self._http.send_response(
+                response, last=self._service.tasks.stopping
+            )
         except ClientGoneError:
             return
         if not self._keeps_alive:

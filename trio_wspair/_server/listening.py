@@ -8,8 +8,9 @@ import ipaddress
 import os
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from threading import get_ident
 from typing import Any, Final, cast
 
 import attrs
@@ -18,6 +19,7 @@ import trio
 from trio_wspair._http.hosts import Authority
 from trio_wspair._rules.errors import InvalidStateError
 from trio_wspair._rules.limits import check_limit
+from trio_wspair._rules.state import check_thread
 from trio_wspair.transports.io._tls import check_ssl_context
 
 from .unix_listener import checked_path, open_unix_listener
@@ -81,13 +83,29 @@ class Endpoint:
 
 @attrs.frozen(eq=False, repr=False)
 class Server:
-    """Where a server listens; ``await nursery.start(serve, ...)`` returns it.
+    """A server, and where it listens; ``await nursery.start(serve, ...)`` returns it.
 
     Of several listeners, `port`, `url` and `secure` describe the first one that has a
     port.
     """
 
     _endpoints: tuple[Endpoint, ...]
+    _stop: Callable[[], None]
+    _thread: int = attrs.field(factory=get_ident, init=False)
+
+    def stop(self) -> None:
+        """Stop the server gracefully, after which `serve()` returns. Idempotent.
+
+        The server accepts no more connections, and sends a Close with `stop_code` to
+        each WebSocket, whose listeners go on. Requests under way are answered, with
+        ``Connection: close``. Connections without a request end at once. What has not
+        ended after `close_grace` seconds is cancelled.
+
+        Raises:
+            InvalidStateError: It is called in another thread.
+        """
+        check_thread(self._thread, "stop()")
+        self._stop()
 
     def __repr__(self) -> str:
         return f"<Server on {', '.join(map(str, self._endpoints))}>"

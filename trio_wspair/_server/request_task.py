@@ -370,6 +370,11 @@ class RequestTasks:
         self._present: dict[RequestTask, None] = {}
         self._stop_code: int | None = None
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the server stops."""
+        return self._stop_code is not None
+
     @contextmanager
     def including(self, task: RequestTask) -> Generator[None, None, None]:
         """Include a task during the block. If the server is stopping, stop it."""

@@ -15,7 +15,8 @@ import logging
 import math
 import os
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Final, cast
 
@@ -79,7 +80,7 @@ async def serve(
     compression: bool = False,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Answer requests with a `fetch` handler, until cancelled.
+    """Answer requests with a `fetch` handler, until cancelled or stopped.
 
     ``async def fetch(request)`` returns a `Response`. If that has a WebSocket, one half
     of a pair, the client is connected to it, and the handler keeps the other half. What
@@ -88,7 +89,8 @@ async def serve(
     gets a record for each response, and for each WebSocket when it has ended.
 
     When cancelled, the server stops listening, sends a Close with `stop_code` to each
-    client, and waits `close_grace` seconds for the answers. Always a checkpoint.
+    client, and waits `close_grace` seconds for the answers; handlers that have not
+    returned are cancelled. `Server.stop()` lets them answer. Always a checkpoint.
 
     Args:
         app: The handler, an object that has one, or an async context manager (or a
@@ -229,7 +231,7 @@ async def _listen(
     ssl_context: ssl.SSLContext | None,
     task_status: trio.TaskStatus[Server],
 ) -> None:
-    """Accept connections until cancelled, and wait for their ends."""
+    """Accept connections until cancelled or stopped, and wait for their ends."""
     service = acceptor.service
     sources: list[Listener] = [*listeners]
     if ssl_context is not None:
@@ -237,20 +239,27 @@ async def _listen(
             trio.SSLListener(listener, ssl_context, https_compatible=True)
             for listener in listeners
         ]
-    server = Server(tuple(map(endpoint_of, sources)))
+    accepting = trio.CancelScope()
+
+    def stop() -> None:
+        accepting.cancel(reason="stop() was called")
+        acceptor.stop()
+
+    server = Server(tuple(map(endpoint_of, sources)), stop)
     async with service.timers.kept(), trio.open_nursery() as nursery:
         task_status.started(server)
         try:
-            await trio.serve_listeners(
-                partial(_serve_in, nursery, acceptor),
-                sources,
-                handler_nursery=nursery,
-            )
+            with accepting:
+                await trio.serve_listeners(
+                    partial(_serve_in, nursery, acceptor),
+                    sources,
+                    handler_nursery=nursery,
+                )
         finally:
-            if connections := acceptor.admission.connections:
-                what = "stopping: %d connections have up to %s s to close"
-                _logger.info(what, connections, service.limits.close_grace)
-            service.tasks.stop(service.stop_code())
+            acceptor.stop()
+        # `Server.stop()` was called: requests under way have the grace period.
+        grace = service.limits.close_grace
+        nursery.cancel_scope.deadline = trio.current_time() + grace
 
 
 class _Acceptor:
@@ -259,6 +268,8 @@ class _Acceptor:
     def __init__(self, service: HTTP1Service) -> None:
         self.service = service
         self.admission = Admission(service.limits)
+        self._waiting: set[trio.CancelScope] = set()
+        """The scopes of connections that wait for a request."""
         self._warned: dict[int, float] = {}
         """When each status of a refusal was last logged."""
 
@@ -287,14 +298,42 @@ class _Acceptor:
         another = True
         try:
             while another:
-                exchange = await self._next_exchange(http)
+                exchange = None
+                with self._waiting_for_request():
+                    exchange = await self._next_exchange(http)
                 if exchange is None or not await self._serve_request(exchange):
                     return
                 another = False
-                with trio.move_on_after(self.service.limits.idle_timeout):
+                with self._waiting_for_request() as scope:
+                    idle = self.service.limits.idle_timeout
+                    scope.deadline = trio.current_time() + idle
                     another = await http.wait_for_request()
         finally:
             http.finish()
+
+    @contextmanager
+    def _waiting_for_request(self) -> Generator[trio.CancelScope, None, None]:
+        """Wait for a request in the block, which `stop()` ends."""
+        with trio.CancelScope() as scope:
+            if self.service.tasks.stopping:
+                scope.cancel(reason="the server stops")
+            self._waiting.add(scope)
+            try:
+                yield scope
+            finally:
+                self._waiting.remove(scope)
+
+    def stop(self) -> None:
+        """Stop the requests, and end the connections that have none. Idempotent."""
+        tasks = self.service.tasks
+        if tasks.stopping:
+            return
+        if connections := self.admission.connections:
+            what = "stopping: %d connections have up to %s s to close"
+            _logger.info(what, connections, self.service.limits.close_grace)
+        tasks.stop(self.service.stop_code())
+        for scope in self._waiting:
+            scope.cancel(reason="the server stops")
 
     async def _serve_request(self, exchange: HTTP1Exchange) -> bool:
         """Answer one request; return whether another may follow."""
