@@ -36,13 +36,7 @@ from trio_wspair.transports.io._sockets import linger
 from .admission import RETRY_AFTER_SECONDS, Admission
 from .application import Application, handler_of, run_application
 from .http1_exchange import HTTP1Exchange, HTTP1Service, client_address
-from .listening import (
-    Listener,
-    Place,
-    Server,
-    closing_listeners,
-    endpoint_of,
-)
+from .listening import Listener, Place, Server, closing_listeners, endpoint_of
 
 __all__ = ("Server", "serve")
 
@@ -219,9 +213,8 @@ def _checked_stop_code(stop_code: int | Callable[[], int]) -> Callable[[], int]:
         code = checked_close(stop_code, "").code
         return lambda: code
     if inspect.iscoroutinefunction(stop_code):
-        raise TypeError(
-            "stop_code must be an int, or a sync function, not an async one"
-        )
+        msg = "stop_code must be an int, or a sync function, not an async one"
+        raise TypeError(msg)
     return lambda: checked_close(stop_code(), "").code
 
 
