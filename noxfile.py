@@ -253,11 +253,11 @@ def fuzz(session: nox.Session) -> None:
     )
 
 
-def install_contestants(session: nox.Session) -> dict[str, str]:
-    """Install everything that the benchmarks compare, except what is not available.
+def install_implementations(session: nox.Session) -> dict[str, str]:
+    """Install the implementations that the benchmarks compare, if they are available.
 
     Returns:
-        The environment variables with which the benchmarks find it.
+        The environment variables with which the benchmarks find them.
     """
     apt_install(session, "cc", "gcc", "libc6-dev")
     for package in group("bench"):
@@ -275,7 +275,7 @@ def install_contestants(session: nox.Session) -> dict[str, str]:
 def bench(session: nox.Session) -> None:
     """Run the benchmarks: ratios, measured side by side; `--help` shows the options."""
     session.install("-e", ".")
-    env = install_contestants(session)
+    env = install_implementations(session)
     session.run("python", "-m", "benchmarks", *session.posargs, env=env)
 
 

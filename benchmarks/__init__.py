@@ -1,7 +1,8 @@
-"""How fast trio-wspair is, compared with its alternatives.
+"""The speed of trio-wspair, compared with its alternatives.
 
-``nox -s bench`` installs the contestants and runs ``python -m benchmarks``. Each
-sample is taken in a separate process, and contestants take turns: A B C A B C ... A
-ratio is the median over the rounds of ours against theirs in the same round, so that a
-slow drift of the machine cancels out.
+``nox -s bench`` installs the implementations that are compared and runs
+``python -m benchmarks``. Each sample is taken in a separate process. The
+implementations take turns: A B C A B C ... Each ratio compares two samples of the same
+round, so that a slow drift of the machine cancels out; the tables show the median of
+the rounds.
 """

@@ -1,4 +1,4 @@
-"""``python -m benchmarks [WORK ...] [--rounds N] [--quick] [--json FILE]``."""
+"""``python -m benchmarks [WORKLOAD ...] [--rounds N] [--quick] [--json FILE]``."""
 
 import argparse
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from . import results
-from .catalogue import SECTIONS, WORKS
+from .catalogue import SECTIONS, WORKLOADS
 from .machine import wait_for_calm
 from .network.load import compiled
 from .plot import plot
@@ -15,7 +15,7 @@ from .results import Results
 from .rounds import measure
 from .sample import take_sample
 from .table import facts, markdown, remarks, rows
-from .work import Sample, Work
+from .workload import Sample, Workload
 
 _SECONDS: Final = 1.0
 _ROUNDS: Final = 5
@@ -29,7 +29,7 @@ def main() -> None:
     if options.show is not None:
         measured = results.load(options.show)
     else:
-        chosen = [work for name, work in WORKS.items() if name in options.works]
+        chosen = [WORKLOADS[name] for name in WORKLOADS if name in options.workloads]
         take = take_sample if options.calm is None else partial(_take, options.calm)
         with compiled():
             measured = measure(chosen, options.rounds, options.seconds, take)
@@ -41,55 +41,84 @@ def main() -> None:
     sys.exit(_failed(measured))
 
 
-def _take(calm: float, work: Work, contestant: str, seconds: float) -> Sample:
+def _take(
+    calm: float, workload: Workload, implementation: str, seconds: float
+) -> Sample:
     wait_for_calm(calm)
-    return take_sample(work, contestant, seconds)
+    return take_sample(workload, implementation, seconds)
 
 
 def _print(measured: Results) -> None:
     print(facts(measured))
-    for section, works in SECTIONS.items():
-        shown = [work for work in works if measured.ours(work)]
+    for section, workloads in SECTIONS.items():
+        shown = [workload for workload in workloads if measured.ours(workload)]
         if shown:
             print(f"\n## {section}")
-        for work in shown:
-            print(f"\n### {work.name}: {work.title}\n")
-            print(markdown(rows(measured, work)), "\n")
-            print(*remarks(measured, work), sep="\n")
+        for workload in shown:
+            print(f"\n### {workload.name}: {workload.title}\n")
+            print(markdown(rows(measured, workload)), "\n")
+            print(*remarks(measured, workload), sep="\n")
 
 
 def _failed(measured: Results) -> str | None:
-    """Return the works without a result of ours: an error, while others may fail."""
-    done = [name for name in measured.samples if measured.ours(WORKS[name])]
+    """Return an error message if a workload has no result of trio-wspair.
+
+    The other implementations may fail.
+    """
+    done = [name for name in measured.samples if measured.ours(WORKLOADS[name])]
     failed = sorted(measured.samples.keys() - set(done))
-    return f"no result of ours: {', '.join(failed)}" if failed else None
+    if not failed:
+        return None
+    return f"trio-wspair has no result for {', '.join(failed)}: the reasons are above"
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     add = parser.add_argument
-    add("works", nargs="*", metavar="WORK", help=", ".join(WORKS), default=[])
-    add("--rounds", type=int, metavar="N", help=f"{_ROUNDS}, quick: {_QUICK_ROUNDS}")
-    add("--seconds", type=float, metavar="N", help="about how long a sample takes")
+    names = ", ".join(WORKLOADS)
+    add("workloads", nargs="*", metavar="WORKLOAD", help=names, default=[])
+    add(
+        "--rounds",
+        type=int,
+        metavar="N",
+        help=f"default: {_ROUNDS}, with --quick {_QUICK_ROUNDS}",
+    )
+    add(
+        "--seconds",
+        type=float,
+        metavar="N",
+        help="the approximate duration of a sample; "
+        f"default: {_SECONDS}, with --quick {_QUICK_SECONDS}",
+    )
     add(
         "--calm",
         type=float,
         metavar="CORES",
-        help="wait until other processes use fewer, such as 0.3",
+        help="before each sample, wait until other processes use fewer cores than "
+        "this, such as 0.3",
     )
     add(
         "--quick",
         action="store_true",
-        help="only try whether it works; the results are not reliable",
+        help="check that the benchmarks run; the results are not reliable",
     )
-    add("--json", type=Path, metavar="FILE", help="write every sample")
+    add("--json", type=Path, metavar="FILE", help="write every sample to this file")
     add("--plot", type=Path, metavar="FILE.svg", help="draw the ratios")
-    add("--show", type=Path, metavar="FILE", help="measure nothing, show a JSON file")
-    add("--record", action="store_true", help="write docs/speed.json and speed.svg")
+    add(
+        "--show",
+        type=Path,
+        metavar="FILE",
+        help="show the results in a file written with --json, without measuring",
+    )
+    add(
+        "--record",
+        action="store_true",
+        help="write docs/speed.json and docs/speed.svg",
+    )
     options = parser.parse_args()
-    if unknown := set(options.works) - WORKS.keys():
-        parser.error(f"unknown work: {', '.join(sorted(unknown))}")
-    options.works = options.works or list(WORKS)
+    if unknown := set(options.workloads) - WORKLOADS.keys():
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; choose from {names}")
+    options.workloads = options.workloads or list(WORKLOADS)
     options.rounds = options.rounds or (_QUICK_ROUNDS if options.quick else _ROUNDS)
     options.seconds = options.seconds or (_QUICK_SECONDS if options.quick else _SECONDS)
     if options.record:

@@ -1,4 +1,4 @@
-"""Sends a message to all members, as an application does that passes messages on."""
+"""Broadcasts a message to the members of a room, as a chat server does."""
 
 from collections.abc import Callable, Iterable
 
@@ -23,11 +23,14 @@ def _send_to_each(
 
 
 _send: Send = getattr(trio_wspair, "broadcast", _send_to_each)
-"""The first versions, with which a commit may be compared, have no `broadcast()`."""
+"""`trio_wspair.broadcast()`; a loop in the first versions, which did not have it.
+
+`benchmarks.compare` measures these versions, too.
+"""
 
 
 def broadcast(members: set[WebSocket], message: str | bytes) -> None:
-    """Send to all members. Remove those that have left, or read too slowly."""
+    """Send to all members; remove members that have left or that read too slowly."""
     for member, error in _send(members, message).items():
         members.discard(member)
         if isinstance(error, BufferFullError):

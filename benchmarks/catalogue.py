@@ -1,32 +1,32 @@
-"""All works, by section: a file of works is added here."""
+"""All workloads, by section. Each module of workloads is listed here."""
 
 from collections.abc import Mapping
 from typing import Final
 
-from .in_memory import works as in_memory
-from .network import works as network
-from .work import Work
+from .in_memory import workloads as in_memory
+from .network import workloads as network
+from .workload import Workload
 
-__all__ = ("SECTIONS", "WORKS")
+__all__ = ("SECTIONS", "WORKLOADS")
 
 
-def _objects() -> Mapping[str, tuple[Work, ...]]:
+def _objects() -> Mapping[str, tuple[Workload, ...]]:
     try:
-        from .objects import works  # noqa: PLC0415
+        from .objects import workloads  # noqa: PLC0415
     except ImportError:
-        return {}  # The first versions, with which a commit may be compared, have none.
+        return {}  # `benchmarks.compare` runs versions without Durable Objects, too.
     return {
-        "Objects in memory": works.IN_MEMORY,
-        "Objects over loopback": works.LOOPBACK,
+        "Objects in memory": workloads.IN_MEMORY,
+        "Objects over loopback": workloads.LOOPBACK,
     }
 
 
-SECTIONS: Final[Mapping[str, tuple[Work, ...]]] = {
+SECTIONS: Final[Mapping[str, tuple[Workload, ...]]] = {
     "In memory": in_memory.MESSAGES,
     "The cost of a pair": in_memory.COSTS,
-    "Over loopback": network.WORKS,
+    "Over loopback": network.WORKLOADS,
     **_objects(),
 }
-WORKS: Final[Mapping[str, Work]] = {
-    work.name: work for works in SECTIONS.values() for work in works
+WORKLOADS: Final[Mapping[str, Workload]] = {
+    workload.name: workload for workloads in SECTIONS.values() for workload in workloads
 }

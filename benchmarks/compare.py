@@ -1,8 +1,8 @@
-"""Two commits, side by side: ``python -m benchmarks.compare COMMIT [COMMIT]``.
+"""Compares two commits: ``python -m benchmarks.compare COMMIT [COMMIT]``.
 
-Both run the current benchmarks on this machine, in turns. What counts is the ratio of
-the work done in a second of CPU time, round by round. A
-commit is slower if in three of four rounds its ratio is below the threshold.
+Both run the current benchmarks on this machine, in turns. Each round gives the ratio of
+their rates per second of CPU time. The second commit is slower at a workload if the
+ratio is below the threshold in three of four rounds.
 """
 
 import argparse
@@ -20,12 +20,12 @@ from typing import Final
 
 import attrs
 
-from .catalogue import WORKS
+from .catalogue import WORKLOADS
 from .network.load import compiled
 from .results import Spread
 from .sample import take_sample
 from .table import markdown, number
-from .work import PER_CPU_SECOND, MissingError, Work, is_ours
+from .workload import PER_CPU_SECOND, MissingError, Workload, is_ours
 
 __all__ = ("Comparison",)
 
@@ -39,9 +39,9 @@ _RATES: Final = [
 
 @attrs.frozen
 class Comparison:
-    """How many times as fast the second commit is at a work, round by round."""
+    """The speed of the second commit at a workload, as a ratio to the first."""
 
-    work: str
+    workload: str
     ours: str
     ratios: Spread
 
@@ -57,11 +57,13 @@ def main() -> None:
             _check_out(commit, Path(folder) / side)
             for commit, side in ((options.before, "before"), (options.after, "after"))
         ]
-        works = [WORKS[name] for name in options.works or _RATES]
-        taken = _compare(works, roots, options.rounds, options.seconds)
+        workloads = [WORKLOADS[name] for name in options.workloads or _RATES]
+        taken = _compare(workloads, roots, options.rounds, options.seconds)
     slower = [c for c in taken if c.is_slower(options.threshold)]
-    print(f"{options.after} as fast as {options.before}, by CPU time:\n")
-    head = ["work", "of", "median", "lowest to highest", ""]
+    print(
+        f"The speed of {options.after} as a ratio to {options.before}, by CPU time:\n"
+    )
+    head = ["workload", "implementation", "median", "lowest to highest", ""]
     print(markdown([head, *(_row(c, slower) for c in taken)]))
     sys.exit(1 if slower or not taken else 0)
 
@@ -82,24 +84,26 @@ def _check_out(commit: str, root: Path) -> Path:
 
 
 def _compare(
-    works: Sequence[Work], roots: Sequence[Path], rounds: int, seconds: float
+    workloads: Sequence[Workload], roots: Sequence[Path], rounds: int, seconds: float
 ) -> list[Comparison]:
     todo = [
-        (work, ours) for work in works for ours in filter(is_ours, work.contestants)
+        (workload, ours)
+        for workload in workloads
+        for ours in filter(is_ours, workload.implementations)
     ]
     ratios: dict[tuple[str, str], list[float]] = {}
     left_out: set[tuple[str, str]] = set()
     for turn in range(rounds):
         print(f"round {turn + 1} of {rounds}", file=sys.stderr, flush=True)
-        for work, ours in todo:
-            key = work.name, ours
+        for workload, ours in todo:
+            key = workload.name, ours
             if key in left_out:
                 continue
-            measure = partial(_rate, work, ours, seconds)
+            measure = partial(_rate, workload, ours, seconds)
             try:  # The order changes in each round, so that it gives no advantage.
                 rates = {root: measure(root) for root in roots[:: (-1) ** turn]}
             except (MissingError, subprocess.SubprocessError) as error:
-                print(f"left out: {work.name}, {ours} ({error})", file=sys.stderr)
+                print(f"left out: {workload.name}, {ours} ({error})", file=sys.stderr)
                 left_out.add(key)
                 continue
             before, after = (rates[root] for root in roots)
@@ -107,14 +111,14 @@ def _compare(
     return [Comparison(*key, Spread(taken)) for key, taken in ratios.items()]
 
 
-def _rate(work: Work, ours: str, seconds: float, root: Path) -> float:
-    return take_sample(work, ours, seconds, root)[PER_CPU_SECOND]
+def _rate(workload: Workload, ours: str, seconds: float, root: Path) -> float:
+    return take_sample(workload, ours, seconds, root)[PER_CPU_SECOND]
 
 
 def _row(comparison: Comparison, slower: Sequence[Comparison]) -> Sequence[str]:
     ratios = comparison.ratios
     return (
-        comparison.work,
+        comparison.workload,
         comparison.ours,
         f"**{number(ratios.median)}**",
         f"{number(ratios.least)} to {number(ratios.most)}",
@@ -125,12 +129,30 @@ def _row(comparison: Comparison, slower: Sequence[Comparison]) -> Sequence[str]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="nox -s bench-compare --")
     add = parser.add_argument
-    add("before", metavar="COMMIT")
-    add("after", metavar="COMMIT", nargs="?", default="HEAD", help="otherwise HEAD")
-    add("--works", nargs="+", metavar="WORK", choices=_RATES, help=", ".join(_RATES))
-    add("--rounds", type=int, default=7)
-    add("--seconds", type=float, default=0.5, help="how long a sample takes, about")
-    add("--threshold", type=float, default=0.95, help="a ratio that is still good")
+    add("before", metavar="BEFORE", help="a commit")
+    add("after", metavar="AFTER", nargs="?", default="HEAD", help="default: HEAD")
+    add(
+        "--workloads",
+        nargs="+",
+        metavar="WORKLOAD",
+        choices=_RATES,
+        help=f"default: all of {', '.join(_RATES)}",
+    )
+    add("--rounds", type=int, metavar="N", default=7, help="default: 7")
+    add(
+        "--seconds",
+        type=float,
+        metavar="N",
+        default=0.5,
+        help="the approximate duration of a sample; default: 0.5",
+    )
+    add(
+        "--threshold",
+        type=float,
+        metavar="RATIO",
+        default=0.95,
+        help="a commit with a lower ratio is slower; default: 0.95",
+    )
     return parser.parse_args()
 
 

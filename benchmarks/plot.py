@@ -1,4 +1,4 @@
-"""A picture of the ratios: an SVG with one row for each work."""
+"""Draws the ratios: an SVG image with one row for each workload."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ import attrs
 
 from .catalogue import SECTIONS
 from .results import Results, Spread
-from .work import Work, is_ours
+from .workload import Workload, is_ours
 
 __all__ = ("plot",)
 
@@ -18,7 +18,7 @@ _MARKS: Final = (
     ("#e1701a", "M0-8 8 6H-8Z"),  # a triangle
     ("#16a085", "M0-8 8 0 0 8-8 0Z"),  # a diamond
     ("#d6508f", "M-6 0A6 6 0 1 0 6 0 6 6 0 1 0-6 0Z"),  # a circle
-    ("#8e6fd8", "M0 8 8-6H-8Z"),  # a triangle on its head
+    ("#8e6fd8", "M0 8 8-6H-8Z"),  # a triangle that points down
     ("#c29a1b", "M-2.5-8h5v5.5H8v5H2.5V8h-5V2.5H-8v-5h5.5Z"),  # a plus
     ("#7f8c8d", "M-7-4-4-7 0-3 4-7 7-4 3 0 7 4 4 7 0 3-4 7-7 4-3 0Z"),  # a cross
 )
@@ -36,7 +36,7 @@ _STYLE: Final = """\
   .spread { stroke-width: 2; opacity: .55; }
   .mark { stroke: var(--paper); }"""
 
-_TITLE: Final = "How many times as good as others trio-wspair is: right of 1, better"
+_TITLE: Final = "trio-wspair and its alternatives: above 1, trio-wspair is better"
 _WIDTH: Final = 980
 _LEFT, _RIGHT = 420, 950
 _ROW: Final = 30
@@ -63,12 +63,12 @@ class _Scale:
 
 
 def plot(results: Results) -> str:
-    """Draw how many times as good as each of the others the best of ours is."""
+    """Draw the ratios of the fastest trio-wspair to each other implementation."""
     ratios = {
-        work.name: _ratios(results, work)
-        for works in SECTIONS.values()
-        for work in works
-        if results.ours(work)
+        workload.name: _ratios(results, workload)
+        for workloads in SECTIONS.values()
+        for workload in workloads
+        if results.ours(workload)
     }
     names = list(dict.fromkeys(name for row in ratios.values() for name in row))
     marks = dict(zip(names, _MARKS, strict=False))
@@ -78,13 +78,13 @@ def plot(results: Results) -> str:
     scale = _Scale(min([*ends, 0.5]) / 1.2, max([*ends, 2]) * 1.2)
     body: list[str] = []
     y = _HEAD
-    for section, works in SECTIONS.items():
-        shown = [work for work in works if work.name in ratios]
+    for section, workloads in SECTIONS.items():
+        shown = [workload for workload in workloads if workload.name in ratios]
         if shown:
             body.append(_text(20, y, section, "section"))
             y += _ROW
-        for work in shown:
-            body += _row(y, work, ratios[work.name], marks, scale)
+        for workload in shown:
+            body += _row(y, workload, ratios[workload.name], marks, scale)
             y += _ROW
     height = y + 30
     return "\n".join(
@@ -99,29 +99,30 @@ def plot(results: Results) -> str:
     )
 
 
-def _ratios(results: Results, work: Work) -> Mapping[str, Spread]:
-    ours = results.fastest(work)
+def _ratios(results: Results, workload: Workload) -> Mapping[str, Spread]:
+    ours = results.fastest(workload)
     return {
-        theirs: results.ratios(work, ours, theirs)
-        for theirs in results.contestants(work)
-        if not is_ours(theirs) and theirs not in work.yardsticks
+        theirs: results.ratios(workload, ours, theirs)
+        for theirs in results.implementations(workload)
+        if not is_ours(theirs) and theirs not in workload.yardsticks
     }
 
 
 def _row(
     y: float,
-    work: Work,
+    workload: Workload,
     ratios: Mapping[str, Spread],
     marks: Mapping[str, tuple[str, str]],
     scale: _Scale,
 ) -> Iterator[str]:
-    yield _text(20, y, work.title)
+    yield _text(20, y, workload.title)
     yield _line(f"M{_LEFT} {y - 5}H{_RIGHT}", "faint")
     from_the_left = sorted(ratios.items(), key=lambda item: item[1].median)
     for number, (name, spread) in enumerate(from_the_left):
         colour, shape = marks[name]
         least, middle, most = map(scale, (spread.least, spread.median, spread.most))
-        height = y - 5 + (-4, 4)[number % 2] * (len(ratios) > 1)  # so that none hides
+        # Marks of neighbours have different heights, so that they do not overlap.
+        height = y - 5 + (-4, 4)[number % 2] * (len(ratios) > 1)
         yield _line(f"M{least} {height}H{most}", "spread", f' stroke="{colour}"')
         place = f'transform="translate({middle} {height})"'
         tip = f"<title>{escape(name)}: {spread.median:.2f}</title>"

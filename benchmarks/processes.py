@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 
 from . import installed
-from .work import MissingError
+from .workload import MissingError
 
 __all__ = ("SERVERS", "Command", "Server", "python", "run_server", "workerd")
 
@@ -32,7 +32,7 @@ def python(module: str, *arguments: str) -> Command:
 
 
 def workerd(port: int) -> Sequence[str]:
-    """Return the command of workerd, which serves all works on one port."""
+    """Return the command of workerd, which serves all workloads on one port."""
     address = f"--socket-addr=http={HOST}:{port}"
     config = str(SERVERS / "workerd.capnp")
     return [installed.workerd(), "serve", config, address]
@@ -51,25 +51,26 @@ def run_server(command: Command) -> Generator[Server]:
     """Run a server during the block.
 
     Raises:
-        MissingError: The server has ended before it listened, probably because a
-            package is not installed; the message is the last line of its output.
+        MissingError: The server ended before it listened, probably because a package is
+            not installed. The message is the last error in its output.
     """
     port = _free_port()
     with (
-        tempfile.TemporaryFile() as words,
-        subprocess.Popen(command(port), stdout=words, stderr=words) as process,
+        tempfile.TemporaryFile() as output,
+        subprocess.Popen(command(port), stdout=output, stderr=output) as process,
     ):
         try:
             if not _wait_until_it_listens(port, process):
-                words.seek(0)
-                lines = words.read().decode().strip().splitlines() or ["it ended"]
-                raise MissingError(next(filter(_is_reason, reversed(lines)), lines[-1]))
+                output.seek(0)
+                lines = output.read().decode().strip().splitlines()
+                lines = lines or ["the server ended without any output"]
+                raise MissingError(next(filter(_is_error, reversed(lines)), lines[-1]))
             yield Server(port, process.pid)
         finally:
             process.kill()
 
 
-def _is_reason(line: str) -> bool:
+def _is_error(line: str) -> bool:
     return "Error" in line
 
 

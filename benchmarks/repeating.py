@@ -1,4 +1,4 @@
-"""Rates of work that is repeated in this process, on Trio."""
+"""Measures rates: repeats a batch of operations in this process, on Trio."""
 
 import gc
 import time
@@ -10,22 +10,22 @@ from typing import Final
 import trio
 import trio.testing
 
-from .work import PER_CPU_SECOND, VALUE, Measure, Sample
+from .workload import PER_CPU_SECOND, VALUE, Measure, Sample
 
 __all__ = ("PATIENCE", "Batch", "Prepare", "rate", "rate_within")
 
 PATIENCE: Final = 30
-"""Seconds that a benchmark may take longer, so that a lost message ends it."""
+"""How many seconds longer a sample may take; one that lost a message never ends."""
 
 Batch = Callable[[], Awaitable[int]]
-"""Does some work, checks it, and returns how much it was."""
+"""Carries out some operations, checks their outcome, and returns their number."""
 Prepare = Callable[[trio.Nursery], Batch]
-"""Sets everything up. Its tasks may run in the nursery; they are cancelled later."""
+"""Sets up a batch. The nursery is for its tasks, which are cancelled at the end."""
 OpenBatch = Callable[[], AbstractAsyncContextManager[Batch]]
 
 
 def rate(prepare: Prepare) -> Measure:
-    """Return a measure of how much is done in a second."""
+    """Return a measure of the operations per second."""
     return rate_within(partial(_prepared, prepare))
 
 
@@ -37,7 +37,7 @@ async def _prepared(prepare: Prepare) -> AsyncGenerator[Batch, None]:
 
 
 def rate_within(open_batch: OpenBatch) -> Measure:
-    """Return such a measure of a batch that has to be opened and closed."""
+    """Return a measure of the operations per second, of a batch that must be opened."""
 
     def measure(seconds: float) -> Sample:
         return trio.run(_rate, open_batch, seconds)

@@ -1,4 +1,4 @@
-"""Rounds: in each, every contestant takes its turn."""
+"""Takes the samples in rounds: each round measures every implementation once."""
 
 import subprocess
 import sys
@@ -7,36 +7,39 @@ from collections.abc import Callable, Sequence
 from .machine import facts
 from .results import Results
 from .sample import OTHERS, take_sample
-from .work import VALUE, MissingError, Sample, Work
+from .workload import VALUE, MissingError, Sample, Workload
 
 __all__ = ("measure",)
 
-Take = Callable[[Work, str, float], Sample]
+Take = Callable[[Workload, str, float], Sample]
 
 
 def measure(
-    works: Sequence[Work], rounds: int, seconds: float, take: Take = take_sample
+    workloads: Sequence[Workload], rounds: int, seconds: float, take: Take = take_sample
 ) -> Results:
-    """Take all samples. A contestant that is missing or fails is left out and named."""
+    """Take all samples. An implementation that is missing or that fails is left out."""
     samples: dict[str, dict[str, list[Sample]]] = {
-        work.name: {contestant: [] for contestant in work.contestants} for work in works
+        workload.name: {
+            implementation: [] for implementation in workload.implementations
+        }
+        for workload in workloads
     }
     left_out: dict[str, dict[str, str]] = {}
     for number in range(1, rounds + 1):
-        for work in works:
-            _tell(f"round {number} of {rounds}: {work.name}")
-            for contestant, taken in samples[work.name].items():
-                if contestant in left_out.get(work.name, ()):
+        for workload in workloads:
+            _tell(f"round {number} of {rounds}: {workload.name}")
+            for implementation, taken in samples[workload.name].items():
+                if implementation in left_out.get(workload.name, ()):
                     continue
                 try:
-                    sample = take(work, contestant, seconds)
+                    sample = take(workload, implementation, seconds)
                 except (MissingError, subprocess.SubprocessError) as error:
-                    _tell(f"  {contestant}: left out, {error}")
-                    left_out.setdefault(work.name, {})[contestant] = str(error)
+                    _tell(f"  {implementation}: left out, {error}")
+                    left_out.setdefault(workload.name, {})[implementation] = str(error)
                     taken.clear()
                 else:
                     others = f"others {sample[OTHERS]:.2f}"
-                    _tell(f"  {contestant}: {sample[VALUE]:,.0f}, {others}")
+                    _tell(f"  {implementation}: {sample[VALUE]:,.0f}, {others}")
                     taken.append(sample)
     return Results(facts(), samples, left_out)
 

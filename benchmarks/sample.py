@@ -1,6 +1,6 @@
-"""One sample in this process: ``python -m benchmarks.sample WORK CONTESTANT SECONDS``.
+"""Takes one sample in this process, and prints it as JSON, or what is missing.
 
-It prints what was measured as JSON, or what is missing.
+``python -m benchmarks.sample WORKLOAD IMPLEMENTATION SECONDS``
 """
 
 import json
@@ -12,14 +12,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from .catalogue import WORKS
+from .catalogue import WORKLOADS
 from .machine import Watch, allow_many_files
-from .work import MissingError, Sample, Work
+from .workload import MissingError, Sample, Workload
 
 __all__ = ("OTHERS", "take_sample")
 
 OTHERS: Final = "others"
-"""In each sample: the number of cores that other processes kept busy meanwhile."""
+"""In each sample: the number of cores that other processes kept busy during it."""
 
 _MISSING: Final = "missing"
 _ROOT: Final = Path(__file__).parents[1]
@@ -27,15 +27,17 @@ _PATIENCE: Final = 300
 
 
 def take_sample(
-    work: Work, contestant: str, seconds: float, root: Path = _ROOT
+    workload: Workload, implementation: str, seconds: float, root: Path = _ROOT
 ) -> Sample:
-    """Measure in a fresh process that finds trio-wspair and this package in `root`.
+    """Take a sample in a new process, which imports trio-wspair from `root`.
+
+    The folder `root` contains a copy of this package, too.
 
     Raises:
-        MissingError: The contestant is not installed.
-        subprocess.SubprocessError: It has failed.
+        MissingError: The implementation is not installed.
+        subprocess.SubprocessError: The process has failed, or takes too long.
     """
-    arguments = [work.name, contestant, str(seconds)]
+    arguments = [workload.name, implementation, str(seconds)]
     watch = Watch()
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks.sample", *arguments],
@@ -56,10 +58,12 @@ def take_sample(
     return {**result, OTHERS: watch.others()}
 
 
-def _main(name: str, contestant: str, seconds: str) -> None:
+def _main(name: str, implementation: str, seconds: str) -> None:
     allow_many_files()
     try:
-        print(json.dumps(WORKS[name].contestants[contestant](float(seconds))))
+        print(
+            json.dumps(WORKLOADS[name].implementations[implementation](float(seconds)))
+        )
     except MissingError as error:
         print(json.dumps({_MISSING: str(error)}))
 

@@ -1,39 +1,42 @@
-"""The results as tables."""
+"""Shows the results as tables."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
 from .results import Results, Spread
 from .sample import OTHERS
-from .work import CLIENT, Work
+from .workload import CLIENT, Workload
 
 __all__ = ("facts", "markdown", "number", "remarks", "rows")
 
 Row = Sequence[str]
 
 
-def rows(results: Results, work: Work) -> Iterator[Row]:
-    """Return a head and a row for each contestant. A ratio above 1: ours is better."""
-    ours = results.ours(work)
-    head = [work.quantity.name, "median", "lowest to highest"]
+def rows(results: Results, workload: Workload) -> Iterator[Row]:
+    """Return a head, and a row for each implementation.
+
+    A ratio above 1 means that trio-wspair is better.
+    """
+    ours = results.ours(workload)
+    head = [workload.quantity.name, "median", "lowest to highest"]
     for name in ours:
         head += [f"ratio of {name}", "goal"]
     yield head
-    for contestant in results.contestants(work):
-        spread = results.spread(work, contestant)
-        row = [contestant, number(spread.median), _range(spread)]
+    for implementation in results.implementations(workload):
+        spread = results.spread(workload, implementation)
+        row = [implementation, number(spread.median), _range(spread)]
         for name in ours:
-            row += _comparison(results, work, name, contestant)
+            row += _comparison(results, workload, name, implementation)
         yield row
 
 
-def _comparison(results: Results, work: Work, ours: str, theirs: str) -> Row:
+def _comparison(results: Results, workload: Workload, ours: str, theirs: str) -> Row:
     if ours == theirs:
-        value = results.spread(work, ours).median
-        return "", "" if work.limit is None else _limit(value, work.limit)
-    ratios = results.ratios(work, ours, theirs)
+        value = results.spread(workload, ours).median
+        return "", "" if workload.limit is None else _limit(value, workload.limit)
+    ratios = results.ratios(workload, ours, theirs)
     goals = (
         f"{goal:.3g} {_verdict(met=ratios.median >= goal)}"
-        for goal in results.goals(work, ours, theirs)
+        for goal in results.goals(workload, ours, theirs)
     )
     return f"**{number(ratios.median)}** ({_range(ratios)})", ", ".join(goals)
 
@@ -46,19 +49,20 @@ def _verdict(*, met: bool) -> str:
     return "met" if met else "missed"
 
 
-def remarks(results: Results, work: Work) -> Iterator[str]:
-    """Return the contestants left out, and how busy other processes were."""
-    for contestant, reason in results.left_out.get(work.name, {}).items():
-        yield f"Left out: {contestant} ({reason})."
-    measured = results.contestants(work)
-    loads = [results.spread(work, name, OTHERS) for name in measured]
+def remarks(results: Results, workload: Workload) -> Iterator[str]:
+    """Return sentences: what was left out, and how busy other processes were."""
+    for implementation, reason in results.left_out.get(workload.name, {}).items():
+        yield f"Left out: {implementation} ({reason})."
+    measured = results.implementations(workload)
+    loads = [results.spread(workload, name, OTHERS) for name in measured]
     if loads:
         most = max(spread.most for spread in loads)
-        yield f"Others kept up to {most:.2f} cores busy."
+        yield f"Other processes kept up to {most:.2f} cores busy."
     busy = {
-        name: results.spread(work, name, CLIENT).most
+        name: results.spread(workload, name, CLIENT).most
         for name in measured
-        if CLIENT in results.samples[work.name][name][0] and name not in work.yardsticks
+        if CLIENT in results.samples[workload.name][name][0]
+        and name not in workload.yardsticks
     }
     if busy:
         name = max(busy, key=busy.__getitem__)
@@ -67,14 +71,14 @@ def remarks(results: Results, work: Work) -> Iterator[str]:
 
 def facts(results: Results) -> str:
     """Return the facts on which the results depend, as a sentence."""
-    told = dict(results.facts)
-    date, machine = told.pop("date"), told.pop("machine")
-    versions = ", ".join(f"{name} {version}" for name, version in told.items())
+    others = dict(results.facts)
+    date, machine = others.pop("date"), others.pop("machine")
+    versions = ", ".join(f"{name} {version}" for name, version in others.items())
     return f"Measured on {date}, on {machine}, with {versions}."
 
 
 def markdown(rows: Iterable[Row]) -> str:
-    """Lay out a table; its first row is the head."""
+    """Format rows as a Markdown table; the first row is the head."""
     head, *others = (f"| {' | '.join(row)} |" for row in rows)
     rule = "|---|" + "---:|" * (head.count("|") - 2)
     return "\n".join([head, rule, *others])
@@ -85,5 +89,5 @@ def _range(spread: Spread) -> str:
 
 
 def number(value: float) -> str:
-    """Return a number with about three digits."""
+    """Format a number with about three digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

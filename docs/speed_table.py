@@ -11,7 +11,7 @@ from sphinx.util.docutils import SphinxDirective
 from benchmarks.catalogue import SECTIONS
 from benchmarks.results import Results, load
 from benchmarks.table import facts, remarks, rows
-from benchmarks.work import Work
+from benchmarks.workload import Workload
 
 _RECORDED = Path(__file__).parent / "speed.json"
 
@@ -22,7 +22,7 @@ def recorded() -> Results:
 
 
 class _Printed(SphinxDirective):
-    """Something that is made from the recorded samples."""
+    """Text that is generated from the recorded samples."""
 
     def text(self) -> Iterable[str]:
         raise NotImplementedError
@@ -33,31 +33,31 @@ class _Printed(SphinxDirective):
 
 
 class Tables(_Printed):
-    """The works of one section, a table for each."""
+    """The workloads of one section, a table for each."""
 
     required_arguments = 1
     final_argument_whitespace = True
 
     def text(self) -> Iterable[str]:
-        for work in SECTIONS[self.arguments[0]]:
-            if recorded().ours(work):
-                yield from _table(work)
+        for workload in SECTIONS[self.arguments[0]]:
+            if recorded().ours(workload):
+                yield from _table(workload)
 
 
-def _table(work: Work) -> Iterable[str]:
-    yield f".. list-table:: {work.title}"
+def _table(workload: Workload) -> Iterable[str]:
+    yield f".. list-table:: {workload.title}"
     yield "   :header-rows: 1"
     yield ""
-    for row in rows(recorded(), work):
+    for row in rows(recorded(), workload):
         for number, cell in enumerate(row):
             yield f"   {' ' if number else '*'} - {cell}"
     yield ""
-    yield " ".join(remarks(recorded(), work))
+    yield " ".join(remarks(recorded(), workload))
     yield ""
 
 
 class Facts(_Printed):
-    """When, where and with what they were taken."""
+    """The date, the machine and the versions of the recorded samples."""
 
     def text(self) -> Iterable[str]:
         yield facts(recorded())

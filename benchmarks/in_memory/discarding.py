@@ -1,13 +1,13 @@
-"""`websockets.broadcast()` to connections whose transports throw the bytes away.
+"""`websockets.broadcast()` to connections whose transports discard the bytes.
 
-That is less work than ours: no peer receives the messages.
+It does less than a broadcast to pairs, because no peer receives the messages.
 """
 
 import asyncio
 import time
 from typing import Final
 
-from benchmarks.work import PER_CPU_SECOND, VALUE, MissingError, Sample
+from benchmarks.workload import PER_CPU_SECOND, VALUE, MissingError, Sample
 
 from .messages import TEXT
 from .one_to_many import PAIRS
@@ -18,7 +18,7 @@ _BATCH: Final = 10
 
 
 class _Nowhere(asyncio.Transport):
-    """A transport that is never full."""
+    """A transport that discards what is written to it, and is never full."""
 
     def write(self, data: "bytes | bytearray | memoryview[int]") -> None:
         pass

@@ -1,4 +1,4 @@
-"""What a pair costs while nothing happens, and to make and unmake."""
+"""The cost of a pair: memory while it is idle, and time to create and close it."""
 
 import gc
 import os
@@ -10,7 +10,7 @@ import trio.testing
 
 from benchmarks.machine import resident_bytes
 from benchmarks.repeating import Batch, rate
-from benchmarks.work import VALUE, Measure, Sample
+from benchmarks.workload import VALUE, Measure, Sample
 from trio_wspair import WebSocketPair
 
 from .messages import Message, open_channel
@@ -30,26 +30,31 @@ __all__ = (
 IDLE_PAIRS: Final = 10_000
 WARM_PAIRS: Final = 50
 
-Over = Callable[[object], None]
-Open = Callable[[trio.Nursery, Over], Callable[[], object]]
-"""Opens a pair that calls back at each end when it has closed; returns its `close`."""
+OnClosed = Callable[[object], None]
+Open = Callable[[trio.Nursery, OnClosed], Callable[[], object]]
+"""Opens a pair, and returns the function that closes it.
+
+Each end calls the `OnClosed` callback when it has closed.
+"""
 
 
 def ignore(*_: object) -> None:
     pass
 
 
-def open_accepted(nursery: trio.Nursery, _over: Over) -> Callable[[], object]:
+def open_accepted(nursery: trio.Nursery, _on_closed: OnClosed) -> Callable[[], object]:
     client, server = WebSocketPair(nursery)
     client.accept()
     server.accept()
     return client.close
 
 
-def open_with_listeners(nursery: trio.Nursery, over: Over) -> Callable[[], object]:
+def open_with_listeners(
+    nursery: trio.Nursery, on_closed: OnClosed
+) -> Callable[[], object]:
     client, server = WebSocketPair(nursery)
     for half in client, server:
-        half.add_event_listener("close", over)
+        half.add_event_listener("close", on_closed)
         half.accept()
     return client.close
 
@@ -57,25 +62,25 @@ def open_with_listeners(nursery: trio.Nursery, over: Over) -> Callable[[], objec
 async def take_all(
     receive: trio.MemoryReceiveChannel[Message],
     send: trio.MemorySendChannel[Message],
-    over: Over,
+    on_closed: OnClosed,
 ) -> None:
-    """Be one end of a conversation: it is over when the other end says so."""
+    """Receive until the other end closes its channel; then close this end."""
     async for _ in receive:
         pass
     send.close()
-    over(None)
+    on_closed(None)
 
 
-def open_with_tasks(nursery: trio.Nursery, over: Over) -> Callable[[], object]:
+def open_with_tasks(nursery: trio.Nursery, on_closed: OnClosed) -> Callable[[], object]:
     send_there, receive_there = open_channel()
     send_back, receive_back = open_channel()
-    nursery.start_soon(take_all, receive_there, send_back, over)
-    nursery.start_soon(take_all, receive_back, send_there, over)
+    nursery.start_soon(take_all, receive_there, send_back, on_closed)
+    nursery.start_soon(take_all, receive_back, send_there, on_closed)
     return send_there.close
 
 
 def idle(open_pair: Open) -> Measure:
-    """Return a measure of the memory that the process gets for each pair."""
+    """Return a measure of the memory that the process allocates for each pair."""
 
     async def grow() -> Sample:
         async with trio.open_nursery() as nursery:
@@ -91,7 +96,7 @@ def idle(open_pair: Open) -> Measure:
 
 
 async def growth(open_one: Callable[[], Awaitable[object]]) -> Sample:
-    """Return the memory that the process gets for each of many."""
+    """Call `open_one` often; return the memory that the process allocates per call."""
     kept = [await open_one() for _ in range(WARM_PAIRS)]
     before = await _settled_bytes()
     kept += [await open_one() for _ in range(IDLE_PAIRS)]
@@ -105,23 +110,23 @@ async def _settled_bytes() -> int:
 
 
 def churn(open_pair: Open, at_a_time: int) -> Measure:
-    """Return a measure of the pairs that are created, and closed at both ends."""
+    """Return a measure of how many pairs are created and closed per second."""
 
     def prepare(nursery: trio.Nursery) -> Batch:
         async def batch() -> int:
             open_ends = 2 * at_a_time
-            all_over = trio.Event()
+            all_closed = trio.Event()
 
-            def over(_: object) -> None:
+            def on_closed(_: object) -> None:
                 nonlocal open_ends
                 open_ends -= 1
                 if not open_ends:
-                    all_over.set()
+                    all_closed.set()
 
-            closes = [open_pair(nursery, over) for _ in range(at_a_time)]
+            closes = [open_pair(nursery, on_closed) for _ in range(at_a_time)]
             for close in closes:
                 close()
-            await all_over.wait()
+            await all_closed.wait()
             return at_a_time
 
         return batch

@@ -1,6 +1,7 @@
-"""Messages that are counted when they come.
+"""Messages, and a counter of those that arrive.
 
-Only the right ones are, so that one that is lost or spoilt shows as a timeout.
+It counts only messages with the right content, so that a lost or damaged message shows
+as a timeout.
 """
 
 import math
@@ -35,7 +36,7 @@ def open_channel() -> Channel:
 
 
 class Tally:
-    """Counts what arrives, and tells when all that was sent has."""
+    """Counts the messages that arrive; sets `all_came` when all have arrived."""
 
     __slots__ = ("all_came", "came", "expected", "message")
 
@@ -46,7 +47,7 @@ class Tally:
         self.all_came = trio.Event()
 
     def expect(self, messages: int) -> None:
-        """Expect so many more."""
+        """Expect this many more messages."""
         self.expected += messages
         self.all_came = trio.Event()
 
@@ -57,7 +58,7 @@ class Tally:
             self.all_came.set()
 
     def listener(self) -> Callable[[MessageEvent], None]:
-        """Return a listener that counts."""
+        """Return a listener that counts messages."""
         wanted = self.message
 
         def count(event: MessageEvent) -> None:
@@ -69,7 +70,7 @@ class Tally:
 
 
 class Source(Protocol):
-    """What both a half and the receiving end of a channel are."""
+    """Half of a pair, or the receiving end of a memory channel."""
 
     async def receive(self) -> Message:
         """Wait for the next message."""

@@ -1,4 +1,4 @@
-"""One message to each of many."""
+"""One message to each of many pairs or memory channels."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -23,7 +23,7 @@ PAIRS: Final = 1000
 
 
 def listening_pairs(nursery: trio.Nursery, tally: Tally) -> list[WebSocket]:
-    """Open pairs whose servers count, and return the clients."""
+    """Open pairs whose servers count their messages; return the clients."""
     count = tally.listener()
     clients: list[WebSocket] = []
     for _ in range(PAIRS):

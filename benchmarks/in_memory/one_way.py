@@ -1,4 +1,4 @@
-"""Bursts of messages through one pair, each burst waited for."""
+"""Bursts of messages through one pair; the next one follows when all have arrived."""
 
 from collections.abc import Callable
 from typing import Final

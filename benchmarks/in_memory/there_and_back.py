@@ -9,9 +9,9 @@ from trio_wspair import MessageEvent, WebSocketPair
 
 from .messages import TEXT, Tally, open_channel
 
-__all__ = ("RALLIES", "ping_pong", "ping_pong_through_channels")
+__all__ = ("EXCHANGES", "ping_pong", "ping_pong_through_channels")
 
-RALLIES: Final = 1000
+EXCHANGES: Final = 1000
 
 
 def ping_pong(nursery: trio.Nursery) -> Batch:
@@ -25,7 +25,7 @@ def ping_pong(nursery: trio.Nursery) -> Batch:
         server.send(event.data)
 
     @client.on("message")
-    def serve_again(event: MessageEvent) -> None:
+    def send_next(event: MessageEvent) -> None:
         tally.came += event.data == TEXT
         if tally.came == tally.expected:
             tally.all_came.set()
@@ -33,10 +33,10 @@ def ping_pong(nursery: trio.Nursery) -> Batch:
             client.send(TEXT)
 
     async def batch() -> int:
-        tally.expect(RALLIES)
+        tally.expect(EXCHANGES)
         client.send(TEXT)
         await tally.all_came.wait()
-        return RALLIES
+        return EXCHANGES
 
     return batch
 
@@ -51,10 +51,10 @@ def ping_pong_through_channels(nursery: trio.Nursery) -> Batch:
 
     async def batch() -> int:
         came = 0
-        while came < RALLIES:
+        while came < EXCHANGES:
             send_ping.send_nowait(TEXT)
             came += await receive_pong.receive() == TEXT
-        return RALLIES
+        return EXCHANGES
 
     nursery.start_soon(answer)
     return batch

@@ -1,7 +1,7 @@
-"""workerd's own pairs, both halves in one isolate.
+"""Pairs in workerd, with both halves in one isolate.
 
-Clocks stand still inside a worker. So the time of a request is taken here, and that of
-a short one is subtracted: what remains is the work.
+Clocks do not advance inside a worker. So the duration of a request is measured here,
+and the duration of a short request is subtracted from it.
 """
 
 import time
@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from benchmarks import processes
 from benchmarks.machine import cpu_seconds, resident_bytes
-from benchmarks.work import PER_CPU_SECOND, VALUE, Measure, Sample
+from benchmarks.workload import PER_CPU_SECOND, VALUE, Measure, Sample
 
 from .lifetime import IDLE_PAIRS, WARM_PAIRS
 
@@ -24,11 +24,11 @@ _SETTLING: Final = 0.3
 Ask = Callable[[int], None]
 
 
-def _asking(server: processes.Server, work: str, query: Mapping[str, int]) -> Ask:
+def _asking(server: processes.Server, workload: str, query: Mapping[str, int]) -> Ask:
     connection = HTTPConnection(processes.HOST, server.port, timeout=_PATIENCE)
 
     def ask(n: int) -> None:
-        connection.request("GET", f"/{work}?{urlencode({**query, 'n': n})}")
+        connection.request("GET", f"/{workload}?{urlencode({**query, 'n': n})}")
         response = connection.getresponse()
         text = response.read()
         if response.status != 200:
@@ -37,12 +37,12 @@ def _asking(server: processes.Server, work: str, query: Mapping[str, int]) -> As
     return ask
 
 
-def in_workerd(work: str, step: int, **query: int) -> Measure:
-    """Return a measure of how much of a work workerd does, in steps of so many."""
+def in_workerd(workload: str, step: int, **query: int) -> Measure:
+    """Return a measure of a workload in workerd, in multiples of `step` operations."""
 
     def measure(seconds: float) -> Sample:
         with processes.run_server(processes.workerd) as server:
-            ask = _asking(server, work, query)
+            ask = _asking(server, workload, query)
             ask(step)  # Warm up.
             n = _enough(ask, step, seconds)
             short, short_cpu = min(_timed(server, ask, step) for _ in range(3))
@@ -57,7 +57,7 @@ def in_workerd(work: str, step: int, **query: int) -> Measure:
 
 
 def _enough(ask: Ask, step: int, seconds: float) -> int:
-    """Return how much takes about so many seconds."""
+    """Return how many operations take about this many seconds."""
     steps = 1
     while True:
         start = time.perf_counter()

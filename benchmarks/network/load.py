@@ -1,4 +1,4 @@
-"""The load generator, a program in C: compiles and runs it."""
+"""Compiles and runs the load generator, a program in C."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import attrs
 
 from benchmarks.machine import cpu_seconds
 from benchmarks.processes import Server
-from benchmarks.work import CLIENT, PER_CPU_SECOND, VALUE, MissingError, Sample
+from benchmarks.workload import CLIENT, PER_CPU_SECOND, VALUE, MissingError, Sample
 
 __all__ = (
     "P99",
@@ -53,7 +53,7 @@ def compiled() -> Generator[None]:
 def load_program() -> str:
     program = os.environ.get(_PROGRAM)
     if program is None:
-        raise MissingError("there is no C compiler for the load generator")
+        raise MissingError("the load generator needs a C compiler")
     return program
 
 
@@ -61,15 +61,15 @@ def load_program() -> str:
 class Load:
     """The arguments of the load generator: see `main.c`."""
 
-    work: str
+    workload: str
     connections: int
     bytes: int = 64
     extra: float = 0
-    """The window, the rate, or the number of slow or of warm connections."""
+    """The last argument: a window, a rate, or a number of slow or warm connections."""
 
     def command(self, server: Server, seconds: float) -> list[str]:
         kind = "text" if self.bytes < 2**16 else "binary"
-        what = [self.work, server.port, seconds, kind, self.bytes, self.connections]
+        what = [self.workload, server.port, seconds, kind, self.bytes, self.connections]
         return [load_program(), *map(str, what), str(self.extra)]
 
 
@@ -92,7 +92,7 @@ def run_load(server: Server, load: Load, seconds: float) -> Sample:
 
 @contextmanager
 def run_idle_load(server: Server, load: Load) -> Generator["subprocess.Popen[str]"]:
-    """Open the warm connections for a block; the others follow with `open_others`."""
+    """Open the warm connections for the block; `open_others()` opens the others."""
     with _started(load.command(server, 1)) as process:
         _expect(process, "open")
         yield process

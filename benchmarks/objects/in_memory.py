@@ -1,4 +1,4 @@
-"""Objects without a network: their memory, and how fast they are told something."""
+"""Durable Objects without a network: their memory, and how fast they get messages."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -11,24 +11,24 @@ from benchmarks.in_memory.lifetime import growth, ignore
 from benchmarks.in_memory.messages import TEXT, Tally
 from benchmarks.in_memory.one_to_many import PAIRS, send_to_all
 from benchmarks.repeating import Batch, rate_within
-from benchmarks.work import Measure, Sample
+from benchmarks.workload import Measure, Sample
 from trio_wspair import Headers, Request, WebSocket
 from trio_wspair.hibernation import DurableObjectNamespace, DurableObjectState
 
 from .room import Handle, rooms
 
-__all__ = ("broadcast", "idle", "told")
+__all__ = ("broadcast", "deliver", "idle")
 
 
 @attrs.frozen
 class Objects:
-    """Objects, each with a name."""
+    """A namespace of objects, and the nursery for their clients."""
 
     namespace: DurableObjectNamespace
     nursery: trio.Nursery
 
-    async def enter(self, name: str) -> WebSocket:
-        """Return the client's half of a new socket of an object."""
+    async def connect(self, name: str) -> WebSocket:
+        """Connect to the object with this name, and return the client's half."""
         headers = Headers({"Upgrade": "websocket"})
         request = Request(
             method="GET", url="http://localhost/", headers=headers, nursery=self.nursery
@@ -49,21 +49,21 @@ async def open_objects(
         nursery.cancel_scope.cancel()
 
 
-def idle(*, each: bool, asleep: bool) -> Measure:
-    """Return a measure of the memory for each socket, of one object or of one each."""
+def idle(*, separate: bool, asleep: bool) -> Measure:
+    """Return a measure of the memory per socket, in separate objects or in one."""
 
     async def grow() -> Sample:
         numbers = count()
         async with open_objects(ignore, asleep=asleep) as objects:
             return await growth(
-                lambda: objects.enter(str(next(numbers)) if each else "lobby")
+                lambda: objects.connect(str(next(numbers)) if separate else "lobby")
             )
 
     return lambda _seconds: trio.run(grow)
 
 
-def told(objects_: int, *, asleep: bool) -> Measure:
-    """Return a measure of messages, one to each object, again when all have theirs."""
+def deliver(number_of_objects: int, *, asleep: bool) -> Measure:
+    """Return a measure of messages to objects: one to each, again when all arrived."""
 
     @asynccontextmanager
     async def open_batch() -> AsyncGenerator[Batch, None]:
@@ -75,21 +75,21 @@ def told(objects_: int, *, asleep: bool) -> Measure:
             tally.take(message)
 
         async with open_objects(handle, asleep=asleep) as objects:
-            clients = [await objects.enter(str(number)) for number in range(objects_)]
+            clients = [await objects.connect(str(n)) for n in range(number_of_objects)]
             yield send_to_all([client.send for client in clients], tally)
 
     return rate_within(open_batch)
 
 
 def broadcast(handle: Handle) -> Measure:
-    """Return a measure of what all sockets of an object get when one says something."""
+    """Return a measure of messages that one socket sends to all of an object."""
 
     @asynccontextmanager
     async def open_batch() -> AsyncGenerator[Batch, None]:
         tally = Tally()
         count_one = tally.listener()
         async with open_objects(handle, asleep=False) as objects:
-            clients = [await objects.enter("lobby") for _ in range(PAIRS)]
+            clients = [await objects.connect("lobby") for _ in range(PAIRS)]
             for client in clients:
                 client.add_event_listener("message", count_one)
 

@@ -1,4 +1,4 @@
-"""The object that is measured: others decide what it does with messages."""
+"""The Durable Object that is measured, and the functions with which it is measured."""
 
 import math
 from collections.abc import Callable
@@ -13,26 +13,26 @@ from trio_wspair.hibernation import (
 __all__ = ("Handle", "Room", "broadcast_to_room", "echo", "rooms", "send_to_room")
 
 Handle = Callable[[DurableObjectState, WebSocket, str | bytes], None]
-"""Takes a message."""
+"""Handles a message that an object has received."""
 
 
 class Room(DurableObject):
-    """Takes every socket. What is done with messages is its `env`."""
+    """Accepts every client, and calls its `env` for each message."""
 
     async def fetch(self, request: Request) -> Response:  # noqa: ARG002
-        """Connect one more client."""
+        """Accept a client."""
         client, server = WebSocketPair()
         self.ctx.accept_web_socket(server)
         return Response(None, status=101, web_socket=client)
 
     def web_socket_message(self, ws: WebSocket, message: str | bytes) -> None:
-        """Do what is wanted."""
+        """Call `env`."""
         handle: Handle = self.env
         handle(self.ctx, ws, message)
 
 
 def rooms(handle: Handle, *, asleep: bool) -> DurableObjectNamespace:
-    """Return a namespace; those asleep are in memory only while something happens."""
+    """Return a namespace; rooms that are asleep are in memory only during an event."""
     return DurableObjectNamespace(Room, handle, 0.0 if asleep else math.inf)
 
 

@@ -1,6 +1,6 @@
-"""`websockets` on Trio without a network: its connections on streams in memory.
+"""`websockets` on Trio without a network: connections on streams in memory.
 
-There is no handshake, so it is lighter than with a server.
+They skip the handshake, so they need less memory than the connections of a server.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,15 +14,15 @@ from benchmarks.in_memory.lifetime import growth, ignore
 from benchmarks.in_memory.messages import TEXT, Message, Tally
 from benchmarks.in_memory.one_to_many import PAIRS
 from benchmarks.repeating import Batch, rate
-from benchmarks.work import Measure, MissingError, Sample
+from benchmarks.workload import Measure, MissingError, Sample
 
 if TYPE_CHECKING:
     from websockets.trio.connection import Connection
 
-__all__ = ("broadcast", "idle", "told")
+__all__ = ("broadcast", "deliver", "idle")
 
 
-def _if_there(measure: Measure) -> Measure:
+def _if_installed(measure: Measure) -> Measure:
     def checked(seconds: float) -> Sample:
         try:
             import_module("websockets.trio.connection")
@@ -58,7 +58,7 @@ def open_connection(
 
 
 def idle() -> Measure:
-    """Return a measure of the memory for each connection, both ends of it."""
+    """Return a measure of the memory for both ends of a connection."""
 
     async def grow() -> Sample:
         async with trio.open_nursery() as nursery:
@@ -71,11 +71,11 @@ def idle() -> Measure:
             nursery.cancel_scope.cancel()
         return sample
 
-    return _if_there(lambda _seconds: trio.run(grow))
+    return _if_installed(lambda _seconds: trio.run(grow))
 
 
-def told(connections: int) -> Measure:
-    """Return a measure of messages, one on each, again when all have theirs."""
+def deliver(connections: int) -> Measure:
+    """Return a measure of messages: one on each connection, again when all arrived."""
 
     def prepare(nursery: trio.Nursery) -> Batch:
         tally = Tally()
@@ -90,11 +90,11 @@ def told(connections: int) -> Measure:
 
         return batch
 
-    return _if_there(rate(prepare))
+    return _if_installed(rate(prepare))
 
 
 def broadcast() -> Measure:
-    """Return a measure of what all connections get."""
+    """Return a measure of messages that are broadcast to all connections."""
 
     def prepare(nursery: trio.Nursery) -> Batch:
         from websockets.trio.connection import broadcast  # noqa: PLC0415
@@ -110,4 +110,4 @@ def broadcast() -> Measure:
 
         return batch
 
-    return _if_there(rate(prepare))
+    return _if_installed(rate(prepare))

@@ -1,4 +1,4 @@
-"""The servers, each a program of its own: it is given what to do and the port.
+"""The servers, each a separate program. Its arguments end with an app and a port.
 
-``echo`` answers each message with itself; ``broadcast`` sends it to all clients.
+The app ``echo`` sends each message back; ``broadcast`` sends it to all clients.
 """

@@ -1,7 +1,7 @@
 """Durable Objects: ``python -m benchmarks.servers.objects PLACE STATE APP PORT``.
 
-PLACE is ``one`` for an object that gets all connections, or ``each``; STATE is
-``awake`` or ``asleep``; APP is ``echo``, ``broadcast`` or ``send``.
+PLACE is ``one`` (all connections are in one object) or ``each`` (each connection has an
+object); STATE is ``awake`` or ``asleep``; APP is ``echo``, ``broadcast`` or ``send``.
 """
 
 import sys

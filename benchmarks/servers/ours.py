@@ -21,9 +21,9 @@ from trio_wspair import (
 )
 
 DEFAULT_ENGINE = "trio-websocket"
-"""What versions have that know no other."""
+"""The engine of the first versions, where `serve()` has no argument `engine`."""
 MAX_BACKLOG = 2**14
-"""Bytes that a client may be behind in a broadcast before it has to go."""
+"""How many bytes may wait for a client; a broadcast disconnects one with more."""
 
 
 async def echo(_request: Request) -> Response:
@@ -39,7 +39,7 @@ async def echo(_request: Request) -> Response:
 
 
 class Room:
-    """The connected clients."""
+    """Passes each message on to all connected clients."""
 
     def __init__(self) -> None:
         self.members: set[WebSocket] = set()

@@ -1,4 +1,4 @@
-"""picows: framing in Cython, on asyncio's own loop."""
+"""picows, with framing in Cython, on asyncio's default event loop."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""A plain trio-websocket handler, as its README has it."""
+"""trio-websocket, with the echo handler of its README."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""websockets, on asyncio's own loop."""
+"""websockets, on asyncio's default event loop."""
 
 import asyncio
 import sys

@@ -1,5 +1,5 @@
-// Echo for a WebSocket; otherwise what pairs do in memory: GET /WORK?n=N does N of it.
-// Clocks stand still inside a worker, so whoever asks takes the time.
+// Echoes the messages of a WebSocket. GET /WORKLOAD?n=N does N operations of a workload
+// on pairs in memory. Clocks do not advance inside a worker: the client measures the time.
 
 function open() {
   const [client, server] = Object.values(new WebSocketPair());
@@ -15,7 +15,7 @@ function echo(server) {
   server.addEventListener('close', event => server.close(event.code));
 }
 
-// What counts, and a promise for when all that was sent has come.
+// Counts messages. The promise of expect() resolves when all have arrived.
 class Tally {
   came = 0;
   expected = 0;
@@ -84,7 +84,7 @@ async function idle(n) {
   for (let i = 0; i < n; i++) held.push(open());
 }
 
-const works = { burst, pingPong, fanOut, churn, idle };
+const workloads = { burst, pingPong, fanOut, churn, idle };
 
 export default {
   async fetch(request) {
@@ -94,8 +94,8 @@ export default {
       return new Response(null, { status: 101, webSocket: client });
     }
     const url = new URL(request.url);
-    const work = works[url.pathname.slice(1)];
-    if (work) await work(Number(url.searchParams.get('n')), url.searchParams);
+    const workload = workloads[url.pathname.slice(1)];
+    if (workload) await workload(Number(url.searchParams.get('n')), url.searchParams);
     return new Response('done');
   },
 };

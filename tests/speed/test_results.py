@@ -1,4 +1,4 @@
-"""Results of benchmarks: ratios, goals and plots, made from samples."""
+"""Results of benchmarks: ratios, goals and plots, computed from samples."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,15 +8,15 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from benchmarks import results
-from benchmarks.catalogue import SECTIONS, WORKS
+from benchmarks.catalogue import SECTIONS, WORKLOADS
 from benchmarks.compare import Comparison
 from benchmarks.plot import plot
 from benchmarks.results import Results, Spread
 from benchmarks.rounds import measure
 from benchmarks.table import markdown, remarks, rows
-from benchmarks.work import MissingError, Sample, Work
+from benchmarks.workload import MissingError, Sample, Workload
 
-ECHO = WORKS["echo-1"]
+ECHO = WORKLOADS["echo-1"]
 ON_TRIO_WEBSOCKET, ON_WEBSOCKETS = (
     "trio-wspair on trio-websocket",
     "trio-wspair on websockets",
@@ -46,10 +46,10 @@ def test_a_ratio_is_of_samples_of_the_same_round(echoed: Results) -> None:
 
 
 def test_a_ratio_above_one_is_better_if_less_is() -> None:
-    work = WORKS["idle"]
+    workload = WORKLOADS["idle"]
     taken_up = {"memory channels": taken(900), "trio-wspair": taken(300)}
-    idle = Results(FACTS, {work.name: taken_up})
-    assert idle.ratios(work, "trio-wspair", "memory channels").median == 3
+    idle = Results(FACTS, {workload.name: taken_up})
+    assert idle.ratios(workload, "trio-wspair", "memory channels").median == 3
 
 
 def test_goals_stand_beside_the_ratios(echoed: Results) -> None:
@@ -63,17 +63,17 @@ def test_goals_stand_beside_the_ratios(echoed: Results) -> None:
 
 
 def test_a_limit_stands_beside_ours() -> None:
-    work = WORKS["idle"]
-    idle = Results(FACTS, {work.name: {"trio-wspair": taken(6000)}})
-    assert "at most 5,120 missed" in markdown(rows(idle, work))
+    workload = WORKLOADS["idle"]
+    idle = Results(FACTS, {workload.name: {"trio-wspair": taken(6000)}})
+    assert "at most 5,120 missed" in markdown(rows(idle, workload))
 
 
-def test_remarks_name_skipped_contestants_and_other_load(
+def test_remarks_name_skipped_implementations_and_other_load(
     echoed: Results,
 ) -> None:
     left_out, others = remarks(echoed, ECHO)
     assert left_out == "Left out: picows (no picows)."
-    assert others == "Others kept up to 0.25 cores busy."
+    assert others == "Other processes kept up to 0.25 cores busy."
 
 
 def test_results_read_from_a_file_equal_the_ones_written(
@@ -84,40 +84,40 @@ def test_results_read_from_a_file_equal_the_ones_written(
     assert results.load(file) == echoed
 
 
-def test_the_plot_has_a_mark_for_each_other_contestant(echoed: Results) -> None:
+def test_the_plot_has_a_mark_for_each_other_implementation(echoed: Results) -> None:
     picture = ET.fromstring(plot(echoed))  # noqa: S314 - it is ours
     tips = [tip.text for tip in picture.iter("{http://www.w3.org/2000/svg}title")]
     assert sorted(map(str, tips)) == ["trio-websocket: 3.00", "workerd: 1.00"]
 
 
 def test_the_plot_leaves_out_yardsticks() -> None:
-    (work,) = (w for w in SECTIONS["In memory"] if w.name == "large")
-    samples = {name: taken(1) for name in work.contestants}
-    picture = plot(Results(FACTS, {work.name: samples}))
+    (workload,) = (w for w in SECTIONS["In memory"] if w.name == "large")
+    samples = {name: taken(1) for name in workload.implementations}
+    picture = plot(Results(FACTS, {workload.name: samples}))
     assert "memory channels: 1.00" in picture
-    assert not any(yardstick in picture for yardstick in work.yardsticks)
+    assert not any(yardstick in picture for yardstick in workload.yardsticks)
 
 
-def test_contestants_take_turns_and_a_failing_one_is_left_out() -> None:
+def test_implementations_take_turns_and_a_failing_one_is_left_out() -> None:
     seen: list[str] = []
 
-    def take(_work: Work, contestant: str, _seconds: float) -> Sample:
-        seen.append(contestant)
-        if contestant == "picows on asyncio":
+    def take(_work: Workload, implementation: str, _seconds: float) -> Sample:
+        seen.append(implementation)
+        if implementation == "picows on asyncio":
             raise MissingError("no picows")
-        if contestant == "workerd" and len(seen) > 10:
+        if implementation == "workerd" and len(seen) > 10:
             raise CalledProcessError(1, "workerd")
         return taken(1)[0]
 
     measured = measure([ECHO], 2, 1, take)
-    all_contestants = list(ECHO.contestants)
-    assert seen[: len(all_contestants)] == all_contestants
-    assert seen[len(all_contestants) :] == [
-        c for c in all_contestants if c != "picows on asyncio"
+    all_implementations = list(ECHO.implementations)
+    assert seen[: len(all_implementations)] == all_implementations
+    assert seen[len(all_implementations) :] == [
+        c for c in all_implementations if c != "picows on asyncio"
     ]
     assert measured.left_out[ECHO.name].keys() == {"picows on asyncio", "workerd"}
-    assert measured.contestants(ECHO) == [
-        c for c in all_contestants if c not in {"picows on asyncio", "workerd"}
+    assert measured.implementations(ECHO) == [
+        c for c in all_implementations if c not in {"picows on asyncio", "workerd"}
     ]
 
 

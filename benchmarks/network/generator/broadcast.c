@@ -1,17 +1,17 @@
-/* What one connection says, all hear. The next message is sent when all have heard the
- * last one, except those who never read.
+/* One connection sends a message, and all receive it. The next message is sent when all
+ * have received this one, except the slow connections, which never read.
  */
 #include "load.h"
 
 #include <stdlib.h>
 #include <sys/epoll.h>
 
-/* WARM: so many that those who do not read are far behind when the clock starts. */
+/* WARM: messages before the clock starts; then the slow connections are far behind. */
 enum { EVENTS = 256, WARM = 64 };
 
-static size_t speak_and_hear(Connection *all, int listeners) {
+static size_t broadcast_once(Connection *all, int readers) {
     struct epoll_event events[EVENTS];
-    size_t missing = (size_t)listeners;
+    size_t missing = (size_t)readers;
     all[0].first = all[0].next; /* no latencies here */
     send_messages(&all[0], 1, 0);
     while (missing) {
@@ -22,16 +22,16 @@ static size_t speak_and_hear(Connection *all, int listeners) {
             missing -= echoes;
         }
     }
-    return (size_t)listeners;
+    return (size_t)readers;
 }
 
-int run_broadcast(int listeners, int slow) {
-    Connection *all = calloc((size_t)(listeners + slow), sizeof *all);
-    for (int i = 0; i < listeners + slow; i++) {
-        open_connection(&all[i], i >= listeners);
-        if (i < listeners) watch(all[i].fd, &all[i]);
+int run_broadcast(int readers, int slow) {
+    Connection *all = calloc((size_t)(readers + slow), sizeof *all);
+    for (int i = 0; i < readers + slow; i++) {
+        open_connection(&all[i], i >= readers);
+        if (i < readers) watch(all[i].fd, &all[i]);
     }
-    for (int i = 0; i < WARM; i++) speak_and_hear(all, listeners);
-    while (go_on(now_ns())) count(speak_and_hear(all, listeners));
+    for (int i = 0; i < WARM; i++) broadcast_once(all, readers);
+    while (go_on(now_ns())) count(broadcast_once(all, readers));
     return print_result();
 }

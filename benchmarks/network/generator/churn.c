@@ -1,4 +1,4 @@
-/* Connections that are opened, used once and closed, some at a time. */
+/* Connections that are opened, used once and closed, a fixed number at a time. */
 #include "load.h"
 
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-/* Messages that come back: so many in flight all the time, or so many a second. */
+/* Messages that are echoed: a fixed number in flight, or a fixed number per second. */
 #include "load.h"
 
 #include <math.h>
@@ -20,8 +20,8 @@ static void take(Connection *connection, int send_again) {
     if (echoes && send_again) send_messages(connection, echoes, now);
 }
 
-/* The pause to the next message: they come at random, as from people who do not know
- * of each other. */
+/* The time until the next message. It is random, as with clients that are independent
+ * of each other (a Poisson process). */
 static uint64_t pause_ns(double rate) {
     static uint64_t state = 88172645463325252u;
     state ^= state << 13;
@@ -36,8 +36,8 @@ static void set_timer(int timer, uint64_t due) {
     timerfd_settime(timer, TFD_TIMER_ABSTIME, &at, NULL);
 }
 
-/* Sends what is due, on one connection after the other; the time that counts is when it
- * was due. */
+/* Sends the messages that are due, on one connection after the other. Latencies count
+ * from the time when a message was due. */
 static uint64_t send_due(uint64_t due, double rate) {
     static int turn;
     for (uint64_t now = now_ns(); due <= now; due += pause_ns(rate))

@@ -1,4 +1,4 @@
-/* What the load generator waits for. */
+/* Waits for sockets and timers, with epoll. */
 #include "load.h"
 
 #include <sys/epoll.h>

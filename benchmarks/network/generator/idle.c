@@ -1,4 +1,4 @@
-/* Connections that were used once, and then rest while somebody looks at the server. */
+/* Connections that are used once, and then idle while the server's memory is measured. */
 #include "load.h"
 
 #include <poll.h>

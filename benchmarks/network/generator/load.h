@@ -7,13 +7,13 @@
 
 enum { TEXT = 1, BINARY = 2 };
 
-/* wire.c: connections, and frames that are made before the clock starts */
+/* wire.c: connections, and frames, which are created before the clock starts */
 
 typedef struct {
     int fd;
     size_t came;     /* bytes of an echo that is not complete yet */
     size_t unsent;   /* bytes of frames that the socket has not taken yet */
-    size_t left_off; /* where in a frame the first of them is */
+    size_t left_off; /* the position of the first unsent byte in its frame */
     uint64_t *sent;  /* a ring: when the messages in flight were sent */
     uint64_t first, next;
     int watching_writing;
@@ -42,14 +42,14 @@ int wait_for_events(struct epoll_event *events, int limit);
 
 uint64_t now_ns(void);
 void add_latency(uint64_t nanoseconds);
-/* Says once that the warming up is over; returns 0 when the measuring is, too. */
+/* Prints "measuring" when the warming up is over; returns 0 when the measuring is over. */
 int go_on(uint64_t now);
 void count(uint64_t done);
 void set_duration(double seconds);
 int print_result(void);
 _Noreturn void fail(const char *what);
 
-/* the works */
+/* the workloads */
 
 int run_echo(int connections, size_t window, double rate);
 int run_churn(int connections);

@@ -7,9 +7,9 @@
  *   load idle      PORT SECONDS text|binary BYTES CONNECTIONS WARM
  *   load serve     PORT
  *
- * Prints "measuring" when it has warmed up, and a JSON object in the end. `idle` prints
+ * Prints "measuring" when it has warmed up, and a JSON object at the end. `idle` prints
  * "open" twice instead, and waits for a line of input after each. `serve` is a server
- * that does nothing but echo: with it one sees what the load generator is able to do.
+ * that only echoes: it shows the limits of the load generator.
  */
 #include "load.h"
 
@@ -26,18 +26,18 @@ int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN);
     if (argc == 3 && !strcmp(argv[1], "serve")) run_server((uint16_t)atoi(argv[2]));
     if (argc < 7) fail("usage: see main.c");
-    const char *work = argv[1];
+    const char *workload = argv[1];
     int type = strcmp(argv[4], "binary") ? TEXT : BINARY;
     size_t bytes = strtoul(argv[5], NULL, 10);
     int connections = atoi(argv[6]);
     double extra = argc > 7 ? atof(argv[7]) : 0;
-    int is_echo = !strcmp(work, "echo");
+    int is_echo = !strcmp(workload, "echo");
     set_duration(atof(argv[3]));
     make_frames((uint16_t)atoi(argv[2]), type, bytes, is_echo ? (size_t)extra : 4096);
     if (is_echo) return run_echo(connections, (size_t)extra, 0);
-    if (!strcmp(work, "latency")) return run_echo(connections, 0, extra);
-    if (!strcmp(work, "churn")) return run_churn(connections);
-    if (!strcmp(work, "broadcast")) return run_broadcast(connections, (int)extra);
-    if (!strcmp(work, "idle")) return run_idle((int)extra, connections);
-    fail("unknown work");
+    if (!strcmp(workload, "latency")) return run_echo(connections, 0, extra);
+    if (!strcmp(workload, "churn")) return run_churn(connections);
+    if (!strcmp(workload, "broadcast")) return run_broadcast(connections, (int)extra);
+    if (!strcmp(workload, "idle")) return run_idle((int)extra, connections);
+    fail("unknown workload");
 }

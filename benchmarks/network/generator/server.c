@@ -1,5 +1,5 @@
-/* An echo server that does as little as possible, and serves nobody but this client. It
- * shows what client, kernel and loopback are able to do without a real server.
+/* An echo server that does as little as possible, and works with this client only. It
+ * shows the limits of client, kernel and loopback.
  */
 #define _GNU_SOURCE
 #include "load.h"

@@ -1,7 +1,7 @@
 /* Connections and frames (RFC 6455, section 5.2).
  *
- * All messages are the same, and so are all echoes: what comes is compared with the
- * bytes that have to come, without parsing.
+ * All messages are the same, and so are all echoes: the bytes that arrive are compared
+ * with the expected bytes, without parsing.
  */
 #define _GNU_SOURCE
 #include "load.h"
@@ -66,7 +66,7 @@ void make_frames(uint16_t port, int type, size_t bytes, size_t in_flight) {
     echoes = repeat(echo, echo_bytes, READ_BYTES / echo_bytes + 2);
 }
 
-/* From several addresses, so that the ports do not run out. */
+/* Connects from several addresses, so that the ports do not run out. */
 static void bind_to_next_source(int fd) {
     static unsigned turn;
     int yes = 1;
@@ -97,7 +97,7 @@ void start_connection(Connection *connection, int slow) {
     *connection = (Connection){.fd = fd, .sent = sent};
 }
 
-/* An answer comes in one piece, or this fails. */
+/* Fails unless the response arrives in one piece. */
 int finish_handshake(Connection *connection) {
     char answer[4096];
     ssize_t size = recv(connection->fd, answer, sizeof answer - 1, 0);
@@ -118,7 +118,7 @@ void open_connection(Connection *connection, int slow) {
     finish_handshake(connection);
 }
 
-/* Writes what is unsent; returns whether the socket has taken all. */
+/* Writes the unsent bytes; returns whether the socket has taken all of them. */
 int flush(Connection *connection) {
     while (connection->unsent) {
         size_t size = frames_bytes - connection->left_off;

@@ -6,7 +6,7 @@ from typing import Final
 
 from benchmarks import installed
 from benchmarks.processes import SERVERS, Command, python, workerd
-from benchmarks.work import OURS
+from benchmarks.workload import OURS
 
 from .load import load_program
 
@@ -22,7 +22,7 @@ __all__ = (
 )
 
 ENGINES: Final = ("trio-websocket", "websockets")
-"""Engines of `serve()`. One that a version does not have is left out with a note."""
+"""The engines of `serve()`. If a version lacks one, the tables say so."""
 
 TRIO_WEBSOCKET: Final = "trio-websocket"
 WEBSOCKETS_TRIO: Final = "websockets on Trio"

@@ -1,4 +1,4 @@
-"""The works over loopback, and their goals."""
+"""The workloads over loopback, their implementations and goals."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -7,9 +7,9 @@ from typing import Final
 
 from benchmarks.machine import resident_bytes
 from benchmarks.processes import Command, Server, run_server
-from benchmarks.work import VALUE, Goal, Quantity, Sample, Work
+from benchmarks.workload import VALUE, Goal, Quantity, Sample, Workload
 
-from .contestants import (
+from .implementations import (
     BROADCAST,
     CEILING,
     ECHO,
@@ -21,12 +21,12 @@ from .contestants import (
 )
 from .load import P99, Load, open_others, run_idle_load, run_load
 
-__all__ = ("IDLE", "WORKS", "memory", "server_work", "under_load")
+__all__ = ("IDLE", "WORKLOADS", "memory", "server_workload", "under_load")
 
 MESSAGES: Final = Quantity("messages/s")
 CONNECTIONS: Final = Quantity("connections/s")
 BYTES: Final = Quantity("bytes/connection", more_is_better=False)
-MICROSECONDS: Final = Quantity("µs, 99 of 100", more_is_better=False)
+MICROSECONDS: Final = Quantity("µs, 99th percentile", more_is_better=False)
 
 IDLE: Final = 2000
 _SETTLING: Final = 0.3
@@ -40,7 +40,7 @@ def _measure(command: Command, on: On, seconds: float) -> Sample:
         return on(server, seconds)
 
 
-def server_work(
+def server_workload(
     name: str,
     title: str,
     quantity: Quantity,
@@ -49,14 +49,14 @@ def server_work(
     *,
     goals: tuple[Goal, ...] = (),
     limit: float | None = None,
-) -> Work:
-    """Return measures of servers; each sample starts a server."""
-    contestants = {
-        contestant: partial(_measure, command, on)
-        for contestant, command in commands.items()
+) -> Workload:
+    """Return a workload whose samples each start a server."""
+    implementations = {
+        implementation: partial(_measure, command, on)
+        for implementation, command in commands.items()
     }
     yardsticks = tuple(name for name in commands if name == CEILING)
-    return Work(name, title, quantity, contestants, goals, limit, yardsticks)
+    return Workload(name, title, quantity, implementations, goals, limit, yardsticks)
 
 
 def under_load(load: Load) -> On:
@@ -65,7 +65,7 @@ def under_load(load: Load) -> On:
 
 
 def memory(server: Server, _seconds: float) -> Sample:
-    """Return the memory for each connection that was used once."""
+    """Return the memory per idle connection; each was used once."""
     with run_idle_load(server, Load("idle", IDLE, extra=50)) as process:
         time.sleep(_SETTLING)
         before = resident_bytes(server.process)
@@ -83,8 +83,8 @@ def _latency(server: Server, seconds: float) -> Sample:
 
 REAL_SERVERS: Final = {name: ECHO[name] for name in ECHO if name != CEILING}
 
-WORKS: Final = (
-    server_work(
+WORKLOADS: Final = (
+    server_workload(
         "echo-1",
         "echo, 10 connections, 1 message in flight",
         MESSAGES,
@@ -96,7 +96,7 @@ WORKS: Final = (
             Goal(WORKERD, 1),
         ),
     ),
-    server_work(
+    server_workload(
         "echo-32",
         "echo, 10 connections, 32 messages in flight on each",
         MESSAGES,
@@ -108,7 +108,7 @@ WORKS: Final = (
             Goal(WORKERD, 3),
         ),
     ),
-    server_work(
+    server_workload(
         "echo-100",
         "echo, 100 connections, 1 message in flight",
         MESSAGES,
@@ -116,7 +116,7 @@ WORKS: Final = (
         under_load(Load("echo", 100, extra=1)),
         goals=(Goal(TRIO_WEBSOCKET, 3.5), Goal(WORKERD, 1)),
     ),
-    server_work(
+    server_workload(
         "echo-large",
         "echo of 64 KiB, 10 connections, 1 message in flight",
         MESSAGES,
@@ -124,7 +124,7 @@ WORKS: Final = (
         under_load(Load("echo", 10, bytes=2**16, extra=1)),
         goals=(Goal(WORKERD, 1),),
     ),
-    server_work(
+    server_workload(
         "latency",
         "latency at half load, 100 connections",
         MICROSECONDS,
@@ -132,7 +132,7 @@ WORKS: Final = (
         _latency,
         goals=(Goal(WORKERD, 1 / 1.5),),
     ),
-    server_work(
+    server_workload(
         "connections",
         "opened, used once and closed, 10 at a time",
         CONNECTIONS,
@@ -140,7 +140,7 @@ WORKS: Final = (
         under_load(Load("churn", 10)),
         goals=(Goal(WEBSOCKETS_TRIO, 1),),
     ),
-    server_work(
+    server_workload(
         "idle-connections",
         f"idle connections, {IDLE:,} of them",
         BYTES,
@@ -148,7 +148,7 @@ WORKS: Final = (
         memory,
         limit=12_000,
     ),
-    server_work(
+    server_workload(
         "broadcast",
         "broadcast of 1 KiB to 1,000, one of which never reads",
         MESSAGES,

@@ -1,9 +1,9 @@
-"""The works in memory, and their contestants."""
+"""The workloads in memory, and their implementations."""
 
 from typing import Final
 
 from benchmarks.repeating import rate
-from benchmarks.work import OURS, Goal, Quantity, Work
+from benchmarks.workload import OURS, Goal, Quantity, Workload
 
 from .discarding import broadcast_of_websockets
 from .lifetime import churn, idle, open_accepted, open_with_listeners, open_with_tasks
@@ -21,7 +21,7 @@ from .one_way import (
     large_to_listener,
     small_to_listener,
 )
-from .there_and_back import RALLIES, ping_pong, ping_pong_through_channels
+from .there_and_back import EXCHANGES, ping_pong, ping_pong_through_channels
 from .workerd import idle_in_workerd, in_workerd
 
 __all__ = ("COSTS", "MESSAGES")
@@ -37,7 +37,7 @@ PAIRS_PER_SECOND: Final = Quantity("pairs/s")
 BYTES: Final = Quantity("bytes/pair", more_is_better=False)
 
 MESSAGES: Final = (
-    Work(
+    Workload(
         "burst",
         f"one way, bursts of {BURST:,} to a sync listener",
         PER_SECOND,
@@ -48,18 +48,18 @@ MESSAGES: Final = (
         },
         (Goal(CHANNELS, 4), Goal(WORKERD, 4)),
     ),
-    Work(
+    Workload(
         "ping-pong",
         "ping-pong between sync listeners",
         ROUND_TRIPS,
         {
             CHANNELS: rate(ping_pong_through_channels),
-            WORKERD: in_workerd("pingPong", RALLIES, size=len(TEXT)),
+            WORKERD: in_workerd("pingPong", EXCHANGES, size=len(TEXT)),
             OURS: rate(ping_pong),
         },
         (Goal(CHANNELS, 3), Goal(WORKERD, 4)),
     ),
-    Work(
+    Workload(
         "fan-out",
         f"one message to each of {PAIRS:,} pairs with sync listeners",
         PER_SECOND,
@@ -70,28 +70,28 @@ MESSAGES: Final = (
         },
         (Goal(CHANNELS, 8), Goal(WORKERD, 15)),
     ),
-    Work(
+    Workload(
         "broadcast-in-memory",
-        f"broadcast to {PAIRS:,} halves; theirs does not receive",
+        f"broadcast to {PAIRS:,} halves; with websockets, no peer receives",
         PER_SECOND,
         {WEBSOCKETS: broadcast_of_websockets, OURS: rate(broadcast_to_pairs)},
         (Goal(WEBSOCKETS, 1),),
     ),
-    Work(
+    Workload(
         "iteration",
         "one way, pull mode: async for",
         PER_SECOND,
         {CHANNELS: rate(burst_to_channel_iteration), OURS: rate(burst_to_iteration)},
         (Goal(CHANNELS, 3),),
     ),
-    Work(
+    Workload(
         "receive",
         "one way, pull mode: receive()",
         PER_SECOND,
         {CHANNELS: rate(burst_to_channel_receive), OURS: rate(burst_to_receive)},
         (Goal(CHANNELS, 1),),
     ),
-    Work(
+    Workload(
         "large",
         f"one way, 64 KiB of bytes, bursts of {LARGE_BURST}",
         PER_SECOND,
@@ -113,9 +113,9 @@ MESSAGES: Final = (
 )
 
 COSTS: Final = (
-    Work(
+    Workload(
         "idle",
-        "idle pairs, both halves accepted; channels: a task each",
+        "idle pairs, both halves accepted; channels with two tasks",
         BYTES,
         {
             CHANNELS: idle(open_with_tasks),
@@ -125,7 +125,7 @@ COSTS: Final = (
         limit=5 * 1024,
     ),
     *(
-        Work(
+        Workload(
             f"churn-{at_a_time}",
             f"created and closed, {at_a_time} at a time",
             PAIRS_PER_SECOND,

@@ -1,17 +1,17 @@
-"""The works of objects, in memory and over loopback.
+"""The workloads of Durable Objects, in memory and over loopback.
 
-An object that is *asleep* leaves memory as soon as nothing happens in it, and is built
-again for each message.
+An object that is *asleep* leaves memory as soon as it is idle, and is created again for
+each message.
 """
 
 from typing import Final
 
 from benchmarks.in_memory.one_to_many import PAIRS
-from benchmarks.network.contestants import WEBSOCKETS_ASYNCIO, WEBSOCKETS_TRIO
+from benchmarks.network.implementations import WEBSOCKETS_ASYNCIO, WEBSOCKETS_TRIO
 from benchmarks.network.load import Load
-from benchmarks.network.works import IDLE, memory, server_work, under_load
+from benchmarks.network.workloads import IDLE, memory, server_workload, under_load
 from benchmarks.processes import Command, python
-from benchmarks.work import OURS, Quantity, Work
+from benchmarks.workload import OURS, Quantity, Workload
 
 from . import in_memory, websockets_trio
 from .room import broadcast_to_room, send_to_room
@@ -28,36 +28,36 @@ PER_SECOND: Final = Quantity("messages/s")
 BYTES: Final = Quantity("bytes/socket", more_is_better=False)
 
 
-def _told(objects: int, title: str) -> Work:
-    return Work(
-        f"told-{objects}",
+def _deliver(objects: int, title: str) -> Workload:
+    return Workload(
+        f"deliver-{objects}",
         title,
         PER_SECOND,
         {
-            WEBSOCKETS_TRIO: websockets_trio.told(objects),
-            AWAKE: in_memory.told(objects, asleep=False),
-            ASLEEP: in_memory.told(objects, asleep=True),
+            WEBSOCKETS_TRIO: websockets_trio.deliver(objects),
+            AWAKE: in_memory.deliver(objects, asleep=False),
+            ASLEEP: in_memory.deliver(objects, asleep=True),
         },
     )
 
 
 IN_MEMORY: Final = (
-    Work(
+    Workload(
         "idle-objects",
-        "idle sockets, an object each or all of one",
+        "idle sockets, in an object each or all in one",
         BYTES,
         {
             WEBSOCKETS_TRIO: websockets_trio.idle(),
-            IN_ONE: in_memory.idle(each=False, asleep=True),
-            AWAKE: in_memory.idle(each=True, asleep=False),
-            ASLEEP: in_memory.idle(each=True, asleep=True),
+            IN_ONE: in_memory.idle(separate=False, asleep=True),
+            AWAKE: in_memory.idle(separate=True, asleep=False),
+            ASLEEP: in_memory.idle(separate=True, asleep=True),
         },
     ),
-    _told(1, "one message after the other to one object"),
-    _told(1000, "one message to each of 1,000 objects"),
-    Work(
+    _deliver(1, "one message at a time to one object"),
+    _deliver(1000, "one message to each of 1,000 objects"),
+    Workload(
         "broadcast-object",
-        f"what one says to an object of {PAIRS:,}, all get",
+        f"one of {PAIRS:,} sockets of an object sends, all receive",
         PER_SECOND,
         {
             WEBSOCKETS_TRIO: websockets_trio.broadcast(),
@@ -73,9 +73,9 @@ def _serving(place: str, state: str, handle: str) -> Command:
 
 
 LOOPBACK: Final = (
-    server_work(
+    server_workload(
         "idle-object-connections",
-        f"idle connections, {IDLE:,} of them, an object each or all of one",
+        f"idle connections, {IDLE:,} of them, in an object each or all in one",
         BYTES,
         {
             WEBSOCKETS_TRIO: python("websockets_trio", "echo"),
@@ -85,9 +85,9 @@ LOOPBACK: Final = (
         },
         memory,
     ),
-    server_work(
+    server_workload(
         "broadcast-object-connections",
-        "broadcast to 1,000 by an object",
+        "broadcast of an object to 1,000 connections",
         PER_SECOND,
         {
             WEBSOCKETS_TRIO: python("websockets_trio", "broadcast"),
