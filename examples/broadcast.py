@@ -1,4 +1,4 @@
-"""A broadcast: each message of a client is sent to all clients.
+"""A broadcast server: it sends each message of a client to all clients.
 
 Run it with `trio-wspair serve examples/broadcast.py`, or without the command with
 `python examples/broadcast.py --port 8002`, and connect a few times with any WebSocket
@@ -23,7 +23,7 @@ from trio_wspair import (
 )
 
 MAX_BACKLOG = 2**20
-"""The most unread bytes of a client; one that reads too slowly is disconnected."""
+"""The most bytes that may wait for a client; a slower client is disconnected."""
 
 
 class Room:
@@ -33,7 +33,7 @@ class Room:
         self.members: set[WebSocket] = set()
 
     async def fetch(self, request: Request) -> Response:
-        """Connect one more client."""
+        """Accept a client, and pass its messages on to all clients."""
         if not request.wants_websocket:
             return Response("A WebSocket is required.\n", status=426)
         client, server = WebSocketPair(max_buffered_bytes=MAX_BACKLOG)
@@ -51,7 +51,7 @@ class Room:
         return Response(None, status=101, web_socket=client)
 
     def broadcast(self, message: str | bytes) -> None:
-        """Send a message to all clients. No client delays the others."""
+        """Send a message to all clients; a slow client does not delay the others."""
         for member in list(self.members):
             try:
                 member.send(message)
@@ -77,7 +77,7 @@ if __name__ == "__main__":
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
     parser.add_argument("--port", type=int, default=8002, help="0 for a free port")
     options = parser.parse_args()
-    # KeyboardInterrupt is then raised in main() only, not while a client is served.
+    # Ctrl-C then raises KeyboardInterrupt in main() only, never in a handler.
     run = partial(trio.run, restrict_keyboard_interrupt_to_checkpoints=True)
     try:
         run(main, options.host, options.port)

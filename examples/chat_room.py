@@ -1,12 +1,13 @@
-"""A chat with named rooms, which leave memory while they are silent and lose nothing.
+"""A chat with named rooms. A silent room leaves memory, and loses nothing.
 
 Run it with `trio-wspair serve examples/chat_room.py`, or without the command with
 `python examples/chat_room.py --port 8004`, and open the address that it prints in two
 windows. Any name after `/rooms/` is a room. Ctrl-C stops it.
 
-A page sends `{"type": "join", "name": ...}` first, then `{"type": "say", "text": ...}`.
-It receives `welcome` with the last messages, `said`, `joined` and `left` with the names
-of all people in the room, and `error` with a text. `ping` is answered with `pong`.
+A page sends `{"type": "join", "name": ...}` first, then `{"type": "say", "text": ...}`
+for each message. The server sends `welcome` with the last messages, `said` with a
+message, `joined` and `left` with the names of all people in the room, and `error` with
+a text. It answers `ping` with `pong`.
 """
 
 import argparse
@@ -47,11 +48,11 @@ PATH = re.compile(r"/rooms/([\w-]{1,40})(/ws)?")
 MAX_NAME, MAX_TEXT = 24, 1000
 """The most characters of a name, and of a message. The page has the same limits."""
 PACE, BURST = 1.0, 5
-"""The seconds for each message on average, and how many may come at once."""
+"""The seconds per message on average, and the most messages at once."""
 MAX_HISTORY, MAX_ROOMS = 50, 1000
-"""The messages kept for each room, and the rooms for which they are kept."""
+"""The most messages that are kept for a room, and the most rooms with messages."""
 MAX_BACKLOG = 2**20
-"""The most unread bytes of a socket; one that reads too slowly is closed."""
+"""The most bytes that may wait for a client; a slower client is disconnected."""
 
 
 class Said(TypedDict):
@@ -85,7 +86,7 @@ class Person(TypedDict):
 
     name: str
     busy_until: float
-    """When the messages of this person end, if each takes PACE seconds."""
+    """The time when this person's messages are over, if each takes PACE seconds."""
 
 
 class ChatError(Exception):
@@ -102,13 +103,13 @@ class Room(DurableObject):
         ctx.set_web_socket_auto_response(WebSocketRequestResponsePair("ping", "pong"))
 
     async def fetch(self, request: Request) -> Response:
-        """Open a socket. A person is in the room when they have sent their name."""
+        """Accept a client. Its user is in the room after sending a name."""
         client, server = WebSocketPair(max_buffered_bytes=MAX_BACKLOG)
         self.ctx.accept_web_socket(server)
         return Response(None, status=101, web_socket=client)
 
     async def web_socket_message(self, ws: WebSocket, message: str | bytes) -> None:
-        """Handle a message, or send its sender the reason why not."""
+        """Handle a message, or send its sender the reason for an error."""
         try:
             match parse(message):
                 case {"type": "join", "name": str(name)}:
@@ -127,7 +128,7 @@ class Room(DurableObject):
         self.leave(ws)
 
     async def web_socket_error(self, ws: WebSocket, error: Exception) -> None:
-        """The same for a socket whose peer broke the protocol."""
+        """Tell the others that a person has left after a protocol error."""
         self.leave(ws)
 
     # Nothing below awaits, so the room does not change between a check and an action.
@@ -150,7 +151,7 @@ class Room(DurableObject):
         self.tell_all("joined", name, self.people())
 
     def say(self, ws: WebSocket, text: str) -> None:
-        """Send a message to the whole room, unless it is too long or too early."""
+        """Send a message to the whole room, unless it is invalid or too early."""
         text = text.strip()
         if (person := person_at(ws)) is None:
             raise ChatError("Join before you send a message.")
@@ -177,7 +178,7 @@ class Room(DurableObject):
             self.tell_all("left", person["name"], people)
 
     def tell_all(self, type: str, name: str, people: dict[WebSocket, str]) -> None:
-        """Tell all people that one has joined or left, and who is here now."""
+        """Tell all people that a person has joined or left, and the names of all."""
         names = sorted(people.values(), key=str.casefold)
         tell(people, type, name=name, people=names, time=time.time())
 
@@ -196,12 +197,12 @@ def parse(message: str | bytes) -> object:
 
 
 def person_at(ws: WebSocket) -> Person | None:
-    """Return the person at the other end of a socket, if they have joined."""
+    """Return the person at the other end of a socket, or `None` before they join."""
     return cast("Person | None", ws.deserialize_attachment())
 
 
 def tell(sockets: Iterable[WebSocket], type: str, **news: object) -> None:
-    """Send news to sockets. No socket delays the others."""
+    """Send a JSON message to sockets; a slow client does not delay the others."""
     skipped = broadcast(sockets, json.dumps({"type": type, **news}))
     for ws, error in skipped.items():
         if isinstance(error, BufferFullError):
@@ -254,7 +255,7 @@ if __name__ == "__main__":
         help="how long a silent room stays in memory",
     )
     options = parser.parse_args()
-    # KeyboardInterrupt is then raised in main() only, not while a client is served.
+    # Ctrl-C then raises KeyboardInterrupt in main() only, never in a handler.
     run = partial(trio.run, restrict_keyboard_interrupt_to_checkpoints=True)
     try:
         run(main, options.host, options.port, options.hibernate_after)

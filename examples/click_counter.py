@@ -2,7 +2,7 @@
 
 Run it with `trio-wspair serve examples/click_counter.py`, or without the command with
 `python examples/click_counter.py --port 8003`, open the address that it prints in two
-windows, and click. Ctrl-C stops it. After Cloudflare's websocket-template.
+windows, and click. Ctrl-C stops it. The idea is from Cloudflare's websocket-template.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from trio_wspair import (
 
 PAGE = Path(__file__).with_suffix(".html").read_text("utf-8")
 MAX_BACKLOG = 2**16
-"""The most unread bytes of a page; one that reads too slowly is disconnected."""
+"""The most bytes that may wait for a page; a slower page is disconnected."""
 
 
 class Counter:
@@ -38,7 +38,7 @@ class Counter:
         self.watchers: set[WebSocket] = set()
 
     def watch(self) -> WebSocket:
-        """Return a WebSocket for one more page."""
+        """Open a pair for a page, and return the half that the page will get."""
         client, server = WebSocketPair(max_buffered_bytes=MAX_BACKLOG)
 
         @server.on("message")
@@ -60,7 +60,7 @@ class Counter:
         return client
 
     def tell(self, watcher: WebSocket, news: dict[str, int | str]) -> None:
-        """Send news to one of the pages. No page delays the others."""
+        """Send a JSON message to a page; a slow page does not delay the others."""
         if watcher not in self.watchers:
             return
         try:
@@ -100,7 +100,7 @@ if __name__ == "__main__":
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
     parser.add_argument("--port", type=int, default=8003, help="0 for a free port")
     options = parser.parse_args()
-    # KeyboardInterrupt is then raised in main() only, not while a client is served.
+    # Ctrl-C then raises KeyboardInterrupt in main() only, never in a handler.
     run = partial(trio.run, restrict_keyboard_interrupt_to_checkpoints=True)
     try:
         run(main, options.host, options.port)

@@ -56,7 +56,7 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=8000, help="0 for a free port")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    # KeyboardInterrupt is then raised in main() only, not while a client is served.
+    # Ctrl-C then raises KeyboardInterrupt in main() only, never in a handler.
     run = partial(trio.run, restrict_keyboard_interrupt_to_checkpoints=True)
     try:
         run(main, options.host, options.port)

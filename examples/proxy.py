@@ -1,4 +1,4 @@
-"""A proxy: it connects each client to an upstream WebSocket, close codes included.
+"""A proxy: it passes messages and close codes between its clients and a server.
 
 Run it with `python examples/proxy.py ws://127.0.0.1:8000/ --port 8001`, or with
 `trio-wspair serve examples/proxy.py --port 8001`, with an echo server on port 8000.
@@ -52,7 +52,7 @@ async def fetch(upstream_url: str, request: Request) -> Response:
     client, server = WebSocketPair()
     forward(server, upstream)
     forward(upstream, server)
-    # Half-open: the proxy answers a Close when the other side has answered it.
+    # Half-open: the proxy answers a Close only after the other side has answered it.
     server.accept(allow_half_open=True)
     upstream.accept(allow_half_open=True)
     return Response(None, status=101, web_socket=client)
@@ -75,7 +75,7 @@ if __name__ == "__main__":
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
     parser.add_argument("--port", type=int, default=8001, help="0 for a free port")
     options = parser.parse_args()
-    # KeyboardInterrupt is then raised in main() only, not while a client is served.
+    # Ctrl-C then raises KeyboardInterrupt in main() only, never in a handler.
     run = partial(trio.run, restrict_keyboard_interrupt_to_checkpoints=True)
     try:
         run(main, options.upstream, options.host, options.port)

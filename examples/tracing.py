@@ -39,7 +39,7 @@ class Spans(Instrument):
         self._spans: WeakKeyDictionary[WebSocket, Span] = WeakKeyDictionary()
 
     def connected(self, ws: WebSocket, connection: ConnectionInfo) -> None:
-        """Begin a span. The connection has taken the half `ws`."""
+        """Begin a span for the connection, which has taken the half `ws` of a pair."""
         server = connection.side == "server"
         self._spans[ws] = self._tracer.start_span(
             "websocket",
@@ -52,12 +52,12 @@ class Spans(Instrument):
         )
 
     def sent(self, ws: WebSocket, message: str | bytes) -> None:
-        """Add an event: what that half sends has come from the network."""
+        """Add an event for a message from the network: `ws` sends it to the handler."""
         if ws in self._spans:
             self._spans[ws].add_event("received", {"length": len(message)})
 
     def received(self, ws: WebSocket, message: str | bytes) -> None:
-        """Add an event: what that half receives goes to the network."""
+        """Add an event for a message to the network: `ws` receives it from the handler."""
         if ws in self._spans:
             self._spans[ws].add_event("sent", {"length": len(message)})
 
@@ -65,7 +65,7 @@ class Spans(Instrument):
         """End the span."""
         span = self._spans.pop(ws, None)
         if span is None:
-            return  # The half of the handler, which has no span.
+            return  # This is the handler's half, which has no span.
         span.set_attribute("websocket.close.code", event.code)
         if error is not None:
             span.record_exception(error)
@@ -109,7 +109,7 @@ if __name__ == "__main__":
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
     parser.add_argument("--port", type=int, default=8000, help="0 for a free port")
     options = parser.parse_args()
-    # KeyboardInterrupt is then raised in main() only, not while a client is served.
+    # Ctrl-C then raises KeyboardInterrupt in main() only, never in a handler.
     run = partial(trio.run, restrict_keyboard_interrupt_to_checkpoints=True)
     try:
         run(main, options.host, options.port)
