@@ -57,7 +57,7 @@ class Spans(Instrument):
             self._spans[ws].add_event("received", {"length": len(message)})
 
     def received(self, ws: WebSocket, message: str | bytes) -> None:
-        """Add an event for a message to the network: `ws` receives it from the handler."""
+        """Add an event for a message to the network: `ws` gets it from the handler."""
         if ws in self._spans:
             self._spans[ws].add_event("sent", {"length": len(message)})
 
