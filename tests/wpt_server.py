@@ -1,8 +1,8 @@
 """The server for the WebSocket tests of the Web Platform Tests (WPT).
 
-Run it with `python tests/wpt_server.py --port 8888`, and the tests in a browser. It has
-the paths of the handlers in WPT's folder `websockets/handlers`: those that a `Response`
-can answer are on `serve()`, the rest is in `wpt/raw.py`.
+Run it with `python tests/wpt_server.py --port 8888`, and the tests in a browser. It
+serves the paths of WPT's folder `websockets/handlers`. Most handlers are for `serve()`;
+the handlers in `wpt/raw.py` send bytes that `serve()` can't send.
 """
 
 import argparse
@@ -32,12 +32,12 @@ async def run(
     """Serve until cancelled."""
     listeners = await trio.open_tcp_listeners(port, host="127.0.0.1")
     async with trio.open_nursery() as nursery:
-        sorting = [raw.RawPaths(listener) for listener in listeners]
-        for listener in sorting:
+        others = [raw.RawPaths(listener) for listener in listeners]
+        for listener in others:
             nursery.start_soon(listener.run)
         await serve(
             fetch,
-            listeners=cast("list[trio.SocketListener]", sorting),
+            listeners=cast("list[trio.SocketListener]", others),
             task_status=task_status,
         )
 
@@ -50,7 +50,7 @@ async def main(port: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--port", type=int, default=8888, help="0 picks a free one")
+    parser.add_argument("--port", type=int, default=8888, help="0 for a free port")
     options = parser.parse_args()
     try:
         trio.run(main, options.port)

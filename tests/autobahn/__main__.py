@@ -1,4 +1,4 @@
-"""``python -m autobahn``: plays the cases. `--help` lists its options."""
+"""Runs the Autobahn TestSuite: ``python -m autobahn``."""
 
 import argparse
 import platform
@@ -36,7 +36,7 @@ from .results import (
 
 _NOT_QUICK: Final = (9, 12, 13)
 _SECONDS: Final = 1200.0
-"""Seconds that one mode may take."""
+"""The most seconds for one mode."""
 
 
 async def play(engine: Engine, mode: str, out: Path, left_out: list[str]) -> Verdicts:
@@ -44,7 +44,7 @@ async def play(engine: Engine, mode: str, out: Path, left_out: list[str]) -> Ver
 
     Raises:
         EngineError: The suite has no report.
-        TooSlowError: It, or our client, has got stuck.
+        TooSlowError: The suite or our client takes too long.
     """
     with trio.fail_after(_SECONDS):
         if mode == "server":
@@ -66,13 +66,14 @@ def main() -> None:
     for mode in MODES:
         out = arguments.reports.absolute() / mode
         try:
-            # The other engine can compress, too.
+            # The engine "websockets" can compress; trio-websocket can't.
             with using(name, compression=name == "websockets"):
                 found[mode] = trio.run(play, engine, mode, out, left_out)
         except EngineError as exc:
             sys.exit(f"{mode}: {exc}")
         except trio.TooSlowError:
-            sys.exit(f"{mode}: it takes too long; {out / 'log.txt'} may say why")
+            log = out / "log.txt"
+            sys.exit(f"{mode}: takes more than {_SECONDS:.0f} s; {log} may say why")
         print(f"\n{mode}: {out / 'index.html'}")
         for row in table(found[mode]):
             print(f"{row[0]:26}", *(f"{cell:>14}" for cell in row[1:]), sep="")
@@ -108,7 +109,7 @@ def _arguments() -> argparse.Namespace:
         "--engine",
         choices=ENGINES,
         default=ENGINES[0],
-        help="what the connections run on; default: %(default)s",
+        help="the engine of the connections; default: %(default)s",
     )
     parser.add_argument(
         "--quick",
@@ -118,23 +119,23 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--record",
         action="store_true",
-        help="keep the verdicts for the documentation",
+        help="store the verdicts for the documentation",
     )
     parser.add_argument(
         "--reports",
         type=Path,
         default=Path(gettempdir()) / "autobahn-reports",
         metavar="DIR",
-        help="where the reports for a browser go",
+        help="the folder for the reports, which a browser shows",
     )
     parser.add_argument(
         "--wstest",
         metavar="PROGRAM",
-        help="let the original judge, for Python 2.7, instead of kosoku",
+        help="use the original program, for Python 2.7, instead of kosoku",
     )
     arguments = parser.parse_args()
     if arguments.record and (arguments.quick or arguments.wstest):
-        parser.error("--record needs all cases, and kosoku")
+        parser.error("--record can't be combined with --quick or --wstest")
     return arguments
 
 

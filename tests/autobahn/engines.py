@@ -1,6 +1,6 @@
-"""The programs that run the cases: kosoku, and the original, wstest.
+"""Starts the programs that run the cases: kosoku, or the original, wstest.
 
-Both write a report for a browser, and its contents as JSON.
+Both write a report as HTML and as JSON.
 """
 
 import json
@@ -32,7 +32,7 @@ class Kosoku:
 
     program: str = "kosoku"
     ends: bool = True
-    """Whether it ends after the last case of a client."""
+    """Whether the program ends after the last case of a client."""
 
     def fuzzing_client(self, url: str, out: Path, left_out: list[str]) -> list[str]:
         """Return the command that plays the cases with the server at `url`."""
@@ -47,7 +47,7 @@ class Kosoku:
 
 @attrs.frozen
 class Wstest:
-    """The original, for Python 2.7."""
+    """The original runner, for Python 2.7."""
 
     program: str
     ends: bool = False
@@ -82,7 +82,7 @@ Engine = Kosoku | Wstest
 
 
 async def fuzz_server(engine: Engine, url: str, out: Path, left_out: list[str]) -> None:
-    """Play the cases with the server at `url`."""
+    """Run the cases against the server at `url`."""
     _make_empty(out)
     async with _running(engine.fuzzing_client(url, out, left_out), out) as process:
         await process.wait()
@@ -92,7 +92,7 @@ async def fuzz_server(engine: Engine, url: str, out: Path, left_out: list[str]) 
 async def fuzzing_server(
     engine: Engine, out: Path, left_out: list[str]
 ) -> AsyncGenerator[str]:
-    """Give the URL at which a client has to play the cases during the block."""
+    """Yield the URL to which a client has to connect during the block."""
     _make_empty(out)
     url = f"ws://127.0.0.1:{_free_port()}"
     async with _running(engine.fuzzing_server(url, out, left_out), out) as process:
@@ -103,14 +103,14 @@ async def fuzzing_server(
 
 
 def read_verdicts(out: Path) -> Verdicts:
-    """Return the report of the suite.
+    """Return the verdicts in the report of the suite.
 
     Raises:
-        EngineError: There is none.
+        EngineError: The program has written no report.
     """
     index = out / "index.json"
     if not index.exists():
-        msg = f"there is no report; {out / 'log.txt'} may say why"
+        msg = f"the program has written no report; {out / 'log.txt'} may say why"
         raise EngineError(msg)
     (cases,) = json.loads(index.read_text("utf-8")).values()
     return {case: verdict_of(report) for case, report in cases.items()}
@@ -129,7 +129,7 @@ def _free_port() -> int:
 
 @asynccontextmanager
 async def _running(command: list[str], out: Path) -> AsyncGenerator[trio.Process]:
-    # The program must not import modules through it.
+    # Without PYTHONPATH, so that the program does not import modules of the tests.
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     with (out / "log.txt").open("wb") as log:
         process = await trio.lowlevel.open_process(
@@ -140,7 +140,6 @@ async def _running(command: list[str], out: Path) -> AsyncGenerator[trio.Process
         finally:
             if process.poll() is None:
                 process.terminate()
-                with trio.CancelScope(
-                    shield=True
-                ):  # The program ends at once when it is terminated.
+                # The program ends at once when it is terminated.
+                with trio.CancelScope(shield=True):
                     await process.wait()

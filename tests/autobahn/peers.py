@@ -21,7 +21,7 @@ from trio_wspair import (
 
 AGENT: Final = "trio-wspair"
 MAX_MESSAGE_BYTES: Final = 2**26
-"""Room for the messages of 16 MiB of section 9."""
+"""More than the largest messages of the suite, 16 MiB in section 9."""
 _START_SECONDS: Final = 30.0
 _CASE_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.1
@@ -42,7 +42,7 @@ async def _fetch(request: Request) -> Response:
 
 @asynccontextmanager
 async def echo_server() -> AsyncGenerator[Server]:
-    """Run the server for a block."""
+    """Run the server for the block."""
     start = partial(serve, _fetch, 0, max_message_bytes=MAX_MESSAGE_BYTES)
     async with trio.open_nursery() as nursery:
         server: Server = await nursery.start(start)
@@ -53,7 +53,8 @@ async def echo_server() -> AsyncGenerator[Server]:
 async def echo_client(url: str) -> None:
     """Play every case of the fuzzing server at `url`.
 
-    It echoes in pull mode, so that both ways of receiving are tested.
+    The client echoes in pull mode and the server with listeners, so that both ways of
+    receiving are tested.
     """
     with trio.fail_after(_START_SECONDS):
         count = await _case_count(url)
@@ -75,7 +76,7 @@ async def _case_count(url: str) -> int:
 
 
 async def _echo(url: str) -> None:
-    """Send each message back until the connection ends, in any way."""
+    """Send each message back until the connection ends, cleanly or not."""
     async with open_websocket(url, max_message_bytes=MAX_MESSAGE_BYTES) as ws:
         with suppress(ConnectionClosedError):
             async for message in ws:

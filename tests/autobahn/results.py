@@ -1,4 +1,4 @@
-"""Verdicts of the suite: their order, tables, records and explanations."""
+"""The verdicts of the suite: order, tables, records and explanations."""
 
 import json
 import tomllib
@@ -86,13 +86,13 @@ def explanations() -> list[dict[str, Any]]:
 
 
 def explains(entry: Mapping[str, Any], case: str, verdict: str) -> bool:
-    """Tell whether an entry explains this verdict on this case."""
+    """Whether an entry explains this verdict on this case."""
     names = (case, f"{section_of(case)}.*")
     return verdict == entry["verdict"] and any(n in entry["cases"] for n in names)
 
 
 def is_explained(case: str, verdict: str) -> bool:
-    """Tell whether a verdict is good or explained."""
+    """Whether a verdict is "ok" or explained."""
     return verdict == OK or any(explains(e, case, verdict) for e in explanations())
 
 
@@ -100,9 +100,7 @@ def is_explained(case: str, verdict: str) -> bool:
 
 
 def recorded(engine: str) -> dict[str, Any]:
-    """Return the last run that was recorded on an engine: the verdicts by mode, and
-    the facts about it.
-    """
+    """Return the last recorded run of an engine: its verdicts by mode, and facts."""
     run: dict[str, Any] = json.loads(_file(engine).read_text("utf-8"))
     return run
 
@@ -122,7 +120,7 @@ def record(
 
 
 def surprises(verdicts: Verdicts, expected: Verdicts) -> Iterator[str]:
-    """Yield unexplained verdicts, and those that differ from the record."""
+    """Yield a text for each verdict that is unexplained or differs from the record."""
     for case in sorted(verdicts.keys() | expected.keys(), key=in_order):
         found = verdicts.get(case, "missing")
         if found in (FAILED, "missing"):
@@ -130,4 +128,4 @@ def surprises(verdicts: Verdicts, expected: Verdicts) -> Iterator[str]:
         elif not is_explained(case, found):
             yield f"{case} is {found}, and explained.toml does not say why"
         elif found != expected.get(case):
-            yield f"{case} is {found}, it was recorded as {expected.get(case)}"
+            yield f"{case} is {found}, but was recorded as {expected.get(case)}"

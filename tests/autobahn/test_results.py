@@ -1,4 +1,4 @@
-"""Recorded verdicts are explained, and other verdicts in a run are reported."""
+"""Recorded verdicts are explained, and a run with other verdicts is reported."""
 
 from typing import Any
 
@@ -47,7 +47,7 @@ def test_a_failure_cannot_be_explained() -> None:
         ("3.2", NON_STRICT, "3.2 is non-strict, and explained.toml does not say why"),
         ("3.2", FAILED, "3.2 is failed"),
         ("7.1.6", FAILED, "7.1.6 is failed"),
-        ("7.1.6", OK, "7.1.6 is ok, it was recorded as informational"),
+        ("7.1.6", OK, "7.1.6 is ok, but was recorded as informational"),
     ],
 )
 def test_another_verdict_than_the_recorded_one_is_reported(

@@ -1,1 +1,1 @@
-"""Hostile bytes: random, sent to server and client, and judged by one checker."""
+"""A fuzzer: sends random hostile bytes to server and client, and checks the results."""

@@ -1,6 +1,7 @@
-"""Hostile bytes for a given time: `nox -s fuzz -- --seconds N --seed N`.
+"""Runs the fuzzer for a given time: `nox -s fuzz -- --seconds N --seed N`.
 
-Prints the smallest case found, as a call of `fuzz.checking.check()`.
+If a case breaks a rule, prints the smallest such case as a call of
+`fuzz.checking.check()`.
 """
 
 import argparse
@@ -53,13 +54,13 @@ def search(side: Literal["server", "client"], rng: int) -> Counter[str]:
 
 
 def give_up(*_: object) -> None:
-    """Report that a case takes too long."""
-    msg = f"more than {PATIENCE} s of real time"
+    """Raise an error, because a case takes too long."""
+    msg = f"the case takes more than {PATIENCE} s of real time"
     raise TimeoutError(msg)
 
 
 def written(case: Case) -> str:
-    """Return a case as Python code; bytes that come one by one are joined."""
+    """Return a case as Python code; join chunks of one byte, to make it shorter."""
     if len(case.chunks) > 1 and {len(chunk) for chunk in case.chunks} == {1}:
         pieces = f"tuple(bytes([byte]) for byte in {b''.join(case.chunks)!r})"
         return repr(case).replace(repr(case.chunks), pieces)
@@ -67,7 +68,7 @@ def written(case: Case) -> str:
 
 
 def main() -> None:
-    """Attack both sides in turn until the time is over or something is found."""
+    """Attack both sides in turn until the time is over or a case breaks a rule."""
     parser = argparse.ArgumentParser(prog="nox -s fuzz --", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, metavar="N")
     parser.add_argument("--seed", type=int, default=0, metavar="N")

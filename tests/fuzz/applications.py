@@ -1,4 +1,4 @@
-"""Applications of every kind that take a half, and the events that they get."""
+"""Applications that use a half in different ways, and the events that they get."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,9 +20,9 @@ ApplicationName = Literal["listener", "async listener", "half-open", "closer", "
 APPLICATIONS: tuple[ApplicationName, ...] = get_args(ApplicationName)
 
 LAST_MESSAGE = "the rest"
-"""The last message of the half-open application, after the Close of its peer."""
+"""The message that the half-open application sends after the peer's Close."""
 OWN_CODE = 4321
-"""The Close of the applications that close first."""
+"""The close code of the applications that close themselves."""
 
 
 @attrs.frozen
@@ -31,11 +31,11 @@ class Observed:
 
     heard: list[str | bytes | ErrorEvent | CloseEvent] = attrs.Factory(list)
     raised: list[int] = attrs.Factory(list)
-    """The codes of the errors that iteration raised."""
+    """The close codes of the errors that iteration raised."""
 
 
 def take(name: ApplicationName, socket: WebSocket, nursery: trio.Nursery) -> Observed:
-    """Take a half; return a record of its events."""
+    """Accept a half; return a record of its events."""
     observed = Observed()
     if name == "puller":
         socket.accept(pull=True)
@@ -56,9 +56,8 @@ async def pull(socket: WebSocket, observed: Observed) -> None:
     try:
         async for message in socket:
             observed.heard.append(message)
-            with suppress(
-                ConnectionClosedError
-            ):  # The remaining messages can still be pulled.
+            # After an error, the remaining messages can still be pulled.
+            with suppress(ConnectionClosedError):
                 socket.send(message)
     except ConnectionClosedError as exc:
         observed.raised.append(exc.code)
@@ -79,7 +78,7 @@ def echo_slowly(socket: WebSocket) -> None:
     @socket.on("message")
     async def answer(event: MessageEvent) -> None:
         await trio.lowlevel.checkpoint()
-        with suppress(ConnectionClosedError):  # The half may have failed meanwhile.
+        with suppress(ConnectionClosedError):  # The half may have failed by now.
             socket.send(event.data)
 
 

@@ -1,4 +1,4 @@
-"""An attack, and what was observed."""
+"""The description of an attack, and what was observed."""
 
 from typing import Literal
 
@@ -22,20 +22,20 @@ GOOD_ANSWER = head(
 
 @attrs.frozen
 class Case:
-    """The bytes that one side sends, and the application on the other."""
+    """The bytes that the attacker sends, and the application on the other side."""
 
     side: Literal["server", "client"]
     """The side under attack."""
     chunks: tuple[bytes, ...]
-    """The pieces that it is sent; `ACCEPT` is replaced in them."""
+    """The pieces that the side receives; `ACCEPT` in them is replaced."""
     ending: Ending = "eof"
     application: ApplicationName = "listener"
     patient: bool = False
-    """Whether a chunk comes only after all effects of the one before."""
+    """Whether each chunk is sent only after all effects of the previous one."""
     limit: int = 1000
-    """The limit of bytes for a message."""
+    """The value of `max_message_bytes`."""
     room: int = 2**20
-    """The limit of buffered bytes."""
+    """The value of `receive_buffer_bytes`."""
 
 
 @attrs.frozen
@@ -45,16 +45,16 @@ class Seen:
     received: bytes
     """The bytes that the side under attack received."""
     sent: bytes
-    """The bytes that it sent."""
+    """The bytes that the side under attack sent."""
     observed: list[Observed]
-    """The events of the application, for each half that it has taken."""
+    """The events of the application, for each half that it has accepted."""
     refusal: HandshakeError | None = None
-    """The error that a client got instead of a half."""
+    """The error that `connect()` raised."""
     hung_up: bool = False
-    """Whether the silent peer had to end the connection."""
+    """Whether the attacker, after silence, had to end the connection."""
 
 
 def with_accept(template: bytes, request: bytes) -> bytes:
-    """Fill the accept value for a request into a template of the response."""
+    """Fill the `Sec-WebSocket-Accept` for a request into a template of the response."""
     key = request.partition(b"Sec-WebSocket-Key: ")[2].partition(b"\r\n")[0]
     return template.replace(ACCEPT, accept_key(key.decode()).encode())

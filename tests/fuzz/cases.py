@@ -1,4 +1,4 @@
-"""Random cases: valid input with errors in its structure, its bytes and its pieces."""
+"""Random cases: valid input with errors in its structure and bytes, cut into pieces."""
 
 from itertools import pairwise
 from typing import Literal
@@ -12,9 +12,9 @@ from fuzz.heads import heads, interim_answers
 from fuzz.network import ENDINGS
 
 LIMITS = (1000, 2, 2**17)
-"""For `max_message_bytes`."""
+"""Values of `max_message_bytes`."""
 SMALL = 2_000
-"""Larger inputs aren't split byte by byte, to save time."""
+"""The most bytes of an input that is sent byte by byte; a larger one takes too long."""
 
 
 @st.composite
@@ -46,7 +46,7 @@ def cut(draw: st.DrawFn, data: bytes) -> tuple[bytes, ...]:
 
 @st.composite
 def cases(draw: st.DrawFn, side: Literal["server", "client"]) -> Case:
-    """Make an attack on one side."""
+    """Create an attack on one side."""
     is_server = side == "server"
     head = GOOD_REQUEST if is_server else GOOD_ANSWER
     frames = draw(streams(masks=is_server))

@@ -1,6 +1,6 @@
-"""`check()`: the rules that hold for all bytes, in all pieces.
+"""Runs a case against `serve()` or `connect()`, and checks the rules of `judging`.
 
-Server and client run as they are, on a network in memory and in virtual time.
+They run unmodified, on a network in memory and in virtual time.
 """
 
 import logging
@@ -27,15 +27,15 @@ from trio_wspair import (
 from trio_wspair._http.headers import comma_list
 
 HANDSHAKE = 10.0
-"""Seconds for an opening handshake."""
+"""The timeout of an opening handshake, in seconds."""
 GRACE = 5.0
-"""Seconds for a closing one."""
+"""The timeout of a closing handshake, in seconds."""
 GOOD_CLIENT = (GOOD_REQUEST, b"\x81\x81\1\2\3\4i\x88\x80\1\2\3\4")
 """Opens a WebSocket, sends "h", and closes it."""
 
 
-class Finding(Exception):  # noqa: N818 - to find one is no error
-    """A case that breaks a rule, and which one."""
+class Finding(Exception):  # noqa: N818 - a finding is a result, not an error
+    """A case that breaks a rule, with the reason."""
 
     def __init__(self, case: Case, what: str) -> None:
         super().__init__(case, what)
@@ -54,7 +54,7 @@ def check(case: Case) -> str:
     try:
         with log_kept_in(logged):
             outcome = trio.run(attack, case, clock=MockClock(autojump_threshold=0))
-        assert not logged, "something is logged"
+        assert not logged, "a warning or an error was logged"
         return outcome
     except Exception as exc:
         raise Finding(case, "\n".join([*reasons(exc), *logged])) from exc
@@ -69,7 +69,7 @@ def reasons(exc: BaseException) -> list[str]:
 
 @contextmanager
 def log_kept_in(logged: list[str]) -> Generator[None]:
-    """Keep the warnings and errors that are logged in the block."""
+    """Append the warnings and errors that are logged in the block to a list."""
 
     class Keeper(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -84,7 +84,7 @@ def log_kept_in(logged: list[str]) -> Generator[None]:
 
 
 async def attack_server(case: Case) -> str:
-    """Attack a server, and check that it goes on serving."""
+    """Attack a server, and check that it still serves other clients."""
     outcomes: list[str] = []
     observed: list[Observed] = []
 
@@ -93,7 +93,7 @@ async def attack_server(case: Case) -> str:
             return Response("A WebSocket is required.", status=426)
         client, server = WebSocketPair()
         observed.append(take(case.application, server, request.nursery))
-        # Without a choice, the server would log a warning.
+        # The server logs a warning if no subprotocol is chosen.
         name = "Sec-WebSocket-Protocol"
         offered = comma_list(request.headers, name)
         chosen = [(name, offered[0])] if offered else []
@@ -104,7 +104,7 @@ async def attack_server(case: Case) -> str:
         fetch,
         0,
         handshake_timeout=HANDSHAKE,
-        idle_timeout=0,  # One request for each connection; other tests send several.
+        idle_timeout=0,  # One request per connection.
         close_grace=GRACE,
         max_message_bytes=case.limit,
         receive_buffer_bytes=case.room,
@@ -169,7 +169,7 @@ async def attack_client(case: Case) -> str:
 
 @asynccontextmanager
 async def no_task_left() -> AsyncGenerator[None]:
-    """Check that after the block as many tasks run as before."""
+    """Check that the block leaves no task behind."""
     await trio.testing.wait_all_tasks_blocked()
     before = trio.lowlevel.current_statistics().tasks_living
     yield
@@ -181,7 +181,7 @@ async def no_task_left() -> AsyncGenerator[None]:
 async def until_closed(stream: ScriptedStream, case: Case) -> bool:
     """Check that a connection is closed in time; return whether the peer had to end it.
 
-    With a peer that is silent this may take as long as each timeout; else no time.
+    If the peer is silent, closing may take until a timeout; else it takes no time.
     """
     start = trio.current_time()
     with trio.move_on_after(HANDSHAKE + GRACE + 1):

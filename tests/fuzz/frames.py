@@ -31,12 +31,12 @@ BAD_UTF8 = (
 CODES = (0, 999, *range(1000, 1018), 1999, 2000, 2999, 3000, 3999, 4000, 4999, 5000)
 LENGTHS = (0, 1, 125, 126, 127, 128, 999, 1000, 1001, 2**16 - 1, 2**16, 2**16 + 1)
 CLAIMS = (0, 1, 126, 2**16, 2**31, 2**32, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
-"""Lengths for headers."""
+"""Lengths that headers announce."""
 
 
 @attrs.frozen
 class Frame:
-    """A frame, in which everything may be wrong."""
+    """A frame, in which each field may be invalid."""
 
     opcode: int
     payload: bytes = b""
@@ -44,14 +44,14 @@ class Frame:
     reserved: int = 0
     mask: bytes = b""
     masked: bool | None = None
-    """The mask bit; `None` for the right one."""
+    """The mask bit; `None` for the correct one."""
     width: int = 0
-    """The number of bytes of its extended length; 0 for the shortest."""
+    """The number of bytes of the extended length; 0 for the shortest encoding."""
     claim: int | None = None
-    """The length in the header; `None` for the right one."""
+    """The length in the header; `None` for the correct one."""
 
     def encode(self) -> bytes:
-        """Return its bytes."""
+        """Return the bytes of the frame."""
         size = len(self.payload) if self.claim is None else self.claim
         first = self.fin << 7 | self.reserved << 4 | self.opcode
         is_masked = bool(self.mask) if self.masked is None else self.masked
@@ -102,7 +102,7 @@ CLOSES = st.builds(Frame, st.just(CLOSE), CLOSE_PAYLOADS)
 
 @st.composite
 def messages(draw: st.DrawFn) -> list[Frame]:
-    """Make a message of several fragments, with control frames between them."""
+    """Create a message of several fragments, with control frames between them."""
     opcode = draw(st.sampled_from([TEXT, BINARY]))
     payload = draw(PAYLOADS)
     cuts = draw(st.lists(st.integers(0, len(payload)), max_size=4).map(sorted))
@@ -129,12 +129,12 @@ WRONGS = st.one_of(
     ),
     st.fixed_dictionaries({"payload": PAYLOADS}),
 )
-"""Errors of a frame."""
+"""Changes to the fields of a frame that may make it invalid."""
 
 
 @st.composite
 def streams(draw: st.DrawFn, *, masks: bool) -> bytes:
-    """Make a stream of frames, most of which are good."""
+    """Create a stream of frames, most of which are valid."""
     parts = draw(st.lists(st.one_of(messages(), messages(), SINGLE), max_size=6))
     made = [frame for part in parts for frame in part]
     if masks:

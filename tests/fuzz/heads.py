@@ -114,12 +114,12 @@ BODIES = (
     (b"Transfer-Encoding: chunked", b"5\r\nhelloworld"),
     (b"Transfer-Encoding: chunked", b"f" * 17 + b"\r\n"),
 )
-"""The bytes after a head, with the header that announces them."""
+"""Headers about a body, each with the bytes that follow the head."""
 
 
 @st.composite
 def heads(draw: st.DrawFn, *, of_answer: bool) -> bytes:
-    """Make a head with one or two oddities, and the bytes after it."""
+    """Create a head with one to three changes, and the bytes after it."""
     start, *lines = (GOOD_ANSWER if of_answer else GOOD_REQUEST).split(b"\r\n")[:-2]
     before, between, end, body = b"", b"\r\n", b"\r\n\r\n", b""
     odd = st.sampled_from(
@@ -140,14 +140,14 @@ def heads(draw: st.DrawFn, *, of_answer: bool) -> bytes:
         elif what == "end":
             before, end = draw(st.sampled_from(ODD_ENDS))
         else:
-            told, body = draw(st.sampled_from(BODIES))
-            lines.insert(index, told)
+            header, body = draw(st.sampled_from(BODIES))
+            lines.insert(index, header)
     return before + between.join([start, *lines]) + end + body
 
 
 @st.composite
 def interim_answers(draw: st.DrawFn) -> bytes:
-    """Make an interim response."""
+    """Create some interim responses."""
     head = b"HTTP/1.1 %d Wait\r\nX: %s\r\n\r\n"
     statuses = draw(st.lists(st.sampled_from([100, 102, 103, 199]), max_size=3))
     return b"".join(head % (status, b"x" * 50) for status in statuses)

@@ -1,4 +1,4 @@
-"""The rules for a connection that has ended, checked on its bytes and its events."""
+"""Checks the rules for a connection that has ended, by its bytes and its events."""
 
 import re
 
@@ -9,25 +9,25 @@ from trio_wspair import CloseEvent, ErrorEvent, ProtocolError
 from trio_wspair.testing._scripted_peer import Said, accept_key, read_frame
 
 STATUSES = {101, 400, 408, 426, 431, 501, 505}
-"""The statuses that a server may send (`_server/test_serving.py` says when)."""
+"""The statuses that a server may send; `_server/test_serving.py` tests when."""
 ANSWER = re.compile(
     rb"HTTP/1\.1 (\d{3}) [ -~]*\r\n((?:[!#-'*+.0-9A-Z^-z|~-]+: [ -~]*\r\n)*)\r\n"
 )
 END_OF_HEAD = re.compile(rb"\n\r?\n")
 INTERIM = re.compile(rb"(HTTP/1\.1 1(?!01)\d\d [ -~]*\r\n(X: [ -~]*\r\n)*\r\n)*")
-"""The statuses of interim responses."""
+"""The interim responses before the response to a client."""
 MAX_REQUEST, MAX_ANSWER = 2**15, 2**16
-"""The limit of bytes for a head."""
+"""The most bytes of a head."""
 
 
 def judge_server(case: Case, seen: Seen) -> str:
-    """Check what a server has done; return a name of the outcome.
+    """Check what a server has done; return the name of the outcome.
 
     Raises:
-        AssertionError: It has broken a rule.
+        AssertionError: The server has broken a rule.
     """
     if not seen.sent:
-        assert case.ending != "silence", "no answer to a request that is late"
+        assert case.ending != "silence", "no answer, not even 408 after the timeout"
         request = seen.received.lstrip(b"\r\n")
         complete = END_OF_HEAD.search(request) is not None
         assert not complete or case.ending == "reset", "no answer to a request"
@@ -58,18 +58,18 @@ def judge_server(case: Case, seen: Seen) -> str:
 
 
 def header(answer: re.Match[bytes], name: bytes) -> bytes:
-    """Return the value of a header that has to be there exactly once."""
+    """Return the value of a header; check that it occurs exactly once."""
     values = re.findall(rb"(?i)(?:^|\n)%s: (.*)\r\n" % name, answer[2])
-    assert len(values) == 1, f"{name!r} comes {len(values)} times"
+    assert len(values) == 1, f"{name!r} occurs {len(values)} times"
     value: bytes = values[0]
     return value
 
 
 def judge_client(case: Case, seen: Seen) -> str:
-    """Check what a client has done; return a name of the outcome.
+    """Check what a client has done; return the name of the outcome.
 
     Raises:
-        AssertionError: It has broken a rule.
+        AssertionError: The client has broken a rule.
     """
     if not seen.sent:
         assert case.ending == "reset", "no request"
@@ -95,7 +95,7 @@ def judge_client(case: Case, seen: Seen) -> str:
 
 
 def head_and_frames(data: bytes) -> tuple[bytes, bytes]:
-    """Return the head of a 101, which may have others before it, and what follows."""
+    """Return the head of the 101, after interim responses, and the bytes after it."""
     while (end := END_OF_HEAD.search(data)) is not None:
         head, data = data[: end.end()], data[end.end() :]
         if re.match(rb"HTTP/\d\.\d 101\b", head):
@@ -140,7 +140,7 @@ def close_code(said: Said) -> int | None:
 def judge_events(
     case: Case, observed: Observed, wanted: Expected, closes: list[int]
 ) -> End:
-    """Check the events: messages, at most one error, one close; return the close."""
+    """Check the events: messages, at most one error, one close; return the end."""
     heard = list(observed.heard)
     assert heard, "no close event"
     closed = heard.pop()
@@ -155,17 +155,16 @@ def judge_events(
         return Clean(closed.code, closed.reason)
     assert closed.code == 1006, f"{closed.code} is not clean"
     if case.application == "puller":  # A puller gets no error event.
-        if (
-            case.ending == "reset" and not closes
-        ):  # Nor does the peer get a Close for it.
+        # After a reset, the peer gets no Close, so nothing shows why it ended.
+        if case.ending == "reset" and not closes:
             return next(end for end in wanted.ends if not isinstance(end, Clean))
         return Broken(closes[0]) if closes else Vanished()
     if isinstance(error, ErrorEvent) and isinstance(error.error, ProtocolError):
         return Broken(error.error.code)
     if isinstance(error, ErrorEvent):
-        assert isinstance(error.error, TimeoutError), f"an error like {error!r}"
+        assert isinstance(error.error, TimeoutError), f"an unexpected error: {error!r}"
         waits = case.application == "closer" and case.ending == "silence"
-        assert waits, f"a timeout for nothing: {error!r}"
+        assert waits, f"a timeout without a silent peer: {error!r}"
     return Vanished()
 
 
@@ -177,7 +176,7 @@ def judge_sent(case: Case, said: list[Said], wanted: Expected, end: End) -> None
     if case.application == "half-open" and isinstance(end, Clean):
         right.append(LAST_MESSAGE)
     assert echoes == right[: len(echoes)], f"sent {echoes!r}, not {right!r}"
-    if end == Broken(1009):  # Characters are read on until they are counted.
+    if end == Broken(1009):  # More pings may be answered before the limit is noticed.
         pongs = pongs[: len(wanted.pings)]
     assert pongs == wanted.pings[: len(pongs)], f"{pongs!r} for {wanted.pings!r}"
     if not isinstance(end, Vanished) and case.ending != "reset":
@@ -188,14 +187,14 @@ def judge_sent(case: Case, said: list[Said], wanted: Expected, end: End) -> None
 
 
 def closes_for(case: Case, wanted: Expected, end: End) -> list[list[int]]:
-    """Return the Closes that we may send, each as a list of codes."""
-    itself = case.application == "closer" and wanted.messages
+    """Return the Closes that our side may send, as lists of their codes."""
+    closes_first = case.application == "closer" and wanted.messages
     if isinstance(end, Clean):
-        own = itself or case.application == "half-open"
+        own = closes_first or case.application == "half-open"
         right = [[OWN_CODE]] if own else [[end.code]]
-    else:  # The error of the peer may come first.
+    else:  # The peer's error may be noticed before or after our Close.
         right = [[end.code] if isinstance(end, Broken) else []]
-        right += [[OWN_CODE]] if itself else []
+        right += [[OWN_CODE]] if closes_first else []
     if case.ending == "reset":
         right.append([])
     return right

@@ -1,7 +1,7 @@
 """A network in memory for `serve()` and `connect()`, with scripted input.
 
-The input of a connection is written down before: that makes virtual time possible,
-and every split of the bytes exact.
+The input of a connection is known beforehand. This allows virtual time, and exact
+control over how the bytes are split.
 """
 
 from collections import deque
@@ -24,8 +24,9 @@ class ScriptedStream(trio.abc.HalfCloseableStream):
     Args:
         chunks: The pieces that are received, one by one.
         ending: The event after the last piece.
-        patient: A piece comes only after all effects of the one before.
-        fill_in: Makes the final pieces from these and the bytes sent so far.
+        patient: Each piece is received only after all effects of the previous one.
+        fill_in: A function of the pieces and of the bytes sent so far; returns the
+            final pieces.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class ScriptedStream(trio.abc.HalfCloseableStream):
         self._over = trio.Event()
         self._reset = False
         self.sent = bytearray()
-        """All bytes sent to it."""
+        """All bytes that were sent into the stream."""
         self.ended_sending = False
         self.closed = trio.Event()
 
@@ -71,7 +72,7 @@ class ScriptedStream(trio.abc.HalfCloseableStream):
         return b""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Keep the sent bytes."""
+        """Record the sent bytes."""
         await trio.lowlevel.checkpoint()
         if self.closed.is_set():
             raise trio.ClosedResourceError
@@ -108,7 +109,7 @@ class ScriptedListener(trio.abc.Listener[trio.abc.Stream]):
 
     @property
     def socket(self) -> "ScriptedListener":
-        """The listener itself, which has `getsockname()`."""
+        """An object with `getsockname()`: the listener itself."""
         return self
 
     def getsockname(self) -> tuple[str, int]:
@@ -126,7 +127,7 @@ class ScriptedListener(trio.abc.Listener[trio.abc.Stream]):
 
 @contextmanager
 def listening_in_memory() -> Generator[Callable[[trio.abc.Stream], None]]:
-    """Let `serve()` listen in memory; give a function that dials it."""
+    """Let `serve()` listen in memory; yield a function that connects a stream."""
     listener = ScriptedListener()
 
     async def open_tcp_listeners(*_: object, **__: object) -> list[ScriptedListener]:

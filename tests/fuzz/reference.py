@@ -1,7 +1,7 @@
 """The expected result of a stream of frames: a second implementation of RFC 6455.
 
-Written from the RFC, not from the library, and for whole inputs, without splits. Where
-the RFC leaves open when an error is noticed, several ends are right.
+It follows the RFC, shares no code with the library, and reads whole inputs. Where the
+RFC does not say when an endpoint must notice an error, several ends are right.
 """
 
 import codecs
@@ -33,7 +33,7 @@ class Clean:
 
 @attrs.frozen
 class Broken:
-    """The peer breaks the protocol, and is sent this close code."""
+    """The peer breaks the protocol, and receives this close code."""
 
     code: int
 
@@ -54,21 +54,21 @@ class Expected:
     pings: list[bytes]
     """The pings that may be answered."""
     sure_pings: int
-    """How many of them come before every possible end."""
+    """The number of pings before every possible end, which must be answered."""
     ends: set[End]
-    """The ends that are right."""
+    """The possible ends of the connection."""
 
 
 class FoundError(Exception):
-    """The stream ends here; the arguments are the right ends."""
+    """The stream ends here; the arguments are the possible ends."""
 
 
 class Reader:
     """Reads a stream of frames.
 
     Args:
-        masked: The frames have to be masked, as those of a client.
-        limit: The bytes that a message may have.
+        masked: Whether the frames have to be masked, as frames of a client.
+        limit: The most bytes of a message.
     """
 
     def __init__(self, data: bytes, *, masked: bool, limit: int) -> None:
@@ -77,11 +77,11 @@ class Reader:
         self._limit = limit
         self._at = 0
         self._opcode: int | None = None
-        """The opcode of the message that has begun."""
+        """The opcode of the message whose fragments are being read."""
         self._payload = b""
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._possible: set[End] = set()
-        """Ends that may have happened already."""
+        """The ends that an endpoint may have reached already."""
         self._messages: list[str | bytes] = []
         self._pings: list[bytes] = []
         self._sure_pings = 0
@@ -96,7 +96,10 @@ class Reader:
             return Expected(self._messages, self._pings, self._sure_pings, ends)
 
     def _take(self, size: int, wrong: set[End]) -> bytes:
-        """Take a number of bytes; if they are missing, an error may be noticed."""
+        """Take this many bytes.
+
+        If they are missing, the stream ends: as vanished, or with the errors `wrong`.
+        """
         if len(self._data) < self._at + size:
             raise FoundError(Vanished(), *wrong)
         self._at += size

@@ -1,4 +1,4 @@
-"""The judge of hostile bytes accepts right results, and finds wrong ones."""
+"""The rules of `fuzz.judging` accept right results, and find wrong ones."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""``python -m soak [--seconds N] [--seed N] [--engine NAME]``: run, and report."""
+"""Runs the soak test: ``python -m soak [--seconds N] [--seed N] [--engine NAME]``."""
 
 import argparse
 import faulthandler
@@ -15,8 +15,8 @@ from soak.report import Report
 
 DEFAULT_SECONDS: Final = 120.0
 OVERTIME: Final = 90.0
-"""Seconds that it may take longer when connections hang."""
-MAX_TOLD: Final = 20
+"""Seconds after the planned end at which a run that hangs is stopped."""
+MAX_SHOWN: Final = 20
 
 
 def main() -> None:
@@ -35,8 +35,8 @@ def main() -> None:
         trio.run(soak, arguments.seconds, arguments.seed, report)
     print(report.text())
     if report.wrong:
-        told = "\n".join(report.wrong[:MAX_TOLD])
-        sys.exit(f"\nThe soak has failed, for {len(report.wrong)} reasons:\n{told}")
+        shown = "\n".join(report.wrong[:MAX_SHOWN])
+        sys.exit(f"\nThe soak test has found {len(report.wrong)} faults:\n{shown}")
 
 
 if __name__ == "__main__":

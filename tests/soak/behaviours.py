@@ -1,7 +1,7 @@
-"""The handlers of the soak's server: every way to use and misuse a half.
+"""The handlers of the soak test's server: every way to use and misuse a half.
 
-Which one answers is in the path of the request. Its query has two numbers: ``n``, after
-how many messages something happens, and ``code``, with what is closed.
+The path of a request selects the handler. The query has two numbers: the handler acts
+after ``n`` messages, and closes with the code ``code``.
 """
 
 from collections.abc import Awaitable, Callable
@@ -23,20 +23,20 @@ from trio_wspair import (
 
 GRACE: Final = 0.3
 MOMENT: Final = 0.03
-"""Seconds that slow handlers wait."""
+"""The seconds that a slow handler waits."""
 PATIENCE: Final = 1.0
-"""Seconds after which a handler stops waiting."""
+"""The seconds after which a handler stops waiting."""
 
 
-class Planned(Exception):  # noqa: N818 - it is no error that something is planned
-    """A failure on purpose."""
+class Planned(Exception):  # noqa: N818 - a planned exception is no error of the test
+    """An exception that is raised on purpose."""
 
 
 def is_planned(exc: BaseException) -> bool:
-    """Return whether a handler may fail with it.
+    """Whether a handler may fail with this exception.
 
-    That is, when it is planned, and when a client vanishes or reads nothing while a
-    handler sends to it.
+    It may if the exception is planned, or if a client vanishes or reads nothing while
+    the handler sends to it.
     """
     if isinstance(exc, BaseExceptionGroup):
         return all(map(is_planned, exc.exceptions))
@@ -53,10 +53,10 @@ class Call:
     n: int
     code: int
     accept: Callable[..., None]
-    """Accepts the half; for those that are counted."""
+    """Accepts the half, and counts it."""
 
     def start(self, task: Callable[[], Awaitable[object]]) -> None:
-        """Run a task for the life of the connection."""
+        """Run a task until the connection ends."""
         self.request.nursery.start_soon(task)
 
 
@@ -98,9 +98,9 @@ def pull(call: Call, pause: float = 0) -> None:
                 await half.drain()
                 await trio.sleep(pause)
         except ConnectionClosedError:
-            pass  # The client may be gone at any moment.
+            pass  # The client may vanish at any moment.
         finally:
-            # A puller that stops has to close: more messages may come.
+            # Close the half: more messages may arrive, and this task won't pull them.
             await half.aclose()
 
     call.accept(pull=True)
@@ -118,7 +118,7 @@ def later(call: Call) -> None:
 
 
 def slow(call: Call) -> None:
-    """Take a moment for each message, without an answer."""
+    """Wait a moment for each message, without an answer."""
 
     @call.half.on("message")
     async def dawdle(event: MessageEvent) -> None:
@@ -221,7 +221,7 @@ def fail_at_end(call: Call) -> None:
 
 
 def fail_beside(call: Call) -> None:
-    """Fail in another task of the request."""
+    """Fail in a task that runs beside the listeners."""
 
     async def fail_soon() -> None:
         await trio.sleep(MOMENT * call.n)
@@ -232,7 +232,7 @@ def fail_beside(call: Call) -> None:
 
 
 def half_open(call: Call) -> None:
-    """Go on sending when the client has closed."""
+    """Send more messages after the client has closed."""
     half = call.half
 
     @half.on("close")
@@ -248,7 +248,7 @@ def half_open(call: Call) -> None:
 
 
 def flood(call: Call) -> None:
-    """Send much, as fast as the client reads."""
+    """Send many large messages, as fast as the client reads."""
 
     async def send() -> None:
         try:
@@ -273,7 +273,7 @@ def overflow(call: Call) -> None:
 
 
 def ping(call: Call) -> None:
-    """Ping the client before each answer. It may take too long, or be gone."""
+    """Ping the client before each answer; a missing pong is no fault."""
 
     @call.half.on("message")
     async def measure_and_answer(event: MessageEvent) -> None:

@@ -1,7 +1,7 @@
-"""The clients of the soak that use the library, and end in every possible way.
+"""The clients of the soak test that use the library; they end in every possible way.
 
-Each is called with the connection to make and a random generator, and returns how the
-connection ended, in words for the report.
+Each is a function of the connection to open and a random generator. It returns how the
+connection ended, as a text for the report.
 """
 
 import ssl
@@ -32,7 +32,7 @@ LIMITS: Final[dict[str, Any]] = {
 }
 CODES: Final = [1000, 1000, 1001, 1011, 3000, 4999]
 SOON: Final = 0.03
-"""The mean of the seconds until an event in the life of a client."""
+"""The mean of the random waits of a client, in seconds."""
 
 
 class WrongEchoError(Exception):
@@ -41,7 +41,7 @@ class WrongEchoError(Exception):
 
 @attrs.frozen
 class Target:
-    """A connection to make."""
+    """A connection to open."""
 
     host: str
     port: int
@@ -64,7 +64,7 @@ class Target:
         return {"ssl_context": self.context, **LIMITS}
 
     def open(self) -> AbstractAsyncContextManager[WebSocket]:
-        """Connect for a block."""
+        """Connect for the block."""
         return open_websocket(self.url, **self.options)
 
 
@@ -72,13 +72,13 @@ Client = Callable[[Target, Random], Awaitable[str]]
 
 
 def some_message(rng: Random) -> str | bytes:
-    """Return a message: most are short."""
+    """Return a random message; most are short."""
     size = rng.choice([0, 5, 100, 5_000, 70_000])
     return "é" * size if rng.random() < 0.5 else rng.randbytes(size)
 
 
 async def talk(target: Target, ws: WebSocket, rng: Random) -> None:
-    """Send some messages, and wait a moment for an answer to each."""
+    """Send some messages, and wait a short time for an answer to each."""
     for _ in range(rng.randrange(1, 6)):
         message = some_message(rng)
         ws.send(message)
@@ -104,14 +104,14 @@ async def leave(target: Target, rng: Random) -> str:
 
 
 async def raise_in_block(target: Target, rng: Random) -> str:
-    """Exchange messages, and leave the block by an exception."""
+    """Exchange messages, and leave the block with an exception."""
     async with target.open() as ws:
         await talk(target, ws, rng)
         raise Planned
 
 
 async def be_cancelled(target: Target, rng: Random) -> str:
-    """Be cancelled at any moment, from connecting on."""
+    """Be cancelled at a random moment, perhaps while connecting."""
     with trio.move_on_after(rng.expovariate(1 / SOON)) as scope:
         async with target.open() as ws:
             while True:
@@ -120,7 +120,7 @@ async def be_cancelled(target: Target, rng: Random) -> str:
 
 
 async def close(target: Target, rng: Random) -> str:
-    """Listen, send at once, and close with some code."""
+    """Listen, send messages at once, and close with a random code."""
     async with trio.open_nursery() as nursery:
         ws = await connect(target.url, nursery=nursery, **target.options)
         heard: list[str | bytes] = []
@@ -142,7 +142,7 @@ async def close(target: Target, rng: Random) -> str:
 
 
 async def aclose(target: Target, rng: Random) -> str:
-    """Close and wait for the end, sometimes for too short a time."""
+    """Close and wait for the end, sometimes with too short a timeout."""
     async with target.open() as ws:
         await talk(target, ws, rng)
         with trio.move_on_after(rng.choice([1, 0.01, 0])):
@@ -151,7 +151,7 @@ async def aclose(target: Target, rng: Random) -> str:
 
 
 async def lose_the_nursery(target: Target, rng: Random) -> str:
-    """Cancel the nursery of the half, which may be unaccepted."""
+    """Cancel the nursery of the half, which may not have been accepted."""
     async with trio.open_nursery() as nursery:
         ws = await connect(target.url, nursery=nursery, **target.options)
         if rng.random() < 0.7:
@@ -163,7 +163,7 @@ async def lose_the_nursery(target: Target, rng: Random) -> str:
 
 
 async def fail(target: Target, rng: Random) -> str:
-    """Raise in a listener, sync or async."""
+    """Raise an exception in a sync or async listener."""
 
     def refuse(event: MessageEvent | CloseEvent) -> None:
         raise Planned
@@ -200,7 +200,7 @@ async def send_too_much(target: Target, rng: Random) -> str:
 
 
 async def take_too_little(target: Target, rng: Random) -> str:
-    """Refuse what the server sends, as too large."""
+    """Refuse the server's messages, because they are too large."""
     options = target.options | {"max_message_bytes": 1}
     async with open_websocket(target.url, **options) as ws:
         await talk(target, ws, rng)
@@ -208,7 +208,7 @@ async def take_too_little(target: Target, rng: Random) -> str:
 
 
 async def ping(target: Target, rng: Random) -> str:
-    """Ping, sometimes cancelled, while messages are exchanged."""
+    """Send pings while messages are exchanged; some pings are cancelled."""
     async with target.open() as ws, trio.open_nursery() as nursery:
         for _ in range(rng.randrange(1, 4)):
             nursery.start_soon(ws.ping)
@@ -220,7 +220,7 @@ async def ping(target: Target, rng: Random) -> str:
 
 
 async def be_slow(target: Target, rng: Random) -> str:
-    """Pull messages late, and only some of them."""
+    """Receive messages late, and only some of them."""
     async with target.open() as ws:
         for _ in range(rng.randrange(10)):
             ws.send(some_message(rng))

@@ -1,7 +1,8 @@
-"""The soak itself: a server, a crowd of clients, and the numbers before and after.
+"""Runs a server and many clients, and takes their numbers before and after.
 
-The actions of a connection depend on the seed and its number only, but their times
-depend on the machine: the same seed gives the same mixture, not the same run.
+The actions of a connection depend only on the seed and on the connection's number.
+Their times depend on the machine, so two runs with the same seed are similar, but not
+the same.
 """
 
 import math
@@ -33,16 +34,16 @@ AT_A_TIME: Final = 50
 SECURE_SHARE: Final = 0.15
 RAW_SHARE: Final = 0.5
 PHASES: Final = {"warmed up": 0.2, "middle": 0.4, "end": 0.4}
-"""The moments of counting, and the share of the time before each."""
+"""The moments at which numbers are taken, each with its share of the whole time."""
 PATIENCE: Final = 30.0
-"""Seconds after which a connection counts as hanging; the longest take a few."""
+"""Seconds after which a connection counts as hanging; others take a few seconds."""
 QUIET_SECONDS: Final = 10.0
-"""Seconds in which everything ends after the last client."""
+"""The most seconds until everything has ended after the last client."""
 STOP_AFTER: Final = 0.5
 
 
 async def soak(seconds: float, seed: int, report: Report) -> None:
-    """Run the soak for about this time, and report."""
+    """Run the soak test for about this time, and fill the report."""
     authority = trustme.CA()
     context = ssl.create_default_context()
     authority.configure_trust(context)
@@ -56,7 +57,7 @@ async def soak(seconds: float, seed: int, report: Report) -> None:
             said = await _count_when_quiet(name, server, report)
             await crowd.talk()
         _take(said, report)
-        # Last, the server stops while clients are connected.
+        # At the end, the server is stopped while clients are connected.
         async with trio.open_nursery() as nursery:
             nursery.start_soon(crowd.run, math.inf)
             await trio.sleep(STOP_AFTER)
@@ -67,7 +68,7 @@ async def soak(seconds: float, seed: int, report: Report) -> None:
 
 
 async def _count_when_quiet(name: str, server: ServerProcess, report: Report) -> Said:
-    """Count when everything has ended, or should have ended."""
+    """Take the numbers as soon as everything has ended, or after `QUIET_SECONDS`."""
     start = report.moments[0]
     deadline = trio.current_time() + QUIET_SECONDS
     while True:
@@ -86,12 +87,12 @@ def _take(said: Said, report: Report) -> None:
     report.wrong += said.unplanned
     ends = [n for what, n in said.endings.items() if what.startswith("close event")]
     if sum(ends) != said.accepted:
-        wrong = f"{said.accepted} halves were accepted, and {sum(ends)} told their end"
+        wrong = f"{said.accepted} halves accepted, but {sum(ends)} close events"
         report.wrong.append(wrong)
 
 
 class _Crowd:
-    """Many clients, each with one connection after the other."""
+    """Clients that run at the same time, each with one connection after another."""
 
     def __init__(
         self,
@@ -117,7 +118,7 @@ class _Crowd:
                 nursery.start_soon(self._run_one)
 
     async def talk(self) -> None:
-        """Check that the server works, by two conversations."""
+        """Check that the server works, by an echo on each of its ports."""
         for kind, base in self._urls.items():
             url = f"{base}echo?n=0&code=1000"
             context = self._context if kind == "secure" else None
@@ -133,7 +134,7 @@ class _Crowd:
                 self._report.wrong.append(f"{url} has answered {answer!r}")
 
     def leave(self) -> None:
-        """Make no more connections, and expect the server to stop."""
+        """Open no more connections; from now on, a missing server is no fault."""
         self._deadline = -math.inf
         self._leaves = True
 
@@ -178,7 +179,7 @@ class _Crowd:
         )
 
     def _name_of(self, exc: BaseException) -> str | None:
-        """Return the words for an expected error of a client; `None` for any other."""
+        """Return the name of an expected error of a client; `None` for any other."""
         match exc:
             case BaseExceptionGroup():
                 names = [self._name_of(e) for e in exc.exceptions]

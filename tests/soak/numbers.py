@@ -15,13 +15,13 @@ from trio_wspair import WebSocket
 
 # How much more memory may be in use at the end of a run than in its middle.
 #
-# Blocks are the sharper measure, as they are only what is kept. There were at most
-# 90 more after 5,000 connections, and up to 900 in a run of seconds, while caches are
-# filled. What each connection leaves behind makes thousands.
+# The number of blocks is the more exact measure, because it counts live memory only. It
+# rose by 90 at most after 5,000 connections, and by up to 900 in runs of a few seconds,
+# while caches fill. A leak in each connection would make it rise by thousands.
 #
-# RSS depends on which large messages meet by chance, and on what the allocator gives
-# back. It was between 1.5 MiB less and 6.5 MiB more, and after 64,000 connections no
-# more than after 20,000. It shows large buffers, which aren't blocks: 4 KiB for
+# RSS depends on which large messages coincide, and on how much memory the allocator
+# returns. It changed by -1.5 to 6.5 MiB, and was no larger after 64,000 connections
+# than after 20,000. It includes large buffers, which aren't blocks: a leak of 4 KiB in
 # each of 5,000 connections would be 20 MiB.
 MAX_BLOCKS: Final = 1_500
 MAX_MEMORY: Final = 16 * 2**20
@@ -36,18 +36,17 @@ class Numbers:
     tasks: dict[str, int]
     """The number of tasks that run each function."""
     halves: int
-    """Objects of the class `WebSocket`."""
+    """The number of `WebSocket` objects."""
     blocks: int
-    """Pieces of memory that Python has allocated."""
+    """The number of memory blocks that Python has allocated."""
     memory: int
-    """Bytes of memory in use, as the system counts (RSS)."""
+    """The resident memory in bytes (RSS)."""
 
 
 def take_numbers() -> Numbers:
-    """Count, after the garbage has been collected. Called in a Trio task."""
-    for _ in range(
-        3
-    ):  # Objects that a finalizer releases are collected in the next round.
+    """Collect the garbage, and count. Call this in a Trio task."""
+    # Objects that a finalizer releases are collected in the next round.
+    for _ in range(3):
         gc.collect()
     with open("/proc/self/statm") as statm:
         pages = int(statm.read().split()[1])
@@ -77,12 +76,12 @@ def _tasks() -> Iterator[str]:
 
 
 def is_back(before: Numbers, after: Numbers) -> bool:
-    """Return whether the exact counts are unchanged."""
+    """Whether the numbers of descriptors, tasks and halves are the same."""
     return not _exact_differences(before, after)
 
 
 def what_is_left(first: Numbers, middle: Numbers, last: Numbers) -> list[str]:
-    """Return a sentence for each number that is too large in the end."""
+    """Return a fault for each number that is too large at the end."""
     wrong = _exact_differences(first, last)
     blocks = last.blocks - middle.blocks
     if blocks > MAX_BLOCKS:

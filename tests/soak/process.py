@@ -1,4 +1,4 @@
-"""The server process, as seen from the process of the clients."""
+"""Starts and stops the server process, and asks it for its numbers."""
 
 import json
 import subprocess
@@ -23,12 +23,13 @@ class Said:
 
     numbers: Numbers
     endings: Counter[str]
-    """How its connections have ended, from the view of its handlers."""
+    """How often its handlers have seen each kind of end of a connection."""
     accepted: int
     """How many halves its handlers have accepted."""
     logged: Counter[str]
+    """How often it has logged each message."""
     unplanned: list[str]
-    """The faults that it has seen."""
+    """The faults that it has found."""
 
 
 @attrs.frozen
@@ -36,7 +37,7 @@ class ServerProcess:
     """The running process."""
 
     urls: dict[str, str]
-    """Its ports, ``plain`` and ``secure``."""
+    """The URLs of its ports, ``plain`` and ``secure``."""
     _process: trio.Process
 
     async def ask(self) -> Said:
@@ -53,7 +54,7 @@ class ServerProcess:
         )
 
     async def stop(self) -> None:
-        """Stop it, and wait until it has stopped."""
+        """Stop the server, and wait until it has stopped."""
         assert self._process.stdin is not None
         await self._process.stdin.aclose()
         await self._process.wait()
@@ -65,7 +66,7 @@ async def _read_line(process: trio.Process) -> dict[str, Any]:
     while not line.endswith(b"\n"):
         data = await process.stdout.receive_some()
         if not data:
-            raise RuntimeError("the server has ended")
+            raise RuntimeError("the server process has ended")
         line += data
     answer: dict[str, Any] = json.loads(line)
     return answer
@@ -73,7 +74,9 @@ async def _read_line(process: trio.Process) -> dict[str, Any]:
 
 @asynccontextmanager
 async def running_server(authority: trustme.CA) -> AsyncGenerator[ServerProcess]:
-    """Run the server for a block, which stops it; on the engine that is in use.
+    """Run the server for the block, on the engine that is in use.
+
+    The block has to stop it.
 
     Raises:
         CalledProcessError: The server has failed.

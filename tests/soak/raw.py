@@ -1,6 +1,6 @@
-"""The clients of the soak that send raw bytes, and break rules of the protocols.
+"""The clients of the soak test that send raw bytes, and break rules of the protocols.
 
-Called and reported as those of `clients`.
+They have the same arguments and results as the functions in `clients`.
 """
 
 import socket
@@ -27,7 +27,7 @@ from trio_wspair.testing._scripted_peer import (
 )
 
 PATIENCE: Final = 20.0
-"""Seconds in which the server has to end a connection."""
+"""The most seconds until the server ends a connection."""
 MASKED: Final = 0x80
 
 
@@ -36,12 +36,12 @@ class NoEndError(Exception):
 
 
 class NoWebSocketError(Exception):
-    """The server has answered with another status than 101."""
+    """The server has answered with a status other than 101."""
 
 
 @asynccontextmanager
 async def dialled(target: Target) -> AsyncGenerator[ScriptedPeer]:
-    """Open TCP or TLS for a block, which has to close it."""
+    """Open a TCP or TLS connection for the block."""
     tcp = await trio.open_tcp_stream(target.host, target.port)
     try:
         stream: trio.abc.Stream = tcp
@@ -57,8 +57,8 @@ async def dialled(target: Target) -> AsyncGenerator[ScriptedPeer]:
         await trio.aclose_forcefully(tcp)
 
 
-def below(peer: ScriptedPeer) -> trio.SocketStream:
-    """Return the TCP stream of a peer."""
+def tcp_stream(peer: ScriptedPeer) -> trio.SocketStream:
+    """Return the TCP stream of a peer, below TLS if there is any."""
     stream = peer.stream
     if isinstance(stream, trio.SSLStream):
         stream = stream.transport_stream
@@ -67,14 +67,14 @@ def below(peer: ScriptedPeer) -> trio.SocketStream:
 
 
 def reset(peer: ScriptedPeer) -> None:
-    """Make the end of TCP a reset, which drops bytes in transit."""
+    """Make the TCP connection end with a reset, which drops bytes in transit."""
     linger = struct.pack("ii", 1, 0)
-    below(peer).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    tcp_stream(peer).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
 
 @asynccontextmanager
 async def opened(target: Target) -> AsyncGenerator[ScriptedPeer]:
-    """Open a WebSocket for a block."""
+    """Open a WebSocket for the block."""
     async with dialled(target) as peer:
         answer = await peer.handshake(target=target.resource)
         if not answer.startswith("HTTP/1.1 101 "):
@@ -83,25 +83,25 @@ async def opened(target: Target) -> AsyncGenerator[ScriptedPeer]:
 
 
 def status_of(answer: str) -> str:
-    """Return the text of the report for an HTTP response."""
+    """Return the text for the report about an HTTP response."""
     return f"HTTP {answer.split(' ')[1]}" if answer else "ended in the handshake"
 
 
 def close_received(
     said: list[str | bytes | tuple[int, str] | tuple[str, bytes]],
 ) -> str:
-    """Return the Close that the server has sent, if any."""
+    """Return the text for the report about the Close that the server has sent."""
     last = said[-1] if said else None
     if isinstance(last, tuple) and isinstance(last[0], int):
-        return f"heard Close {last[0]}"
-    return "heard no Close"
+        return f"received Close {last[0]}"
+    return "received no Close"
 
 
 # -- peers that vanish --------------------------------------------------------
 
 
 def conversation(peer: ScriptedPeer, target: Target, rng: Random) -> list[bytes]:
-    """Return the bytes of a good client, in whole frames."""
+    """Return the bytes of a correct client: its request and its frames."""
     return [
         head(*UPGRADE, start=f"GET {target.resource} HTTP/1.1"),
         peer.text_frame("x" * rng.choice([1, 200, 70_000])),
@@ -113,7 +113,7 @@ def conversation(peer: ScriptedPeer, target: Target, rng: Random) -> list[bytes]
 
 
 async def vanish(target: Target, rng: Random) -> str:
-    """Send a good conversation up to any byte, and end TCP in any way."""
+    """Send a correct conversation up to a random byte, and end TCP in a random way."""
     how = rng.choice(["ended", "reset", "half-closed"])
     async with dialled(target) as peer:
         pieces = conversation(peer, target, rng)
@@ -128,7 +128,7 @@ async def vanish(target: Target, rng: Random) -> str:
         if how == "reset":
             reset(peer)
         elif how == "half-closed":
-            await below(peer).send_eof()
+            await tcp_stream(peer).send_eof()
             with trio.move_on_after(PATIENCE) as scope:
                 await peer.read_all()
             if scope.cancelled_caught:
@@ -137,7 +137,7 @@ async def vanish(target: Target, rng: Random) -> str:
 
 
 async def be_deaf(target: Target, rng: Random) -> str:
-    """Send without reading, then vanish."""
+    """Send without reading, then vanish without a Close."""
     async with opened(target) as peer:
         with trio.move_on_after(rng.expovariate(1 / SOON) * 5):
             while True:
@@ -149,7 +149,7 @@ async def be_deaf(target: Target, rng: Random) -> str:
 
 
 async def be_mute(target: Target, rng: Random) -> str:
-    """Read, and answer neither pings nor Closes."""
+    """Read, but answer neither pings nor Closes."""
     async with opened(target) as peer:
         await peer.send(peer.text_frame("go on"))
         with trio.move_on_after(rng.expovariate(1 / SOON) * 10):
@@ -167,11 +167,11 @@ async def close(target: Target, rng: Random) -> str:
         await peer.send(*texts, peer.close_frame(rng.choice([None, *CODES])))
         with trio.move_on_after(0.3):
             return close_received(await peer.receive_all())
-    return "said Close, and vanished without an answer"
+    return "sent Close, and vanished without an answer"
 
 
 async def close_and_talk_on(target: Target, rng: Random) -> str:
-    """Send after the Close, which is illegal."""
+    """Send messages after the Close, which the protocol forbids."""
     async with opened(target) as peer:
         await peer.send(peer.text_frame("x"), peer.close_frame(1000))
         try:
@@ -181,14 +181,14 @@ async def close_and_talk_on(target: Target, rng: Random) -> str:
                     await trio.sleep(0.001)
         except trio.BrokenResourceError:
             pass
-    return "said Close, and talked on"
+    return "sent Close, then messages"
 
 
 # -- peers that break the protocol --------------------------------------------
 
 
 def bad_frames(peer: ScriptedPeer, rng: Random) -> list[bytes]:
-    """Return bytes that end a connection, each for another reason."""
+    """Return invalid frames; the server ends the connection for different reasons."""
     size = LIMITS["max_message_bytes"] + 1
     return [
         peer.frame(TEXT, b"\xff\xfe"),  # Invalid UTF-8.
@@ -212,7 +212,7 @@ def bad_frames(peer: ScriptedPeer, rng: Random) -> list[bytes]:
 
 
 async def break_the_rules(target: Target, rng: Random) -> str:
-    """Break the protocol of WebSockets."""
+    """Break the WebSocket protocol."""
     async with opened(target) as peer:
         frames = rng.choice(bad_frames(peer, rng))
         await peer.send(peer.text_frame("so far, so good") * rng.randrange(3), frames)
@@ -227,7 +227,7 @@ async def flood_with_pings(target: Target, rng: Random) -> str:
         with trio.move_on_after(0.2):
             await peer.send(peer.frame(PING, bytes(125)) * 2000)
             await peer.send(peer.frame(PONG, b"unasked") * 10)
-        # A TLS record that was cut off above ends everything, with its frames.
+        # A TLS record that was cut off above ends the connection, within a frame.
         with trio.move_on_after(SOON), suppress(TornFrameError):
             for _ in range(rng.randrange(1000)):
                 await peer.receive()
@@ -238,7 +238,7 @@ async def flood_with_pings(target: Target, rng: Random) -> str:
 
 
 def bad_heads(rng: Random) -> list[bytes]:
-    """Return requests that don't get a WebSocket, each for another reason."""
+    """Return requests that the server refuses, for different reasons."""
     host = "Host: 127.0.0.1"
     return [
         head(host, start=f"{rng.choice(['GET', 'HEAD', 'DELETE'])} / HTTP/1.1"),
@@ -255,7 +255,7 @@ def bad_heads(rng: Random) -> list[bytes]:
 
 
 async def ask_wrongly(target: Target, rng: Random) -> str:
-    """Send another request than one for a WebSocket."""
+    """Send a request that the server refuses."""
     async with dialled(target) as peer:
         await peer.send(rng.choice(bad_heads(rng)))
         with trio.move_on_after(PATIENCE):
@@ -281,11 +281,11 @@ async def be_slow(target: Target, rng: Random) -> str:
 
 
 async def speak_no_tls(target: Target, rng: Random) -> str:
-    """Send bytes that are neither TLS nor HTTP, below any handshake."""
+    """Send bytes that are neither TLS nor HTTP, straight to TCP."""
     async with dialled(target) as peer:
-        await below(peer).send_all(rng.randbytes(rng.randrange(1, 500)))
+        await tcp_stream(peer).send_all(rng.randbytes(rng.randrange(1, 500)))
         with trio.move_on_after(PATIENCE):
-            while await below(peer).receive_some():
+            while await tcp_stream(peer).receive_some():
                 pass
             return "nonsense, and TCP ended"
     raise NoEndError

@@ -1,4 +1,4 @@
-"""The result of a soak, and the faults in it."""
+"""The report of a soak test: its numbers and the faults in them."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ class Moment:
 
 @attrs.define
 class Report:
-    """The counts of a soak."""
+    """The numbers of a soak test."""
 
     connections: int = 0
     seconds: float = 0.0
@@ -33,15 +33,15 @@ class Report:
     """The faults."""
 
     def note(self, unraisable: Any) -> None:
-        """Keep an unraisable error, such as a warning of a finalizer."""
+        """Record an unraisable error, such as a warning of a finalizer, as a fault."""
         self.wrong.append(f"the clients: {unraisable.exc_value!r}")
 
     def judge(self) -> None:
         """Compare the last moment with the earlier ones.
 
-        What is counted exactly has to be back where it was before the first
-        connection. Memory is compared with the middle of the run, as it takes some
-        time until caches are full and the heap has found its size.
+        Descriptors, tasks and halves are compared with the moment before the first
+        connection. Memory is compared with the middle of the run, because caches and
+        the heap grow at first.
         """
         first, middle, last = self.moments[0], self.moments[-2], self.moments[-1]
         for name in ("server", "clients"):

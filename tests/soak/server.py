@@ -1,7 +1,7 @@
-"""The server of the soak: a process that serves, and reports its numbers on request.
+"""The server of the soak test: a process that serves, and reports its numbers.
 
-``python -m soak.server CERTIFICATE``. Each byte on standard input is answered with a
-line of JSON; the end of the input stops it.
+``python -m soak.server CERTIFICATE ENGINE``. The process answers each byte on its
+standard input with a line of JSON. The end of the input stops it.
 """
 
 import json
@@ -58,17 +58,17 @@ STOP_SECONDS: Final = 10.0
 
 
 class Handlers:
-    """The `fetch` handler, which counts."""
+    """The `fetch` handler, which counts the ends of its connections."""
 
     url: str
-    """The ports that it is served on."""
+    """The URL of the server, for the handlers that connect to it."""
 
     def __init__(self) -> None:
         self.endings: Counter[str] = Counter()
         self.accepted = 0
 
     async def fetch(self, request: Request) -> Response:
-        """Answer a request as its path says."""
+        """Answer a request with the handler that its path names."""
         try:
             response = await self._answer(request)
         except Planned:
@@ -133,7 +133,7 @@ class Handlers:
 
 
 class Log(logging.Handler):
-    """Counts the log records, and keeps those that are faults."""
+    """Counts the log records, and keeps the records of faults."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -143,7 +143,7 @@ class Log(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Count a record."""
         exc = record.exc_info[1] if record.exc_info else None
-        if exc is None:  # The error comes after the request.
+        if exc is None:  # "REQUEST: ERROR": count the error.
             self.counts[record.getMessage().split(": ", 1)[-1]] += 1
         else:
             self.counts[f"failed: {', '.join(sorted(_names(exc)))}"] += 1
@@ -151,7 +151,7 @@ class Log(logging.Handler):
             self.unplanned.append(logging.Formatter().format(record))
 
     def note(self, unraisable: Any) -> None:
-        """Keep an unraisable error, such as a warning of a finalizer."""
+        """Record an unraisable error, such as a warning of a finalizer, as a fault."""
         self.unplanned.append(f"the server: {unraisable.exc_value!r}")
 
 

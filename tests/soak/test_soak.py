@@ -1,4 +1,4 @@
-"""A short soak, and whether it finds leaks. `nox -s soak` runs it at full length."""
+"""A short soak test, and tests of its report. `nox -s soak` runs a long one."""
 
 import os
 import subprocess

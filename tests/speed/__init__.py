@@ -1,1 +1,1 @@
-"""The benchmarks: see ../../benchmarks."""
+"""Tests of the package `benchmarks`."""

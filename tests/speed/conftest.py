@@ -1,4 +1,4 @@
-"""Makes `benchmarks` importable, behind everything that is installed."""
+"""Makes `benchmarks` importable, at the end of the import path."""
 
 import sys
 from pathlib import Path

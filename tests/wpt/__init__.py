@@ -1,1 +1,1 @@
-"""The paths of `wpt_server.py`."""
+"""The handlers of `wpt_server.py`."""

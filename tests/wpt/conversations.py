@@ -1,4 +1,4 @@
-"""The handshake and the closing that all conversations share."""
+"""The handshake and the closing handshake that all handlers share."""
 
 from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qs
@@ -26,12 +26,13 @@ def converse(
     """Accept, run `talk`, and close with 1000 when it returns.
 
     Args:
-        request: What the client has asked for.
-        talk: Gets the server's half. It need not care for the client's Close.
-        protocol: The subprotocol. None although some were asked for: the handshake
-            fails. Empty: it succeeds without one.
-        headers: More headers for the answer.
-        echo_close: Answer the client's Close with the same code and reason, not 1000.
+        request: The request of the client.
+        talk: A function of the server's half. It need not handle the client's Close.
+        protocol: The subprotocol, or an empty string for none. With `None`, the
+            handshake fails if the client offers subprotocols.
+        headers: More headers for the response.
+        echo_close: Whether to answer the client's Close with its code and reason
+            instead of 1000.
     """
     if protocol is None and "sec-websocket-protocol" in request.headers:
         return Response("none of these subprotocols\n", status=400)
@@ -39,7 +40,7 @@ def converse(
     if protocol:
         response_headers.append(("Sec-WebSocket-Protocol", protocol))
     client, server = WebSocketPair()
-    # Half-open, as the answer to a Close is not always its code.
+    # Half-open, because the answer to a Close may have another code.
     server.accept(pull=True, allow_half_open=True)
     request.nursery.start_soon(_hold, server, talk, echo_close)
     return Response(None, status=101, headers=response_headers, web_socket=client)
@@ -62,7 +63,7 @@ async def _hold(server: WebSocket, talk: Talk, echo_close: bool) -> None:
 
 
 def say(*messages: str) -> Talk:
-    """Send messages and return."""
+    """Return a function that sends these messages."""
 
     async def talk(ws: WebSocket) -> None:
         for message in messages:
@@ -78,7 +79,7 @@ async def until_closed(ws: WebSocket) -> None:
 
 
 async def echo_until_goodbye(ws: WebSocket) -> None:
-    """Echo messages up to Goodbye, which is echoed, too."""
+    """Echo messages up to and including "Goodbye"."""
     message: str | bytes = ""
     while message != "Goodbye":
         message = await ws.receive()
@@ -86,19 +87,19 @@ async def echo_until_goodbye(ws: WebSocket) -> None:
 
 
 async def discard_until_goodbye(ws: WebSocket) -> None:
-    """Send nothing."""
+    """Discard messages up to "Goodbye"."""
     while await ws.receive() != "Goodbye":
         pass
 
 
 def offered(request: Request) -> list[str]:
-    """Return the subprotocols that the client has asked for."""
+    """Return the subprotocols that the client offers."""
     names = request.headers.get("sec-websocket-protocol", "").split(",")
     return [name.strip() for name in names if name.strip()]
 
 
 def query(request: Request) -> str:
-    """Return all after the first question mark, as it was sent."""
+    """Return the query as it was sent: the text after the first question mark."""
     return request.url.partition("?")[2]
 
 

@@ -1,4 +1,4 @@
-"""The paths of tests under `websockets/` that a `Response` can answer."""
+"""Handlers for the tests in WPT's folder `websockets`, on `serve()`."""
 
 import trio
 

@@ -1,7 +1,7 @@
-"""The paths that need bytes that a `Response` or a half can't send.
+"""Handlers that send bytes which `serve()` can't send, such as invalid responses.
 
 They use wsproto. `RawPaths` is a listener that serves their connections, and passes
-all others to `serve()`.
+all other connections to `serve()`.
 """
 
 import math
@@ -25,7 +25,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Peer:
-    """A client, on a stream that is unread."""
+    """A client; its request has not been read yet."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.stream = stream
@@ -41,7 +41,7 @@ class Peer:
         return self._protocol.send(event)
 
     async def receive(self) -> Event | None:
-        """Return the next event; `None` when TCP ends."""
+        """Return the next event, or `None` when the TCP connection has ended."""
         while (event := next(self._protocol.events(), None)) is None:
             data = await self.stream.receive_some()
             if not data:
@@ -50,7 +50,7 @@ class Peer:
         return event
 
     async def receive_message(self) -> bytes | None:
-        """Return the next message; `None` after the last one."""
+        """Return the next message, or `None` after the last one."""
         message = bytearray()
         while True:
             event = await self.receive()
@@ -65,7 +65,7 @@ class Peer:
                     return bytes(message)
 
     async def close(self) -> None:
-        """Send Close 1000; wait for the answer, unless this is one."""
+        """Send Close 1000, and wait until both sides have sent a Close."""
         await self.stream.send_all(self.encode(CloseConnection(code=1000)))
         while self._protocol.state is not ConnectionState.CLOSED:
             if await self.receive() is None:
@@ -73,7 +73,7 @@ class Peer:
 
 
 Talk = Callable[[Peer], Awaitable[None]]
-"""Handles a client; TCP ends when it returns."""
+"""Handles a client; when it returns, the TCP connection is closed."""
 
 
 async def invalid(peer: Peer) -> None:
@@ -96,7 +96,7 @@ async def wrong_accept_key(peer: Peer) -> None:
 
 
 async def handshake_protocol(peer: Peer) -> None:
-    """Choose foobar, whether it was offered or not."""
+    """Choose the subprotocol "foobar", even if the client does not offer it."""
     answer = await peer.answer()
     chosen = b"\r\nSec-WebSocket-Protocol: foobar\r\n\r\n"
     await peer.stream.send_all(answer.replace(b"\r\n\r\n", chosen))
@@ -112,7 +112,7 @@ async def simple_handshake(peer: Peer) -> None:
 
 
 async def echo_raw(peer: Peer) -> None:
-    """Write the payload of each message, which is a frame, straight to TCP."""
+    """Write the payload of each message to TCP: it is a frame."""
     await peer.stream.send_all(await peer.answer())
     while (message := await peer.receive_message()) != b"exit":
         if message is None:
@@ -126,14 +126,14 @@ async def abrupt_close(peer: Peer) -> None:
 
 
 async def passive_close_abort(peer: Peer) -> None:
-    """Don't answer a Close."""
+    """End TCP without an answer to the client's Close."""
     await peer.stream.send_all(await peer.answer())
     while await peer.receive_message() is not None:
         pass
 
 
 async def receive_backpressure(peer: Peer) -> None:
-    """Read nothing at all for two seconds."""
+    """Read nothing for two seconds."""
     await peer.stream.send_all(await peer.answer())
     await trio.sleep(2)
     await peer.receive_message()
@@ -152,7 +152,7 @@ PATHS: dict[str, Talk] = {
 
 
 def find(head: bytes) -> Talk | None:
-    """Return the handler for a request that begins so, if the path is one of these."""
+    """Return the handler for a request that begins with these bytes, or `None`."""
     request_line = head.partition(b"\r\n")[0].decode("latin-1").split(" ")
     path, _, query = "".join(request_line[1:2]).partition("?")
     if path == "/remote-close" and "abrupt=1" in query.split("&"):
@@ -161,7 +161,7 @@ def find(head: bytes) -> Talk | None:
 
 
 class RawPaths(trio.abc.Listener[trio.SocketStream]):
-    """Answers requests for the paths above, and passes on all other connections."""
+    """Serves the paths above, and passes all other connections to `serve()`."""
 
     def __init__(self, listener: trio.SocketListener) -> None:
         self.socket = listener.socket
@@ -169,7 +169,7 @@ class RawPaths(trio.abc.Listener[trio.SocketStream]):
         self._send, self._others = trio.open_memory_channel[trio.SocketStream](math.inf)
 
     async def accept(self) -> trio.SocketStream:
-        """Return a connection that asks for another path."""
+        """Return a connection with a request for another path."""
         return await self._others.receive()
 
     async def aclose(self) -> None:
@@ -185,7 +185,7 @@ class RawPaths(trio.abc.Listener[trio.SocketStream]):
     async def _sort(self, stream: trio.SocketStream) -> None:
         ours = True
         try:
-            # The bytes stay in the socket for `serve()`.
+            # The bytes stay in the socket, so that `serve()` can read them.
             head = await stream.socket.recv(2**16, socket.MSG_PEEK)
             talk = find(head)
             if talk is not None:
@@ -194,7 +194,7 @@ class RawPaths(trio.abc.Listener[trio.SocketStream]):
                 self._send.send_nowait(stream)
                 ours = False
         except (OSError, trio.BrokenResourceError, ProtocolError):
-            pass  # The client has gone, or breaks the protocol on purpose.
+            pass  # The client has vanished, or breaks the protocol on purpose.
         finally:
             if ours:
                 await trio.aclose_forcefully(stream)

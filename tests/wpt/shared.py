@@ -1,4 +1,4 @@
-"""Paths whose connections share data, for tests in other folders of WPT."""
+"""Handlers whose connections share data, for tests in other folders of WPT."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from .conversations import Handler, converse, parameters, until_closed
 
 
 class Channel:
-    """Data on its way from writers to a reader. `None` ends the reader."""
+    """A queue from writers to a reader; `None` disconnects the reader."""
 
     def __init__(self) -> None:
         self.send, self.receive = trio.open_memory_channel[str | None](math.inf)

@@ -1,4 +1,4 @@
-"""Each path of `wpt_server.py` does what the Web Platform Tests expect of it."""
+"""Each handler of `wpt_server.py` does what the Web Platform Tests expect."""
 
 import json
 from collections.abc import AsyncGenerator
@@ -15,7 +15,7 @@ from trio_wspair.testing._scripted_peer import Said
 
 @pytest.fixture(scope="module")
 def engine() -> None:
-    """Run each test on one engine, as the engine doesn't matter here."""
+    """Run each test on one engine, because the result does not depend on the engine."""
 
 
 MIB = 2**20
