@@ -1,4 +1,4 @@
-"""Directives that print what the Autobahn TestSuite said: see tests/autobahn."""
+"""Directives that print the recorded verdicts of the Autobahn TestSuite."""
 
 from collections.abc import Iterable
 from typing import ClassVar
@@ -37,7 +37,7 @@ class _Table(_Printed):
 
 
 class Counts(_Table):
-    """How many cases of each section have which verdict: an engine, and a mode."""
+    """The number of cases with each verdict, by section, for an engine and a mode."""
 
     required_arguments = 2
 
@@ -54,18 +54,18 @@ class Explanations(_Table):
     def rows(self) -> Iterable[Iterable[str]]:
         runs = [recorded(engine)[mode] for engine in ENGINES for mode in MODES]
         heads = (f"{mode}, {engine}" for engine in ENGINES for mode in MODES)
-        yield "cases", "verdict", *heads, "what the suite sends", "whose", "because"
+        yield "cases", "verdict", *heads, "what the suite sends", "caused by", "because"
         for entry in explanations():
             counts = (
                 str(sum(explains(entry, *case) for case in run.items())) for run in runs
             )
-            texts = (entry[key].strip() for key in ("what", "whose", "because"))
+            texts = (entry[key].strip() for key in ("what", "caused-by", "because"))
             printed = (text.replace("\n", " ") for text in texts)
             yield ", ".join(entry["cases"]), entry["verdict"], *counts, *printed
 
 
 class Facts(_Printed):
-    """When and with what the run on an engine was recorded."""
+    """The date and the versions of the recorded run on an engine."""
 
     required_arguments = 1
 

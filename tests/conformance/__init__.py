@@ -1,1 +1,1 @@
-"""Recordings of Cloudflare's runtime, compared with this library: see README."""
+"""Compares this library with recordings of Cloudflare's runtime: see README.md."""

@@ -12,18 +12,18 @@ Errors = dict[str | None, tuple[type[Exception], ...]]
 ERRORS: Errors = {
     # A wrong type or state, or a property or item that can't be assigned.
     "TypeError": (TypeError, InvalidStateError, ConnectionClosedError, AttributeError),
-    "InvalidAccessError": (ValueError,),  # close() with a code that it does not take
-    "SyntaxError": (ValueError,),  # close() with a reason too long
-    "RangeError": (ValueError,),  # a status that a response can't have
+    "InvalidAccessError": (ValueError,),  # close() with an invalid code
+    "SyntaxError": (ValueError,),  # close() with a reason that is too long
+    "RangeError": (ValueError,),  # a response with an invalid status
     "DataCloneError": (TypeError,),  # an attachment that can't be serialised
-    "Error": (ValueError, ScenarioError),  # one too large; what a listener raises
+    "Error": (ValueError, ScenarioError),  # a large attachment; an error of a listener
     None: (ScenarioError,),  # a listener throws a value that isn't an error
 }
 """Our exceptions for the errors of Workers, by their names."""
 
 
 def same_trace(recorded: dict[str, Any], ours: dict[str, Any]) -> bool:
-    """Compare the events of each half, and the result of each step."""
+    """Whether the events of each half and the result of each step are the same."""
     return recorded.keys() - {"lostConnectionErrors"} == ours.keys() and all(
         _same_response(recorded[key], part)
         if key == "response"
@@ -63,11 +63,11 @@ def _same_event(recorded: list[Any], ours: list[Any]) -> bool:
 def stands_for(
     error: Exception, recorded: dict[str, Any], errors: Errors = ERRORS
 ) -> bool:
-    """Compare an error with a recorded one: its type, not its text."""
+    """Whether our error has the type of a recorded error. The texts may differ."""
     return "error" in recorded and isinstance(error, errors[recorded["error"]])
 
 
 def _same_response(recorded: dict[str, Any], ours: dict[str, Any]) -> bool:
-    # An error of the handler fails the fetch() of a caller in the same process; one
-    # on the network gets the status 500.
+    # In the recording, the client is in the same process as the handler, so its fetch()
+    # raises the handler's error. Our client is on the network, and gets the status 500.
     return ours["status"] == 500 if "error" in recorded else recorded == ours

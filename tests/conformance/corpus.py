@@ -1,4 +1,4 @@
-"""The recorded scenarios, and the known differences."""
+"""Loads the recorded scenarios and the known differences."""
 
 import json
 import tomllib
@@ -24,7 +24,7 @@ def scenarios(folder: Path = HERE) -> list[Scenario]:
 
 
 def makes_sense_on_the_wire(scenario: Scenario) -> bool:
-    """Tell whether the halves of a scenario can be joined by a connection."""
+    """Whether the halves of a scenario can be joined by a connection."""
     steps = {step["op"] for step in scenario["steps"]}
     return "return" not in scenario and not steps & {"pair", "response"}
 
@@ -37,7 +37,7 @@ def listed(folder: Path = HERE) -> dict[str, list[dict[str, Any]]]:
 
 
 def differing(*kinds: str, folder: Path = HERE) -> dict[str, dict[str, Any]]:
-    """Return the entries of these kinds, by the scenarios that they explain."""
+    """Return the entries of these kinds, by the names of their scenarios."""
     found: dict[str, dict[str, Any]] = {}
     for kind in kinds:
         for entry in listed(folder)[kind]:
@@ -48,10 +48,10 @@ def differing(*kinds: str, folder: Path = HERE) -> dict[str, dict[str, Any]]:
 
 
 def differing_in_memory() -> dict[str, dict[str, Any]]:
-    """Return the reasons why scenarios do not match, by their names."""
+    """Return the entry for each scenario whose trace differs on a pair."""
     return differing("difference", "javascript")
 
 
 def differing_on_the_wire() -> dict[str, dict[str, Any]]:
-    """Return the same for a connection, to which some reasons don't apply."""
+    """Return the entry for each scenario whose trace differs over a connection."""
     return differing("difference", "javascript", "wire")

@@ -1,6 +1,7 @@
-"""Random programs, played on Cloudflare's runtime and here: `nox -s differential`.
+"""Plays random programs on Cloudflare's runtime and on our halves.
 
-The first program whose traces differ is minimized, and printed as a scenario.
+`nox -s differential`. The first program whose traces differ is minimized, and printed
+as a scenario.
 """
 
 import argparse
@@ -49,14 +50,14 @@ class Workerd:
         played = json.loads(text)
         trace: dict[str, Any] = played["trace"]
         for half in "ab":
-            # Its place before or after the close event depends on timing, too.
+            # Whether this error comes before the close event depends on timing, too.
             trace[half] = [e for e in trace[half] if e[2].get("message") != LOST]
         return trace, played["lost"]
 
 
 @contextmanager
 def running(program: str) -> Generator[Workerd]:
-    """Run workerd for a block, on a new socket."""
+    """Run workerd for the block, on a new socket."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         fd = listener.fileno()
         config = str(HERE / "workerd" / "worker.capnp")
@@ -69,7 +70,7 @@ def running(program: str) -> Generator[Workerd]:
 
 
 def search(workerd: Workerd, count: int, seed_number: int) -> Counter[str]:
-    """Play programs; raise MismatchError with the smallest that differs."""
+    """Play programs; raise MismatchError with the smallest program that differs."""
     seen: Counter[str] = Counter()
 
     @seed(seed_number)
@@ -103,7 +104,7 @@ def search(workerd: Workerd, count: int, seed_number: int) -> Counter[str]:
 
 
 def laid_out(scenario: dict[str, Any]) -> str:
-    """Return a file of one scenario, with one step a line."""
+    """Return the text of a file with one scenario, in which each step is a line."""
     rows = ",\n  ".join(map(json.dumps, scenario["steps"]))
     fields = [
         f'"{key}": ' + (f"[\n  {rows}\n ]" if key == "steps" else json.dumps(value))
@@ -124,7 +125,7 @@ def main() -> None:
         except MismatchError as mismatch:
             scenario, ours = mismatch.args
             print(laid_out(scenario))
-            sys.exit(f"Workers do as the scenario expects. Ours did:\n{ours}")
+            sys.exit(f"Workers do what the scenario expects. Our halves did:\n{ours}")
     print(", ".join(f"{count} {what}" for what, count in seen.items()))
 
 

@@ -23,7 +23,7 @@ Step = dict[str, Any]
 Event = MessageEvent | CloseEvent | ErrorEvent
 
 LONG = 512
-"""Messages beyond it (UTF-16 units or bytes) are in traces as size and hash."""
+"""Traces have the size and hash of longer messages (in UTF-16 units or bytes)."""
 
 _ANSWERING = {"readyState", "get", "attachment", "response", "pair"}
 _PROPERTIES = {
@@ -43,7 +43,7 @@ class ScenarioError(Exception):
 
 
 class ScenarioTypeError(ScenarioError, TypeError):
-    """The same, as a `TypeError`."""
+    """A `TypeError` that a listener of a scenario raises."""
 
 
 @attrs.frozen
@@ -55,7 +55,7 @@ class Failed:
 
 
 class Player:
-    """Plays the steps of a scenario on halves, each of which has a label."""
+    """Takes the steps of a scenario on halves, which have labels such as "a"."""
 
     def __init__(
         self, halves: dict[str, WebSocket], pair: WebSocketPair | None = None
@@ -69,10 +69,10 @@ class Player:
     async def play(
         self, steps: list[Step], settle: Callable[[], Awaitable[None]]
     ) -> list[Any]:
-        """Take the steps of the top level, and return their results.
+        """Take the steps of the scenario, and return their results.
 
-        Nothing is delivered between two steps except in `settle()`, which returns when
-        all tasks are blocked, and is also called at the end.
+        Events are delivered only in `settle()`, which returns when all tasks are
+        blocked. It is also called at the end.
         """
         results: list[Any] = []
         for number, step in enumerate(steps):
@@ -86,7 +86,7 @@ class Player:
     def perform(
         self, steps: list[Step], results: list[Any], event: Event | None = None
     ) -> None:
-        """Take steps that don't wait."""
+        """Take steps without waiting, in a listener or handler."""
         for number, step in enumerate(steps):
             if "when" not in step or step["when"] == getattr(event, "data", None):
                 self._take(number, step, results, event)
@@ -218,7 +218,7 @@ class Player:
             case "constants":
                 names_ = ("CONNECTING", "OPEN", "CLOSING", "CLOSED")
                 return [int(ReadyState[name]) for name in names_] * 3
-        raise JavaScriptOnlyError("how a pair looks as a JavaScript object")
+        raise JavaScriptOnlyError("properties of a pair as a JavaScript object")
 
 
 def _missing(pair: WebSocketPair, index: int) -> str:
@@ -256,7 +256,7 @@ def _send(half: WebSocket, step: Step) -> None:
         start = step.get("offset", 0)
         stop = start + step.get("length", len(whole) - start)
         half.send(memoryview(whole)[start:stop])
-        if "then" in step:  # Python can't detach a buffer: it is overwritten, too.
+        if "then" in step:  # Instead of detaching the buffer, overwrite it.
             whole[:] = b"\xee" * len(whole)
     else:
         half.send(decode(step["value"]))
@@ -278,7 +278,7 @@ def _detail(event: Event) -> dict[str, Any]:
 
 
 def message_detail(data: str | bytes) -> dict[str, Any]:
-    """Return a message as in a trace."""
+    """Return the representation of a message in traces."""
     raw = data if isinstance(data, bytes) else data.encode()
     sha256 = hashlib.sha256(raw).hexdigest()
     if isinstance(data, bytes):

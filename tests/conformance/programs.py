@@ -1,7 +1,8 @@
 """Random programs, in the language of the scenarios.
 
-A listener acts on its own half only, as the order between two halves is not
-specified. An answer to a message is a smaller number, so that every program ends.
+A listener uses only the half that it belongs to, because the order of events on
+different halves is not specified. The answer to a message is a smaller number, so that
+every program ends.
 """
 
 from typing import Any
@@ -17,7 +18,7 @@ REASONS = st.sampled_from(["", "bye", "é€😀", "x" * 123, "x" * 124])
 CODES = st.sampled_from(
     [0, 999, 1000, 1001, 1004, 1005, 1006, 1014, 1015, 1016, 2999, 3000, 4999, 5000]
 )
-"""Codes at the limits of what `close()` accepts."""
+"""Codes at both sides of the limits of `close()`."""
 
 
 def _step(op: str, half: str, **arguments: st.SearchStrategy[Any] | str) -> Any:
@@ -30,7 +31,7 @@ def _step(op: str, half: str, **arguments: st.SearchStrategy[Any] | str) -> Any:
 
 
 def _verbs(half: str) -> st.SearchStrategy[Step]:
-    """Return the steps that are legal everywhere, without sending."""
+    """Return the steps, other than sending, that are valid at any point."""
     return st.one_of(
         _step("accept", half),
         _step("accept", half, allowHalfOpen=st.booleans()),
@@ -60,7 +61,7 @@ def _listen(draw: st.DrawFn, half: str, depth: int = 2) -> Step:
     step: Step = {"op": op, "half": half, "type": kind, "id": _name(draw, half, kind)}
     if op == "listen" and draw(st.booleans()):
         step["once"] = True
-    # Whether workerd fires this `error` depends on timing: its listener does nothing.
+    # Whether workerd fires `error` depends on timing, so its listener takes no steps.
     if depth and kind != "error" and draw(st.booleans()):
         step["do"] = draw(st.lists(_reaction(half, kind, depth - 1), max_size=3))
     return step
@@ -96,7 +97,7 @@ def _anything(half: str) -> st.SearchStrategy[Step]:
 
 @st.composite
 def programs(draw: st.DrawFn) -> list[Step]:
-    """Return the steps of a program; most begin with listeners and both accepted."""
+    """Return the steps of a program; most begin with listeners and two accepts."""
     steps: list[Step] = []
     if draw(st.integers(0, 4)):
         for half in "ab":

@@ -1,4 +1,4 @@
-"""Plays scenarios: in memory, or on either side of a connection."""
+"""Plays scenarios on a pair in memory, or on the two sides of a connection."""
 
 import fcntl
 import os
@@ -35,7 +35,7 @@ Play = Callable[[Scenario], Awaitable[Trace]]
 def run(play: Play, scenario: Scenario, *, seed: int = 0) -> Trace:
     """Play a scenario in a new Trio run, with this seed for the order of tasks.
 
-    The clock stands still until the scenario is over, so that no deadline passes in it.
+    The clock stands still until the scenario has ended, so that no deadline passes.
     """
     trio._core._run._r.seed(seed)
     return trio.run(play, scenario, clock=MockClock())
@@ -53,7 +53,7 @@ async def in_memory(scenario: Scenario) -> Trace:
 
 
 async def on_the_wire(scenario: Scenario) -> Trace:
-    """Play a scenario on a client's half, a, and the half of its server, b."""
+    """Play a scenario on the half of a client, `a`, and of its server, `b`."""
     arrived: list[WebSocket] = []
 
     async def fetch(_request: Request) -> Response:
@@ -105,7 +105,7 @@ async def _with_handler(scenario: Scenario) -> Trace:
 async def _ask(
     server: Server, nursery: trio.Nursery, *, upgrade: bool
 ) -> tuple[int, WebSocket | None]:
-    """Return the status of the response, and its half."""
+    """Return the status of the response, and the half of the client, if any."""
     if upgrade:
         try:
             return 101, await connect(server.url, nursery=nursery)
@@ -118,7 +118,7 @@ async def _ask(
 
 @asynccontextmanager
 async def _home() -> AsyncGenerator[trio.Nursery]:
-    """Open a nursery for halves; an error of a listener only ends this nursery."""
+    """Open a nursery for halves; an error of a listener ends this nursery only."""
 
     async def home(task_status: trio.TaskStatus[trio.Nursery]) -> None:
         try:
@@ -150,21 +150,21 @@ def let_time_pass() -> None:
     clock.autojump_threshold = 0
 
 
-# -- quiet, on the network -------------------------------------------------------
+# -- waiting for the network -----------------------------------------------------
 
 _TCP_INFO = struct.Struct("=128xQ64xQQ")
-"""In Linux' `struct tcp_info`: bytes received, bytes sent, and those sent again."""
+"""In `struct tcp_info` of Linux: the bytes received, sent, and retransmitted."""
 
 
 async def network_settled() -> None:
-    """Wait until all tasks are blocked and each end has read what the other wrote."""
+    """Wait until all tasks are blocked, and all bytes on the network have been read."""
     await wait_all_tasks_blocked()
     while _under_way():
         await wait_all_tasks_blocked(0.0001)
 
 
 def _under_way() -> bool:
-    """Tell whether bytes that a socket of this process wrote are still unread."""
+    """Whether sockets of this process have written bytes that are still unread."""
     sent, received, unread = {}, {}, 0
     for fd in map(int, os.listdir("/proc/self/fd")):
         with suppress(OSError):  # a descriptor that isn't a connected TCP socket
@@ -177,8 +177,8 @@ def _under_way() -> bool:
                 waiting = fcntl.ioctl(fd, termios.FIONREAD, bytes(4))
             finally:
                 end.detach()
-            received[there, here], count, again = _TCP_INFO.unpack(info)
-            sent[here, there] = count - again
+            received[there, here], count, retransmitted = _TCP_INFO.unpack(info)
+            sent[here, there] = count - retransmitted
             unread += int.from_bytes(waiting, sys.byteorder)
     return unread > 0 or any(
         way in received and received[way] != count for way, count in sent.items()

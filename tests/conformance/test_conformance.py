@@ -1,7 +1,7 @@
-"""Every scenario that was recorded from Workers, played on our halves.
+"""Plays every scenario that was recorded from Workers on our halves.
 
-Its trace is the recorded one, whatever the order of Trio's tasks (G11), or
-`differences.toml` says why not.
+The trace equals the recorded one, or `differences.toml` says why it differs. The order
+of Trio's tasks must not matter (G11).
 """
 
 import json
@@ -34,7 +34,7 @@ def check(scenario: Scenario, play: stage.Play, seeds: int, *, matches: bool) ->
         trace = stage.run(play, scenario, seed=seed)
         if same_trace(scenario["expect"], trace) is not matches:
             if not matches:
-                pytest.fail("matches now: take it out of differences.toml")
+                pytest.fail("the scenario matches: remove it from differences.toml")
             recorded = json.dumps(scenario["expect"])
             pytest.fail(
                 f"{scenario['note']}\nseed {seed}\nours {trace}\nnot  {recorded}"

@@ -1,7 +1,7 @@
-"""Every scenario that was recorded from Durable Objects, played by our object.
+"""Plays every scenario that was recorded from Durable Objects on our object.
 
-Its trace is the recorded one, whatever the order of Trio's tasks (G11), or
-`hibernation/differences.toml` says why not, and which parts of the trace differ.
+The trace equals the recorded one, or `hibernation/differences.toml` says which parts
+differ and why. The order of Trio's tasks must not matter (G11).
 """
 
 import json
@@ -25,7 +25,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def constructs(scenario: dict[str, Any]) -> bool:
-    """Tell whether the trace shows when an object is constructed."""
+    """Whether the trace shows when an object is constructed."""
     return "construct" in scenario.get("handlers", {})
 
 
@@ -42,7 +42,7 @@ def check(name: str, play: Play, seeds: int) -> None:
                 f"ours {trace[part]}\nnot  {recorded}"
             )
         if known - parts:
-            pytest.fail(f"{known - parts} match now: mend differences.toml")
+            pytest.fail(f"{known - parts} match: remove them from differences.toml")
 
 
 @pytest.mark.parametrize("name", ALL)

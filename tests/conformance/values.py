@@ -1,4 +1,4 @@
-"""Values of the scenarios: tagged JSON to Python, and back."""
+"""Converts values of the scenarios from tagged JSON to Python, and back."""
 
 import datetime as dt
 import math
@@ -11,7 +11,7 @@ class JavaScriptOnlyError(Exception):
     """A scenario needs a feature that only JavaScript has."""
 
 
-class Speaking:
+class Printable:
     """An object whose `str()` returns a text."""
 
     def __init__(self, text: str) -> None:
@@ -21,7 +21,7 @@ class Speaking:
         return self.text
 
 
-class Silent:
+class Unprintable:
     """An object whose `str()` raises."""
 
     def __str__(self) -> str:
@@ -65,8 +65,8 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "typed": lambda v: bytes.fromhex(v["hex"]),
     "blob": _blob,
     "string": lambda v: v["unit"] * v["count"],
-    "toString": lambda v: Speaking(v["value"]),
-    "throwing": lambda _: Silent(),
+    "toString": lambda v: Printable(v["value"]),
+    "throwing": lambda _: Unprintable(),
     "instance": lambda _: Probe(),
     "cycle": _cycle,
 }
@@ -110,7 +110,7 @@ def encode(value: Any, outer: tuple[int, ...] = ()) -> Any:
 def pythonic(value: Any) -> Any:
     """Return recorded tagged JSON without the distinctions that Python lacks.
 
-    There is one `None`, one type of integers, one of bytes, and one of mappings.
+    Python has only one type each for missing values, integers, bytes and mappings.
     """
     if isinstance(value, list):
         return [pythonic(item) for item in value]

@@ -1,4 +1,7 @@
-"""Clients like those of the recorder: they answer a Close, and wait 1.5 s for one."""
+"""Clients that behave like the clients of the recording.
+
+They answer a Close, and wait 1.5 s for the answer to a Close.
+"""
 
 from contextlib import suppress
 from typing import Any
@@ -16,7 +19,7 @@ _GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 class Client:
-    """The client's end of a connection, and the events there."""
+    """A client, with the events of its connection."""
 
     def __init__(self, peer: ScriptedPeer) -> None:
         self.events: list[Any] = []
@@ -28,7 +31,7 @@ class Client:
 
     @property
     def closing(self) -> bool:
-        """Whether it has sent a Close, and waits for the end of the connection."""
+        """Whether the client has sent a Close, and waits for the connection to end."""
         return self._closing and self.events[-1][0] != "closed"
 
     @property
@@ -40,7 +43,7 @@ class Client:
         self._scope.cancel()
 
     async def run(self, target: str) -> None:
-        """Open a WebSocket and listen to it until the connection is over."""
+        """Open a WebSocket, and record its events until the connection has ended."""
         async with self._peer.stream:
             with self._scope:
                 await self._converse(target)
@@ -58,7 +61,7 @@ class Client:
             await self._hear(said)
 
     async def take(self, step: dict[str, Any]) -> None:
-        """Do what a step says."""
+        """Take a step of the scenario."""
         match step:
             case _ if not self._open:
                 pass
@@ -75,7 +78,7 @@ class Client:
             case {"bytes": data} if not self._closing:
                 await self._say(self._peer.frame(BINARY, bytes.fromhex(data)))
             case {"text": _} | {"bytes": _}:
-                pass  # The client sends nothing more.
+                pass  # After its Close, a client sends no messages.
             case _:
                 raise AssertionError(f"no such step: {step}")
 
@@ -92,7 +95,7 @@ class Client:
                 self.events.append(["message", message_detail(said)])
 
     async def _close(self, code: int | None = None, reason: str = "") -> None:
-        """Send a Close, unless it was sent; then wait 1.5 s for the end."""
+        """Send a Close, if none was sent; then the client waits 1.5 s for the end."""
         if not self._closing:
             self._closing = True
             self._scope.deadline = trio.current_time() + CLOSE_TIMEOUT
@@ -100,7 +103,7 @@ class Client:
 
     async def _say(self, frame: bytes) -> None:
         async with self._sending:
-            with suppress(*_GONE):  # The client doesn't know of the end yet.
+            with suppress(*_GONE):  # The server may have ended the connection.
                 await self._peer.send(frame)
 
     async def _end(self) -> None:

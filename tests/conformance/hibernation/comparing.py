@@ -53,7 +53,7 @@ def _same(recorded: Any, ours: Any) -> bool:
 
 
 def plain(ours: Any) -> Any:
-    """Return one of our traces with types in place of errors, for comparing."""
+    """Return one of our traces with the types of errors in place of the errors."""
     match ours:
         case Failed(step, error):
             return step, type(error)

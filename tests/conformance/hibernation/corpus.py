@@ -1,4 +1,4 @@
-"""The recorded scenarios, and the known differences."""
+"""Loads the recorded scenarios and the known differences."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ def listed() -> dict[str, list[dict[str, Any]]]:
 
 
 def differing() -> dict[str, dict[str, Any]]:
-    """Return the reasons why scenarios do not match, by their names."""
+    """Return the entry for each scenario whose trace differs."""
     return corpus.differing("difference", "javascript", folder=HERE)
 
 

@@ -1,7 +1,7 @@
-"""Random programs for objects, played on Cloudflare's runtime and here.
+"""Plays random programs for objects on Cloudflare's runtime and on our object.
 
-`nox -s differential-objects`. Each program is played on a live workerd, and by our
-object in memory and over sockets. Where traces differ and no rule of `explaining` says
+`nox -s differential-objects`. Each program is played on a live workerd, and on our
+object in memory and over sockets. If traces differ and no rule of `explaining` says
 why, the program is minimized, and printed as a scenario.
 """
 
@@ -47,7 +47,7 @@ class Mismatch:
 
 
 def compared(made: Program, recorded: Trace, seed_number: int) -> Mismatch | str:
-    """Return how our traces differ from the recorded one, or why they may."""
+    """Return how our traces differ from the recorded one, or an explanation."""
     why = ""
     for place, play in PLACES.items():
         world = World(made)
@@ -63,7 +63,7 @@ def compared(made: Program, recorded: Trace, seed_number: int) -> Mismatch | str
 def played(
     port: int, programs: list[Program], calm: int, seed_number: int
 ) -> list[Mismatch | str]:
-    """Play programs, and compare."""
+    """Play programs on workerd and on our object, and compare the traces."""
     traces = live.play_all(port, programs, calm)
     return [
         compared(made, recorded, seed_number)
@@ -86,7 +86,7 @@ def confirmed(
 
 
 def smallest(port: int, mismatch: Mismatch, seed_number: int) -> Mismatch:
-    """Remove every part of a program that the mismatch does not need."""
+    """Remove all parts of a program without which its traces still differ."""
     while True:
         for batch in _batches(smaller(mismatch.program)):
             outcomes = played(port, batch, CALM[0], seed_number)
@@ -107,7 +107,7 @@ def _batches(programs: list[Program]) -> Iterator[list[Program]]:
 def search(
     path: str, count: int, seed_number: int, *, hibernating: int
 ) -> tuple[Counter[str], Mismatch | None]:
-    """Play this number of programs; return one whose traces differ, minimized."""
+    """Play this number of programs; return a minimized one whose traces differ."""
     programs = [
         program(seed_number, number, hibernates=False) for number in range(count)
     ]
@@ -128,13 +128,16 @@ def search(
 
 
 def recorded(path: str, file: Path) -> None:
-    """Record in a file of scenarios what workerd does the same way three times."""
+    """Record the traces of workerd in a file of scenarios.
+
+    Refuse a scenario that does not have the same trace three times.
+    """
     scenarios = json.loads(file.read_text("utf-8"))
     with live.running(path) as port:
         traces, *others = [live.play_all(port, scenarios, CALM[1]) for _ in range(3)]
     for scenario, *plays in zip(scenarios, traces, *others, strict=True):
         if any(trace != plays[0] for trace in plays):
-            sys.exit(f"{scenario['name']} is not always the same: {plays}")
+            sys.exit(f"{scenario['name']} does not always have the same trace: {plays}")
         scenario["expect"] = plays[0]
     rows = ",\n".join(laid_out(scenario)[1:-1] for scenario in scenarios)
     file.write_text(f"[{rows}]\n", "utf-8")
@@ -146,9 +149,7 @@ def main() -> None:
     parser.add_argument("--programs", type=int, default=120, metavar="N")
     parser.add_argument("--hibernating", type=int, default=16, metavar="N")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
-    record = (
-        "record what Workers do with the scenarios of this file, and do nothing else"
-    )
+    record = "only record the traces of workerd in this file of scenarios"
     parser.add_argument("--record", type=Path, metavar="FILE", help=record)
     parser.add_argument("--workerd", required=True, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -167,7 +168,7 @@ def main() -> None:
         expected: dict[str, Any] = {"expect": mismatch.recorded}
         scenario = {"name": "found/1", "note": "", **mismatch.program, **expected}
         print(laid_out(scenario))
-        where = f"Workers do as the scenario expects. Ours did, {mismatch.place}:"
+        where = f"Workers do what the scenario expects. Ours did, {mismatch.place}:"
         sys.exit(f"{where}\n{json.dumps(mismatch.ours, default=str)}")
 
 

@@ -1,7 +1,7 @@
-"""Known differences between the traces of a random program (`differences.toml`).
+"""Recognises the differences of `differences.toml` in traces of random programs.
 
-A rule about one entry turns our trace into that of Workers. A rule with wider
-consequences only explains.
+If a difference concerns a single entry, `as_workers()` replaces this entry of our trace
+by the entry of Workers. If it has wider consequences, `explanation()` names it.
 """
 
 import copy
@@ -28,10 +28,10 @@ def as_workers(program: Program, recorded: Trace, ours: Trace) -> Trace:
     for name, events in ours["clients"].items():
         theirs = recorded["clients"].get(name, [])
         if events[-2:] == RESET and theirs[-1:] == [LOST]:
-            # A reset: Workers end the connection and lose the last messages.
+            # A reset: Workers end the connection without a Close, and lose messages.
             sent = theirs[:-1]
             events[:] = theirs if sent == events[: len(sent)] else [*events[:-2], LOST]
-        # A Close without an answer of the handler: we answer it.
+        # A Close that the handler does not answer: we answer it, Workers do not.
         if theirs[-1:] == [LOST] and events[-2:-1] and events[-2][0] == "closeFrame":
             closes = [
                 s["close"] for s in program["steps"] if s.get("close") is not None
@@ -71,12 +71,12 @@ def _resets(program: Program) -> bool:
 
 
 def _with_their_errors(ours: list[Any], theirs: list[Any]) -> list[Any]:
-    """Remove or add errors that only one of the two raises."""
+    """Remove errors that only we raise, and add errors that only Workers raise."""
     found = {result["step"]: result for result in theirs}
     results: list[Any] = []
     for result in ours:
         if isinstance(result, Failed):
-            # In Workers, send() after an end does nothing.
+            # In Workers, send() after an abnormal end does nothing.
             late = isinstance(result.error, ConnectionClosedError)
             if not late or result.step in found:
                 results.append(result)
@@ -88,7 +88,7 @@ def _with_their_errors(ours: list[Any], theirs: list[Any]) -> list[Any]:
 
 
 def _leave_out_own_socket(entry: dict[str, Any], theirs: dict[str, Any]) -> None:
-    """Change the lists of sockets that a close handler gets after it has waited."""
+    """Remove the closed socket from lists, if Workers no longer list it."""
     own = entry["gate"].rpartition("/")[2]
     values = {result["step"]: result.get("value") for result in theirs["results"]}
     for result in entry["results"]:
@@ -102,7 +102,10 @@ def _leave_out_own_socket(entry: dict[str, Any], theirs: dict[str, Any]) -> None
 
 
 def explanation(program: Program, recorded: Trace, ours: Trace, *, queued: bool) -> str:
-    """Return the reason why traces may differ too much to be compared, if any."""
+    """Return why the traces of a program can't be compared; an empty text if they can.
+
+    The text is printed after the number of such programs.
+    """
     if queued:
         return "with handlers of a socket that overlap"
     if _goes_on_while_blocked(ours["object"]):
@@ -113,12 +116,12 @@ def explanation(program: Program, recorded: Trace, ours: Trace, *, queued: bool)
     if _resets(program) and not differing_parts(
         {"object": recorded["object"]}, {"object": seen}
     ):
-        return "with a reset that takes back what was said just before"
+        return "with a reset that drops the last messages"
     return ""
 
 
 def _goes_on_while_blocked(log: list[Any]) -> bool:
-    """Return whether a handler resumed while the object was blocked."""
+    """Whether a handler continued while the object was blocked."""
     blocked: str | None = None
     for entry in log:
         if entry["event"] == "blocking":

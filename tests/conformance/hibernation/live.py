@@ -1,8 +1,8 @@
-"""Plays scenarios on Cloudflare's runtime: an object of a running workerd.
+"""Plays scenarios on an object of a running workerd, Cloudflare's runtime.
 
-The clients are the same as on our own stage, and so is the language of the scenarios,
-as far as `workerd/worker.js` speaks it. Time is real there: a scenario has settled when
-nothing has moved in it for a while.
+The clients are those of `stage`. The scenarios may use the operations that
+`workerd/worker.js` implements. Time is real: a scenario counts as settled when nothing
+has happened in it for some polls.
 """
 
 import json
@@ -53,11 +53,11 @@ class Workerd:
         return self._moves.get(room, 0)
 
     async def open_stream(self) -> trio.SocketStream:
-        """Connect."""
+        """Open a TCP connection to workerd."""
         return await trio.open_tcp_stream("127.0.0.1", self._port)
 
     async def ask(self, method: str, target: str, body: Any = None) -> tuple[int, Any]:
-        """Make a request; return the status, and the body if there is JSON in it."""
+        """Make a request; return the status, and the body if it is JSON."""
         data = b"" if body is None else json.dumps(body).encode()
         http = h11.Connection(h11.CLIENT)
         headers = [
@@ -87,7 +87,7 @@ class Workerd:
         return status, json.loads(received) if received[:1] in {b"[", b"{"} else None
 
     async def play(self, scenario: Scenario, calm: int) -> Trace:
-        """Return the trace of a scenario, settled after so many idle polls."""
+        """Return the trace of a scenario; it settles after `calm` idle polls."""
         async with trio.open_nursery() as nursery:
             stage = _LiveStage(self, f"room-{next(_rooms)}", nursery, calm)
             trace = await stage.play(scenario)
@@ -152,7 +152,7 @@ class _LiveStage(Stage):
 
 @contextmanager
 def running(program: str) -> Generator[int]:
-    """Run workerd for a block, on a free port."""
+    """Run workerd for the block, on a free port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         fd = listener.fileno()
         command = [program, "serve", str(_CONFIG), f"--socket-fd=player={fd}"]

@@ -1,8 +1,8 @@
 """Random programs for an object, in the language of the scenarios.
 
-Each gate belongs to one operation of one socket, so that opening it has one result.
-Sockets keep their names in attachments, as instances forget. All gates are opened in
-the end.
+Each gate belongs to one operation of one socket, so that the effect of opening it does
+not depend on timing. The names of sockets are stored in attachments, because an object
+forgets its attributes when it leaves memory. All gates are opened at the end.
 """
 
 from random import Random
@@ -175,7 +175,7 @@ def program(seed: int, number: int, *, hibernates: bool) -> Program:
 
 
 def smaller(program: Program) -> list[Program]:
-    """Return this program without some of its parts, the smallest first."""
+    """Return copies of this program that each lack a part, the smallest copy first."""
     found: list[Program] = []
     steps, handlers = program["steps"], program["handlers"]
     found += [{**program, "steps": less} for less in _shorter(steps)]
@@ -200,7 +200,7 @@ def smaller(program: Program) -> list[Program]:
 
 
 def _shorter(steps: list[Program]) -> list[list[Program]]:
-    """Return this list without one part, for each part."""
+    """Return copies of this list that each lack a slice."""
     found: list[list[Program]] = []
     size = max(len(steps) // 2, 1)
     while size:
@@ -211,7 +211,7 @@ def _shorter(steps: list[Program]) -> list[list[Program]]:
 
 
 def _fewer(ops: list[Operation]) -> list[list[Operation]]:
-    """Return this list without one operation, for each operation."""
+    """Return copies of this list that each lack one operation."""
     found: list[list[Operation]] = []
     for number, op in enumerate(ops):
         before, after = ops[:number], ops[number + 1 :]

@@ -1,4 +1,4 @@
-"""Results of playing all scenarios, for the documentation."""
+"""The results of playing all scenarios, for the documentation."""
 
 from functools import cache
 
@@ -20,7 +20,7 @@ def same_as_workers(play: Play) -> set[str]:
 
 @cache
 def same_asleep() -> set[str]:
-    """Return the scenarios that go the same way when the object leaves memory."""
+    """Return the scenarios with the same trace when the object leaves memory."""
     return {
         scenario["name"]
         for scenario in corpus.scenarios()

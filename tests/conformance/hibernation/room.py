@@ -30,7 +30,7 @@ _VERBS = {
     "setEventTimeout",
     "abort",
 }
-"""Operations without a result."""
+"""Operations without a result in the trace."""
 _WAITS = {"wait", "block"}
 
 
@@ -47,10 +47,11 @@ class Names:
 
 
 class World:
-    """The `env` of an object, which outlives it: its instructions, and its log.
+    """The `env` of an object: the scenario and the log, which outlive the object.
 
-    In a `lasting` world the names do, too, and instances are not counted: it doesn't
-    matter there how often the object leaves memory.
+    In a `lasting` world, the names of sockets outlive the object, too, and instances
+    are not counted. Then the trace does not depend on how often the object leaves
+    memory.
     """
 
     def __init__(self, scenario: dict[str, Any], *, lasting: bool = False) -> None:
@@ -62,27 +63,27 @@ class World:
         self._names = Names() if lasting else None
         self._gates: dict[str, trio.Event] = {}
         self.queued = False
-        """Whether an operation has waited for a handler of its own socket."""
+        """Whether an event has waited for an earlier handler of its socket."""
 
     def enter(self) -> Names:
-        """Count an instance; return the names that it knows."""
+        """Count an instance of the object; return the names that it knows."""
         if self._names is not None:
             return self._names
         self.instances += 1
         return Names()
 
     def gate(self, name: str) -> trio.Event:
-        """Return the event that an operation waits for, until a step sets it."""
+        """Return the event for a gate, which operations wait for and a step sets."""
         return self._gates.setdefault(name, trio.Event())
 
     async def opened(self, name: str) -> None:
-        """Wait until a gate is open; not a checkpoint if it is."""
+        """Wait until a gate is open; this is no checkpoint if it is open already."""
         if not self.gate(name).is_set():
             await self.gate(name).wait()
 
 
 class Room(DurableObject):
-    """The object of a scenario. The path of a request is the number of a step."""
+    """The object of a scenario. The path of a request is the index of a step."""
 
     def __init__(self, ctx: DurableObjectState, env: World) -> None:
         super().__init__(ctx, env)
@@ -343,7 +344,7 @@ class Room(DurableObject):
 
 
 def _given(op: Operation, key: str) -> list[Any]:
-    """Return the arguments for a call, without those that are `undefined`."""
+    """Return the argument for a call as a list, which is empty for `undefined`."""
     return [] if op.get(key, UNDEFINED) == UNDEFINED else [decode(op[key])]
 
 

@@ -1,4 +1,4 @@
-"""Plays scenarios: one object behind a server, and its clients."""
+"""Plays scenarios on an object behind a server, with clients."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
@@ -42,7 +42,7 @@ async def awake(scenario: Scenario) -> Trace:
 
 
 async def always_asleep(scenario: Scenario, *, lasting: bool = True) -> Trace:
-    """Play it the same way, with an object that leaves memory after every event."""
+    """Play a scenario like `awake()`, but evict the object after every event."""
     with memory_network():
         world = World(scenario, lasting=lasting)
         return await _play(scenario, world, sleeping=hibernate_after_every_event)
@@ -59,7 +59,7 @@ async def _play(
         trio.open_nursery() as nursery,
         DurableObjectNamespace(Room, env=world) as rooms,
     ):
-        room = rooms.get_by_name("room")  # The stage calls it this way, too.
+        room = rooms.get_by_name("room")  # `_OurStage` uses this name, too.
 
         async def fetch(request: Request) -> Response:
             return await room.fetch(request)
@@ -88,7 +88,7 @@ class Stage(ABC):
         self.nursery = nursery
 
     async def take(self, number: int, step: dict[str, Any]) -> None:
-        """Take a step; wait until all tasks are blocked, unless it says not to."""
+        """Take a step; then settle, unless the step has `"calm": false`."""
         match step:
             case {"connect": name}:
                 client = Client(ScriptedPeer(await self.open_stream(), masks=True))
@@ -101,7 +101,7 @@ class Stage(ABC):
             case {"client": name} if name in self.clients:
                 await self.clients[name].take(step)
             case {"client": _}:
-                pass  # The client hasn't connected, in a minimized program.
+                pass  # In a minimized program, a client may not have connected.
             case {"sleep": milliseconds}:
                 await self.let_pass(milliseconds / 1000)
             case {"open": gate}:
@@ -118,11 +118,11 @@ class Stage(ABC):
 
     @abstractmethod
     async def open_stream(self) -> trio.abc.Stream:
-        """Connect to the server of the object."""
+        """Open a connection to the server of the object."""
 
     @abstractmethod
     def target(self, number: int, step: dict[str, Any], /) -> str:
-        """Return the request of a client in this step."""
+        """Return the target of a client's request in this step."""
 
     @abstractmethod
     async def ask(self, number: int, step: dict[str, Any]) -> None:
@@ -134,11 +134,11 @@ class Stage(ABC):
 
     @abstractmethod
     async def let_pass(self, seconds: float) -> None:
-        """Wait for this time."""
+        """Let this time pass."""
 
 
 class _OurStage(Stage):
-    """Plays on our object. The clock stands still, except in steps that need time."""
+    """Takes steps on our object. The clock stands still, except in `let_pass()`."""
 
     def __init__(
         self,
@@ -156,14 +156,14 @@ class _OurStage(Stage):
 
     async def settle(self) -> None:
         await self._settle()
-        # A message or a Close waits for a handler of its socket to end.
+        # Note whether a message or a Close waits for an earlier handler of its socket.
         for actor in self._rooms._actors.values():
             for half in map(half_of, actor.sockets.listed(None)):
                 taken = half.inbox.end is None or half.state.end is not None
                 self._world.queued |= half.inbox.weight > 0 or not taken
 
     async def end(self) -> None:
-        """Wait for the end of everything, including clients that wait for a Close."""
+        """Wait until everything has ended, including clients that wait for a Close."""
         await self.settle()
         if any(client.closing for client in self.clients.values()):
             await self.let_pass(CLOSE_TIMEOUT)

@@ -1,5 +1,6 @@
-// Plays a program on the runtime's own WebSocketPair: the steps come as JSON, in the
-// language of the scenarios as far as random programs speak it, and the trace goes back.
+// Plays a program on the WebSocketPair of workerd. The request has the steps as JSON, in
+// the subset of the scenarios' language that random programs use. The response has the
+// trace.
 
 const fromHex = (text) =>
   new Uint8Array((text.match(/../g) ?? []).map((digits) => parseInt(digits, 16))).buffer;
@@ -18,8 +19,8 @@ class Player {
     for (const half of [a, b]) this.watch(half);
   }
 
-  // By luck of its scheduling, workerd loses connections within itself. One that is
-  // lost before the close event changes what comes after.
+  // Depending on its scheduling, workerd loses connections between its halves. A loss
+  // before the close event changes the rest of the trace.
   watch(half) {
     let closed = false;
     half.addEventListener("close", ({ code }) => {
@@ -41,7 +42,7 @@ class Player {
     return { trace: { ...this.heard, results }, lost: this.lost };
   }
 
-  // Waits until nothing has moved for so many turns of the event loop.
+  // Waits until nothing has happened for `calm` turns of the event loop.
   async settle(calm) {
     for (let quiet = 0, before = this.moves; quiet < calm; quiet++) {
       await new Promise((done) => setTimeout(done, 1));

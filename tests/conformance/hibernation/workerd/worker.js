@@ -1,8 +1,8 @@
-// A Durable Object that performs what a scenario says, and logs what it sees: the steps
-// come as requests, in the language of the scenarios, and the log is asked for at the end.
+// A Durable Object that performs the operations of a scenario, and logs its events. Each
+// step is a request, in the language of the scenarios; the last request returns the log.
 import { DurableObject } from "cloudflare:workers";
 
-// What outlasts an object: it is kept outside, by the name of the object's room.
+// The state that outlives an object: it is stored outside, by the name of the room.
 const worlds = new Map();
 const worldOf = (id) => {
   const key = String(id);
@@ -33,7 +33,7 @@ const decode = (value) => {
 const encode = (value) => {
   if (value === undefined) return { $: "undefined" };
   if (typeof value === "number" && !Number.isFinite(value)) return { $: String(value) };
-  if (value instanceof Date) return { $: "date" }; // The moment itself is not recorded.
+  if (value instanceof Date) return { $: "date" }; // The time is not recorded.
   return value;
 };
 
@@ -85,7 +85,7 @@ export class Room extends DurableObject {
 
   // -- operations ------------------------------------------------------------------------
 
-  // Performs operations; after each that waits, the results belong to an entry of its own.
+  // Performs operations. After one that waits, the results go to a new entry.
   async perform(ops, own, entry, of) {
     for (;;) {
       const number = ops.findIndex(({ op }) => op === "wait" || op === "block");
@@ -111,7 +111,7 @@ export class Room extends DurableObject {
     while (!this.world.open.has(gate)) await scheduler.wait(2);
   }
 
-  // The name of a gate may contain that of the socket, and the number of the instance.
+  // Returns the name of a gate, with the name of the socket and the instance's number.
   gateOf({ gate }, own) {
     return gate.replace("%ws", this.labelOf(own)).replace("%n", this.number);
   }
@@ -270,7 +270,7 @@ export default {
         return Response.json({ waited: world.waited.has(searchParams.get("gate")) });
       case "/end":
         worlds.delete(String(id));
-        world.open.has = () => true; // Whatever still waits goes on.
+        world.open.has = () => true; // Operations that still wait continue.
         return Response.json(world.log);
     }
     return env.ROOM.get(id).fetch(request);
