@@ -28,8 +28,8 @@ from trio_wspair.transports.rfc6455._handshakes import (
     answer_request,
 )
 
-from ._answer import ask
 from ._connection import FrameSender, Item, PongWaiter
+from ._read_answer import ask
 
 __all__ = (
     "WebSocketsConnection",

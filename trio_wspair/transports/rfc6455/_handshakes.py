@@ -24,7 +24,7 @@ from websockets.uri import parse_uri
 
 from trio_wspair._rules.display import printable
 
-from ._answers import Answer, accept_for, bad_answer, check_answer
+from ._check_answer import Answer, accept_for, bad_answer, check_answer
 from ._deflate import DeflateParameters
 
 __all__ = ("ClientHandshake", "Negotiated", "answer_request")

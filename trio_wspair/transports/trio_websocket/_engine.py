@@ -32,10 +32,10 @@ from trio_wspair._rules.errors import (
 )
 from trio_wspair._rules.messages import size_of
 from trio_wspair._tasks.nurseries import bare, open_service_nursery
-from trio_wspair.transports._answer import ask
 from trio_wspair.transports._connection import FrameSender, Item, PongWaiter
+from trio_wspair.transports._read_answer import ask
 from trio_wspair.transports.io._sockets import linger
-from trio_wspair.transports.rfc6455._answers import accept_for, check_answer
+from trio_wspair.transports.rfc6455._check_answer import accept_for, check_answer
 from trio_wspair.transports.rfc6455._headers import BINARY, FIN, TEXT, header
 
 from ._engine_stream import EngineStream

@@ -12,8 +12,8 @@ from network import Network, Script
 
 from trio_wspair import HandshakeError, open_websocket
 from trio_wspair.testing import ScriptedPeer
-from trio_wspair.transports._answer import ask
-from trio_wspair.transports.rfc6455._answers import check_answer
+from trio_wspair.transports._read_answer import ask
+from trio_wspair.transports.rfc6455._check_answer import check_answer
 
 SWITCHING = "HTTP/1.1 101 Switching Protocols"
 UPGRADE = "Upgrade: websocket"

@@ -24,7 +24,7 @@ from trio_wspair._rules.errors import HandshakeError
 from trio_wspair._rules.limits import MAX_ANSWER_BODY_BYTES, MAX_ANSWER_HEAD_BYTES
 from trio_wspair._tasks.nurseries import open_service_nursery
 from trio_wspair.transports.io._tls import MAY_NEED_CERTIFICATE, tls_error
-from trio_wspair.transports.rfc6455._answers import Answer, bad_answer
+from trio_wspair.transports.rfc6455._check_answer import Answer, bad_answer
 
 __all__ = (
     "ask",
