@@ -2,9 +2,10 @@
 
 Theory of operation of ``--reload``: the server runs in a child process, which this
 process starts again after a change. The child holds the reading end of a pipe, its
-*lifeline*, and stops gracefully at the end of it, so it never outlives its parent,
-however that ends. Data in the pipe mean that another server follows: its clients get
-Close 1012 instead of 1001. A terminal sends its signals to both processes.
+*lifeline*, and stops gracefully when the pipe is closed, so it never outlives its
+parent, however that ends. A byte in the pipe says that a new server will follow: then
+the clients get Close 1012 instead of 1001. A terminal sends its signals to both
+processes.
 
 Knows what is printed about a server and how it is stopped, not how it serves.
 """

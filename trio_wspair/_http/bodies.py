@@ -1,4 +1,4 @@
-"""Bodies: of a request as it arrives; of a response, in pieces that can be sent.
+"""The body of a request, read as it arrives, and of a response, sent in pieces.
 
 Knows no connection: a `BodySource` gives a request body its bytes.
 """

@@ -2,8 +2,8 @@
 
 Knows ``X-Forwarded-For``, ``-Proto``, ``-Host`` and ``-Port``, and ``Forwarded`` (RFC
 7239); no I/O. A client can send all of these headers itself. So only one kind is read,
-the one that the proxy is known to set; and of its values only as many as there are
-proxies, from the end, where each proxy appends its own.
+the one that the proxy is known to set. Of its values only the last N count, where N is
+the number of proxies: each proxy appends one.
 """
 
 import re

@@ -1,7 +1,7 @@
 """`Headers`: the fields of a request or a response, and lists in their values.
 
-Follows the Fetch standard and RFC 9110, section 5. Knows single fields only where their
-values have to be unique, or are joined or encoded in a special way.
+Follows the Fetch standard and RFC 9110, section 5. Treats a field in a special way only
+if its value must be unique, or is joined or encoded differently.
 """
 
 import re

@@ -5,18 +5,19 @@ is decided by `Owner`.
 
 Theory of operation. Each owner that has taken halves has one dispatcher, whose task
 runs in the nursery of the owner, from the first `accept()` until no half is left. A
-sender puts a message into an inbox, which calls `Served.wake()` unless the dispatcher
-is notified already, and that puts the half into the queue of ready halves.
-`_dispatch()` takes a half from that queue, and `_serve()` empties its inbox without
-awaiting, at most 64 messages between two checkpoints, and calls the listeners.
+sender puts a message into an inbox. The inbox calls `Served.wake()`, unless it has done
+so already; `wake()` puts the half into the queue of ready halves. `_dispatch()` takes a
+half from that queue, and `_serve()` empties its inbox without awaiting, at most 64
+messages between two checkpoints, and calls the listeners.
 
 When a listener returns an awaitable, the half gets a task (`_serve_alone()`) until its
 inbox is empty again; meanwhile `passed_by` is set, and the dispatcher leaves the half
 alone. So listeners of one half never overlap, and a slow half delays no other.
 
-The reader of a connection corks the dispatcher while it fills an inbox, and uncorks it:
-then `_serve_ready()` runs in the reader's task, and the dispatcher's task only does
-what is left: raising, and ending itself. These two never interleave, as neither awaits.
+The reader of a connection corks the dispatcher, fills an inbox, and uncorks.
+`uncork()` calls the listeners in the reader's task (`_serve_ready()`), and leaves to
+the dispatcher's task only to raise exceptions and to end itself. These two never
+interleave, as neither awaits.
 
 Three things end a half: its end is due (`_serve_end()`), a listener raises (`_fail()`),
 or the owner ends. What listeners have raised leaves the nursery from here, by

@@ -1,9 +1,9 @@
 """`Half`: one half from the inside, for the code that delivers to it and ends it.
 
 Knows how state, listeners and inbox fit together, and checks nothing; the checks are
-in the public methods, in `verbs` and `websocket`. It refers neither to a `WebSocket`
-nor to the other `Half`, only to that one's inbox and state: so there is no reference
-cycle, and a half is freed when its user drops it.
+in the public methods, in `verbs` and `websocket`. It refers to the inbox and the state
+of the other half, but not to the other `Half`, nor to a `WebSocket`: so there is no
+reference cycle, and a half is freed when its user drops it.
 """
 
 from collections.abc import Awaitable, Callable

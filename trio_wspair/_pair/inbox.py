@@ -1,4 +1,4 @@
-"""`Inbox`: what was sent to a half and is not taken yet, a memory channel that counts.
+"""`Inbox`: the messages that wait for a half, a memory channel that counts their bytes.
 
 Knows messages and ends, not what sends them and what takes them.
 
@@ -13,10 +13,10 @@ either kind:
 `notified` saves calls of `wake`: it is set with the call, and the consumer clears it
 when it has found the queue empty. A dispatcher can also be corked (see `Corkable`).
 
-A message is counted, in `buffered` and `weight`, until the consumer calls `take()`, or
-`release()` if it has taken it from the `items` itself. The end is the last item.
-`close()` drops everything and counts nothing any more, so that `release()` may come
-after it.
+A message is counted, in `buffered` and `weight`, while it waits. `take()` returns a
+message, and counts it no more. A consumer that takes messages from `items` calls
+`release()` for each of them. The end is the last item. `close()` drops everything and
+counts nothing any more, so that `release()` may come after it.
 
 A Durable Object sets `intercept`, which sees each message before it is queued, and may
 keep it out.

@@ -1,8 +1,8 @@
 """`Instrument`: calls for each event in the life of a half, for traces and tests.
 
-Knows which method of a half's state or inbox each event happens in. A pair that is made
-while an instrument is in use consists of watched subclasses of both, which report these
-events; other pairs consist of the plain classes, and cost nothing. Each event is
+Knows the method of the state or of the inbox that causes each event. A pair that is
+made while an instrument is in use consists of watched subclasses of both, which report
+these events; other pairs consist of the plain classes, and cost nothing. Each event is
 reported once:
 
 | event | reported by |

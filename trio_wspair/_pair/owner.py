@@ -4,10 +4,10 @@ Knows nothing of messages and how they are delivered, and has no rules of closin
 carries out what `state` decides.
 
 Theory of operation. A half joins its owner when an application or an object takes it
-(`adopt()`), and a half that is still untaken when an object hands it over (`give()`).
-The end of a single half is decided synchronously: by a Close that is taken from the
-inbox, or by a listener that raises. The end of all of them is decided by `end()`,
-which has three causes:
+(`adopt()`). An untaken half joins when an object hands it over (`give()`). The end of a
+single half is decided synchronously: by a Close or a failure that is taken from the
+inbox, by a listener that raises, or by `aclose()` when the peer has not answered in
+time. The end of all of them is decided by `end()`, which has three causes:
 
 - A listener raises: the task that called it calls `end_by_failure()`, which also
   cancels the nursery.

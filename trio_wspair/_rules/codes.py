@@ -68,7 +68,8 @@ NORMAL_CODES: Final = frozenset({1000, 1001, 1005})
 _NEVER_SENT: Final = frozenset({1004, 1005, 1006, 1015})
 _DEFINED: Final = frozenset({*range(1000, 1004), *range(1007, 1015)})
 """The codes below 3000 that a peer may send (RFC 6455, section 7.4.2): the members of
-`CloseCode` without those that are never sent. No extension in use defines more."""
+`CloseCode` without those that are never sent. No extension in use defines more. As in
+Workers, `close()` accepts 1016 to 2999 as well, which arrive only in memory."""
 
 
 @attrs.frozen(slots=True)

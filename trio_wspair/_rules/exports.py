@@ -1,4 +1,4 @@
-"""Public names: what a package exports names that package as its module."""
+"""Sets `__module__` of exported names to the public package that exports them."""
 
 import re
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
 """Messages and attachments: what `send()` and `serialize_attachment()` accept and keep.
 
 Knows no sockets. A message becomes well-formed text, or bytes. An attachment becomes
-CBOR (RFC 8949). JSON has no bytes, dates, sets and shared references, and reading a
-pickle can run any code.
+CBOR (RFC 8949): not JSON, which has no bytes, dates, sets or shared references; not
+pickle, which can run code when it is read.
 """
 
 import math

@@ -4,13 +4,13 @@ Knows the handler and the coupling of a WebSocket. An `Exchange`, of HTTP/1.1 or
 connects the request with its client. The order of its states is in `_rules.requests`.
 
 Theory of operation. `run()` runs in the task of the connection, with two nurseries. The
-inner one is ``request.nursery``: the handler's listeners and tasks run in it, and its
-owner ends with it. The outer one is for the connection: if the handler returns a
-WebSocket, the coupling of the client's half with the connection is a task of it, and is
-shielded. `run()` waits for the end of the coupling, and then for that of the handler's
-half. If anything fails in the inner nursery, its halves fail, and the coupling sends a
-Close; the outer nursery stays open until then. When the server stops, another task
-calls `stop()`.
+inner one is ``request.nursery``: the handler's listeners and tasks run in it, and the
+owner of the handler's halves ends when it ends. The outer one is for the connection: if
+the handler returns a WebSocket, the coupling of the client's half with the connection
+is a task of it, and is shielded. `run()` waits for the end of the coupling, and then
+for that of the handler's half. If anything fails in the inner nursery, its halves fail,
+and the coupling sends a Close; the outer nursery stays open until then. When the server
+stops, another task calls `stop()`.
 """
 
 from collections.abc import Awaitable, Callable, Generator, Sequence

@@ -6,8 +6,8 @@ opened, nor how one request is handled.
 Theory of operation. Each connection has a task in a nursery of `_listen()`, which reads
 one request after another and runs a `RequestTask` for each. When the server is
 cancelled, accepting ends, every request is told to stop, and the nursery waits for the
-connections; each of them is bounded in time. The exceptions of handlers never leave
-their request. What does leave a connection stops the server.
+connections; each of them is bounded in time. An exception of a handler is logged by its
+request. Any other exception of a connection stops the server.
 """
 
 import inspect

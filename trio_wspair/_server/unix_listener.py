@@ -4,8 +4,8 @@ Knows files and their locks; not what is served.
 
 Theory of operation. A socket file outlives its process, so a file that exists may be
 stale. An attempt to connect shows it: the system refuses the connection if no process
-listens. Before the stale file is replaced, another server could replace it, and would
-then lose its socket. So each check and each change of the file is made under an
+listens. Two servers could find the same stale file; the second one would then remove
+the socket of the first. So each check and each change of the file is made under an
 exclusive lock (`flock(2)`) on the directory, which needs no lock file. Nothing waits
 while the lock is held. A socket file is removed only if its device and inode are those
 of the bound socket; the inode can't be used again before the socket is closed.

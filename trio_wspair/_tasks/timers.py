@@ -1,8 +1,8 @@
 """`Timers`: calls after a delay, made by one task instead of many that sleep.
 
-Knows only time. There are few different delays, and many calls with each of them. Of
-the calls with one delay, the last that was set is the last that is due, so each delay
-has a queue.
+Knows only time. There are few different delays, and many calls with each of them. Calls
+with the same delay become due in the order in which they were set, so each delay has a
+queue.
 """
 
 import math

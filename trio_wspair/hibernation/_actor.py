@@ -8,12 +8,13 @@ event runs in the object's instance, in a task of its socket. If no instance is 
 memory, `_enter()` constructs one. While an instance leaves memory, requests and events
 wait at the entrance, and continue in the order in which they came.
 
-A message that has an automatic answer needs no instance. It is answered when it
-arrives, in the task of its sender (`Inbox.intercept`), if no message of its socket
-comes before it, or if the handler of the message before it waits. Otherwise it is
-queued, because the answer has to follow what that handler sends before it first waits.
-A queued message is answered in its turn, or when the handler before it first waits:
-`_begin_waiting()` then searches the queue (`Inbox.intercept_queued`).
+A message that has an automatic answer needs no instance. It is answered at once, in
+the task of its sender (`Inbox.intercept`), in two cases: no earlier message of its
+socket is queued or being handled, or the handler of the earlier message has begun to
+wait. Otherwise it is queued, because the answer must come after everything that the
+handler sends before its first wait. A queued message is answered in its turn, or when
+the handler first waits: `_begin_waiting()` searches the queue for such messages
+(`Inbox.intercept_queued`).
 
 When the object is reset, its sockets fail at once and no handler is called. An event
 that was waiting finds that its socket is no longer one of the object's.
@@ -131,7 +132,7 @@ class Actor:
             raise
 
     def _enter(self) -> Instance[Handlers]:
-        """Return the instance for an event that may enter, and does before it awaits.
+        """Return the instance. The caller begins its event before it awaits anything.
 
         Raises:
             DurableObjectResetError: The namespace has ended.

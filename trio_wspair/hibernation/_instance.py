@@ -5,17 +5,20 @@ What may happen in which state is in `_rules.instances`.
 
 Theory of operation. `run()` is the task of an instance: it constructs the object, waits
 until the instance has been idle for long enough, and leaves. The events run in tasks of
-their callers: of a request, or of a socket. Each has an `EventScope` from the moment it
-enters, before it waits to begin (`get()`), to its end. Meanwhile the instance does not
-go to sleep. Events that wait for the constructor, or for a function that blocks them,
-begin one by one, in the order in which they came.
+their callers: of a request, or of a socket. An `EventScope` lasts from the arrival of
+an event to its end, and includes its wait in `get()`. While there is one, the instance
+does not go to sleep. Events that wait for the constructor, or for a function that
+blocks them, begin one by one, in the order in which they came.
 
-An instance leaves memory in one of two ways. `_leave()`: no event is running; the
-object is dropped, and the nursery of its tasks is cancelled. `reset()`: the events are
-cancelled as well, and the scope of each raises `DurableObjectResetError` at its end.
-Both are synchronous, and have no effect on an instance that is leaving already. `run()`
-is shielded, since sockets are closed before their object ends; it returns when the
-tasks and the events have cleaned up. The next instance is constructed only then.
+An instance leaves memory in one of three ways. It *goes to sleep* (`_leave()`) while no
+event is running: the object is dropped, and the nursery of its tasks is cancelled. It
+is *reset* (`reset()`): the events are cancelled as well, and the scope of each raises
+`DurableObjectResetError` at its end. Or the constructor raises (`_begin()`): then its
+events raise the same exception. All three are synchronous, and have no effect on an
+instance that is leaving already. To *evict* an instance is to send it to sleep without
+waiting until it has been idle for long enough. `run()` is shielded, since sockets are
+closed before their object ends; it returns when the tasks and the events have cleaned
+up. The next instance is constructed only then.
 
 Memory is given back at once, without the garbage collector: nothing here refers to the
 object, or to an exception with its traceback, after the instance has left.

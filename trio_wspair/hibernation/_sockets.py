@@ -1,8 +1,8 @@
 """`Sockets`: the sockets of one object, in order, by their tags.
 
 Knows neither the object nor what its handlers do. `Membership` is what an object keeps
-with each socket; it stays in place of the listeners, so tags can be asked for after the
-end.
+with each socket. It replaces the listeners of the half, and remains after the end, so
+that the tags can still be read.
 """
 
 import logging

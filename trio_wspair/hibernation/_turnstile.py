@@ -3,9 +3,9 @@
 Knows only a function that returns whether they may go on.
 
 Theory of operation. A `trio.Event` wakes all the tasks that wait for it together, in
-random order. Here each task wakes the next one when it goes on itself. So the first has
-run to its next checkpoint when the turnstile checks whether the second may go on: the
-first may have closed it again.
+random order. Here each task wakes the next one when it goes on itself. So the second
+task is checked only when the first has run to its next checkpoint, since the first may
+close the turnstile again.
 """
 
 from collections import deque

@@ -3,6 +3,9 @@
 Its methods are called while WebSockets do their work, so they only store frames and
 wake the tasks of the pages. Memory is bounded: per connection, per payload, and in
 total. Knows nothing of pages and requests.
+
+A watched half is one that was given to a connection. So the directions are reversed:
+what this half "sends" to the other half was received from the network.
 """
 
 import time

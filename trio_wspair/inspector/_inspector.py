@@ -1,8 +1,8 @@
 """`open_inspector()`: a local page that shows the connections, live.
 
-Knows requests, the page and its WebSocket. The page asks for what is new, with what it
-has already; a `Watcher` answers each question once there is something new. The server
-of the page isn't watched itself.
+Knows requests, the page and its WebSocket. The page says what it has, and asks for what
+is new; a `Watcher` answers when there is something. The server of the page isn't
+watched itself.
 """
 
 import hashlib

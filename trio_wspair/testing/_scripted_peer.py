@@ -1,7 +1,7 @@
 """`ScriptedPeer`: the other end of a connection, which sends exactly what a test says.
 
-Knows the handshakes and frames of RFC 6455 as bytes, valid or not. They are written
-here by a second reading of the RFC, so that they check the engines.
+Knows the handshakes and frames of RFC 6455 as bytes, valid or not. They are implemented
+here independently of the engines, to check them.
 """
 
 import base64

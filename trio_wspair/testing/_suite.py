@@ -1,7 +1,8 @@
 """`check_websocket_pair()`: checks two connected halves against the guarantees.
 
-It runs the checks of `_suite_messages` and those of verbs and listeners (G4 to G8),
-which are in this module.
+It runs the checks of `_suite_messages`, and those of verbs and listeners, which are in
+this module. The docstring of each check names its guarantees. `Setup` of `_suite_ends`
+checks the end of both halves, and that no task is left (G10), after every check.
 """
 
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""Ends of a half that are no application: connections, and what couples them."""
+"""Connections, and the code that joins a connection with a half."""
 
 from trio_wspair._rules.codes import Close as Close
 from trio_wspair._rules.exports import name_public_module as _name_public_module

@@ -45,7 +45,8 @@ class Connection(Protocol):
     another one. Each of these methods is called by one task at a time, but both may be
     waiting at the same time, and each call may be cancelled. At the end, `couple()`
     calls `aclose()` unless the connection has failed, and then always `abort()`. No
-    method may answer a Close: the halves decide what is sent.
+    method may answer a Close, unless the connection is an `AnswersClose`: the halves
+    decide what is sent.
     """
 
     async def receive(self) -> Sequence[Item]:

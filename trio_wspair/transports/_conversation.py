@@ -7,8 +7,9 @@ peer's Close, and the first failure. `PeerTimeouts` sends pings until a Close co
 either side, and limits the time of the closing handshake. Between pings it has no
 task: `Timers` calls `_start_ping()` and `_give_up_closing()` when they are due. A ping
 and the wait for its pong run in two tasks of the nursery of the pumps. When a timeout
-expires, the conversation fails, and this nursery is cancelled. Bytes that the peer sent
-in time count, even if they are read late because the event loop was blocked.
+expires, the conversation fails, and this nursery is cancelled. Before a missing pong
+does that, the bytes that are already in the socket are read, since the event loop may
+have been blocked.
 """
 
 import contextlib

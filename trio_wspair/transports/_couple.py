@@ -9,11 +9,12 @@ task of the nursery of `run()`. Both pass Closes on unchanged. `PeerTimeouts` li
 time that the pumps wait for the peer, and `Conversation` holds the facts that all three
 share.
 
-The reader returns, raises, or is cancelled by the nursery, when both sides have closed,
-when one side has failed, or when the caller was cancelled. After a cancellation of the
-caller, `run()` sends the messages that are still queued and a Close, and waits for the
-answer. At last it always ends the connection. Everything after the pumps is shielded
-from cancellation, and `close_grace` limits its time.
+The reader returns when both sides have closed or the connection has failed. It is
+cancelled when the writer has sent the second of the two Closes, when the peer exceeds
+a timeout, or when the caller is cancelled. After a cancellation of the caller, `run()`
+sends the messages that are still queued and a Close, and waits for the answer. At last
+it always ends the connection. Everything after the pumps is shielded from cancellation,
+and `close_grace` limits its time.
 """
 
 import trio

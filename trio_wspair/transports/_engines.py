@@ -1,4 +1,8 @@
-"""The engines: the libraries that speak the WebSocket protocol, chosen by name.
+"""The engines: the implementations of the WebSocket protocol, chosen by name.
+
+An engine has the name of the library that it uses. trio-websocket does handshakes and
+frames. The package `websockets` does handshakes and masking, and our `Codec` reads and
+writes the frames.
 
 Knows what each engine can do. The package `websockets` is an optional dependency, so
 its engine is imported when it is first chosen.

@@ -2,8 +2,9 @@
 
 Knows the `Connection` protocol and the inboxes of halves; no network and no engine.
 
-Theory of operation: the half here was given to a connection; the *other half* is the
-one that the application uses. The reader runs in the task that called `couple()`. For
+Theory of operation: `half` in this module is the half that was given to the connection;
+it "receives" what goes to the network. The *other half* is the one that the application
+uses. The reader runs in the task that called `couple()`. For
 each `receive()`, it corks the dispatcher and the writer, queues all items for the other
 half, and uncorks. The listeners of the other half then run in the reader's task, unless
 they have to wait. Afterwards, the reader sends in one write what they have sent.
@@ -14,10 +15,10 @@ when these are uncorked. Otherwise it uses its task, which is started when it is
 needed: by a send, by a Close, or when the network takes no more. From then on the task
 exists until the end and sleeps while the inbox is empty.
 
-What must hold: only one of `send_now()` and the task sends at a time. So `send_now()`
-leaves messages to the task while the task is busy, and messages that `send_now()` has
-passed on but the network has not taken (`_under_way`) are released by the task. What
-a cancelled task has passed on is sent and released by `send_rest()`.
+What must hold: only one of `send_now()` and the task sends at a time. While the task is
+busy, `send_now()` leaves messages to it. Messages that `send_now()` has passed on, but
+the network has not taken, are in `_under_way`; the task releases them. After the task
+was cancelled, `send_rest()` sends and releases what is left.
 """
 
 import contextvars

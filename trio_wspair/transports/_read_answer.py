@@ -5,8 +5,8 @@ Knows HTTP/1.1 and streams; not the meaning of the headers of a 101.
 Theory of operation: `ask()` runs in the task that opens a connection. It reads with h11
 up to the end of a 101, and skips other interim responses. Any other response is a
 `HandshakeError` that shows its status and the beginning of its body. The engines then
-check the 101 with `check_answer()`. trio-websocket reads no response of the server: it
-would wait forever for the end of a refusal, and its check is less strict.
+check the 101 with `check_answer()`. trio-websocket is not given the server's response,
+because it would wait forever for the end of a refusal, and checks a 101 less strictly.
 """
 
 import codecs

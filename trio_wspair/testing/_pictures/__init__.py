@@ -1,4 +1,4 @@
-"""Pictures of a conversation: pure functions of its two names and its entries.
+"""Pictures of a conversation, drawn from its entries and the names of its two halves.
 
 They know no WebSocket and no Trio. All of them draw the rows from `rows_of()`.
 """

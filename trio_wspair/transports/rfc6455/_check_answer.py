@@ -1,7 +1,6 @@
 """The check of a server's 101 against RFC 6455, section 4.1.
 
-Knows headers; no network. Both engines use this check, which is as strict as the check
-of a request.
+Knows headers; no network. Both engines use this check.
 """
 
 import hashlib

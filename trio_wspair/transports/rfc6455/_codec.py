@@ -4,12 +4,12 @@ Knows RFC 6455, section 5, and permessage-deflate; no I/O, no clock, no handshak
 class serves both roles, which differ in masking.
 
 Theory of operation. `feed()` is a generator: the consumer asks for one item after
-another, and nothing is decompressed or put together before it is asked for. A data
-frame that has not come whole is handled as if its sender had made several frames of it.
-So the codec keeps no more than a frame header or a control frame, and the message that
-is being received; a text is checked as it comes. The consumer takes all items before it
-feeds more bytes, and answers each `Ping` with a `Pong`. After a Close nothing is read.
-Whole small frames, which are nearly all, take a short way through `feed()`.
+another, and nothing is decompressed or put together before it is asked for. An
+incomplete data frame is handled like the first fragments of a message. So the codec
+keeps no more than a frame header or a control frame, and the message that is being
+received; a text is checked as it comes. The consumer takes all items before it feeds
+more bytes, and answers each `Ping` with a `Pong`. After a Close nothing is read. Whole
+small frames, which are nearly all, take a short way through `feed()`.
 
 The masking is that of the package `websockets`, in C.
 """
